@@ -1,0 +1,1 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.

@@ -1,0 +1,63 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""What is left of a model's parameters or FLOPs when channels go."""
+
+import numpy as np
+
+
+class Cost:
+    r"""A sum of products: :math:`\sum_t c_t \prod_a (f_{ta} + \sum_g m_{tag} n_g)`.
+
+    A weight of shape ``[out, in, k, k]`` is one term; what is left of each axis is a fixed
+    part :math:`f` and :math:`m` indices for every one of the :math:`n_g` kept channels of the
+    groups on that axis.
+
+    Args:
+        num_groups (int): Number of channel groups.
+    """
+
+    def __init__(self, num_groups: int) -> None:
+        self.num_groups = num_groups
+        self.constant = 0
+        self._coefficients: list[float] = []
+        self._factors: list[list[int]] = []
+        self._axes: dict[tuple, int] = {}
+        self._arrays: tuple | None = None
+
+    def add(self, coefficient: float, *factors: tuple[int, dict[int, float]]) -> None:
+        """Add a term; each factor is ``(fixed, {group: indices per kept channel})``."""
+        variable = []
+        for fixed, per_channel in factors:
+            if per_channel:
+                key = (fixed, tuple(sorted(per_channel.items())))
+                variable.append(self._axes.setdefault(key, len(self._axes)))
+            else:
+                coefficient *= fixed
+        if not coefficient:
+            return
+        if variable:
+            self._coefficients.append(coefficient)
+            self._factors.append(variable)
+        else:
+            self.constant += coefficient
+        self._arrays = None
+
+    def __call__(self, kept: np.ndarray) -> int:
+        """The cost when ``kept`` (int, shape ``[num_groups]``) channels of each group stay."""
+        if self._arrays is None:
+            self._arrays = self._pack()
+        fixed, per_channel, coefficients, factors = self._arrays
+        # The last axis is a constant 1 that pads terms with few factors.
+        left = np.append(fixed + per_channel @ np.asarray(kept, dtype=np.float64), 1.0)
+        return self.constant + round(float(coefficients @ left[factors].prod(axis=1)))
+
+    def _pack(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        fixed = np.array([key[0] for key in self._axes], dtype=np.float64)
+        per_channel = np.zeros((len(self._axes), self.num_groups))
+        for (_, groups), axis in self._axes.items():
+            for group, count in groups:
+                per_channel[axis, group] = count
+        width = max(map(len, self._factors), default=1)
+        factors = np.full((len(self._factors), width), len(self._axes))
+        for row, variable in zip(factors, self._factors, strict=True):
+            row[: len(variable)] = variable
+        return fixed, per_channel, np.array(self._coefficients), factors

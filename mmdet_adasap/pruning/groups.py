@@ -1,0 +1,207 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Channel groups: which indices of which tensors make one channel."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from .cost import Cost
+from .nodes import FROZEN, AxisRef, NodeTable
+
+
+@dataclass
+class Member:
+    """The part that one axis of one tensor has in a group.
+
+    Args:
+        name (str): Name of the parameter or buffer.
+        axis (int): Its axis.
+        index (np.ndarray): int64 of shape ``[channels, k]``: the ``k`` indices that each
+            channel holds on that axis (``k`` is 49 for a 7x7 map flattened into a linear
+            layer, and 1 as a rule).
+        is_output (bool): Whether these are output channels of a convolution or linear layer.
+    """
+
+    name: str
+    axis: int
+    index: np.ndarray
+    is_output: bool
+
+
+@dataclass
+class ChannelGroup:
+    """Channels of the same kind: each holds as much of the same axes as the others.
+
+    Args:
+        index (int): Its place among the groups of the model.
+        members (list[Member]): All axes concerned, in the order they were met.
+        size (int): Number of channels, none removed.
+    """
+
+    index: int
+    members: list[Member]
+    size: int
+
+    @property
+    def name(self) -> str:
+        """The layer that first makes these channels."""
+        return next(m.name for m in self.members if m.is_output).rpartition('.')[0]
+
+
+@dataclass
+class Channels:
+    """What can be removed from a model.
+
+    Args:
+        groups (list[ChannelGroup]): Channels that can be removed.
+        params (Cost): Parameters that remain, for a number of kept channels per group.
+        flops (Cost): Multiply-accumulates of the traced input, likewise.
+        frozen (dict[str, list[AxisRef]]): Reason to axes which it stopped directly.
+        unreached (list[str]): Parameters that took no part in the run, left whole.
+    """
+
+    groups: list[ChannelGroup]
+    params: Cost
+    flops: Cost
+    frozen: dict[str, list[AxisRef]]
+    unreached: list[str]
+
+    @property
+    def sizes(self) -> np.ndarray:
+        return np.array([group.size for group in self.groups], dtype=np.int64)
+
+    def cost(self, resource: str) -> Cost:
+        """The cost of ``'params'`` or ``'flops'``."""
+        return {'params': self.params, 'flops': self.flops}[resource]
+
+
+def removed_indices(
+    groups: list[ChannelGroup], kept: list[np.ndarray]
+) -> dict[str, dict[int, np.ndarray]]:
+    """What the tensors lose when a choice of channels is kept.
+
+    Args:
+        groups (list[ChannelGroup]): The groups of a model.
+        kept (list[np.ndarray]): bool of shape ``[size]`` for each group.
+
+    Returns:
+        dict[str, dict[int, np.ndarray]]: Tensor name to axis to sorted indices, for the axes
+        that lose any.
+    """
+    parts: dict[str, dict[int, list[np.ndarray]]] = {}
+    for group, k in zip(groups, kept, strict=True):
+        if k.all():
+            continue
+        for member in group.members:
+            axes = parts.setdefault(member.name, {})
+            axes.setdefault(member.axis, []).append(member.index[~k].ravel())
+    return {
+        name: {axis: np.sort(np.concatenate(found)) for axis, found in sorted(axes.items())}
+        for name, axes in parts.items()
+    }
+
+
+def build_channels(
+    model: nn.Module, table: NodeTable, flops: list[tuple], unreached: list[str]
+) -> Channels:
+    """Make groups of the channels that the ties of a trace leave free.
+
+    Channels made by a convolution or linear layer whose weight is not trained are frozen:
+    nothing could make up for them.
+    """
+    parameters = dict(model.named_parameters())
+    for ref in table.axes:
+        tensor = parameters.get(ref.name)
+        if tensor is not None and not tensor.requires_grad and tensor.dim() > 1:
+            nodes = table.nodes(ref.name, ref.axis, tensor.shape[ref.axis])
+            if table.outputs[nodes].all():
+                table.freeze(nodes, 'weight that is not trained')
+
+    root = table.solve()
+    is_output = table.outputs
+    makes_output = np.zeros(len(table), dtype=bool)
+    makes_output[root[is_output]] = True
+    free = np.flatnonzero((root != FROZEN) & makes_output[root])
+    groups, group_of_node = _group(table, root, free, is_output)
+
+    def vector(nodes: np.ndarray) -> tuple[int, dict[int, float]]:
+        """Indices that stay whatever is removed, and how many each kept channel adds."""
+        owner = group_of_node[nodes]
+        counts = np.bincount(owner[owner >= 0], minlength=len(groups))
+        per_channel = {
+            int(g): counts[g] / groups[g].size for g in np.flatnonzero(counts)
+        }
+        return int((owner < 0).sum()), per_channel
+
+    by_tensor = defaultdict(dict)
+    for ref in table.axes:
+        by_tensor[ref.name][ref.axis] = ref
+    params = Cost(len(groups))
+    for name, tensor in parameters.items():
+        refs = by_tensor.get(name, {})
+        params.add(
+            1,
+            *(
+                vector(table.nodes(name, axis, size)) if axis in refs else (size, {})
+                for axis, size in enumerate(tensor.shape)
+            ),
+        )
+    macs = Cost(len(groups))
+    for coefficient, *factors in flops:
+        macs.add(
+            coefficient,
+            *((size, {}) if nodes is None else vector(nodes) for nodes, size in factors),
+        )
+    return Channels(
+        groups=groups,
+        params=params,
+        flops=macs,
+        frozen=table.reasons(),
+        unreached=unreached,
+    )
+
+
+def _group(
+    table: NodeTable, root: np.ndarray, free: np.ndarray, is_output: np.ndarray
+) -> tuple[list[ChannelGroup], np.ndarray]:
+    """Put channels (sets of nodes with one root) that hold the same axes into one group."""
+    group_of_node = np.full(len(table), -1)
+    if not len(free):
+        return [], group_of_node
+    axis, index = table.locate(free)
+    order = np.lexsort((index, axis, root[free]))
+    free, axis, index = free[order], axis[order], index[order]
+    starts = np.flatnonzero(np.r_[True, np.diff(root[free]) != 0])
+    # A channel's signature is the multiset of its axes, as a sum of one random number each.
+    marks = np.random.Generator(np.random.PCG64(0)).integers(
+        0, 2**63, size=len(table.axes), dtype=np.uint64
+    )
+    signature = np.add.reduceat(marks[axis], starts)
+    _, first, kind = np.unique(signature, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    kind = rank[kind]  # groups in the order in which the model met them
+
+    sizes = np.diff(np.r_[starts, len(free)])
+    kind_of_entry = np.repeat(kind, sizes)
+    group_of_node[free] = kind_of_entry
+    groups = []
+    for g in range(len(first)):
+        mine = kind_of_entry == g
+        channels = int((kind == g).sum())
+        members = []
+        for a in dict.fromkeys(axis[mine].tolist()):
+            entries = mine & (axis == a)
+            ref = table.axes[a]
+            members.append(
+                Member(
+                    name=ref.name,
+                    axis=ref.axis,
+                    index=index[entries].reshape(channels, -1),
+                    is_output=bool(is_output[free[entries]].all()),
+                )
+            )
+        groups.append(ChannelGroup(g, members, channels))
+    return groups, group_of_node

@@ -1,0 +1,116 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Hold removed channels at zero while the model keeps its dense shape."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from .groups import ChannelGroup, removed_indices
+
+
+class ChannelMasks:
+    """Zeroes the parameters of removed channels and keeps them at zero.
+
+    A removed channel is zero in everything that makes it and in everything that reads it, its
+    gradient is zeroed as soon as it is there, and so is its optimizer state: nothing moves it.
+    The model then gives what the cut model will give.
+
+    Args:
+        model (nn.Module): The dense model.
+        groups (list[ChannelGroup]): Its channel groups.
+    """
+
+    def __init__(self, model: nn.Module, groups: list[ChannelGroup]) -> None:
+        self.groups = groups
+        self.kept = [np.ones(group.size, dtype=bool) for group in groups]
+        self._parameters = dict(model.named_parameters())
+        self._removed: dict[str, dict[int, Tensor]] = {}
+        self._handles: list = []
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Channels that each group keeps, int of shape ``[groups]``."""
+        return np.array([k.sum() for k in self.kept], dtype=np.int64)
+
+    def remove(
+        self,
+        kept: list[np.ndarray],
+        optimizers: Iterable[Optimizer] = (),
+        copies: Iterable[nn.Module] = (),
+    ) -> None:
+        """Zero every channel that is not kept.
+
+        Args:
+            kept (list[np.ndarray]): bool of shape ``[size]`` for each group.
+            optimizers (Iterable[Optimizer]): Whose state is zeroed likewise.
+            copies (Iterable[nn.Module]): Copies of the model (moving averages) to zero likewise.
+        """
+        self.kept = [k.copy() for k in kept]
+        self._removed = {
+            name: {
+                axis: torch.as_tensor(index, device=self._parameters[name].device)
+                for axis, index in axes.items()
+            }
+            for name, axes in removed_indices(self.groups, self.kept).items()
+            if name in self._parameters
+        }
+        self._watch_gradients()
+        states = [optimizer.state for optimizer in optimizers]
+        others = [dict(copy.named_parameters()) for copy in copies]
+        with torch.no_grad():
+            for name, axes in self._removed.items():
+                parameter = self._parameters[name]
+                tensors = [parameter.data, *(other[name].data for other in others)]
+                for state in states:
+                    tensors += [
+                        value
+                        for value in state.get(parameter, {}).values()
+                        if isinstance(value, Tensor) and value.shape == parameter.shape
+                    ]
+                for tensor in tensors:
+                    _zero(tensor, axes)
+
+    def _watch_gradients(self) -> None:
+        self.release()
+        for name, axes in self._removed.items():
+
+            def zero_gradient(parameter: Tensor, axes: dict = axes) -> None:
+                _zero(parameter.grad, axes)
+
+            parameter = self._parameters[name]
+            if parameter.requires_grad:
+                self._handles.append(
+                    parameter.register_post_accumulate_grad_hook(zero_gradient)
+                )
+
+    def release(self) -> None:
+        """Stop watching gradients; what is zero stays zero."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def kept_neurons(self) -> dict[str, Tensor]:
+        """For each weight or vector: which of its output channels are kept, bool ``[size]``."""
+        masks = {}
+        for group in self.groups:
+            for member in group.members:
+                parameter = self._parameters.get(member.name)
+                if parameter is None or not (member.is_output or parameter.dim() == 1):
+                    continue
+                axes = self._removed.get(member.name, {})
+                if member.axis in axes:
+                    mask = torch.ones(
+                        parameter.shape[member.axis], dtype=torch.bool, device=parameter.device
+                    )
+                    mask[axes[member.axis]] = False
+                    masks[member.name] = mask
+        return masks
+
+
+@torch.no_grad()
+def _zero(tensor: Tensor, axes: dict[int, Tensor]) -> None:
+    for axis, index in axes.items():
+        tensor.index_fill_(axis, index, 0)

@@ -1,0 +1,118 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""The proof of a cut: the slim model gives what the masked one gives."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from .structure import Keep, named_tensors
+from .surgery import channel_counts, cut
+from .tracing import ForwardFn, evaluating, tensors_in
+
+TOLERANCE = 1e-5
+"""Largest difference allowed, relative to the largest output, in float32."""
+
+
+class WrongCut(RuntimeError):
+    """Raised when a slim model does not give what the masked one gives."""
+
+
+def raw_outputs(model: nn.Module, forward: ForwardFn) -> list[Tensor]:
+    """Every tensor that the model returns, in eval mode and without gradients."""
+    with evaluating(model):
+        return [tensor.detach().clone() for tensor in tensors_in(forward(model))]
+
+
+def difference(slim: list[Tensor], masked: list[Tensor]) -> float:
+    """Largest absolute difference over all outputs, relative to the largest masked output.
+
+    ``inf`` where shapes differ or one has a value that is not a number.
+    """
+    if [t.shape for t in slim] != [t.shape for t in masked]:
+        return float('inf')
+    largest = max((t.abs().max().item() for t in masked if t.numel()), default=0.0)
+    apart = max(
+        ((a - b).abs().max().item() for a, b in zip(slim, masked, strict=True) if a.numel()),
+        default=0.0,
+    )
+    if apart != apart or largest != largest:
+        return float('inf')
+    return apart / largest if largest else apart
+
+
+def mask(model: nn.Module, keep: Keep) -> None:
+    """Zero everything that ``keep`` leaves out, at dense shape, in place."""
+    tensors = named_tensors(model)
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, axes in keep.items():
+            if name not in parameters:
+                continue  # statistics: their channel is zero without them
+            for axis, index in axes.items():
+                zero = torch.ones(tensors[name].shape[axis], dtype=torch.bool)
+                zero[index] = False
+                tensors[name].data.index_fill_(
+                    axis, zero.nonzero().flatten().to(tensors[name].device), 0
+                )
+
+
+def check_cut(model: nn.Module, keep: Keep, forward: ForwardFn) -> float:
+    """Cut a copy of a model and compare it with a masked copy; the model stays as it is.
+
+    Args:
+        model (nn.Module): The dense model, masked or not.
+        keep (dict): Tensor name to axis to kept indices.
+        forward (Callable): Runs a model on a real input and returns its raw outputs.
+
+    Returns:
+        float: The relative difference found.
+
+    Raises:
+        WrongCut: If it is above :data:`TOLERANCE`, naming the first module that differs.
+    """
+    masked, slim = copy.deepcopy(model), copy.deepcopy(model)
+    mask(masked, keep)
+    cut(slim, keep, channel_counts(slim, keep))
+    reference = raw_outputs(masked, forward)
+    try:
+        found = difference(raw_outputs(slim, forward), reference)
+    except Exception as error:
+        where = _first_difference(slim, masked, forward)
+        raise WrongCut(f'the cut model does not run; it stops in {where} ({error})') from error
+    if found > TOLERANCE:
+        where = _first_difference(slim, masked, forward)
+        raise WrongCut(
+            f'the cut model differs from the masked one by {found:.1e} of the largest output, '
+            f'first in {where}; its channels are not understood'
+        )
+    return found
+
+
+def _first_difference(slim: nn.Module, masked: nn.Module, forward: ForwardFn) -> str:
+    """Name of the first leaf module whose outputs differ in sum between two models."""
+
+    def record(model: nn.Module) -> list[tuple[str, float]]:
+        sums, handles = [], []
+        for name, module in model.named_modules():
+            if not any(module.children()):
+
+                def after(_, args: tuple, output: object, name: str = name) -> None:
+                    total = sum(t.double().abs().sum().item() for t in tensors_in(output))
+                    sums.append((name, total))
+
+                handles.append(module.register_forward_hook(after))
+        try:
+            raw_outputs(model, forward)
+        except Exception as error:  # the sums up to here tell where
+            sums.append((f'the operation after {sums[-1][0] if sums else "the input"}', 0.0))
+            del error
+        finally:
+            for handle in handles:
+                handle.remove()
+        return sums
+
+    for (name, a), (_, b) in zip(record(slim), record(masked), strict=False):
+        if abs(a - b) > 1e-4 * max(abs(a), abs(b), 1e-12):
+            return name
+    return 'the code between its modules'

@@ -1,0 +1,121 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""The pruned shape of a model as plain data, as it travels in ``checkpoint['meta']``.
+
+A structure is a dict of str, int, float and list::
+
+    version   1
+    phase     'warmup', 'prune' or 'finetune'; the model is cut from 'finetune' on
+    target    {'params': 0.4}
+    reached   {'params': 0.3994}
+    dense     {'params': 26285486}: parameters (or MACs) of the model before any cut
+    keep      {parameter or buffer: {axis: [kept indices of the dense model]}}
+    attrs     {module: {attribute: int}}, channel counts that modules keep for themselves
+
+In the phase 'prune' tensors have their dense shape and whatever is not in ``keep`` is zero.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from torch import nn
+
+from .groups import ChannelGroup, removed_indices
+
+META_KEY = 'mmdet_adasap'
+VERSION = 1
+PHASES = ('warmup', 'prune', 'finetune')
+
+Keep = dict[str, dict[int, list[int]]]
+
+
+class StructureError(ValueError):
+    """Raised when a structure is malformed or does not fit a model."""
+
+
+def named_tensors(model: nn.Module) -> dict:
+    """Parameters and buffers by the first name that each has."""
+    return {**dict(model.named_buffers()), **dict(model.named_parameters())}
+
+
+def keep_of(model: nn.Module, groups: list[ChannelGroup], kept: list[np.ndarray]) -> Keep:
+    """Kept indices of every axis that loses some, for a choice of channels.
+
+    Args:
+        model (nn.Module): The dense model.
+        groups (list[ChannelGroup]): Its channel groups.
+        kept (list[np.ndarray]): bool of shape ``[size]`` for each group.
+    """
+    tensors = named_tensors(model)
+    return {
+        name: {
+            axis: np.setdiff1d(np.arange(tensors[name].shape[axis]), removed).tolist()
+            for axis, removed in axes.items()
+        }
+        for name, axes in removed_indices(groups, kept).items()
+    }
+
+
+def kept_of(groups: list[ChannelGroup], keep: Keep) -> list[np.ndarray]:
+    """The choice of channels that a ``keep`` stands for, bool of shape ``[size]`` each.
+
+    Raises:
+        StructureError: If ``keep`` splits channels that the model holds together.
+    """
+    chosen = []
+    for group in groups:
+        kept = None
+        for member in group.members:
+            axis = keep.get(member.name, {}).get(member.axis)
+            present = np.ones(member.index.shape, dtype=bool)
+            if axis is not None:
+                present = np.isin(member.index, axis)
+            kept = present.all(1) if kept is None else kept
+            if not (present == kept[:, None]).all():
+                raise StructureError(
+                    f'{META_KEY}.keep[{member.name!r}][{member.axis}] splits channels that '
+                    f'the model ties together; the checkpoint was written for another model'
+                )
+        chosen.append(kept)
+    return chosen
+
+
+def is_cut(structure: Mapping) -> bool:
+    """Whether tensors have the pruned shape (rather than dense ones that hold zeros)."""
+    return structure['phase'] == 'finetune'
+
+
+def check_structure(structure: object) -> None:
+    """Refuse what is not a structure of a version that this package reads.
+
+    Raises:
+        StructureError: Naming the entry and what it should be.
+    """
+    if not isinstance(structure, Mapping):
+        raise StructureError(f"checkpoint['meta'][{META_KEY!r}] is not a dict")
+    if structure.get('version') != VERSION:
+        raise StructureError(
+            f'{META_KEY}.version is {structure.get("version")!r} and this package reads '
+            f'{VERSION}; load the checkpoint with the mmdet_adasap that wrote it'
+        )
+    if structure.get('phase') not in PHASES:
+        raise StructureError(
+            f'{META_KEY}.phase is {structure.get("phase")!r}, not one of {PHASES}'
+        )
+    for key in ('target', 'reached', 'dense', 'keep', 'attrs'):
+        if not isinstance(structure.get(key), Mapping):
+            raise StructureError(f'{META_KEY}.{key} is missing or not a dict')
+    for name, axes in structure['keep'].items():
+        if not isinstance(axes, Mapping):
+            raise StructureError(f'{META_KEY}.keep[{name!r}] is not a dict of axes')
+        for axis, index in axes.items():
+            where = f'{META_KEY}.keep[{name!r}][{axis!r}]'
+            whole = isinstance(index, list) and all(type(i) is int for i in index)
+            if type(axis) is not int or not whole:
+                raise StructureError(f'{where} is not a list of integers under an integer axis')
+            if not index or index[0] < 0 or any(a >= b for a, b in zip(index, index[1:])):  # noqa: B905
+                raise StructureError(f'{where} must be one or more ascending indices')
+    for module, attributes in structure['attrs'].items():
+        if not isinstance(attributes, Mapping) or not all(
+            type(value) is int for value in attributes.values()
+        ):
+            raise StructureError(f'{META_KEY}.attrs[{module!r}] is not a dict of integers')

@@ -1,0 +1,138 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Cut a model, its copies and its optimizer state down to a structure, by slicing alone."""
+
+import re
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+from torch.optim import Optimizer
+
+from .structure import META_KEY, Keep, StructureError, named_tensors
+
+CHANNEL_WORDS = re.compile(r'channels|features|planes|dims|width')
+
+
+def check_fits(model: nn.Module, keep: Keep, attrs: Mapping[str, Mapping[str, int]]) -> None:
+    """Refuse a structure that was made for another model, before anything is changed.
+
+    Raises:
+        StructureError: Naming the tensor or module, and the remedy.
+    """
+    remedy = 'the config must build the model that was pruned, before pruning'
+    tensors, modules = named_tensors(model), dict(model.named_modules())
+    for name, axes in keep.items():
+        if name not in tensors:
+            raise StructureError(f'{META_KEY}.keep names {name!r}, which the model lacks: {remedy}')
+        for axis, index in axes.items():
+            shape = tuple(tensors[name].shape)
+            if not 0 <= axis < len(shape) or index[-1] >= shape[axis]:
+                raise StructureError(
+                    f'{META_KEY}.keep[{name!r}][{axis}] goes up to index {index[-1]}, and the '
+                    f'tensor of the model has the shape {shape}: {remedy}'
+                )
+    for name, attributes in attrs.items():
+        for attribute in attributes:
+            if type(getattr(modules.get(name), attribute, None)) is not int:
+                raise StructureError(
+                    f'{META_KEY}.attrs names {name}.{attribute}, which is no integer of the '
+                    f'model: {remedy}'
+                )
+
+
+@torch.no_grad()
+def cut(
+    model: nn.Module,
+    keep: Keep,
+    attrs: Mapping[str, Mapping[str, int]],
+    optimizers: Iterable[Optimizer] = (),
+) -> None:
+    """Slice parameters, buffers and optimizer state, in place.
+
+    Parameters keep their identity, so whatever refers to them (parameter groups with their
+    settings, schedulers, moving averages) goes on without being told.
+
+    Args:
+        model (nn.Module): A dense model.
+        keep (dict): Tensor name to axis to kept indices.
+        attrs (dict): Module name to attribute to channel count, see :func:`channel_counts`.
+        optimizers (Iterable[Optimizer]): Those whose state is to follow.
+
+    Raises:
+        StructureError: If the structure does not fit; nothing is changed then.
+    """
+    check_fits(model, keep, attrs)
+    tensors, modules = named_tensors(model), dict(model.named_modules())
+    states = [optimizer.state for optimizer in optimizers]
+    for name, axes in keep.items():
+        tensor, shape = tensors[name], tensors[name].shape
+        for state in states:
+            for key, value in state.get(tensor, {}).items():
+                if isinstance(value, Tensor) and value.shape == shape:
+                    state[tensor][key] = _sliced(value, axes)
+        tensor.grad = None
+        tensor.data = _sliced(tensor.data, axes)
+    for name, attributes in attrs.items():
+        for attribute, value in attributes.items():
+            setattr(modules[name], attribute, value)
+
+
+def _sliced(tensor: Tensor, axes: Mapping[int, list[int]]) -> Tensor:
+    for axis, index in axes.items():
+        tensor = tensor.index_select(axis, torch.tensor(index, device=tensor.device))
+    return tensor.contiguous()
+
+
+def channel_counts(model: nn.Module, keep: Keep) -> dict[str, dict[str, int]]:
+    """The channel counts that modules keep as attributes, as they will be after a cut.
+
+    Args:
+        model (nn.Module): The dense model.
+        keep (dict): Tensor name to axis to kept indices.
+
+    Returns:
+        dict[str, dict[str, int]]: Module name to attribute to count, where it changes.
+    """
+    modules = dict(model.named_modules())
+    new_sizes: dict[str, dict[str, dict[int, int]]] = {}
+    for name, axes in keep.items():
+        module, _, tensor = name.rpartition('.')
+        new_sizes.setdefault(module, {})[tensor] = {a: len(i) for a, i in axes.items()}
+    attrs = {}
+    for name, sizes in new_sizes.items():
+        counts = _counts(modules[name], sizes)
+        changed = {a: n for a, n in counts.items() if getattr(modules[name], a) != n}
+        if changed:
+            attrs[name] = changed
+    return attrs
+
+
+def _counts(module: nn.Module, sizes: dict[str, dict[int, int]]) -> dict[str, int]:
+    weight = sizes.get('weight', {})
+    if isinstance(module, _ConvNd):
+        output, inputs = (1, 0) if module.transposed else (0, 1)
+        counts = {'out_channels': weight.get(output, module.out_channels)}
+        if module.groups == 1:
+            counts['in_channels'] = weight.get(inputs, module.in_channels)
+        else:
+            multiplier = module.out_channels // module.in_channels
+            counts['in_channels'] = counts['groups'] = counts['out_channels'] // multiplier
+        return counts
+    if isinstance(module, nn.Linear):
+        return {
+            'out_features': weight.get(0, module.out_features),
+            'in_features': weight.get(1, module.in_features),
+        }
+    if isinstance(module, _NormBase):
+        return {'num_features': next(iter(sizes.values()))[0]}
+    # A module of another kind: an attribute that is named like a count and had its value.
+    counts = {}
+    for tensor, axes in sizes.items():
+        for axis, size in axes.items():
+            before = getattr(module, tensor).shape[axis]
+            for attribute, value in vars(module).items():
+                if type(value) is int and value == before and CHANNEL_WORDS.search(attribute):
+                    counts[attribute] = size
+    return counts

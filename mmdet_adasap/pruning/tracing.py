@@ -1,0 +1,191 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Find the tied channels of a model by running it once."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as nn_module
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from .groups import Channels, build_channels
+from .nodes import Label, NodeTable
+from .rules import RULES, Call, is_pointwise, pointwise
+
+ForwardFn = Callable[[nn.Module], object]
+"""Runs a model on some fixed input and returns its raw outputs."""
+
+
+def trace_channels(model: nn.Module, forward: ForwardFn) -> Channels:
+    """Run a model once and see which channels can only be removed together.
+
+    The model runs in eval mode and without gradients; its parameters, buffers and modes are
+    left as they were.
+
+    Args:
+        model (nn.Module): Any model, on any device.
+        forward (Callable): Called with the model; runs it on a real input, batch size 1 or
+            more, and returns its raw outputs, which are never cut.
+
+    Returns:
+        Channels: Groups of channels, what each one costs, and what is left whole and why.
+    """
+    tracer = _Tracer(model)
+    with evaluating(model), tracer.naming_modules(), tracer:
+        outputs = forward(model)
+    for tensor in tensors_in(outputs):
+        label = tracer.label_of(tensor)
+        for nodes in label.axes.values() if label else ():
+            tracer.nodes.freeze(nodes, 'output of the model')
+    return build_channels(model, tracer.nodes, tracer.flops, tracer.unreached)
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; each module's own mode comes back afterwards.
+
+    ``model.train()`` would not do: detectors override it, e.g. to keep stages frozen.
+    """
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def tensors_in(value: object) -> Iterator[Tensor]:
+    """All tensors in nested containers and mmengine data elements, in a fixed order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_in(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from tensors_in(item)
+    elif hasattr(value, 'all_items'):
+        for _, item in value.all_items():
+            yield from tensors_in(item)
+
+
+class _Tracer(TorchDispatchMode):
+    """Carries labels from parameters through every operation that PyTorch dispatches.
+
+    Labels are kept by storage, offset, shape and stride rather than by object, since
+    ``detach``, ``.data`` and views make new objects for the same values. Labelled tensors
+    are held until the end: a freed one could lend its storage to another.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.nodes = NodeTable()
+        self.flops: list[tuple] = []
+        self._labels: dict[tuple, Label] = {}
+        self._held: list[Tensor] = []
+        self._names: dict[tuple, str] = {}
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            if tensor.numel():
+                self._names.setdefault(_key(tensor), name)
+        self._parameters = dict(model.named_parameters())
+        self._module_names = {module: name for name, module in model.named_modules()}
+        self._running: list[str] = []
+        self._met: set[str] = set()
+
+    @contextlib.contextmanager
+    def naming_modules(self) -> Iterator[None]:
+        """Follow which module is running, for the reports."""
+
+        def enter(module: nn.Module, args: tuple) -> None:
+            self._running.append(self._module_names.get(module, type(module).__name__))
+
+        def leave(module: nn.Module, args: tuple, output: object) -> None:
+            self._running.pop()
+
+        handles = [
+            nn_module.register_module_forward_pre_hook(enter),
+            nn_module.register_module_forward_hook(leave, always_call=True),
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @property
+    def unreached(self) -> list[str]:
+        """Parameters that took no part in the run."""
+        return [name for name in self._parameters if name not in self._met]
+
+    def label_of(self, tensor: Tensor) -> Label | None:
+        if not isinstance(tensor, Tensor) or not tensor.numel():
+            return None
+        key = _key(tensor)
+        if key not in self._labels and key in self._names:
+            name = self._names[key]
+            self._met.add(name)
+            axes = {
+                axis: self.nodes.nodes(name, axis, size)
+                for axis, size in enumerate(tensor.shape)
+                if size > 1
+            }
+            if axes:
+                # Masking zeroes parameters; statistics in buffers keep their values.
+                self._labels[key] = Label(axes, zero=name in self._parameters)
+                self._held.append(tensor)
+        return self._labels.get(key)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        # In-place operations change what a label describes, so look before running.
+        inputs = list(tensors_in((args, kwargs)))
+        labelled = [t for t in inputs if self.label_of(t) is not None]
+        out = func(*args, **kwargs)
+        call = Call(
+            func=func,
+            args=args,
+            kwargs=kwargs,
+            out=out,
+            nodes=self.nodes,
+            label_of=self.label_of,
+            where=self._running[-1] if self._running else 'the model',
+            count_flops=lambda *term: self.flops.append(term),
+        )
+        rule = RULES.get(func) or (pointwise if is_pointwise(func) else None)
+        if not labelled and rule is None:
+            return out
+        if rule is None:
+            for tensor in labelled:
+                call.freeze(self.label_of(tensor), None, f'{func}, which has no rule,')
+            results = None
+        else:
+            results = rule(call)
+        outputs = out if isinstance(out, list | tuple) else [out]
+        results = results if isinstance(results, list) else [results]
+        for i, tensor in enumerate(outputs):
+            if isinstance(tensor, Tensor):
+                self._set(tensor, results[i] if i < len(results) else None)
+        return out
+
+    def _set(self, tensor: Tensor, label: Label | None) -> None:
+        if not tensor.numel() or _key(tensor) in self._names:
+            return
+        if label is None:
+            self._labels.pop(_key(tensor), None)
+        else:
+            self._labels[_key(tensor)] = label
+            self._held.append(tensor)
+
+
+def _key(tensor: Tensor) -> tuple:
+    return (
+        tensor.untyped_storage().data_ptr(),
+        tensor.storage_offset(),
+        tensor.shape,
+        tensor.stride(),
+        tensor.device,
+    )
+

@@ -1,0 +1,340 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from numbers import Real
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .radius import adaptive_radii
+from .scores import SCORES, magnitude
+
+SCOPES = ('global', 'layer', 'neuron')
+PARAMETERS = ('all', 'weights')
+
+
+class PerturbationStats(NamedTuple):
+    """What a perturbation did, as 0-dim tensors on the device of the weights (no sync).
+
+    Attributes:
+        mean_rho (Tensor): Mean radius over the kept neurons.
+        eps_norm (Tensor): ‖ε‖₂ over all that was moved.
+        weight_norm (Tensor): ‖w‖₂ over the same kept neurons, before they were moved.
+    """
+
+    mean_rho: Tensor
+    eps_norm: Tensor
+    weight_norm: Tensor
+
+    @property
+    def ratio(self) -> Tensor:
+        """Relative size ‖ε‖/‖w‖, by which radii of different scopes can be compared."""
+        return self.eps_norm / self.weight_norm.clamp_min(torch.finfo(torch.float32).tiny)
+
+
+class Block(NamedTuple):
+    """A parameter that may be moved.
+
+    Attributes:
+        name (str): Its name in the model.
+        param (nn.Parameter): The parameter itself.
+        axis (int): Axis of its neurons.
+        is_weight (bool): Whether it is the weight of a convolution or linear layer. Other
+            tensors have no neurons: with ``scope='neuron'`` each of them is one block.
+    """
+
+    name: str
+    param: nn.Parameter
+    axis: int
+    is_weight: bool
+
+
+class Perturbation(ABC):
+    """Moves weights uphill to w + ε and puts them back exactly.
+
+    For neuron i with gradient g_i and radius rho_i, as ASAM (arXiv:2102.11600) does it,
+
+        ``ε_i = rho_i * T_w² g_i / ‖T_w g‖₂``, with ``T_w = |w| + eta`` if ``asam``, else 1,
+
+    the norm taken over ``scope``. ε does not depend on the scale of the gradients, so that a
+    scaled loss needs no unscaling. A scope whose norm is zero or not finite is not moved; nor
+    are parameters that are frozen or without a gradient, nor neurons that ``keep`` excludes.
+
+    Shapes are read at each call, so parameters may be cut through ``.data`` in between. After
+    Parameters were *replaced*, call :meth:`attach` again.
+
+    Args:
+        scope (str): Over what ‖T_w g‖ is taken: 'global', 'layer' (one tensor) or 'neuron'.
+        asam (bool): Whether to scale by the weights' own size, as ASAM does.
+        eta (float): Added to |w| in T_w, so that weights at zero can move, too.
+
+    Attributes:
+        keep (Mapping[str, Tensor]): Bool masks over the neuron axis of parameters by name, True
+            for the neurons that still take part. Parameters that are not named are whole.
+
+    Examples:
+        >>> perturbation = UniformPerturbation(rho=0.05)
+        >>> perturbation.attach(model)
+        >>> loss(model).backward()
+        >>> with perturbation.applied():
+        ...     loss(model).backward()
+        >>> optimizer.step()
+    """
+
+    def __init__(self, scope: str, asam: bool, eta: float) -> None:
+        self.scope = _one_of('scope', scope, SCOPES)
+        self.asam = asam
+        self.eta = _non_negative('eta', eta)
+        self.keep: Mapping[str, Tensor] = {}
+        self._blocks: list[Block] | None = None
+        self._backups: list[tuple[nn.Parameter, Tensor]] = []
+
+    def attach(self, model: nn.Module) -> None:
+        """Collect the parameters to move; what is frozen is looked at in each step.
+
+        Args:
+            model (nn.Module): A model without a distributed wrapper, as ``keep`` goes by its
+                parameters' names.
+
+        Raises:
+            ValueError: If the model has nothing that this perturbation could move.
+        """
+        self.restore()
+        blocks = [block for block in _blocks(model) if self._moves(block)]
+        if not blocks:
+            raise ValueError(
+                f'{type(self).__name__} finds no weight of a convolution or linear layer in '
+                f"{type(model).__name__}; use UniformPerturbation(parameters='all') for such "
+                'a model'
+            )
+        self._blocks = blocks
+
+    def _moves(self, block: Block) -> bool:
+        """Whether this perturbation moves such a parameter."""
+        return block.is_weight
+
+    @abstractmethod
+    def _radii(self, blocks: list[Block], keep: Tensor) -> Tensor:
+        """Radii of all neurons, float, [blocks, neurons], zero where ``keep`` is False."""
+
+    @torch.no_grad()
+    def perturb(self, enabled: Tensor | None = None) -> PerturbationStats:
+        """Move the attached parameters by ε, computed from their gradients.
+
+        Uses up the gradients: the buffers are worked in, and ``param.grad`` of what was
+        moved is None afterwards. So nothing but the copy of the weights is held. Parameters
+        below float32 are worked on as float32 copies.
+
+        Args:
+            enabled (Tensor, optional): 0-dim bool tensor; False makes every ε zero without
+                the host waiting for it. Defaults to None: enabled.
+
+        Returns:
+            PerturbationStats: Mean radius and norms.
+
+        Raises:
+            RuntimeError: If :meth:`attach` has not been called, or the weights are still moved.
+            ValueError: If a mask in ``keep`` does not fit its parameter.
+        """
+        if self._blocks is None:
+            raise RuntimeError('call attach(model) before perturb()')
+        if self._backups:
+            raise RuntimeError('the weights are still perturbed; call restore() first')
+        blocks = [b for b in self._blocks if b.param.requires_grad and b.param.grad is not None]
+        if not blocks:
+            return PerturbationStats(*torch.zeros(3).unbind())
+
+        params = [block.param for block in blocks]
+        dtype = torch.float64 if any(p.dtype == torch.float64 for p in params) else torch.float32
+        weights = [param.to(dtype) for param in params]
+        directions = [param.grad.to(dtype) for param in params]
+        keep = self._kept(blocks)
+        radii = self._radii(blocks, keep)
+        sizes = torch.where(keep, _neuron_norms(weights, blocks), 0.0)
+
+        if self.asam:
+            scratch = torch._foreach_abs(weights)
+            torch._foreach_add_(scratch, self.eta)  # T_w
+            torch._foreach_mul_(directions, scratch)
+        else:
+            scratch = [torch.empty_like(weight) for weight in weights]
+        norms = self._scope_norms(_neuron_norms(directions, blocks), blocks, keep)
+        if self.asam:
+            torch._foreach_mul_(directions, scratch)
+
+        movable = keep & torch.isfinite(norms) & (norms > 0)
+        if enabled is not None:
+            movable = movable & enabled.to(movable.device)
+        steps = torch.where(movable, radii / norms, 0.0)
+        fixed = steps == 0
+        for row, (block, direction) in enumerate(zip(blocks, directions)):
+            view, count = _neuron_view(block), block.param.shape[block.axis : block.axis + 1]
+            size = count.numel()
+            # The fill is not idle: a masked or disabled neuron may hold NaN, and 0 * NaN is NaN.
+            direction.mul_(steps[row, :size].view(view))
+            direction.masked_fill_(fixed[row, :size].view(view), 0.0)
+
+        # T_w has served; its memory becomes the backup.
+        backups = [
+            spare if spare.dtype == param.dtype else torch.empty_like(param)
+            for spare, param in zip(scratch, params)
+        ]
+        del scratch
+        torch._foreach_copy_(backups, params)
+        self._backups = list(zip(params, backups))
+        try:
+            torch._foreach_add_(weights, directions)
+            for param, weight in zip(params, weights):
+                if weight is not param:
+                    param.copy_(weight)
+                param.grad = None
+            eps_norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(directions)))
+        except BaseException:
+            self.restore()
+            raise
+        kept = keep.sum().clamp_min(1)
+        return PerturbationStats(radii.sum() / kept, eps_norm, torch.linalg.vector_norm(sizes))
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put the weights back, to the bit, and free the copy. Does nothing a second time."""
+        if self._backups:
+            params, backups = zip(*self._backups)
+            torch._foreach_copy_(params, backups)
+            self._backups = []
+
+    @contextmanager
+    def applied(self) -> Iterator[PerturbationStats]:
+        """Perturb inside the block, restore when it ends, whether or not it raises."""
+        stats = self.perturb()
+        try:
+            yield stats
+        finally:
+            self.restore()
+
+    def _kept(self, blocks: list[Block]) -> Tensor:
+        """Which neurons take part, bool, [blocks, neurons of the widest block]."""
+        counts = [_neuron_count(block) for block in blocks]
+        device = blocks[0].param.device
+        # One row a layer, padded: all that goes by neuron is then a handful of small
+        # operations for the whole model, and padding is just one more mask.
+        keep = torch.arange(max(counts), device=device) < torch.tensor(counts, device=device)[:, None]
+        for row, (block, count) in enumerate(zip(blocks, counts)):
+            mask = self.keep.get(block.name)
+            if mask is None:
+                continue
+            if mask.dtype != torch.bool or mask.shape != (count,):
+                raise ValueError(
+                    f'keep[{block.name!r}] is a {mask.dtype} mask of shape {tuple(mask.shape)}, '
+                    f'but the parameter has {count} neurons along axis {block.axis}; give a '
+                    f'bool mask of shape ({count},)'
+                )
+            keep[row, :count] = mask.to(device)
+        return keep
+
+    def _scope_norms(self, norms: Tensor, blocks: list[Block], keep: Tensor) -> Tensor:
+        """‖T_w g‖ over the scope, for every neuron, from that of each neuron.
+
+        Args:
+            norms (Tensor): Norms of the single neurons, [blocks, neurons].
+            blocks (list[Block]): The blocks, one a row.
+            keep (Tensor): Neurons that take part, bool, [blocks, neurons].
+
+        Returns:
+            Tensor: Norms, broadcastable to [blocks, neurons].
+        """
+        norms = torch.where(keep, norms, 0.0)
+        layer = torch.linalg.vector_norm(norms, dim=1, keepdim=True)
+        if self.scope == 'layer':
+            return layer
+        if self.scope == 'global':
+            return torch.linalg.vector_norm(layer)
+        has_neurons = torch.tensor([[block.is_weight] for block in blocks], device=norms.device)
+        return torch.where(has_neurons, norms, layer)
+
+
+class AdaptivePerturbation(Perturbation):
+    """AdaSAP's perturbation (arXiv:2306.14306): neurons with low scores are moved further.
+
+    Moves the weights of convolution and linear layers; biases and normalisation stay. Radii
+    are ranged within a layer, see :func:`~mmdet_adasap.sharpness.adaptive_radii`.
+
+    Args:
+        rho_min (float): Radius of a layer's neuron with the highest score. Defaults to 0.004.
+        rho_max (float): Radius of a layer's neuron with the lowest score. Defaults to 0.4.
+        scope (str): Over what ‖T_w g‖ is taken: 'global', 'layer' (one weight tensor) or
+            'neuron'. A radius means nothing without its scope. Defaults to 'layer'.
+        asam (bool): Whether T_w is |w| + eta instead of 1. Defaults to True.
+        eta (float): See ``asam``. Defaults to 0.01.
+        score (str): Score ψ(w_i) of a neuron. Defaults to 'magnitude'.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+        TypeError: If a radius or ``eta`` is not a number.
+    """
+
+    def __init__(
+        self,
+        rho_min: float = 0.004,
+        rho_max: float = 0.4,
+        scope: str = 'layer',
+        asam: bool = True,
+        eta: float = 0.01,
+        score: str = 'magnitude',
+    ) -> None:
+        super().__init__(scope, asam, eta)
+        self.rho_min = _non_negative('rho_min', rho_min)
+        self.rho_max = _non_negative('rho_max', rho_max)
+        if rho_min > rho_max:
+            raise ValueError(
+                f'rho_min={rho_min} is larger than rho_max={rho_max}; rho_max is the radius of '
+                'the least important neurons, so give rho_min <= rho_max'
+            )
+        self.score = _one_of('score', score, tuple(SCORES))
+
+    def _radii(self, blocks: list[Block], keep: Tensor) -> Tensor:
+        score = SCORES[self.score]
+        scores = _in_rows([score(block.param, block.axis) for block in blocks])
+        return adaptive_radii(scores, self.rho_min, self.rho_max, keep)
+
+
+class UniformPerturbation(Perturbation):
+    """One radius for all: SAM (arXiv:2010.01412), or ASAM (arXiv:2102.11600).
+
+    Args:
+        rho (float): The radius. Defaults to 0.1.
+        scope (str): Over what ‖T_w g‖ is taken: 'global', 'layer' (one tensor) or 'neuron';
+            with 'neuron', tensors that have no neurons (biases, normalisation) are one block
+            each. Defaults to 'global'.
+        asam (bool): Whether T_w is |w| + eta instead of 1. Defaults to False.
+        eta (float): See ``asam``. Defaults to 0.01.
+        parameters (str): 'all' moves every trainable parameter, 'weights' only those that
+            :class:`AdaptivePerturbation` moves. Defaults to 'all'.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+        TypeError: If the radius or ``eta`` is not a number.
+    """
+
+    def __init__(
+        self,
+        rho: float = 0.1,
+        scope: str = 'global',
+        asam: bool = False,
+        eta: float = 0.01,
+        parameters: str = 'all',
+    ) -> None:
+        super().__init__(scope, asam, eta)
+        self.rho = _non_negative('rho', rho)
+        self.parameters = _one_of('parameters', parameters, PARAMETERS)
+
+    def _moves(self, block: Block) -> bool:
+        return self.parameters == 'all' or block.is_weight
+
+    def _radii(self, blocks: list[Block], keep: Tensor) -> Tensor:
+        return keep * self.rho

@@ -1,0 +1,45 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def adaptive_radii(
+    scores: Tensor, rho_min: float, rho_max: float, keep: Tensor | None = None
+) -> Tensor:
+    """Radii of AdaSAP: a neuron that matters little gets a large radius.
+
+    ``rho_i = rho_max - (s_i - s_min) / (s_max - s_min) * (rho_max - rho_min)``
+    (step "radius" of AdaSAP, arXiv:2306.14306, Sec. 3), with ``s_min`` and ``s_max`` over
+    the last axis, that is over one layer.
+
+    What the paper leaves open is settled here:
+
+    - all scores of a layer equal (one neuron, all zeros): the mean of the two radii, so that
+      a layer without a ranking is moved like an average one;
+    - a NaN or infinite score: that neuron gets ``rho_min``, the careful choice, and is left
+      out of the range, so that it does not spoil its layer;
+    - a neuron that is not kept: radius 0, and left out of the range.
+
+    Args:
+        scores (Tensor): Scores s_i of the neurons, floating point, shape [..., N]; each row
+            along the last axis is a layer with a range of its own.
+        rho_min (float): Radius of the neuron with the highest score.
+        rho_max (float): Radius of the neuron with the lowest score.
+        keep (Tensor, optional): True for the neurons that take part, bool, the shape of
+            ``scores``. Defaults to None: all of them.
+
+    Returns:
+        Tensor: Radii, the shape, dtype and device of ``scores``. Nothing is synchronised.
+    """
+    finite = torch.isfinite(scores)
+    ranged = finite if keep is None else finite & keep
+    infinity = float('inf')
+    lowest = scores.where(ranged, scores.new_tensor(infinity)).amin(-1, keepdim=True)
+    highest = scores.where(ranged, scores.new_tensor(-infinity)).amax(-1, keepdim=True)
+    span = highest - lowest
+    rank = torch.where(span > 0, (scores - lowest) / span, 0.5)
+    radii = rho_max - rank * (rho_max - rho_min)
+    radii = radii.masked_fill(~finite, rho_min)
+    return radii if keep is None else radii.masked_fill(~keep, 0.0)
