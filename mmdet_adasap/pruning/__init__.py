@@ -4,6 +4,7 @@ from .groups import ChannelGroup, Channels, Member
 from .importance import Importance, MagnitudeImportance, TaylorImportance
 from .masks import ChannelMasks
 from .oracle import WrongCut, check_cut
+from .pruner import Pruner, check_target
 from .structure import StructureError, check_structure, keep_of, kept_of
 from .surgery import channel_counts, cut
 from .tracing import trace_channels
@@ -15,6 +16,7 @@ __all__ = [
     'Importance',
     'MagnitudeImportance',
     'Member',
+    'Pruner',
     'StructureError',
     'TaylorImportance',
     'UnreachableTarget',
@@ -22,6 +24,7 @@ __all__ = [
     'channel_counts',
     'check_cut',
     'check_structure',
+    'check_target',
     'choose',
     'cut',
     'keep_of',

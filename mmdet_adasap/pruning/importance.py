@@ -26,7 +26,7 @@ class Importance:
 
     def __init__(self, normalize: bool = True) -> None:
         if not isinstance(normalize, bool):
-            raise ValueError(f'importance.normalize={normalize!r} must be True or False')
+            raise ValueError(f'normalize={normalize!r} must be True or False')
         self.normalize = normalize
 
     def scores(self, group: ChannelGroup, tensors: Mapping[str, Tensor], kept: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class MagnitudeImportance(Importance):
     def __init__(self, p: float = 2, normalize: bool = True) -> None:
         super().__init__(normalize)
         if isinstance(p, bool) or not isinstance(p, int | float) or not 0 < p < float('inf'):
-            raise ValueError(f'importance.p={p!r} must be a positive number, 1 or 2 as a rule')
+            raise ValueError(f'p={p!r} must be a positive number, 1 or 2 as a rule')
         self.p = p
 
     def scores(self, group: ChannelGroup, tensors: Mapping[str, Tensor], kept: Tensor) -> Tensor:
@@ -82,8 +82,7 @@ class MagnitudeImportance(Importance):
         for member in group.members:
             if member.is_output:
                 weight = tensors[member.name].detach().float()
-                weight = weight.movedim(member.axis, 0).flatten(1)
-                power = per_channel(weight.abs().pow(self.p).sum(1), member)
+                power = per_channel(weight.abs().pow(self.p), member)
                 norms.append(self._normalized(power.pow(1 / self.p), kept))
         return torch.stack(norms).mean(0)
 
@@ -113,7 +112,9 @@ class TaylorImportance(Importance):
 
     def observe(self, groups: list[ChannelGroup], parameters: Mapping[str, nn.Parameter]) -> None:
         effects = [self._effect(group, parameters) for group in groups]
-        self._sums = [a + b for a, b in zip(self._sums, effects, strict=True)] or effects
+        if self._count:
+            effects = [a.to(b.device) + b for a, b in zip(self._sums, effects, strict=True)]
+        self._sums = effects
         self._count += 1
 
     def _effect(self, group: ChannelGroup, parameters: Mapping[str, nn.Parameter]) -> Tensor:
@@ -127,8 +128,7 @@ class TaylorImportance(Importance):
         for member in gates or outputs + vectors:
             parameter = parameters[member.name]
             if parameter.grad is not None:
-                product = (parameter.detach() * parameter.grad).float()
-                total += per_channel(product.movedim(member.axis, 0).flatten(1).sum(1), member)
+                total += per_channel((parameter.detach() * parameter.grad).float(), member)
         return total.abs()
 
     def scores(self, group: ChannelGroup, tensors: Mapping[str, Tensor], kept: Tensor) -> Tensor:
@@ -146,6 +146,6 @@ class TaylorImportance(Importance):
 
 
 def per_channel(values: Tensor, member: Member) -> Tensor:
-    """Add up values given per index of an axis, ``[axis size]``, to ``[channels]``."""
-    index = torch.as_tensor(member.index, device=values.device)
-    return values[index].sum(1)
+    """Add up the values of a tensor that belong to each channel, to shape ``[channels]``."""
+    totals = values.movedim(member.axis, 0).reshape(values.shape[member.axis], -1).sum(1)
+    return totals[torch.as_tensor(member.index, device=values.device)].sum(1)

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .blocks import Block, find_blocks, in_rows, kept_neurons, neuron_norms
 from .radius import adaptive_radii
-from .scores import SCORES, magnitude
+from .scores import SCORES
 
 SCOPES = ('global', 'layer', 'neuron')
 PARAMETERS = ('all', 'weights')
@@ -35,23 +36,6 @@ class PerturbationStats(NamedTuple):
     def ratio(self) -> Tensor:
         """Relative size ‖ε‖/‖w‖, by which radii of different scopes can be compared."""
         return self.eps_norm / self.weight_norm.clamp_min(torch.finfo(torch.float32).tiny)
-
-
-class Block(NamedTuple):
-    """A parameter that may be moved.
-
-    Attributes:
-        name (str): Its name in the model.
-        param (nn.Parameter): The parameter itself.
-        axis (int): Axis of its neurons.
-        is_weight (bool): Whether it is the weight of a convolution or linear layer. Other
-            tensors have no neurons: with ``scope='neuron'`` each of them is one block.
-    """
-
-    name: str
-    param: nn.Parameter
-    axis: int
-    is_weight: bool
 
 
 class Perturbation(ABC):
@@ -105,7 +89,7 @@ class Perturbation(ABC):
             ValueError: If the model has nothing that this perturbation could move.
         """
         self.restore()
-        blocks = [block for block in _blocks(model) if self._moves(block)]
+        blocks = [block for block in find_blocks(model) if self._moves(block)]
         if not blocks:
             raise ValueError(
                 f'{type(self).__name__} finds no weight of a convolution or linear layer in '
@@ -119,7 +103,7 @@ class Perturbation(ABC):
         return block.is_weight
 
     @abstractmethod
-    def _radii(self, blocks: list[Block], keep: Tensor) -> Tensor:
+    def _radii(self, weights: list[Tensor], blocks: list[Block], keep: Tensor) -> Tensor:
         """Radii of all neurons, float, [blocks, neurons], zero where ``keep`` is False."""
 
     @torch.no_grad()
@@ -153,9 +137,9 @@ class Perturbation(ABC):
         dtype = torch.float64 if any(p.dtype == torch.float64 for p in params) else torch.float32
         weights = [param.to(dtype) for param in params]
         directions = [param.grad.to(dtype) for param in params]
-        keep = self._kept(blocks)
-        radii = self._radii(blocks, keep)
-        sizes = torch.where(keep, _neuron_norms(weights, blocks), 0.0)
+        keep = kept_neurons(blocks, self.keep)
+        radii = self._radii(weights, blocks, keep)
+        sizes = torch.where(keep, neuron_norms(weights, blocks), 0.0)
 
         if self.asam:
             scratch = torch._foreach_abs(weights)
@@ -163,7 +147,7 @@ class Perturbation(ABC):
             torch._foreach_mul_(directions, scratch)
         else:
             scratch = [torch.empty_like(weight) for weight in weights]
-        norms = self._scope_norms(_neuron_norms(directions, blocks), blocks, keep)
+        norms = self._scope_norms(neuron_norms(directions, blocks), blocks, keep)
         if self.asam:
             torch._foreach_mul_(directions, scratch)
 
@@ -172,24 +156,22 @@ class Perturbation(ABC):
             movable = movable & enabled.to(movable.device)
         steps = torch.where(movable, radii / norms, 0.0)
         fixed = steps == 0
-        for row, (block, direction) in enumerate(zip(blocks, directions)):
-            view, count = _neuron_view(block), block.param.shape[block.axis : block.axis + 1]
-            size = count.numel()
+        for row, (block, direction) in enumerate(zip(blocks, directions, strict=True)):
             # The fill is not idle: a masked or disabled neuron may hold NaN, and 0 * NaN is NaN.
-            direction.mul_(steps[row, :size].view(view))
-            direction.masked_fill_(fixed[row, :size].view(view), 0.0)
+            direction.mul_(block.spread(steps[row]))
+            direction.masked_fill_(block.spread(fixed[row]), 0.0)
 
         # T_w has served; its memory becomes the backup.
         backups = [
             spare if spare.dtype == param.dtype else torch.empty_like(param)
-            for spare, param in zip(scratch, params)
+            for spare, param in zip(scratch, params, strict=True)
         ]
         del scratch
         torch._foreach_copy_(backups, params)
-        self._backups = list(zip(params, backups))
+        self._backups = list(zip(params, backups, strict=True))
         try:
             torch._foreach_add_(weights, directions)
-            for param, weight in zip(params, weights):
+            for param, weight in zip(params, weights, strict=True):
                 if weight is not param:
                     param.copy_(weight)
                 param.grad = None
@@ -204,7 +186,7 @@ class Perturbation(ABC):
     def restore(self) -> None:
         """Put the weights back, to the bit, and free the copy. Does nothing a second time."""
         if self._backups:
-            params, backups = zip(*self._backups)
+            params, backups = zip(*self._backups, strict=True)
             torch._foreach_copy_(params, backups)
             self._backups = []
 
@@ -216,26 +198,6 @@ class Perturbation(ABC):
             yield stats
         finally:
             self.restore()
-
-    def _kept(self, blocks: list[Block]) -> Tensor:
-        """Which neurons take part, bool, [blocks, neurons of the widest block]."""
-        counts = [_neuron_count(block) for block in blocks]
-        device = blocks[0].param.device
-        # One row a layer, padded: all that goes by neuron is then a handful of small
-        # operations for the whole model, and padding is just one more mask.
-        keep = torch.arange(max(counts), device=device) < torch.tensor(counts, device=device)[:, None]
-        for row, (block, count) in enumerate(zip(blocks, counts)):
-            mask = self.keep.get(block.name)
-            if mask is None:
-                continue
-            if mask.dtype != torch.bool or mask.shape != (count,):
-                raise ValueError(
-                    f'keep[{block.name!r}] is a {mask.dtype} mask of shape {tuple(mask.shape)}, '
-                    f'but the parameter has {count} neurons along axis {block.axis}; give a '
-                    f'bool mask of shape ({count},)'
-                )
-            keep[row, :count] = mask.to(device)
-        return keep
 
     def _scope_norms(self, norms: Tensor, blocks: list[Block], keep: Tensor) -> Tensor:
         """‖T_w g‖ over the scope, for every neuron, from that of each neuron.
@@ -297,9 +259,11 @@ class AdaptivePerturbation(Perturbation):
             )
         self.score = _one_of('score', score, tuple(SCORES))
 
-    def _radii(self, blocks: list[Block], keep: Tensor) -> Tensor:
+    def _radii(self, weights: list[Tensor], blocks: list[Block], keep: Tensor) -> Tensor:
         score = SCORES[self.score]
-        scores = _in_rows([score(block.param, block.axis) for block in blocks])
+        scores = in_rows(
+            [score(weight, block.axis) for weight, block in zip(weights, blocks, strict=True)]
+        )
         return adaptive_radii(scores, self.rho_min, self.rho_max, keep)
 
 
@@ -336,5 +300,21 @@ class UniformPerturbation(Perturbation):
     def _moves(self, block: Block) -> bool:
         return self.parameters == 'all' or block.is_weight
 
-    def _radii(self, blocks: list[Block], keep: Tensor) -> Tensor:
+    def _radii(self, weights: list[Tensor], blocks: list[Block], keep: Tensor) -> Tensor:
         return keep * self.rho
+
+
+def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> str:
+    """``value``, if it is one of ``allowed``."""
+    if value not in allowed:
+        raise ValueError(f'{key}={value!r} is unknown; use one of {", ".join(map(repr, allowed))}')
+    return value
+
+
+def _non_negative(key: str, value: float) -> float:
+    """``value``, if it is a finite number >= 0."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f'{key}={value!r} is not a number; give a number >= 0')
+    if not math.isfinite(value) or value < 0:
+        raise ValueError(f'{key}={value!r} must be a finite number >= 0')
+    return float(value)

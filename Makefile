@@ -1,0 +1,46 @@
+# Everything runs in .venv, which every target sets up first; `make` alone explains.
+PYTHON ?=
+SEED ?= 0
+ARGS ?=
+# Small models lose more than they win by a second thread, and much on a busy machine.
+OMP_NUM_THREADS ?= 1
+
+# For tools/find_python.sh.
+export PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint clean
+
+help:  ## Show this text
+	@echo 'Targets:'
+	@sed -n 's/^\([a-z]*\):[a-z ]*## /  make \1\t/p' Makefile | expand -t 20
+	@echo
+	@echo 'Variables:'
+	@echo '  PYTHON=python3.12   the interpreter that makes .venv (default: the first of python3.11,'
+	@echo '                      python3.12, python3.10 and python3 that works)'
+	@echo '  SEED=1              of the demo (default: 0)'
+	@echo '  ARGS="-k ssd -x"    passed on to pytest'
+	@echo '  OMP_NUM_THREADS=2   threads for the tests (default: 1)'
+	@echo '  MAX_JOBS=2          compilers that run at once (default: one for each core)'
+	@echo '  MMDET_ADASAP_CACHE  where the compiled mmcv is kept (default: ~/.cache/mmdet_adasap)'
+	@echo '  FORCE_CUDA=1        compile mmcv for GPUs as well (needs nvcc)'
+	@echo
+	@echo 'The first call downloads torch (minutes, 5 GB on the disk) and compiles mmcv (15 minutes'
+	@echo 'on 2 cores). Needed: Python 3.10 to 3.12 with headers and venv, g++, make.'
+
+install:  ## Set up .venv: torch, mmcv (compiled once), mmdet, mmpretrain, this project
+	@python=$$(sh tools/find_python.sh) && "$$python" tools/setup_env.py
+
+demo: install  ## Train, prune and test a small detector on corrupted images; ends with a table
+	.venv/bin/python tools/demo.py --seed $(SEED)
+
+test: install  ## Run the tests
+	OMP_NUM_THREADS=$(OMP_NUM_THREADS) MKL_NUM_THREADS=$(OMP_NUM_THREADS) .venv/bin/python -m pytest $(ARGS)
+
+lint: install  ## Check format and style
+	.venv/bin/python -m ruff format --check .
+	.venv/bin/python -m ruff check .
+
+clean:  ## Remove .venv and the caches of tools; data, work_dirs and the compiled mmcv stay
+	rm -rf .venv build dist mmdet_adasap.egg-info .pytest_cache .ruff_cache
+	find mmdet_adasap tests tools configs -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,39 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+# AdaSAP from the checkpoint of dense_yolox_tiny-voc.py to half of the parameters.
+_base_ = './dense_yolox_tiny-voc.py'
+
+load_from = 'work_dirs/dense_yolox_tiny-voc/epoch_70.pth'
+
+max_epochs = 37  # of 13 iterations: 65 of warm-up, 117 of pruning, 299 of fine-tuning
+train_cfg = dict(max_epochs=max_epochs, val_interval=5)
+param_scheduler = [
+    dict(
+        type='CosineAnnealingLR',
+        eta_min=1e-4,
+        begin=0,
+        end=max_epochs,
+        T_max=max_epochs,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    ),
+]
+optim_wrapper = dict(type='AdaSAPOptimWrapper', optimizer=dict(lr=0.01))
+default_hooks = dict(
+    checkpoint=dict(interval=5),
+    adasap=dict(
+        type='AdaSAPHook',
+        warmup=5,
+        prune=9,
+        perturbation=dict(
+            type='AdaptivePerturbation', rho_min=0.003, rho_max=0.3, scope='layer', asam=True
+        ),
+        target=dict(params=0.5),
+        importance=dict(type='MagnitudeImportance', p=2),
+        interval=13,
+        schedule='exponential',
+        round_to=4,
+        finetune=dict(
+            type='UniformPerturbation', rho=0.1, scope='layer', asam=True, parameters='weights'
+        ),
+    ),
+)

@@ -1,0 +1,78 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import inspect
+from collections.abc import Callable, Sequence
+
+from mmdet.datasets import VOCDataset
+from mmdet.registry import DATASETS
+
+from .transforms import ImageCorruption
+from .voc_files import check_voc_files
+
+
+@DATASETS.register_module()
+class CorruptedVOCDataset(VOCDataset):
+    """VOC whose images are corrupted as they are loaded: Pascal-C, without storing it.
+
+    With ``corruption='none'`` it is VOCDataset that looks at its files first, for training and
+    for clean tests. ``metainfo=dict(classes=...)`` makes it read other classes than VOC's, and
+    VOCMetric then prints those.
+
+    Args:
+        corruption (str): One of ``CORRUPTIONS``, or 'none'. Defaults to 'none'.
+        severity (int): 1 (light) to 5 (heavy). Defaults to 1.
+        seed (int): Seed of the benchmark, see :class:`ImageCorruption`. Defaults to 0.
+        pipeline (Sequence[dict | Callable]): As for VOCDataset. ImageCorruption is put right
+            behind its image-loading step. Defaults to ().
+        **kwargs: Everything else that VOCDataset takes.
+
+    Raises:
+        FileNotFoundError: If data_root, the list of images or any file it names is missing.
+        TypeError: If the severity or the seed is no int.
+        ValueError: If there is no such corruption or severity, or the pipeline loads no image.
+    """
+
+    def __init__(
+        self,
+        corruption: str = 'none',
+        severity: int = 1,
+        seed: int = 0,
+        pipeline: Sequence[dict | Callable] = (),
+        **kwargs,
+    ) -> None:
+        step = ImageCorruption(corruption, severity, seed)
+        if corruption != 'none':
+            pipeline = _insert_behind_loading(pipeline, step)
+        super().__init__(pipeline=pipeline, **kwargs)
+        # Told 'VOC2007', VOCMetric prints VOC's own names beside whatever classes there are; told
+        # nothing, it takes them from the metainfo. Nothing else depends on it: 11 points are the
+        # metric's default, with a warning only where the type and eval_mode disagree.
+        if tuple(self._metainfo['classes']) != VOCDataset.METAINFO['classes']:
+            self._metainfo['dataset_type'] = None
+
+    def load_data_list(self) -> list[dict]:
+        """Check that every file is there, then read the annotations."""
+        # Other backends read from where only they can look.
+        if self.backend_args is None or self.backend_args.get('backend') == 'local':
+            check_voc_files(
+                self.data_root, self.ann_file, self.sub_data_root, self.img_subdir, self.ann_subdir
+            )
+        return super().load_data_list()
+
+
+def _insert_behind_loading(
+    pipeline: Sequence[dict | Callable], step: ImageCorruption
+) -> list[dict | Callable]:
+    """Copy a pipeline with a step added behind the one that loads the image."""
+    names = [_type_name(transform) for transform in pipeline]
+    for position, name in enumerate(names):
+        if name.startswith('LoadImage'):
+            return [*pipeline[: position + 1], step, *pipeline[position + 1 :]]
+    raise ValueError(
+        f'CorruptedVOCDataset.pipeline={names} has no step that loads the image, behind which to '
+        "corrupt it: begin it with dict(type='LoadImageFromFile')"
+    )
+
+
+def _type_name(transform: dict | Callable) -> str:
+    kind = transform['type'] if isinstance(transform, dict) else type(transform)
+    return kind.__name__ if inspect.isclass(kind) else str(kind).rsplit('.', 1)[-1]

@@ -1,0 +1,8 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Image corruptions of ImageNet-C and Pascal-C in numpy, OpenCV and Pillow, one function each."""
+
+from .corrupting import check_condition, corrupt
+from .registry import CORRUPTIONS, GROUPS
+from .seeding import corruption_seed
+
+__all__ = ['CORRUPTIONS', 'GROUPS', 'check_condition', 'corrupt', 'corruption_seed']

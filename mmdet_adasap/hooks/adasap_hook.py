@@ -1,0 +1,307 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+from collections.abc import Mapping
+
+from mmengine.dist import get_world_size, is_distributed
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from torch import nn
+from torch.optim import Optimizer
+
+from ..optim import AdaSAPOptimWrapper
+from ..pruning import Pruner, StructureError, check_target
+from ..pruning.structure import META_KEY, PHASES, is_cut
+from ..registry import IMPORTANCES, PERTURBATIONS, build
+from .phases import SCHEDULES, Phases
+from .report import cut_table
+from .runner_parts import (
+    averaged_models,
+    forget_best_score,
+    load_structure,
+    sample_forward,
+)
+
+
+@HOOKS.register_module()
+class AdaSAPHook(Hook):
+    """Adaptive Sharpness-Aware Pruning (arXiv:2306.14306, algorithm 1) of any model.
+
+    1. Warm-up: the loss is made flat, most of all where channels matter least.
+    2. Prune: every ``interval`` iterations the least important channels are set to zero. When
+       the phase ends they are cut off the model, its optimizer state and its moving averages.
+    3. Fine-tune: the slim model trains on with one radius for all weights.
+
+    Put it under ``default_hooks``, which merges over any base config. It gives the
+    perturbations to :class:`~mmdet_adasap.optim.AdaSAPOptimWrapper` phase by phase; with
+    ``perturbation=None, finetune=None`` it prunes under any OptimWrapper. The pruned shape
+    travels in ``checkpoint['meta']['mmdet_adasap']`` and is taken up before weights are
+    loaded, so that the unpruned config tests and resumes pruned checkpoints.
+
+    Args:
+        warmup (int): Epochs (or iterations) of the first phase, 0 or more.
+        prune (int): Epochs (or iterations) of the second phase; the rest fine-tunes.
+        target (dict): What is to remain of the dense model: ``dict(params=0.4)``, or
+            ``dict(flops=0.5)`` of the multiply-accumulates for the first validation image.
+        perturbation (dict, optional): Perturbation of warm-up and prune phase. Defaults to
+            ``dict(type='AdaptivePerturbation')``.
+        finetune (dict, optional): Perturbation of the third phase. Defaults to
+            ``dict(type='UniformPerturbation', rho=0.1, scope='layer', asam=True,
+            parameters='weights')``.
+        importance (dict): Criterion of removal. Defaults to
+            ``dict(type='MagnitudeImportance', p=2)``.
+        interval (int): Iterations from one pruning event to the next. Defaults to 30.
+        schedule (str): How the target is approached, 'exponential' or 'linear'. Defaults to
+            'exponential'.
+        round_to (int): Channels that a layer keeps are a multiple of it. Defaults to 8.
+        by_epoch (bool): Whether ``warmup`` and ``prune`` count epochs. Defaults to True.
+
+    Raises:
+        ValueError: If a setting is not valid; the message begins with its key.
+    """
+
+    priority = 'HIGH'
+
+    def __init__(
+        self,
+        warmup: int,
+        prune: int,
+        target: Mapping[str, float],
+        perturbation: Mapping | None = dict(type='AdaptivePerturbation'),  # noqa: B006, B008
+        finetune: Mapping | None = dict(  # noqa: B006, B008
+            type='UniformPerturbation', rho=0.1, scope='layer', asam=True, parameters='weights'
+        ),
+        importance: Mapping = dict(type='MagnitudeImportance', p=2),  # noqa: B006, B008
+        interval: int = 30,
+        schedule: str = 'exponential',
+        round_to: int = 8,
+        by_epoch: bool = True,
+    ) -> None:
+        self.warmup = _at_least('warmup', warmup, 0)
+        self.prune = _at_least('prune', prune, 1)
+        self.interval = _at_least('interval', interval, 1)
+        self.round_to = _at_least('round_to', round_to, 1)
+        if schedule not in SCHEDULES:
+            raise ValueError(f'schedule={schedule!r} is unknown; use one of {list(SCHEDULES)}')
+        if not isinstance(by_epoch, bool):
+            raise ValueError(f'by_epoch={by_epoch!r} must be True or False')
+        self.resource, self.fraction = check_target(target)
+        self.schedule = schedule
+        self.by_epoch = by_epoch
+        self.target = dict(target)
+        self.perturbation = build(PERTURBATIONS, perturbation, 'perturbation')
+        self.finetune = build(PERTURBATIONS, finetune, 'finetune')
+        self.importance = build(IMPORTANCES, importance, 'importance')
+        if self.importance is None:
+            raise ValueError(f'importance=None; name one of {sorted(IMPORTANCES.module_dict)}')
+        self.pruner: Pruner | None = None
+        self.structure: dict | None = None
+        self._state: dict = {}
+
+    # Training
+
+    def before_train(self, runner: Runner) -> None:
+        """Check the settings against the run, find the channels, and enter the phase."""
+        self.phases = self._phases(runner)
+        self._check_run(runner)
+        phase = self.phases.phase(runner.iter)
+        if phase != 'finetune':
+            self._find_channels(runner)
+        elif self.structure is None:
+            raise ValueError(
+                f'resume: the checkpoint is past the prune phase, which ends at iteration '
+                f'{self.phases.prune_end}, but holds no pruned structure; resume from one that '
+                f'was written with AdaSAPHook in the config, or start anew with load_from'
+            )
+        self._enter(runner, phase)
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None
+    ) -> None:
+        """Prune when an event is due, cut when the prune phase ends, log where we are."""
+        done = runner.iter + 1
+        event = self.phases.event(done)
+        if event is not None:
+            fraction = self.phases.fraction(self.fraction, event)
+            self.pruner.prune_to(fraction, _optimizers(runner), averaged_models(runner))
+            self._leave_out_masked(runner)
+            runner.message_hub.update_scalar(f'train/{self.resource}_target', fraction)
+        if done == self.phases.prune_end:
+            self._cut(runner)
+        self._log(runner, self.phases.phase(done - 1))
+        if done in (self.phases.warmup_end, self.phases.prune_end):
+            self._enter(runner, self.phases.phase(done))
+
+    def _enter(self, runner: Runner, phase: str) -> None:
+        perturbation = self.finetune if phase == 'finetune' else self.perturbation
+        if isinstance(runner.optim_wrapper, AdaSAPOptimWrapper):
+            runner.optim_wrapper.perturbation = perturbation
+        if phase == 'prune' and self.importance.needs_gradients:
+            self._watch_gradients(runner)
+        if phase != 'finetune':
+            self._leave_out_masked(runner)
+        name = 'one pass a step' if perturbation is None else type(perturbation).__name__
+        runner.logger.info(f'AdaSAP phase {PHASES.index(phase)} ({phase}): {name}')
+
+    def _find_channels(self, runner: Runner) -> None:
+        self.pruner = Pruner(
+            _model(runner), sample_forward(runner), self.target, self.importance, self.round_to
+        )
+        if self.structure is not None:
+            self.pruner.restore(self.structure, _optimizers(runner))
+            if self._state.get('importance'):
+                self.importance.load_state_dict(self._state['importance'])
+        channels = self.pruner.channels
+        untrained = [r for reason, r in channels.frozen.items() if 'not trained' in reason]
+        if untrained:
+            names = sorted({ref.name for refs in untrained for ref in refs})
+            runner.logger.warning(
+                f'AdaSAP leaves {len(names)} layers whole because they are not trained, '
+                f'{names[0]} to {names[-1]}'
+            )
+        runner.logger.info(
+            f'AdaSAP found {len(channels.groups)} groups of {channels.sizes.sum()} channels; '
+            f'{self.phases.events} pruning events lead to {self.resource} {self.fraction:g}'
+        )
+
+    def _cut(self, runner: Runner) -> None:
+        dense = {name: p.shape for name, p in _model(runner).named_parameters()}
+        self._stop_watching(runner)
+        self.structure = self.pruner.cut(_optimizers(runner), averaged_models(runner))
+        runner.logger.info(cut_table(_model(runner), dense, self.structure))
+        forget_best_score(runner)
+        self.pruner = None
+
+    def _leave_out_masked(self, runner: Runner) -> None:
+        if self.perturbation is not None:
+            self.perturbation.keep = self.pruner.masks.kept_neurons()
+
+    def _watch_gradients(self, runner: Runner) -> None:
+        if isinstance(runner.optim_wrapper, AdaSAPOptimWrapper):
+            runner.optim_wrapper.add_clean_gradient_observer(self.pruner.observe)
+        else:
+            # The optimizer's own gradients: all that one pass leaves behind, after clipping.
+            self._watching = runner.optim_wrapper.optimizer.register_step_pre_hook(
+                lambda *_: self.pruner.observe()
+            )
+
+    def _stop_watching(self, runner: Runner) -> None:
+        if not self.importance.needs_gradients:
+            return
+        if isinstance(runner.optim_wrapper, AdaSAPOptimWrapper):
+            runner.optim_wrapper.remove_clean_gradient_observer(self.pruner.observe)
+        else:
+            self._watching.remove()
+
+    def _log(self, runner: Runner, phase: str) -> None:
+        hub = runner.message_hub
+        hub.update_scalar('train/phase', PHASES.index(phase))
+        stats = getattr(runner.optim_wrapper, 'last_stats', None)
+        if stats is not None:
+            hub.update_scalar('train/mean_rho', stats['mean_rho'])
+            hub.update_scalar('train/eps_ratio', stats['eps_ratio'])
+            hub.update_scalar('train/loss_ratio', stats['loss_ratio'])
+        left = self.pruner.remaining() if self.pruner else self.structure['reached'][self.resource]
+        hub.update_scalar(f'train/{self.resource}_left', left)
+
+    # Checkpoints
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Put the structure beside the weights, and what the criterion has seen so far."""
+        if self.pruner is not None:
+            phase = self.phases.phase(checkpoint['meta']['iter'])
+            checkpoint['meta'][META_KEY] = self.pruner.structure(phase)
+            checkpoint[META_KEY] = {'importance': self.importance.state_dict()}
+        elif self.structure is not None:
+            checkpoint['meta'][META_KEY] = self.structure
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Give the model, and moving averages of it, the shape that the checkpoint has."""
+        self.structure = load_structure(checkpoint, _model(runner), averaged_models(runner))
+        self._state = checkpoint.get(META_KEY, {})
+
+    # Checks
+
+    def _phases(self, runner: Runner) -> Phases:
+        loop = runner.train_loop
+        if self.by_epoch:
+            if isinstance(loop, IterBasedTrainLoop):
+                raise ValueError(
+                    'by_epoch=True needs a train_cfg that counts epochs, and this one counts '
+                    'iterations; set by_epoch=False and give warmup and prune in iterations'
+                )
+            unit, length, total = 'epochs', len(runner.train_dataloader), runner.max_epochs
+        else:
+            unit, length, total = 'iterations', 1, runner.max_iters
+        if self.warmup + self.prune >= total:
+            raise ValueError(
+                f'warmup={self.warmup} and prune={self.prune} leave none of the {total} {unit} '
+                f'of train_cfg to fine-tune; lower them or train for longer'
+            )
+        return Phases(
+            warmup_end=self.warmup * length,
+            prune_end=(self.warmup + self.prune) * length,
+            interval=self.interval,
+            schedule=self.schedule,
+        )
+
+    def _check_run(self, runner: Runner) -> None:
+        wrapper = type(runner.optim_wrapper).__name__
+        for key in ('perturbation', 'finetune'):
+            if getattr(self, key) is not None and not isinstance(
+                runner.optim_wrapper, AdaSAPOptimWrapper
+            ):
+                raise ValueError(
+                    f'{key} needs optim_wrapper.type=AdaSAPOptimWrapper and the run has '
+                    f'{wrapper} (train.py --amp puts AmpOptimWrapper there: leave it out); or '
+                    f'set perturbation=None, finetune=None to prune without the second pass'
+                )
+        if not hasattr(runner.optim_wrapper, 'optimizer'):
+            raise ValueError(
+                f'optim_wrapper: AdaSAPHook works with one optimizer, and {wrapper} holds several'
+            )
+        if is_distributed() and get_world_size() > 1:
+            raise ValueError(
+                f'AdaSAPHook runs in one process so far, and this run has {get_world_size()}; '
+                f'start train.py without a launcher'
+            )
+        if self.structure is not None and not runner._resume:
+            raise ValueError(
+                f'load_from: {runner._load_from} was already pruned to {self.structure["reached"]}'
+                f'; start from a dense checkpoint, or continue that run with resume=True'
+            )
+        if isinstance(runner.train_loop, EpochBasedTrainLoop) and runner.iter % len(
+            runner.train_dataloader
+        ):
+            runner.logger.warning(
+                'resume: mmengine does not restore the order of the data within an epoch, so '
+                'this run will not equal an uninterrupted one; save checkpoints by epoch'
+            )
+        if self.phases.phase(runner.iter) == 'prune' and runner.iter and self.structure is None:
+            if runner.iter > self.phases.warmup_end:
+                raise StructureError(
+                    'resume: the checkpoint is inside the prune phase but holds no structure; '
+                    'resume from one that was written with AdaSAPHook in the config'
+                )
+        if self.structure is not None:
+            written, phase = self.structure['phase'], self.phases.phase(runner.iter)
+            if is_cut(self.structure) != (phase == 'finetune'):
+                raise StructureError(
+                    f'resume: the checkpoint was written in the phase {written!r}, but warmup='
+                    f'{self.warmup} and prune={self.prune} put iteration {runner.iter} into '
+                    f'{phase!r}; resume with the settings that the run was started with'
+                )
+
+
+def _model(runner: Runner) -> nn.Module:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def _optimizers(runner: Runner) -> list[Optimizer]:
+    return [runner.optim_wrapper.optimizer]
+
+
+def _at_least(key: str, value: object, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f'{key}={value!r} must be an integer of at least {least}')
+    return value

@@ -1,0 +1,33 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Refuse pruned checkpoints that would be loaded without their shape.
+
+mmengine logs weights of another shape and goes on with random ones. Loading is a function
+without a hook or a registry, so it is wrapped: where this package is imported and nothing has
+given the model its pruned shape, loading ends with an error instead.
+"""
+
+import functools
+
+from mmengine.runner import checkpoint as mmengine_checkpoint
+from mmengine.runner import runner as mmengine_runner
+
+from ..pruning.structure import META_KEY, check_structure
+from .runner_parts import refuse_misfit
+
+
+def guard_loading() -> None:
+    """Wrap mmengine's loading, once."""
+    load = mmengine_checkpoint._load_checkpoint_to_model
+    if hasattr(load, '__wrapped__'):
+        return
+
+    @functools.wraps(load)
+    def guarded(model, checkpoint, *args, **kwargs):
+        structure = isinstance(checkpoint, dict) and (checkpoint.get('meta') or {}).get(META_KEY)
+        if structure:
+            check_structure(structure)
+            refuse_misfit(getattr(model, 'module', model), checkpoint.get('state_dict', {}))
+        return load(model, checkpoint, *args, **kwargs)
+
+    mmengine_checkpoint._load_checkpoint_to_model = guarded
+    mmengine_runner._load_checkpoint_to_model = guarded

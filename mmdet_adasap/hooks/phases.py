@@ -1,0 +1,56 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""When what happens: the three phases of AdaSAP and the pruning events in the second."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+SCHEDULES: dict[str, Callable[[float, float], float]] = {
+    'exponential': lambda target, progress: target**progress,
+    'linear': lambda target, progress: 1 - (1 - target) * progress,
+}
+"""Fraction that is to remain, from the target and the share of events done in (0, 1]."""
+
+
+@dataclass(frozen=True)
+class Phases:
+    """Phases in iterations: [0, warmup_end) warms up, [warmup_end, prune_end) prunes.
+
+    Args:
+        warmup_end (int): Iterations of the warm-up.
+        prune_end (int): Iterations of warm-up and prune phase.
+        interval (int): Iterations from one pruning event to the next.
+        schedule (str): A key of :data:`SCHEDULES`.
+    """
+
+    warmup_end: int
+    prune_end: int
+    interval: int
+    schedule: str = 'exponential'
+
+    def __post_init__(self) -> None:
+        if self.events < 1:
+            raise ValueError(
+                f'interval={self.interval} is longer than the prune phase of '
+                f'{self.prune_end - self.warmup_end} iterations, so nothing would be pruned; '
+                f'lower interval or lengthen prune'
+            )
+
+    @property
+    def events(self) -> int:
+        """Number of pruning events."""
+        return (self.prune_end - self.warmup_end) // self.interval
+
+    def phase(self, done: int) -> str:
+        """The phase that a model with ``done`` iterations behind it is in."""
+        if done < self.warmup_end:
+            return 'warmup'
+        return 'prune' if done < self.prune_end else 'finetune'
+
+    def event(self, done: int) -> int | None:
+        """Number of the event (1 to :attr:`events`) due after ``done`` iterations, if any."""
+        number, rest = divmod(done - self.warmup_end, self.interval)
+        return number if rest == 0 and 1 <= number <= self.events else None
+
+    def fraction(self, target: float, event: int) -> float:
+        """Fraction of the dense model that is to remain after an event."""
+        return SCHEDULES[self.schedule](target, event / self.events)

@@ -1,0 +1,46 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""The table that says what a cut did."""
+
+from collections.abc import Mapping
+
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+
+def cut_table(model: nn.Module, dense: Mapping[str, tuple], structure: Mapping) -> str:
+    """Channels of every convolution and linear layer before and after, parameters and FLOPs.
+
+    Args:
+        model (nn.Module): The slim model.
+        dense (Mapping[str, tuple]): Shapes of its parameters before the cut.
+        structure (Mapping): Its structure.
+    """
+    rows = [('layer', 'inputs', 'outputs', 'parameters')]
+    for name, module in model.named_modules():
+        if not isinstance(module, _ConvNd | nn.Linear):
+            continue
+        before, after = dense[f'{name}.weight'], module.weight.shape
+        inputs, outputs = (0, 1) if getattr(module, 'transposed', False) else (1, 0)
+        rows.append(
+            (
+                name,
+                _change(before[inputs], after[inputs]),
+                _change(before[outputs], after[outputs]),
+                _change(before.numel(), after.numel()),
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    lines = [
+        '  '.join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))])
+        for row in rows
+    ]
+    totals = [
+        f'{resource}: {structure["dense"][resource]:,} -> '
+        f'{round(structure["dense"][resource] * left):,} ({left:.4f})'
+        for resource, left in structure['reached'].items()
+    ]
+    return '\n'.join(['AdaSAP cut the model', *lines, *totals])
+
+
+def _change(before: int, after: int) -> str:
+    return f'{before:,}' if before == after else f'{before:,} -> {after:,}'

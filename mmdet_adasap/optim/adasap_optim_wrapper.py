@@ -1,0 +1,224 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS
+from torch import Tensor, nn
+
+from ..registry import PERTURBATIONS, build
+from ..sharpness import Perturbation, PerturbationStats
+from .replay import BufferSnapshot, CapturedForward, RandomState
+
+
+@OPTIM_WRAPPERS.register_module()
+class AdaSAPOptimWrapper(OptimWrapper):
+    """Steps with the gradient at w + ε instead of that at w, in float32.
+
+    A step with a perturbation is two passes over one batch: the clean one that the training
+    loop runs, whose gradient gives ε, and the same again at w + ε, whose gradient is clipped
+    and stepped with. The second one sees the same preprocessed inputs and random numbers, and
+    leaves no trace in the buffers: running statistics come from the clean pass. The weights
+    are put back to the bit before the step. With ``accumulative_counts``, ε is computed from
+    each micro-batch on its own.
+
+    Without a perturbation this is mmengine's OptimWrapper. With one of its own it is SAM for
+    any model that trains through mmengine; AdaSAPHook sets another one in each phase.
+
+    Args:
+        *args: Those of :class:`mmengine.optim.OptimWrapper`.
+        perturbation (dict | Perturbation, optional): How to move the weights, for example
+            ``dict(type='UniformPerturbation', rho=0.05)``. Defaults to None: one pass.
+        **kwargs: Those of :class:`mmengine.optim.OptimWrapper`.
+
+    Attributes:
+        last_stats (dict[str, Tensor] | None): After a two-pass step, as 0-dim tensors that
+            nothing has waited for: 'mean_rho', 'eps_ratio' (‖ε‖/‖w‖), 'loss',
+            'perturbed_loss' and their quotient 'loss_ratio', L(w+ε)/L(w). None otherwise.
+
+    Raises:
+        ValueError: If ``perturbation`` is not valid.
+
+    Note:
+        What a model keeps outside of parameters and buffers, such as a Python counter that
+        its forward pass increments, moves twice a step.
+    """
+
+    def __init__(self, *args, perturbation: dict | Perturbation | None = None, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.last_stats: dict[str, Tensor] | None = None
+        self._observers: list[Callable[[], None]] = []
+        self._forward: CapturedForward | None = None
+        self.perturbation = perturbation
+
+    @property
+    def perturbation(self) -> Perturbation | None:
+        """How the weights are moved; None means one pass. Settable between two steps."""
+        return self._perturbation
+
+    @perturbation.setter
+    def perturbation(self, perturbation: dict | Perturbation | None) -> None:
+        self._perturbation: Perturbation | None = build(
+            PERTURBATIONS, perturbation, 'perturbation'
+        )
+        self._attached_to: nn.Module | None = None
+
+    def add_clean_gradient_observer(self, observer: Callable[[], None]) -> None:
+        """Have ``observer()`` called after each clean backward pass.
+
+        At that moment every ``param.grad`` holds the gradient at w of this micro-batch alone,
+        of the loss as :meth:`scale_loss` scales it, whether or not there is a perturbation.
+
+        Args:
+            observer (Callable): Called without arguments; it must not change the gradients.
+        """
+        self._observers.append(observer)
+
+    def remove_clean_gradient_observer(self, observer: Callable[[], None]) -> None:
+        """Undo :meth:`add_clean_gradient_observer`.
+
+        Args:
+            observer (Callable): What was added.
+
+        Raises:
+            ValueError: If it was not.
+        """
+        self._observers.remove(observer)
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """The context of the forward pass; with a perturbation, captures its inputs.
+
+        Args:
+            model (nn.Module): The model, with its distributed wrapper if it has one.
+        """
+        self._forward = None
+        if self._perturbation is None:
+            with super().optim_context(model):
+                yield
+            return
+        bare = _bare(model)
+        if self._attached_to is not bare:
+            self._perturbation.attach(bare)
+            self._attached_to = bare
+        forward = CapturedForward(model)
+        try:
+            with super().optim_context(model):
+                yield
+        finally:
+            forward.stop()
+        self._forward = forward
+
+    def update_params(
+        self, loss: Tensor, step_kwargs: dict | None = None, zero_kwargs: dict | None = None
+    ) -> None:
+        """Run the backward pass, the second pass if there is a perturbation, and the step.
+
+        Args:
+            loss (Tensor): The loss of the clean pass.
+            step_kwargs (dict, optional): Arguments of the optimizer's ``step``.
+            zero_kwargs (dict, optional): Arguments of the optimizer's ``zero_grad``.
+
+        Raises:
+            RuntimeError: If there is a perturbation and the model was not called in
+                :meth:`optim_context`, or in a way that cannot be repeated.
+        """
+        self.last_stats = None
+        if self._perturbation is None:
+            self._backward_once(loss)
+        else:
+            self._backward_twice(loss)
+        if self.should_update():
+            self.step(**(step_kwargs or {}))
+            self.zero_grad(**(zero_kwargs or {}))
+
+    def _backward_once(self, loss: Tensor) -> None:
+        """Add the gradient at w to what is accumulated."""
+        loss = self.scale_loss(loss)
+        if not self._observers:
+            self.backward(loss)
+            return
+        params = [param for group in self.optimizer.param_groups for param in group['params']]
+        accumulated = _take_gradients(params)
+        self.backward(loss)
+        self._observe()
+        for param, grad in zip(params, accumulated, strict=True):
+            if grad is not None:
+                param.grad = grad if param.grad is None else grad.add_(param.grad)
+
+    def _backward_twice(self, loss: Tensor) -> None:
+        """Add the gradient at w + ε to what is accumulated."""
+        forward, self._forward = self._forward, None
+        if forward is None or not forward.captured:
+            raise RuntimeError(
+                'AdaSAPOptimWrapper has not seen the forward pass that it should repeat; call '
+                'the model itself, model(...), inside optim_context(model), or set '
+                'perturbation=None'
+            )
+        bare = _bare(forward.model)
+        random_after = RandomState.capture(forward.device)
+        stats = self._perturb(loss, list(bare.parameters()))
+        try:
+            # Inside, because a failure to copy must not leave the weights moved.
+            buffers = BufferSnapshot(bare)
+            try:
+                with super().optim_context(forward.model):
+                    perturbed_loss = _parse_loss(bare, forward.run_again())
+                self.backward(self.scale_loss(perturbed_loss))
+            finally:
+                buffers.restore()
+        finally:
+            self._perturbation.restore()
+            random_after.restore()
+        loss, perturbed_loss = loss.detach(), perturbed_loss.detach()
+        self.last_stats = {
+            'mean_rho': stats.mean_rho,
+            'eps_ratio': stats.ratio,
+            'loss': loss,
+            'perturbed_loss': perturbed_loss,
+            'loss_ratio': perturbed_loss / loss,
+        }
+
+    def _perturb(self, loss: Tensor, params: list[nn.Parameter]) -> PerturbationStats:
+        """Move the weights by the gradient of the clean pass, and free that gradient.
+
+        A loss that is not finite gives no direction: ε is zero then, and the second pass
+        repeats the first.
+        """
+        accumulated = _take_gradients(params)
+        try:
+            # Not self.backward, which counts the iteration; that is for the second pass.
+            self.scale_loss(loss).backward()
+            self._observe()
+            return self._perturbation.perturb(enabled=torch.isfinite(loss.detach()))
+        finally:
+            for param, grad in zip(params, accumulated, strict=True):
+                param.grad = grad
+
+    def _observe(self) -> None:
+        for observer in self._observers:
+            observer()
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    """The model without its distributed wrapper."""
+    return model.module if is_model_wrapper(model) else model
+
+
+def _take_gradients(params: list[nn.Parameter]) -> list[Tensor | None]:
+    """Take the accumulated gradients out of the parameters, so that a pass starts at none."""
+    gradients = [param.grad for param in params]
+    for param in params:
+        param.grad = None
+    return gradients
+
+
+def _parse_loss(model: nn.Module, output: Tensor | dict) -> Tensor:
+    """The loss in what a forward pass returns."""
+    if isinstance(output, Tensor):
+        return output
+    return model.parse_losses(output)[0]

@@ -1,0 +1,173 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Prune one model step by step: score, choose, mask, and cut once at the end."""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from .budget import UnreachableTarget, choose, smallest
+from .importance import Importance
+from .masks import ChannelMasks
+from .oracle import WrongCut, check_cut
+from .structure import VERSION, keep_of, kept_of, named_tensors
+from .surgery import channel_counts, cut
+from .tracing import ForwardFn, trace_channels
+
+RESOURCES = ('params', 'flops')
+
+
+def check_target(target: object) -> tuple[str, float]:
+    """Read ``dict(params=0.4)`` or ``dict(flops=0.5)``.
+
+    Returns:
+        tuple[str, float]: The resource, and the fraction of it that is to remain.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    if not isinstance(target, Mapping) or len(target) != 1 or next(iter(target)) not in RESOURCES:
+        raise ValueError(
+            f'target={target!r} must be a dict with one of the keys {RESOURCES}, for example '
+            f'target=dict(params=0.4)'
+        )
+    ((resource, fraction),) = target.items()
+    number = isinstance(fraction, int | float) and not isinstance(fraction, bool)
+    if not number or not 0 < fraction <= 1:
+        raise ValueError(
+            f'target={target!r}: {resource} must be a fraction of the dense model above 0 and '
+            f'at most 1, for example target=dict({resource}=0.4)'
+        )
+    return resource, float(fraction)
+
+
+class Pruner:
+    """Brings a model down to a fraction of its parameters or FLOPs.
+
+    Groups of tied channels are found when it is made, by running the model, and a trial cut of
+    a copy proves that they are understood.
+
+    Args:
+        model (nn.Module): The dense model; changed in place by :meth:`prune_to` and :meth:`cut`.
+        forward (Callable): Runs a model on a real input and returns its raw outputs.
+        target (dict): ``dict(params=f)`` or ``dict(flops=f)``, ``f`` in (0, 1]: the fraction of
+            the dense model's parameters, or of its multiply-accumulates on that input.
+        importance (Importance): Scores channels.
+        round_to (int): Channels that a group keeps are a multiple of it. Defaults to 1.
+
+    Raises:
+        ValueError: If the target is not valid.
+        UnreachableTarget: If protected and rounded channels leave more than the target.
+        WrongCut: If a trial cut does not give what the masked model gives.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        forward: ForwardFn,
+        target: Mapping[str, float],
+        importance: Importance,
+        round_to: int = 1,
+    ) -> None:
+        self.resource, self.target = check_target(target)
+        self.model = model
+        self.forward = forward
+        self.importance = importance
+        self.round_to = round_to
+        self.channels = trace_channels(model, forward)
+        self.cost = self.channels.cost(self.resource)
+        self.dense = {r: self.channels.cost(r)(self.channels.sizes) for r in RESOURCES}
+        self.masks = ChannelMasks(model, self.channels.groups)
+        self._check_reachable()
+        self._try_a_cut()
+
+    def _check_reachable(self) -> None:
+        least = self.cost(smallest(self.channels.sizes, self.round_to))
+        fraction = least / self.dense[self.resource]
+        if fraction > self.target:
+            raise UnreachableTarget(
+                f'target=dict({self.resource}={self.target:g}) cannot be reached: with protected '
+                f'layers and round_to={self.round_to} at least {fraction:.4f} remain; set a '
+                f'target of {np.ceil(fraction * 1000) / 1000:.3f} or more'
+            )
+
+    def _try_a_cut(self) -> None:
+        """Cut half of every group of a copy: a misunderstood layer shows now, not at the end."""
+        kept = [np.arange(group.size) % 2 == 0 for group in self.channels.groups]
+        try:
+            check_cut(self.model, keep_of(self.model, self.channels.groups, kept), self.forward)
+        except WrongCut as error:
+            raise WrongCut(f'this model cannot be pruned yet: {error}') from error
+
+    def remaining(self, resource: str | None = None) -> float:
+        """Fraction of the dense model's parameters or FLOPs that the kept channels leave."""
+        resource = resource or self.resource
+        return self.channels.cost(resource)(self.masks.counts) / self.dense[resource]
+
+    def observe(self) -> None:
+        """Let the criterion see the gradients of a clean backward pass."""
+        self.importance.observe(self.channels.groups, dict(self.model.named_parameters()))
+
+    def prune_to(
+        self,
+        fraction: float,
+        optimizers: Iterable[Optimizer] = (),
+        copies: Iterable[nn.Module] = (),
+    ) -> None:
+        """Mask the least important channels until a fraction of the dense model remains.
+
+        Args:
+            fraction (float): Of the resource of the target.
+            optimizers (Iterable[Optimizer]): Whose state is masked likewise.
+            copies (Iterable[nn.Module]): Moving averages of the model, masked likewise.
+        """
+        tensors = named_tensors(self.model)
+        scores = []
+        with torch.no_grad():
+            for group, kept in zip(self.channels.groups, self.masks.kept, strict=True):
+                device = tensors[group.members[0].name].device
+                mask = torch.as_tensor(kept, device=device)
+                scores.append(self.importance.scores(group, tensors, mask).cpu().numpy())
+        limit = fraction * self.dense[self.resource]
+        kept = choose(scores, self.masks.kept, self.cost, limit, self.round_to)
+        self.masks.remove(kept, optimizers, copies)
+        self.importance.start_interval()
+
+    def restore(self, structure: Mapping, optimizers: Iterable[Optimizer] = ()) -> None:
+        """Take up the masks of a structure written in the phase 'prune'."""
+        self.masks.remove(kept_of(self.channels.groups, structure['keep']), optimizers)
+
+    def structure(self, phase: str) -> dict:
+        """The present choice of channels as plain data, see ``structure.py``."""
+        keep = keep_of(self.model, self.channels.groups, self.masks.kept)
+        return {
+            'version': VERSION,
+            'phase': phase,
+            'target': {self.resource: self.target},
+            'reached': {r: self.remaining(r) for r in RESOURCES},
+            'dense': dict(self.dense),
+            'keep': keep,
+            'attrs': channel_counts(self.model, keep),
+        }
+
+    def cut(
+        self, optimizers: Iterable[Optimizer] = (), copies: Iterable[nn.Module] = ()
+    ) -> dict:
+        """Slice the masked channels off the model, its optimizers and its copies.
+
+        Returns:
+            dict: The structure of the slim model.
+
+        Raises:
+            WrongCut: If the slim model would not give what the masked one gives; nothing is
+                changed then.
+        """
+        structure = self.structure('finetune')
+        check_cut(self.model, structure['keep'], self.forward)
+        self.masks.release()
+        cut(self.model, structure['keep'], structure['attrs'], optimizers)
+        for copy in copies:
+            cut(copy, structure['keep'], structure['attrs'])
+        return structure

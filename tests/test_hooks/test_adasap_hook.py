@@ -1,0 +1,417 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.hooks import EMAHook
+from mmengine.runner import Runner
+from toy import MeanLogit, ToyModel, loader
+
+import mmdet_adasap  # noqa: F401
+from mmdet_adasap.pruning import StructureError, UnreachableTarget
+from mmdet_adasap.pruning.structure import META_KEY, named_tensors
+
+EPOCH = 6  # iterations
+
+
+def settings(work_dir: Path, hook: dict | None = None, **kwargs) -> dict:
+    """A run of 6 epochs of 6 iterations: 1 warms up, 2 prune, 3 fine-tune."""
+    hook = dict(
+        type='AdaSAPHook', warmup=1, prune=2, target=dict(params=0.4), interval=3, round_to=1
+    ) | (hook or {})
+    cfg = dict(
+        work_dir=str(work_dir),
+        train_dataloader=loader(),
+        train_cfg=dict(by_epoch=True, max_epochs=6),
+        val_dataloader=loader(shuffle=False),
+        val_cfg=dict(),
+        val_evaluator=dict(type=MeanLogit),
+        optim_wrapper=dict(
+            type='AdaSAPOptimWrapper',
+            optimizer=dict(type='SGD', lr=0.05, momentum=0.9, weight_decay=1e-3),
+        ),
+        param_scheduler=dict(type='CosineAnnealingLR', T_max=6, by_epoch=True),
+        default_hooks=dict(
+            adasap=hook,
+            logger=dict(type='LoggerHook', interval=2),
+            checkpoint=dict(type='CheckpointHook', interval=1),
+        ),
+        randomness=dict(seed=3),
+        default_scope='mmengine',
+        log_level='WARNING',
+    )
+    return cfg | kwargs
+
+
+def build(cfg: dict, **model) -> Runner:
+    torch.manual_seed(0)
+    cfg = cfg | dict(experiment_name=f'{Path(cfg["work_dir"]).name}_{build.count}')
+    build.count += 1
+    return Runner(model=ToyModel(**model), **cfg)
+
+
+build.count = 0
+
+
+def train(cfg: dict, **model) -> Runner:
+    runner = build(cfg, **model)
+    runner.train()
+    return runner
+
+
+def assert_same_weights(left: torch.nn.Module, right: torch.nn.Module, atol: float = 1e-6):
+    left, right = named_tensors(left), named_tensors(right)
+    assert left.keys() == right.keys()
+    for name in left:
+        torch.testing.assert_close(left[name], right[name], rtol=0, atol=atol, msg=name)
+
+
+class Killed(Exception):
+    """Stands for a run that is killed: nothing of it is left but its files."""
+
+
+def kill_after(cfg: dict, iterations: int, **model) -> None:
+    runner = build(cfg, **model)
+    train_step = runner.model.train_step
+    done = 0
+
+    def step(*args, **kwargs):
+        nonlocal done
+        if done == iterations:
+            raise Killed
+        done += 1
+        return train_step(*args, **kwargs)
+
+    runner.model.train_step = step
+    with pytest.raises(Killed):
+        runner.train()
+
+
+class TestPhases:
+    def test_run_ends_slim_on_target(self, tmp_path):
+        runner = train(settings(tmp_path))
+        parameters = sum(p.numel() for p in runner.model.parameters())
+        dense = sum(p.numel() for p in ToyModel().parameters())
+        assert 0.38 * dense < parameters <= 0.4 * dense
+        structure = torch.load(tmp_path / 'epoch_6.pth', weights_only=False)['meta'][META_KEY]
+        assert structure['phase'] == 'finetune'
+        assert structure['dense']['params'] == dense
+        assert round(structure['reached']['params'] * dense) == parameters
+
+    def test_cut_is_in_the_last_prune_iteration(self, tmp_path):
+        """The checkpoint and the validation of that epoch are slim already."""
+        train(settings(tmp_path))
+        shapes = {}
+        for epoch in (2, 3):
+            checkpoint = torch.load(tmp_path / f'epoch_{epoch}.pth', weights_only=False)
+            shapes[epoch] = checkpoint['state_dict']['fc.weight'].shape
+        assert shapes[2] == (16, 96)
+        assert shapes[3][0] < 16
+
+    def test_ratio_follows_the_exponential_schedule(self, tmp_path):
+        train(settings(tmp_path))
+        (file,) = tmp_path.rglob('scalars.json')
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        rows = [row for row in rows if 'phase' in row]
+        # Events after iterations 9, 12, 15 and 18; a row every second iteration of an epoch.
+        for row in rows:
+            done = row['iter']
+            event = max(0, min(4, (done - 6) // 3))
+            assert row['phase'] == (0 if done <= 6 else 1 if done <= 18 else 2)
+            assert row['params_left'] <= 0.4 ** (event / 4)
+            assert row['params_left'] > 0.4 ** (event / 4) - 0.03
+            if event:
+                assert row['params_target'] == pytest.approx(0.4 ** (event / 4))
+            assert {'mean_rho', 'eps_ratio', 'loss_ratio'} <= row.keys()
+        assert rows[-1]['mean_rho'] == pytest.approx(0.1)  # uniform in the last phase
+
+    def test_masked_channels_are_exactly_zero_while_pruning(self, tmp_path):
+        """In weights, momentum and the moving average, whatever steps come after the event."""
+        ema = dict(type='EMAHook', momentum=0.1)
+        cfg = settings(tmp_path, hook=dict(prune=3, interval=7), custom_hooks=[ema])
+        runner = build(cfg)
+        seen = []
+
+        def look(*_, **__):
+            hook = runner.hooks[names.index('AdaSAPHook')]
+            if hook.pruner is None or hook.pruner.masks.counts.sum() == 64:
+                return
+            keep = hook.pruner.structure('prune')['keep']['stem.0.weight'][0]
+            gone = [i for i in range(8) if i not in keep]
+            (copied,) = [h.ema_model.module for h in runner.hooks if isinstance(h, EMAHook)]
+            momentum = runner.optim_wrapper.optimizer.state[runner.model.stem[0].weight]
+            for tensor in (
+                runner.model.stem[0].weight,
+                copied.stem[0].weight,
+                momentum['momentum_buffer'],
+            ):
+                assert not tensor[gone].any()
+                assert tensor[keep].any()
+            seen.append(len(gone))
+
+        names = [type(hook).__name__ for hook in runner.hooks]
+        runner.hooks[-1].before_train_iter = look
+        runner.train()
+        assert len(seen) > 6 and seen == sorted(seen) and seen[-1] > 0
+
+    def test_control_prunes_with_any_wrapper_in_one_pass(self, tmp_path):
+        control = dict(perturbation=None, finetune=None)
+        ours = train(settings(tmp_path / 'ours', hook=control))
+        cfg = settings(tmp_path / 'plain', hook=control)
+        cfg['optim_wrapper'] = cfg['optim_wrapper'] | dict(type='OptimWrapper')
+        assert_same_weights(ours.model, train(cfg).model, atol=0)
+
+    def test_taylor_control_sees_the_same_gradients(self, tmp_path):
+        control = dict(perturbation=None, finetune=None, importance=dict(type='TaylorImportance'))
+        ours = train(settings(tmp_path / 'ours', hook=control))
+        cfg = settings(tmp_path / 'plain', hook=control)
+        cfg['optim_wrapper'] = cfg['optim_wrapper'] | dict(type='OptimWrapper')
+        assert_same_weights(ours.model, train(cfg).model, atol=0)
+
+    def test_flops_target(self, tmp_path):
+        runner = train(settings(tmp_path, hook=dict(target=dict(flops=0.5))))
+        checkpoint = torch.load(tmp_path / 'epoch_6.pth', weights_only=False)
+        reached = checkpoint['meta'][META_KEY]['reached']
+        assert 0.46 < reached['flops'] <= 0.5
+        assert sum(p.numel() for p in runner.model.parameters()) < 5444
+
+    def test_optimizer_settings_survive_the_cut(self, tmp_path):
+        cfg = settings(tmp_path)
+        cfg['optim_wrapper'] = cfg['optim_wrapper'] | dict(
+            paramwise_cfg=dict(norm_decay_mult=0.0, bias_lr_mult=2.0)
+        )
+        runner = train(cfg)
+        trained = {id(p) for p in runner.model.parameters()}
+        groups = runner.optim_wrapper.optimizer.param_groups
+        assert {id(p) for group in groups for p in group['params']} == trained
+        for group in groups:
+            (parameter,) = group['params']
+            momentum = runner.optim_wrapper.optimizer.state[parameter]['momentum_buffer']
+            assert momentum.shape == parameter.shape
+        assert {group['weight_decay'] for group in groups} == {0.0, 1e-3}
+
+    def test_best_checkpoint_is_a_slim_one(self, tmp_path):
+        cfg = settings(tmp_path)
+        # `less`: the untrained model scores best, and the slim ones must not lose to it.
+        cfg['default_hooks']['checkpoint'].update(save_best='score', rule='less')
+        train(cfg)
+        (best,) = tmp_path.glob('best_*.pth')
+        checkpoint = torch.load(best, weights_only=False)
+        assert checkpoint['meta'][META_KEY]['phase'] == 'finetune'
+
+
+class TestTesting:
+    @pytest.mark.parametrize('ema', [False, True])
+    def test_unpruned_config_tests_the_pruned_checkpoint(self, tmp_path, ema):
+        hooks = [dict(type='EMAHook', momentum=0.1)] if ema else []
+        runner = train(settings(tmp_path, custom_hooks=hooks))
+        last = runner.message_hub.get_scalar('val/score').current()
+        cfg = settings(tmp_path, custom_hooks=hooks)
+        for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
+            del cfg[key]
+        for key in ('val_dataloader', 'val_cfg', 'val_evaluator'):
+            cfg[key.replace('val', 'test')] = cfg.pop(key)
+        score = build(cfg | dict(load_from=str(tmp_path / 'epoch_6.pth'))).test()['score']
+        assert score == last
+
+    def test_masked_checkpoint_tests_at_dense_shape(self, tmp_path):
+        train(settings(tmp_path))
+        runner = build(settings(tmp_path, load_from=str(tmp_path / 'epoch_2.pth')))
+        runner.load_or_resume()
+        assert runner.model.fc.weight.shape == (16, 96)
+        assert not runner.model.fc.weight.all()
+
+    def test_missing_hook_is_an_error(self, tmp_path):
+        train(settings(tmp_path))
+        cfg = settings(tmp_path, load_from=str(tmp_path / 'epoch_6.pth'))
+        cfg['default_hooks'].pop('adasap')
+        with pytest.raises(StructureError, match='AdaSAPHook among its default_hooks'):
+            build(cfg).load_or_resume()
+
+    def test_other_model_is_an_error_and_stays_as_it_was(self, tmp_path):
+        train(settings(tmp_path))
+        cfg = settings(tmp_path, load_from=str(tmp_path / 'epoch_6.pth'))
+        runner = build(cfg, width=4)
+        before = copy.deepcopy(runner.model.state_dict())
+        with pytest.raises(StructureError, match=r'keep\[.*the tensor of the model has the shape'):
+            runner.load_or_resume()
+        for name, tensor in runner.model.state_dict().items():
+            assert torch.equal(tensor, before[name])
+
+
+class TestResume:
+    """Killed and resumed runs against the uninterrupted one."""
+
+    # Into warm-up, right before the first event, between events, at the cut, and after it.
+    @pytest.mark.parametrize('killed_at', [4, 8, 13, 18, 19, 31])
+    @pytest.mark.parametrize(
+        'importance', ['MagnitudeImportance', 'TaylorImportance'], ids=['magnitude', 'taylor']
+    )
+    def test_epoch_checkpoints(self, tmp_path, killed_at, importance):
+        hook = dict(importance=dict(type=importance))
+        whole = train(settings(tmp_path / 'whole', hook=hook))
+        cfg = settings(tmp_path / 'parts', hook=hook)
+        kill_after(cfg, killed_at)
+        resumed = train(cfg | dict(resume=True))
+        assert_same_weights(resumed.model, whole.model)
+
+    @pytest.mark.parametrize('killed_at', [8, 20])
+    def test_augmentation_in_workers(self, tmp_path, killed_at):
+        cfg = dict(
+            train_dataloader=loader(noise=0.3, num_workers=2, persistent_workers=False),
+        )
+        whole = train(settings(tmp_path / 'whole', **cfg))
+        cfg = settings(tmp_path / 'parts', **cfg)
+        kill_after(cfg, killed_at)
+        assert_same_weights(train(cfg | dict(resume=True)).model, whole.model)
+
+    @pytest.mark.parametrize('killed_at', [3, 11, 17, 25])
+    def test_iterations_within_an_interval(self, tmp_path, killed_at):
+        """Checkpoints every 2 iterations, events every 5: importance sums are carried over."""
+        hook = dict(
+            warmup=5, prune=15, interval=5, by_epoch=False, importance=dict(type='TaylorImportance')
+        )
+        cfg = dict(
+            train_dataloader=loader() | dict(sampler=dict(type='InfiniteSampler', shuffle=True)),
+            train_cfg=dict(by_epoch=False, max_iters=30, val_interval=10),
+            param_scheduler=dict(type='CosineAnnealingLR', T_max=30, by_epoch=False),
+        )
+
+        def iterations(work_dir: Path) -> dict:
+            made = settings(work_dir, hook=hook, **cfg)
+            made['default_hooks']['checkpoint'].update(by_epoch=False, interval=2)
+            return made
+
+        whole = train(iterations(tmp_path / 'whole'))
+        parts = iterations(tmp_path / 'parts')
+        kill_after(parts, killed_at)
+        assert_same_weights(train(parts | dict(resume=True)).model, whole.model)
+
+    def test_importance_sums_are_in_the_checkpoint(self, tmp_path):
+        hook = dict(importance=dict(type='TaylorImportance'), interval=12)
+        cfg = settings(tmp_path, hook=hook)
+        runner = build(cfg)
+        sums = {}
+
+        def look(runner, *_, **__):
+            hook = next(h for h in runner.hooks if type(h).__name__ == 'AdaSAPHook')
+            if hook.pruner:
+                sums[runner.epoch + 1] = hook.importance.state_dict()
+
+        runner.hooks[-1].after_train_epoch = look
+        runner.train()
+        saved = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)[META_KEY]['importance']
+        assert saved['count'] == sums[2]['count'] == EPOCH
+        for left, right in zip(saved['sums'], sums[2]['sums'], strict=True):
+            assert torch.equal(left, right) and left.any()
+
+    def test_iteration_checkpoint_in_an_epoch_loop_warns(self, tmp_path, caplog):
+        cfg = settings(tmp_path)
+        cfg['default_hooks']['checkpoint'].update(by_epoch=False, interval=4)
+        kill_after(cfg, 9)
+        runner = build(cfg | dict(resume=True))
+        runner.logger.addHandler(caplog.handler)
+        runner.train()
+        assert 'does not restore the order of the data' in caplog.text
+        dense = sum(p.numel() for p in ToyModel().parameters())
+        assert 0.38 * dense < sum(p.numel() for p in runner.model.parameters()) <= 0.4 * dense
+
+    def test_other_phases_are_refused(self, tmp_path):
+        cfg = settings(tmp_path)
+        kill_after(cfg, 20)
+        with pytest.raises(StructureError, match='resume with the settings'):
+            train(settings(tmp_path, hook=dict(warmup=3), resume=True))
+
+
+class TestBadInput:
+    """One clear error each, before the first step, and nothing changed."""
+
+    @pytest.mark.parametrize(
+        ('hook', 'message'),
+        [
+            (dict(target=dict(params=0)), r'^target=.*above 0 and at most 1'),
+            (dict(target=dict(params=1.5)), r'^target=.*above 0 and at most 1'),
+            (dict(target=dict(params=0.4, flops=0.4)), r'^target=.*one of the keys'),
+            (dict(target=0.4), r'^target=0.4 must be a dict'),
+            (dict(schedule='cubic'), r"^schedule='cubic' is unknown; use one of"),
+            (dict(importance=dict(type='Random')), r"^importance.type='Random' is unknown"),
+            (dict(importance=None), r'^importance=None; name one of'),
+            (dict(perturbation=dict(type='SAM')), r"^perturbation.type='SAM' is unknown"),
+            (
+                dict(perturbation=dict(type='AdaptivePerturbation', rho_min=1.0, rho_max=0.1)),
+                r'^perturbation.rho_min=1.0 is larger than rho_max=0.1',
+            ),
+            (
+                dict(perturbation=dict(type='AdaptivePerturbation', rho_max=float('nan'))),
+                r'^perturbation.rho_max=nan',
+            ),
+            (
+                dict(finetune=dict(type='UniformPerturbation', rho=-0.1)),
+                r'^finetune.rho=-0.1 must be',
+            ),
+            (
+                dict(finetune=dict(type='UniformPerturbation', scope='channel')),
+                r"^finetune.scope='channel' is unknown; use one of",
+            ),
+            (dict(warmup=-1), r'^warmup=-1 must be an integer of at least 0'),
+            (dict(prune=0), r'^prune=0 must be an integer of at least 1'),
+            (dict(interval=1.5), r'^interval=1.5 must be an integer'),
+            (dict(round_to=0), r'^round_to=0 must be an integer'),
+            (dict(by_epoch='yes'), r"^by_epoch='yes' must be True or False"),
+        ],
+    )
+    def test_settings(self, tmp_path, hook, message):
+        with pytest.raises(ValueError, match=message):
+            build(settings(tmp_path, hook=hook))
+
+    @pytest.mark.parametrize(
+        ('hook', 'changes', 'message'),
+        [
+            (dict(warmup=3, prune=3), {}, r'^warmup=3 and prune=3 leave none of the 6 epochs'),
+            (dict(interval=13), {}, r'^interval=13 is longer than the prune phase of 12'),
+            (
+                {},
+                dict(train_cfg=dict(by_epoch=False, max_iters=36), param_scheduler=None),
+                r'^by_epoch=True needs a train_cfg that counts epochs',
+            ),
+            (
+                {},
+                dict(optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))),
+                r'^perturbation needs optim_wrapper.type=AdaSAPOptimWrapper.*--amp',
+            ),
+        ],
+    )
+    def test_settings_that_do_not_suit_the_run(self, tmp_path, hook, changes, message):
+        runner = build(settings(tmp_path, hook=hook, **changes))
+        before = copy.deepcopy(runner.model.state_dict())
+        with pytest.raises(ValueError, match=message):
+            runner.train()
+        for name, tensor in runner.model.state_dict().items():
+            assert torch.equal(tensor, before[name])
+
+    def test_unreachable_target_says_what_is_reachable(self, tmp_path):
+        hook = dict(target=dict(params=0.05), round_to=8)
+        with pytest.raises(UnreachableTarget, match=r'at least 0\.(\d+) remain; set a target of'):
+            build(settings(tmp_path, hook=hook)).train()
+        with pytest.raises(UnreachableTarget) as error:
+            build(settings(tmp_path, hook=hook)).train()
+        reachable = float(str(error.value).split('target of ')[1].split(' ')[0])
+        runner = train(settings(tmp_path / 'reachable', hook=hook | dict(target=dict(params=reachable))))
+        dense = sum(p.numel() for p in ToyModel().parameters())
+        assert sum(p.numel() for p in runner.model.parameters()) <= reachable * dense
+
+    def test_pruned_checkpoint_as_a_start(self, tmp_path):
+        train(settings(tmp_path))
+        with pytest.raises(ValueError, match='^load_from: .* was already pruned'):
+            train(settings(tmp_path / 'again', load_from=str(tmp_path / 'epoch_6.pth')))
+
+    def test_resumed_run_without_a_structure(self, tmp_path):
+        cfg = settings(tmp_path)
+        hook = cfg['default_hooks'].pop('adasap')
+        kill_after(cfg, 20)
+        cfg['default_hooks']['adasap'] = hook
+        with pytest.raises(ValueError, match='^resume: .*no pruned structure'):
+            train(cfg | dict(resume=True))
+

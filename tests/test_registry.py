@@ -1,0 +1,50 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import re
+
+import pytest
+from mmengine.config import ConfigDict
+from mmengine.registry import DefaultScope
+
+from mmdet_adasap.registry import PERTURBATIONS, build
+from mmdet_adasap.sharpness import AdaptivePerturbation, UniformPerturbation
+
+
+class TestBuild:
+    @pytest.mark.parametrize('type_', ['UniformPerturbation', UniformPerturbation])
+    @pytest.mark.parametrize('wrap', [dict, ConfigDict])
+    def test_dict(self, type_, wrap):
+        cfg = wrap(type=type_, rho=0.3, scope='layer')
+        built = build(PERTURBATIONS, cfg, 'finetune')
+        assert type(built) is UniformPerturbation
+        assert (built.rho, built.scope) == (0.3, 'layer')
+        assert 'type' in cfg
+
+    def test_none_and_instance(self):
+        perturbation = AdaptivePerturbation()
+        assert build(PERTURBATIONS, None, 'perturbation') is None
+        assert build(PERTURBATIONS, perturbation, 'perturbation') is perturbation
+
+    def test_default_scope_of_mmdet(self, capsys):
+        with DefaultScope.overwrite_default_scope('mmdet'):
+            built = build(PERTURBATIONS, {'type': 'AdaptivePerturbation'}, 'perturbation')
+        assert type(built) is AdaptivePerturbation
+        assert not capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ('cfg', 'message'),
+        [
+            ({'type': 'Adaptive'}, "finetune.type='Adaptive' is unknown; use one of 'Adaptive"),
+            ({'rho': 1}, "finetune.type is missing in {'rho': 1}; use one of 'AdaptivePert"),
+            ('SAM', "finetune='SAM' is neither a dict nor None"),
+            ({'type': 'UniformPerturbation', 'radius': 1}, "argument 'radius'; it takes rho, "),
+            ({'type': 'UniformPerturbation', 'rho': -1}, 'finetune.rho=-1 must be'),
+            ({'type': 'UniformPerturbation', 'rho': 'x'}, "finetune.rho='x' is not a number"),
+            (
+                {'type': 'AdaptivePerturbation', 'rho_min': 0.5},
+                'finetune.rho_min=0.5 is larger than rho_max=0.4;',
+            ),
+        ],
+    )
+    def test_errors(self, cfg, message):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            build(PERTURBATIONS, cfg, 'finetune')
