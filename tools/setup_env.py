@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -195,8 +196,13 @@ def compile_mmcv(version: str, out: Path, log: Path) -> Path:
         stderr=subprocess.STDOUT,
         text=True,
         errors='replace',
+        start_new_session=True,
     )
-    tail = show_progress(process.stdout, log)
+    try:
+        tail = show_progress(process.stdout, log)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGTERM)  # to ninja too, which then stops the compilers
+        raise
     wheels = list(out.glob('onedl_mmcv-*.whl'))
     if process.wait() != 0 or not wheels:
         print(''.join(tail), end='')
@@ -277,6 +283,7 @@ def main() -> None:
 
 
 if __name__ == '__main__':
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main()
     except KeyboardInterrupt:

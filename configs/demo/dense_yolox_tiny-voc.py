@@ -64,10 +64,12 @@ test_pipeline = [
     ),
 ]
 
+classes = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
 data_root = 'data/tiny_voc/VOCdevkit/'
 dataset = dict(
     type='CorruptedVOCDataset',
     corruption='none',
+    metainfo=dict(classes=classes),
     data_root=data_root,
     data_prefix=dict(sub_data_root='VOC2007/'),
 )

@@ -3,7 +3,7 @@ from ..registration import mmdet_works
 from .corruptions import CORRUPTIONS, GROUPS, corrupt, corruption_seed
 from .tiny_voc import TINY_VOC_CLASSES, build_tiny_voc, plan_tiny_voc
 from .transforms import ImageCorruption
-from .voc_files import check_voc_files
+from .voc_files import check_voc_dataset, check_voc_files
 
 __all__ = [
     'CORRUPTIONS',
@@ -11,6 +11,7 @@ __all__ = [
     'TINY_VOC_CLASSES',
     'ImageCorruption',
     'build_tiny_voc',
+    'check_voc_dataset',
     'check_voc_files',
     'corrupt',
     'corruption_seed',
@@ -18,6 +19,6 @@ __all__ = [
 ]
 
 if mmdet_works():
-    from .corrupted_voc import CorruptedVOCDataset  # noqa: F401
+    from .corrupted_voc import CorruptedVOCDataset
 
     __all__ += ['CorruptedVOCDataset']

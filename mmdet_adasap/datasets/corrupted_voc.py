@@ -6,7 +6,7 @@ from mmdet.datasets import VOCDataset
 from mmdet.registry import DATASETS
 
 from .transforms import ImageCorruption
-from .voc_files import check_voc_files
+from .voc_files import check_voc_dataset
 
 
 @DATASETS.register_module()
@@ -51,11 +51,7 @@ class CorruptedVOCDataset(VOCDataset):
 
     def load_data_list(self) -> list[dict]:
         """Check that every file is there, then read the annotations."""
-        # Other backends read from where only they can look.
-        if self.backend_args is None or self.backend_args.get('backend') == 'local':
-            check_voc_files(
-                self.data_root, self.ann_file, self.sub_data_root, self.img_subdir, self.ann_subdir
-            )
+        check_voc_dataset(self)
         return super().load_data_list()
 
 

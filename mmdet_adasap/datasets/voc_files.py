@@ -2,6 +2,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 _REMEDY = (
     'set data_root to the folder that holds VOC2007/ (VOCdevkit), or make the small built-in set '
@@ -13,7 +14,7 @@ _REMEDY = (
 def check_voc_files(
     data_root: str,
     ann_file: str,
-    sub_data_root: str,
+    year_folder: str,
     img_subdir: str = 'JPEGImages',
     ann_subdir: str = 'Annotations',
 ) -> None:
@@ -22,29 +23,58 @@ def check_voc_files(
     mmdet itself would find a missing image only when training comes to it.
 
     Args:
-        data_root (str): Folder with VOC2007/ and the like, as in the config.
-        ann_file (str): The list of image ids, under data_root or absolute.
-        sub_data_root (str): The year's folder (VOC2007/), under data_root or absolute.
+        data_root (str): Folder with VOC2007/ and the like; '' if the other paths do without.
+        ann_file (str): The list of image ids, data_root included.
+        year_folder (str): VOC2007/ or the like, data_root included.
         img_subdir (str): Folder of the images in it. Defaults to 'JPEGImages'.
         ann_subdir (str): Folder of the annotations in it. Defaults to 'Annotations'.
 
     Raises:
         FileNotFoundError: If anything is missing. Names it, and what to do.
     """
-    root = Path(data_root or '.')
-    if not root.is_dir():
+    if data_root and not os.path.isdir(data_root):
         raise FileNotFoundError(f'data_root={data_root!r} is no folder: {_REMEDY}')
-    year, id_list = root / sub_data_root, root / ann_file
+    year, id_list = Path(year_folder), Path(ann_file)
     if not id_list.is_file():
         there = sorted(path.name for path in id_list.parent.glob('*.txt') if '_' not in path.stem)
         raise FileNotFoundError(
             f'ann_file={str(id_list)!r} does not exist'
-            + (f' ({", ".join(there)} do)' if there else '')
+            + (f' (only {", ".join(there)})' if there else '')
             + f': set ann_file to a list of image ids, or {_REMEDY}'
         )
-    ids = [line for line in id_list.read_text().split('\n') if line]
+    ids = [line for line in id_list.read_text().splitlines() if line]
     _check_folder(year / img_subdir, [f'{image_id}.jpg' for image_id in ids], 'images', id_list)
     _check_folder(year / ann_subdir, [f'{image_id}.xml' for image_id in ids], 'files', id_list)
+
+
+def check_voc_dataset(dataset: Any) -> None:
+    """Check the files of every VOC-like dataset in here, through mmengine's and mmdet's wrappers.
+
+    What is no VOC-like dataset is passed over, and so is what lies on remote storage.
+
+    Args:
+        dataset (Any): A dataset as built from a config: an XMLDataset, or a RepeatDataset,
+            ConcatDataset or the like around some.
+
+    Raises:
+        FileNotFoundError: If anything is missing, as :func:`check_voc_files` says.
+    """
+    inner = [*getattr(dataset, 'datasets', ()), getattr(dataset, 'dataset', None)]
+    for wrapped in inner:
+        if wrapped is not None:
+            check_voc_dataset(wrapped)
+    if not hasattr(dataset, 'ann_subdir'):
+        return
+    remote = (dataset.backend_args or {}).get('backend', 'local') != 'local'
+    if remote or '://' in dataset.ann_file:
+        return
+    check_voc_files(
+        dataset.data_root,
+        dataset.ann_file,
+        dataset.sub_data_root,
+        dataset.img_subdir,
+        dataset.ann_subdir,
+    )
 
 
 def _check_folder(folder: Path, names: Sequence[str], kind: str, id_list: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.hooks import EMAHook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner
 from toy import MeanLogit, ToyModel, loader
 
@@ -66,6 +66,13 @@ def assert_same_weights(left: torch.nn.Module, right: torch.nn.Module, atol: flo
     assert left.keys() == right.keys()
     for name in left:
         torch.testing.assert_close(left[name], right[name], rtol=0, atol=atol, msg=name)
+
+
+def watch(runner: Runner, **methods) -> None:
+    """Call functions at points of the run, after all other hooks."""
+    hook = Hook()
+    vars(hook).update(methods)
+    runner.register_hook(hook, priority='LOWEST')
 
 
 class Killed(Exception):
@@ -152,7 +159,7 @@ class TestPhases:
             seen.append(len(gone))
 
         names = [type(hook).__name__ for hook in runner.hooks]
-        runner.hooks[-1].before_train_iter = look
+        watch(runner, before_train_iter=look)
         runner.train()
         assert len(seen) > 6 and seen == sorted(seen) and seen[-1] > 0
 
@@ -212,7 +219,7 @@ class TestTesting:
         for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
             del cfg[key]
         for key in ('val_dataloader', 'val_cfg', 'val_evaluator'):
-            cfg[key.replace('val', 'test')] = cfg.pop(key)
+            cfg[f'test{key[3:]}'] = cfg.pop(key)
         score = build(cfg | dict(load_from=str(tmp_path / 'epoch_6.pth'))).test()['score']
         assert score == last
 
@@ -300,7 +307,7 @@ class TestResume:
             if hook.pruner:
                 sums[runner.epoch + 1] = hook.importance.state_dict()
 
-        runner.hooks[-1].after_train_epoch = look
+        watch(runner, after_train_epoch=look)
         runner.train()
         saved = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)[META_KEY]['importance']
         assert saved['count'] == sums[2]['count'] == EPOCH

@@ -107,7 +107,7 @@ class TestSSDHead:
     def test_predictions_are_the_decoded_outputs(self, detector, raw, image):
         head = detector.bbox_head
         cfg = head.test_cfg.copy()
-        cfg.update(nms_pre=-1, score_thr=0.3, min_bbox_size=-1)
+        cfg.update(nms_pre=100_000, score_thr=0.3, min_bbox_size=-1)
         results = head.predict_by_feat(*raw, batch_img_metas=[META] * 2, cfg=cfg, with_nms=False)
         scores, labels, boxes = decode_by_hand(head, *raw, image, threshold=0.3)
         assert len(scores) > 500

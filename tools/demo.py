@@ -1,0 +1,230 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Train, prune and test a small detector on corrupted images, on a CPU, in some 12 minutes.
+
+Builds the small VOC, trains a dense detector, prunes it to half of its parameters with AdaSAP
+and, as a control, in the same way without perturbations, and tests all three clean and under
+five corruptions. Everything goes through mmdet's train.py and test.py and configs/demo.
+
+A second call goes on where the first one stopped.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from demo_parts.jobs import Job, run_jobs
+from demo_parts.steps import Step, fingerprint
+from demo_parts.table import format_table
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = ROOT / 'configs' / 'demo'
+DATA = ROOT / 'data' / 'tiny_voc'
+ARMS = {'dense': 'dense', 'control': 'control', 'adasap': 'AdaSAP'}
+CORRUPTIONS = ['gaussian_noise', 'motion_blur', 'fog', 'contrast', 'jpeg_compression']
+SEVERITY = 3
+# The set is the same whatever the seed: that is the training's.
+DATA_SEED = 0
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--seed', type=int, default=0, help='of the training (default: 0)')
+    parser.add_argument(
+        '--out',
+        type=lambda path: Path(path).resolve(),
+        default=ROOT / 'work_dirs' / 'demo',
+        help='default: work_dirs/demo',
+    )
+    parser.add_argument(
+        '--threads',
+        type=int,
+        choices=(1, 2),
+        default=min(2, len(os.sched_getaffinity(0))),
+        help='cores to use (default: 2, or 1 where there is only one)',
+    )
+    parser.add_argument('--force', action='store_true', help='redo finished steps')
+    return parser.parse_args()
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def mmdet_tool(name: str) -> str:
+    command = [sys.executable, '-m', 'mmdet_adasap.env', '--tool', name]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if found.returncode:
+        sys.exit(found.stderr.strip())
+    return found.stdout.strip()
+
+
+def config(arm: str) -> Path:
+    return CONFIGS / f'{arm}_yolox_tiny-voc.py'
+
+
+def checkpoint(step: Step) -> Path:
+    """The last checkpoint in a training's folder."""
+    return step.folder / Path((step.folder / 'last_checkpoint').read_text().strip()).name
+
+
+class Demo:
+    """The steps, in order; each leaves its files in a folder of its own."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.seed, self.threads, self.force = args.seed, args.threads, args.force
+        self.out = args.out / f'seed{args.seed}'
+        self.trained: dict[str, Step] = {}
+        self.tested: dict[str, Step] = {}
+
+    def run(self) -> None:
+        say(f'results and logs go to {self.out}')
+        say('[1/6] the small VOC')
+        self.make_data()
+        say('[2/6] train the dense detector')
+        self.train(['dense'])
+        say('[3/6] prune it with AdaSAP, and without perturbations as the control')
+        self.train(['adasap', 'control'])
+        say(f'[4/6] test all three clean and under {len(CORRUPTIONS)} corruptions')
+        self.test()
+        say('[5/6] count and time')
+        results = self.collect()
+        say('[6/6] table and picture')
+        self.report(results)
+
+    def make_data(self) -> None:
+        command = [sys.executable, str(ROOT / 'tools' / 'make_tiny_voc.py')]
+        command += ['--out', str(DATA), '--seed', str(DATA_SEED)]
+        run_jobs([Job('data', command, self.out / 'data.log', ROOT)], 1)
+        self.data_key = fingerprint(files=sorted(p for p in DATA.rglob('*') if p.is_file()))
+
+    def train(self, arms: list[str]) -> None:
+        jobs = {}
+        for arm in arms:
+            # The config of AdaSAP builds on the dense one, that of the control on AdaSAP's.
+            used = [config(name) for name in ('dense', 'adasap', 'control')]
+            used = used[: 1 + used.index(config(arm))]
+            start = '' if arm == 'dense' else self.trained['dense'].key
+            key = fingerprint(self.seed, self.threads, self.data_key, start, files=used)
+            step = self.trained[arm] = Step(self.out / arm, key, self.force)
+            if step.finished:
+                say(f'    {ARMS[arm]}: done before, in {step.seconds:.0f} s, {step.folder}')
+            else:
+                jobs[arm] = self.train_job(arm, step)
+        try:
+            run_jobs(list(jobs.values()), self.threads)
+        finally:
+            # Also when interrupted: the time counts, and the next call resumes.
+            for arm, job in jobs.items():
+                self.trained[arm].add(job.seconds, finished=job.succeeded)
+
+    def train_job(self, arm: str, step: Step) -> Job:
+        command = [sys.executable, mmdet_tool('train'), str(config(arm))]
+        command += ['--work-dir', str(step.folder)]
+        options = [f'randomness.seed={self.seed}']
+        if (step.folder / 'last_checkpoint').exists():
+            say(f'    {ARMS[arm]}: goes on from {checkpoint(step)}')
+            command += ['--resume', str(checkpoint(step))]
+        elif arm != 'dense':
+            options.append(f'load_from={checkpoint(self.trained["dense"])}')
+        # Alone with both cores, or side by side with one each.
+        threads = self.threads if arm == 'dense' else 1
+        log = step.folder / 'train.log'
+        return Job(ARMS[arm], [*command, '--cfg-options', *options], log, ROOT, threads)
+
+    def test(self) -> None:
+        jobs = {}
+        for arm in ARMS:
+            key = fingerprint(self.trained[arm].key, CORRUPTIONS, SEVERITY)
+            step = self.tested[arm] = Step(self.out / f'{arm}_test', key, self.force)
+            if step.finished:
+                say(f'    {ARMS[arm]}: done before, {step.folder}')
+                continue
+            command = [sys.executable, str(ROOT / 'tools' / 'demo_parts' / 'run_tests.py')]
+            command += [mmdet_tool('test'), str(config(arm)), str(checkpoint(self.trained[arm]))]
+            command += [str(step.folder), '--severity', str(SEVERITY)]
+            command += ['--corruptions', *CORRUPTIONS]
+            jobs[arm] = Job(ARMS[arm], command, step.folder / 'test.log', ROOT)
+        run_jobs(list(jobs.values()), self.threads)
+        for arm, job in jobs.items():
+            self.tested[arm].add(job.seconds, finished=True)
+
+    def collect(self) -> dict:
+        """Everything that the table shows, unrounded."""
+        # Here, because mmdet takes its time, and the other steps run in programs of their own.
+        import torch
+        from demo_parts.costs import load_detector, measure
+
+        from mmdet_adasap.evaluation import summarize
+
+        torch.set_num_threads(1)
+        detectors = {
+            arm: load_detector(config(arm), checkpoint(self.trained[arm])) for arm in ARMS
+        }
+        costs = measure(detectors, config('dense'))
+        models = {}
+        for arm, name in ARMS.items():
+            found = json.loads((self.tested[arm].folder / 'map.json').read_text())
+            clean = found.pop('none')
+            corrupted = {corruption: {SEVERITY: value} for corruption, value in found.items()}
+            summary = summarize(corrupted, clean)
+            models[name] = {
+                **costs[arm],
+                'train_seconds': self.trained[arm].seconds,
+                'mAP': clean,
+                'corrupted': corrupted,
+                'mPC': summary['mPC'],
+                'rPC': summary['rPC'],
+                'config': str(config(arm).relative_to(ROOT)),
+                'checkpoint': str(checkpoint(self.trained[arm])),
+            }
+        return {
+            'seed': self.seed,
+            'data': {'seed': DATA_SEED, 'key': self.data_key},
+            'metric': 'pascal_voc/mAP (11 points, IoU 0.5), a fraction',
+            'severity': SEVERITY,
+            'latency': 'one image, batch 1, 1 thread; preprocessing, network and NMS',
+            'threads': self.threads,
+            'environment': environment(),
+            'models': models,
+        }
+
+    def report(self, results: dict) -> None:
+        from demo_parts.picture import draw_picture, test_set
+
+        files = {
+            name: {
+                condition: self.tested[arm].folder / f'{condition}.pkl'
+                for condition in ['none', *CORRUPTIONS]
+            }
+            for arm, name in ARMS.items()
+        }
+        picture, table = self.out / 'demo.png', self.out / 'results.json'
+        draw_picture(test_set(config('dense')), files, SEVERITY).save(picture)
+        table.write_text(json.dumps(results, indent=2) + '\n')
+        say(f'    {picture}\n    {table}\n')
+        say(format_table(results['models'], CORRUPTIONS, SEVERITY))
+
+
+def environment() -> dict[str, str]:
+    """What the results may depend on."""
+    names = ('torch', 'numpy', 'opencv-python-headless', 'pillow', 'onedl-mmdetection', 'mmdet')
+    versions = {'python': platform.python_version(), 'machine': platform.machine()}
+    for name in names:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
+
+
+if __name__ == '__main__':
+    arguments = parse_args()
+    # The paths in the configs are relative to the checkout.
+    os.chdir(ROOT)
+    Demo(arguments).run()

@@ -1,0 +1,141 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Run programs with their output in files, and one line on the screen that says how far."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+EPOCH = re.compile(r'Epoch\(train\)\s+\[(\d+)\]\[.*?eta: (\S+)')
+MAX_EPOCHS = re.compile(r'max_epochs\s*=\s*(\d+)')
+CONDITION = re.compile(r'^condition (.*)$', re.MULTILINE)
+
+
+@dataclass
+class Job:
+    """One program.
+
+    Args:
+        name (str): What to call it on the screen.
+        command (list[str]): The program and its arguments.
+        log (Path): File for all that it says.
+        folder (Path): Where it runs.
+        threads (int): Threads for its arithmetic. Defaults to 1.
+    """
+
+    name: str
+    command: list[str]
+    log: Path
+    folder: Path
+    threads: int = 1
+    seconds: float = field(default=0.0, init=False)
+    _process: subprocess.Popen | None = field(default=None, init=False)
+
+    def start(self) -> None:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        count = str(self.threads)
+        environment = {**os.environ, 'OMP_NUM_THREADS': count, 'MKL_NUM_THREADS': count}
+        self._started = time.monotonic()
+        with self.log.open('wb') as log:
+            self._process = subprocess.Popen(
+                self.command,
+                cwd=self.folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def poll(self) -> int | None:
+        """The exit status, None while it runs."""
+        status = self._process.poll()
+        if status is None:
+            self.seconds = time.monotonic() - self._started
+        return status
+
+    @property
+    def succeeded(self) -> bool:
+        return self._process is not None and self._process.poll() == 0
+
+    def stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait()
+
+    def progress(self) -> str:
+        """How far it is, by its log."""
+        text = self.log.read_text(errors='replace')
+        epochs, total = EPOCH.findall(text), MAX_EPOCHS.search(text)
+        if epochs:
+            (epoch, left), of = epochs[-1], f'/{total[1]}' if total else ''
+            return f'{self.name}: epoch {epoch}{of}, {left.removeprefix("0:")} left'
+        conditions = CONDITION.findall(text)
+        return f'{self.name}: {conditions[-1] if conditions else "starting"}'
+
+    def fail(self, status: int) -> None:
+        """End this program with what the job said last."""
+        lines = self.log.read_text(errors='replace').splitlines()[-25:]
+        sys.exit(
+            '\n'.join(['', *lines, '', f'{self.name} failed (exit status {status}).'])
+            + f' Its last lines are above, all of them in {self.log}'
+        )
+
+
+def run_jobs(jobs: Sequence[Job], at_once: int) -> None:
+    """Run jobs, some at once, and show how far they are.
+
+    Args:
+        jobs (Sequence[Job]): The jobs, started in this order.
+        at_once (int): How many may run at a time.
+
+    Raises:
+        SystemExit: If one fails; the others are stopped.
+    """
+    waiting, running = list(jobs), []
+    screen = Screen()
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                running.append(waiting.pop(0))
+                running[-1].start()
+            time.sleep(0.5)
+            screen.show('  |  '.join(job.progress() for job in running))
+            for job in list(running):
+                status = job.poll()
+                if status is None:
+                    continue
+                running.remove(job)
+                if status:
+                    job.fail(status)
+                screen.end(f'{job.name}: done in {job.seconds:.0f} s, log: {job.log}')
+    finally:
+        for job in running:
+            job.stop()
+
+
+class Screen:
+    """A line that is written over on a terminal, and repeated now and then in a file."""
+
+    def __init__(self, every: float = 20.0) -> None:
+        self._terminal = sys.stdout.isatty()
+        self._every = every
+        self._last = 0.0
+        self._text = ''
+
+    def show(self, text: str) -> None:
+        if text == self._text:
+            return
+        if self._terminal:
+            print(f'\r    {text}\x1b[K', end='', flush=True)
+        elif time.monotonic() - self._last < self._every:
+            return
+        else:
+            print(f'    {text}', flush=True)
+        self._text, self._last = text, time.monotonic()
+
+    def end(self, text: str) -> None:
+        print(f'\r    {text}\x1b[K' if self._terminal else f'    {text}', flush=True)
