@@ -1,22 +1,21 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 from collections.abc import Mapping
 
-from mmengine.dist import get_world_size, is_distributed
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
-from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
-from torch import nn
+from mmengine.runner import Runner
 from torch.optim import Optimizer
 
 from ..optim import AdaSAPOptimWrapper
-from ..pruning import Pruner, StructureError, check_target
-from ..pruning.structure import META_KEY, PHASES, is_cut
+from ..pruning import Pruner, check_target
+from ..pruning.structure import META_KEY, PHASES
 from ..registry import IMPORTANCES, PERTURBATIONS, build
+from .checks import at_least, check_optim_wrapper, check_start, phases_of_run
 from .phases import SCHEDULES, Phases
 from .report import cut_table
 from .runner_parts import (
     averaged_models,
+    bare_model,
     forget_best_score,
     load_structure,
     sample_forward,
@@ -77,10 +76,10 @@ class AdaSAPHook(Hook):
         round_to: int = 8,
         by_epoch: bool = True,
     ) -> None:
-        self.warmup = _at_least('warmup', warmup, 0)
-        self.prune = _at_least('prune', prune, 1)
-        self.interval = _at_least('interval', interval, 1)
-        self.round_to = _at_least('round_to', round_to, 1)
+        self.warmup = at_least('warmup', warmup, 0)
+        self.prune = at_least('prune', prune, 1)
+        self.interval = at_least('interval', interval, 1)
+        self.round_to = at_least('round_to', round_to, 1)
         if schedule not in SCHEDULES:
             raise ValueError(f'schedule={schedule!r} is unknown; use one of {list(SCHEDULES)}')
         if not isinstance(by_epoch, bool):
@@ -96,23 +95,19 @@ class AdaSAPHook(Hook):
             raise ValueError(f'importance=None; name one of {sorted(IMPORTANCES.module_dict)}')
         self.pruner: Pruner | None = None
         self.structure: dict | None = None
+        self.phases: Phases | None = None
         self._state: dict = {}
 
     # Training
 
     def before_train(self, runner: Runner) -> None:
         """Check the settings against the run, find the channels, and enter the phase."""
-        self.phases = self._phases(runner)
-        self._check_run(runner)
+        self.phases = phases_of_run(self, runner)
+        check_optim_wrapper(self, runner)
+        check_start(self, runner)
         phase = self.phases.phase(runner.iter)
         if phase != 'finetune':
             self._find_channels(runner)
-        elif self.structure is None:
-            raise ValueError(
-                f'resume: the checkpoint is past the prune phase, which ends at iteration '
-                f'{self.phases.prune_end}, but holds no pruned structure; resume from one that '
-                f'was written with AdaSAPHook in the config, or start anew with load_from'
-            )
         self._enter(runner, phase)
 
     def after_train_iter(
@@ -125,10 +120,9 @@ class AdaSAPHook(Hook):
             fraction = self.phases.fraction(self.fraction, event)
             self.pruner.prune_to(fraction, _optimizers(runner), averaged_models(runner))
             self._leave_out_masked(runner)
-            runner.message_hub.update_scalar(f'train/{self.resource}_target', fraction)
         if done == self.phases.prune_end:
             self._cut(runner)
-        self._log(runner, self.phases.phase(done - 1))
+        self._log(runner, done)
         if done in (self.phases.warmup_end, self.phases.prune_end):
             self._enter(runner, self.phases.phase(done))
 
@@ -145,7 +139,7 @@ class AdaSAPHook(Hook):
 
     def _find_channels(self, runner: Runner) -> None:
         self.pruner = Pruner(
-            _model(runner), sample_forward(runner), self.target, self.importance, self.round_to
+            bare_model(runner), sample_forward(runner), self.target, self.importance, self.round_to
         )
         if self.structure is not None:
             self.pruner.restore(self.structure, _optimizers(runner))
@@ -165,10 +159,10 @@ class AdaSAPHook(Hook):
         )
 
     def _cut(self, runner: Runner) -> None:
-        dense = {name: p.shape for name, p in _model(runner).named_parameters()}
+        dense = {name: p.shape for name, p in bare_model(runner).named_parameters()}
         self._stop_watching(runner)
         self.structure = self.pruner.cut(_optimizers(runner), averaged_models(runner))
-        runner.logger.info(cut_table(_model(runner), dense, self.structure))
+        runner.logger.info(cut_table(bare_model(runner), dense, self.structure))
         forget_best_score(runner)
         self.pruner = None
 
@@ -193,15 +187,17 @@ class AdaSAPHook(Hook):
         else:
             self._watching.remove()
 
-    def _log(self, runner: Runner, phase: str) -> None:
+    def _log(self, runner: Runner, done: int) -> None:
         hub = runner.message_hub
-        hub.update_scalar('train/phase', PHASES.index(phase))
+        hub.update_scalar('train/phase', PHASES.index(self.phases.phase(done - 1)))
         stats = getattr(runner.optim_wrapper, 'last_stats', None)
         if stats is not None:
             hub.update_scalar('train/mean_rho', stats['mean_rho'])
             hub.update_scalar('train/eps_ratio', stats['eps_ratio'])
             hub.update_scalar('train/loss_ratio', stats['loss_ratio'])
         left = self.pruner.remaining() if self.pruner else self.structure['reached'][self.resource]
+        fraction = self.phases.fraction(self.fraction, self.phases.events_until(done))
+        hub.update_scalar(f'train/{self.resource}_target', fraction)
         hub.update_scalar(f'train/{self.resource}_left', left)
 
     # Checkpoints
@@ -217,91 +213,9 @@ class AdaSAPHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Give the model, and moving averages of it, the shape that the checkpoint has."""
-        self.structure = load_structure(checkpoint, _model(runner), averaged_models(runner))
+        self.structure = load_structure(checkpoint, bare_model(runner), averaged_models(runner))
         self._state = checkpoint.get(META_KEY, {})
-
-    # Checks
-
-    def _phases(self, runner: Runner) -> Phases:
-        loop = runner.train_loop
-        if self.by_epoch:
-            if isinstance(loop, IterBasedTrainLoop):
-                raise ValueError(
-                    'by_epoch=True needs a train_cfg that counts epochs, and this one counts '
-                    'iterations; set by_epoch=False and give warmup and prune in iterations'
-                )
-            unit, length, total = 'epochs', len(runner.train_dataloader), runner.max_epochs
-        else:
-            unit, length, total = 'iterations', 1, runner.max_iters
-        if self.warmup + self.prune >= total:
-            raise ValueError(
-                f'warmup={self.warmup} and prune={self.prune} leave none of the {total} {unit} '
-                f'of train_cfg to fine-tune; lower them or train for longer'
-            )
-        return Phases(
-            warmup_end=self.warmup * length,
-            prune_end=(self.warmup + self.prune) * length,
-            interval=self.interval,
-            schedule=self.schedule,
-        )
-
-    def _check_run(self, runner: Runner) -> None:
-        wrapper = type(runner.optim_wrapper).__name__
-        for key in ('perturbation', 'finetune'):
-            if getattr(self, key) is not None and not isinstance(
-                runner.optim_wrapper, AdaSAPOptimWrapper
-            ):
-                raise ValueError(
-                    f'{key} needs optim_wrapper.type=AdaSAPOptimWrapper and the run has '
-                    f'{wrapper} (train.py --amp puts AmpOptimWrapper there: leave it out); or '
-                    f'set perturbation=None, finetune=None to prune without the second pass'
-                )
-        if not hasattr(runner.optim_wrapper, 'optimizer'):
-            raise ValueError(
-                f'optim_wrapper: AdaSAPHook works with one optimizer, and {wrapper} holds several'
-            )
-        if is_distributed() and get_world_size() > 1:
-            raise ValueError(
-                f'AdaSAPHook runs in one process so far, and this run has {get_world_size()}; '
-                f'start train.py without a launcher'
-            )
-        if self.structure is not None and not runner._resume:
-            raise ValueError(
-                f'load_from: {runner._load_from} was already pruned to {self.structure["reached"]}'
-                f'; start from a dense checkpoint, or continue that run with resume=True'
-            )
-        if isinstance(runner.train_loop, EpochBasedTrainLoop) and runner.iter % len(
-            runner.train_dataloader
-        ):
-            runner.logger.warning(
-                'resume: mmengine does not restore the order of the data within an epoch, so '
-                'this run will not equal an uninterrupted one; save checkpoints by epoch'
-            )
-        if self.phases.phase(runner.iter) == 'prune' and runner.iter and self.structure is None:
-            if runner.iter > self.phases.warmup_end:
-                raise StructureError(
-                    'resume: the checkpoint is inside the prune phase but holds no structure; '
-                    'resume from one that was written with AdaSAPHook in the config'
-                )
-        if self.structure is not None:
-            written, phase = self.structure['phase'], self.phases.phase(runner.iter)
-            if is_cut(self.structure) != (phase == 'finetune'):
-                raise StructureError(
-                    f'resume: the checkpoint was written in the phase {written!r}, but warmup='
-                    f'{self.warmup} and prune={self.prune} put iteration {runner.iter} into '
-                    f'{phase!r}; resume with the settings that the run was started with'
-                )
-
-
-def _model(runner: Runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def _optimizers(runner: Runner) -> list[Optimizer]:
     return [runner.optim_wrapper.optimizer]
-
-
-def _at_least(key: str, value: object, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f'{key}={value!r} must be an integer of at least {least}')
-    return value

@@ -46,11 +46,15 @@ class Phases:
             return 'warmup'
         return 'prune' if done < self.prune_end else 'finetune'
 
+    def events_until(self, done: int) -> int:
+        """Number of events that ``done`` iterations bring, 0 to :attr:`events`."""
+        return min(max(done - self.warmup_end, 0) // self.interval, self.events)
+
     def event(self, done: int) -> int | None:
-        """Number of the event (1 to :attr:`events`) due after ``done`` iterations, if any."""
-        number, rest = divmod(done - self.warmup_end, self.interval)
-        return number if rest == 0 and 1 <= number <= self.events else None
+        """Number of the event (from 1 on) that is due after ``done`` iterations, if any."""
+        number = self.events_until(done)
+        return number if number > self.events_until(done - 1) else None
 
     def fraction(self, target: float, event: int) -> float:
-        """Fraction of the dense model that is to remain after an event."""
+        """Fraction of the dense model that is to remain after an event; 0 is before the first."""
         return SCHEDULES[self.schedule](target, event / self.events)

@@ -5,6 +5,7 @@ import copy
 
 import torch
 from mmengine.hooks import CheckpointHook, EMAHook
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
@@ -14,13 +15,18 @@ from ..pruning.structure import META_KEY, is_cut
 from ..pruning.tracing import ForwardFn, evaluating
 
 
+def bare_model(runner: Runner) -> nn.Module:
+    """The model without its distributed wrapper."""
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
 def sample_forward(runner: Runner) -> ForwardFn:
     """A function that runs a model on the first image of the validation set (or training set).
 
     The model's raw outputs are returned. No random number of the run is used up.
     """
     loop = runner.val_loop or runner.train_loop
-    model = runner.model.module if hasattr(runner.model, 'module') else runner.model
+    model = bare_model(runner)
     random = RandomState.capture(next(model.parameters()).device)
     try:
         batch = loop.dataloader.collate_fn([loop.dataloader.dataset[0]])
@@ -30,12 +36,23 @@ def sample_forward(runner: Runner) -> ForwardFn:
         random.restore()
 
     def forward(model: nn.Module) -> object:
-        inputs = copy.deepcopy(batch)
+        inputs = cast_data(copy.deepcopy(batch), next(model.parameters()).dtype)
         if isinstance(inputs, dict):
             return model(**inputs, mode='tensor')
         return model(*inputs, mode='tensor')
 
     return forward
+
+
+def cast_data(data: object, dtype: torch.dtype) -> object:
+    """Give the floating point tensors in dicts, lists and tuples a type."""
+    if isinstance(data, torch.Tensor):
+        return data.to(dtype) if data.is_floating_point() else data
+    if isinstance(data, dict):
+        return {key: cast_data(value, dtype) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [cast_data(value, dtype) for value in data]
+    return data
 
 
 def averaged_models(runner: Runner) -> list[nn.Module]:

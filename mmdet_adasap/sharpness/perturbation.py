@@ -161,12 +161,33 @@ class Perturbation(ABC):
             direction.mul_(block.spread(steps[row]))
             direction.masked_fill_(block.spread(fixed[row]), 0.0)
 
-        # T_w has served; its memory becomes the backup.
+        stats = PerturbationStats(
+            mean_rho=radii.sum() / keep.sum().clamp_min(1),
+            eps_norm=torch.linalg.vector_norm(torch.stack(torch._foreach_norm(directions))),
+            weight_norm=torch.linalg.vector_norm(sizes),
+        )
+        self._move(params, weights, directions, scratch)  # last: nothing may fail after it
+        return stats
+
+    def _move(
+        self,
+        params: list[nn.Parameter],
+        weights: list[Tensor],
+        directions: list[Tensor],
+        scratch: list[Tensor],
+    ) -> None:
+        """Add ε to the parameters and drop their gradients.
+
+        Args:
+            params (list[nn.Parameter]): What to move.
+            weights (list[Tensor]): The parameters themselves, or copies in a higher precision.
+            directions (list[Tensor]): Their ε.
+            scratch (list[Tensor]): Memory of the size of ``weights`` that becomes the backup.
+        """
         backups = [
             spare if spare.dtype == param.dtype else torch.empty_like(param)
             for spare, param in zip(scratch, params, strict=True)
         ]
-        del scratch
         torch._foreach_copy_(backups, params)
         self._backups = list(zip(params, backups, strict=True))
         try:
@@ -175,12 +196,9 @@ class Perturbation(ABC):
                 if weight is not param:
                     param.copy_(weight)
                 param.grad = None
-            eps_norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(directions)))
         except BaseException:
             self.restore()
             raise
-        kept = keep.sum().clamp_min(1)
-        return PerturbationStats(radii.sum() / kept, eps_norm, torch.linalg.vector_norm(sizes))
 
     @torch.no_grad()
     def restore(self) -> None:

@@ -67,7 +67,8 @@ def raw(detector):
 
 def decode_by_hand(head, scores, deltas, image, threshold):
     """Softmax with the background last, and Eq. 1 to 4 of the R-CNN box coder."""
-    priors = head.prior_generator.grid_priors([s.shape[-2:] for s in scores], device='cpu')
+    sizes = [score.shape[-2:] for score in scores]
+    priors = head.prior_generator.grid_priors(sizes, dtype=torch.float64, device='cpu')
     kept = []
     for score, delta, prior in zip(scores, deltas, priors, strict=True):
         score = score[image].permute(1, 2, 0).reshape(-1, 21).exp()
@@ -106,14 +107,15 @@ class TestSSDHead:
     @pytest.mark.parametrize('image', [0, 1])
     def test_predictions_are_the_decoded_outputs(self, detector, raw, image):
         head = detector.bbox_head
+        raw = [[level.double() for level in levels] for levels in raw]  # no ties in the order
         cfg = head.test_cfg.copy()
         cfg.update(nms_pre=100_000, score_thr=0.3, min_bbox_size=-1)
         results = head.predict_by_feat(*raw, batch_img_metas=[META] * 2, cfg=cfg, with_nms=False)
         scores, labels, boxes = decode_by_hand(head, *raw, image, threshold=0.3)
         assert len(scores) > 500
-        torch.testing.assert_close(results[image].scores, scores, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(results[image].scores, scores, rtol=1e-9, atol=1e-9)
         assert torch.equal(results[image].labels, labels)
-        torch.testing.assert_close(results[image].bboxes, boxes, rtol=1e-4, atol=1e-2)
+        torch.testing.assert_close(results[image].bboxes, boxes, rtol=1e-6, atol=1e-6)
 
     def test_loss_is_unchanged(self, detector, raw):
         head = detector.bbox_head

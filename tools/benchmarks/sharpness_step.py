@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import logging
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -36,7 +37,7 @@ from mmdet_adasap.sharpness.blocks import find_blocks
 
 # Many steps on one batch of noise: too small a rate to diverge, and a step takes as long.
 OPTIMIZER = {'type': 'SGD', 'lr': 1e-7, 'momentum': 0.9, 'weight_decay': 5e-4}
-WARMUP = 2
+WARMUP = 1
 
 
 class TorchvisionDetector(BaseModel):
@@ -78,7 +79,9 @@ def build_mmdet(path: str, batch: int, size: int | None) -> tuple[BaseModel, dic
     cfg = get_config(path) if '::' in path else Config.fromfile(path)
     strip_pretrained(cfg.model)
     model = MODELS.build(cfg.model)
+    logging.disable(logging.INFO)  # a line for each parameter
     model.init_weights()
+    logging.disable(logging.NOTSET)
     size = size or cfg.get('input_size') or 640
     classes = max(find_values(cfg.model, 'num_classes'), default=20)
     data = demo_mm_inputs(
@@ -106,15 +109,6 @@ def find_values(cfg: dict | list, key: str) -> list[int]:
         own = [cfg[key]] if isinstance(cfg.get(key), int) else []
         return own + [v for value in cfg.values() for v in find_values(value, key)]
     return [v for value in cfg for v in find_values(value, key)] if isinstance(cfg, list) else []
-
-
-def timed(step: Callable[[], None], device: torch.device) -> float:
-    """Seconds that a step takes."""
-    synchronize(device)
-    start = time.perf_counter()
-    step()
-    synchronize(device)
-    return time.perf_counter() - start
 
 
 def synchronize(device: torch.device) -> None:
@@ -152,11 +146,22 @@ def passes_timed(model: torch.nn.Module, device: torch.device) -> Iterator[list[
             hook.remove()
 
 
-def share_outside(step: Callable[[], None], model: torch.nn.Module, device: torch.device) -> float:
-    """Share of a step that is neither forward nor backward."""
+def timed(step: Callable[[], None], device: torch.device) -> float:
+    """Seconds that a step takes."""
+    synchronize(device)
+    start = time.perf_counter()
+    step()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def timed_with_passes(
+    step: Callable[[], None], model: torch.nn.Module, device: torch.device
+) -> tuple[float, float]:
+    """Seconds that a step takes, and the share that is neither forward nor backward."""
     with passes_timed(model, device) as seconds:
         whole = timed(step, device)
-    return 1 - sum(seconds) / whole
+    return whole, 1 - sum(seconds) / whole
 
 
 def peak_memory(step: Callable[[], None], device: torch.device) -> int:
@@ -209,21 +214,17 @@ def measure(args: argparse.Namespace) -> dict:
         batch = copy.deepcopy(data)  # a model may change its samples
         return lambda: model.train_step(batch, wrapper)
 
-    for _ in range(WARMUP):
-        for wrapper in (plain, adasap):
-            step_of(wrapper)()
-    seconds = {'plain': [], 'adasap': []}
-    for _ in range(args.steps):
-        seconds['plain'].append(timed(step_of(plain), device))
-        seconds['adasap'].append(timed(step_of(adasap), device))
-    outside = {'plain': [], 'adasap': []}
-    for _ in range(min(args.steps, 5)):
-        outside['plain'].append(share_outside(step_of(plain), model, device))
-        outside['adasap'].append(share_outside(step_of(adasap), model, device))
-    peaks = {
-        'plain': peak_memory(step_of(plain), device),
-        'adasap': peak_memory(step_of(adasap), device),
-    }
+    wrappers = {'plain': plain, 'adasap': adasap}
+    seconds, outside = {key: [] for key in wrappers}, {key: [] for key in wrappers}
+    for round_ in range(WARMUP + args.steps):
+        for key, wrapper in wrappers.items():
+            whole, share = timed_with_passes(step_of(wrapper), model, device)
+            if device.type == 'cuda':  # watching the passes waits for the GPU in between
+                whole = timed(step_of(wrapper), device)
+            if round_ >= WARMUP:
+                seconds[key].append(whole)
+                outside[key].append(share)
+    peaks = {key: peak_memory(step_of(wrapper), device) for key, wrapper in wrappers.items()}
     weights = [block.param for block in find_blocks(model) if block.is_weight]
     weight_bytes = sum(w.numel() * w.element_size() for w in weights if w.requires_grad)
     middle = {key: statistics.median(values) for key, values in seconds.items()}

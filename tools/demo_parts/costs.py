@@ -55,8 +55,13 @@ def measure(models: Mapping[str, nn.Module], config: Path, rounds: int = 60) -> 
     return {
         name: {
             'params': sum(param.numel() for param in model.parameters()),
-            'flops': int(get_model_complexity_info(model, shape, show_table=False)['flops']),
+            'flops': _flops(model, shape),
             'latency_ms': 1000 * statistics.median(times[name]),
         }
         for name, model in models.items()
     }
+
+
+def _flops(model: nn.Module, shape: tuple[int, ...]) -> int:
+    info = get_model_complexity_info(model, shape, show_table=False, show_arch=False)
+    return int(info['flops'])

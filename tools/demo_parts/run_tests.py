@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument('--severity', type=int, required=True)
     parser.add_argument('--corruptions', nargs='+', required=True)
     args = parser.parse_args()
-    # test.py would be alone in its folder; ours must not be looked at for its imports.
+    # This folder's names must not come before those of installed packages.
     sys.path.pop(0)
     results = {}
     conditions = ['none', *args.corruptions]

@@ -1,0 +1,112 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Settings of AdaSAPHook against the run that they are to serve, before its first step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mmengine.dist import get_world_size
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+
+from ..optim import AdaSAPOptimWrapper
+from ..pruning import StructureError
+from ..pruning.structure import is_cut
+from .phases import Phases
+
+if TYPE_CHECKING:
+    from .adasap_hook import AdaSAPHook
+
+
+def at_least(key: str, value: object, least: int) -> int:
+    """``value``, if it is an integer that is not below ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f'{key}={value!r} must be an integer of at least {least}')
+    return value
+
+
+def phases_of_run(hook: AdaSAPHook, runner: Runner) -> Phases:
+    """The phases in iterations.
+
+    Raises:
+        ValueError: If they do not fit into the run.
+    """
+    if not hook.by_epoch:
+        unit, length, total = 'iterations', 1, runner.max_iters
+    elif isinstance(runner.train_loop, IterBasedTrainLoop):
+        raise ValueError(
+            'by_epoch=True needs a train_cfg that counts epochs, and this one counts '
+            'iterations; set by_epoch=False and give warmup and prune in iterations'
+        )
+    else:
+        unit, length, total = 'epochs', len(runner.train_dataloader), runner.max_epochs
+    if hook.warmup + hook.prune >= total:
+        raise ValueError(
+            f'warmup={hook.warmup} and prune={hook.prune} leave none of the {total} {unit} '
+            f'of train_cfg to fine-tune; lower them or train for longer'
+        )
+    return Phases(
+        warmup_end=hook.warmup * length,
+        prune_end=(hook.warmup + hook.prune) * length,
+        interval=hook.interval,
+        schedule=hook.schedule,
+    )
+
+
+def check_optim_wrapper(hook: AdaSAPHook, runner: Runner) -> None:
+    """Refuse a run whose optimizer wrapper cannot do what the hook asks for.
+
+    Raises:
+        ValueError: Naming the key to change.
+    """
+    wrapper = type(runner.optim_wrapper).__name__
+    for key in ('perturbation', 'finetune'):
+        if getattr(hook, key) is not None and not isinstance(
+            runner.optim_wrapper, AdaSAPOptimWrapper
+        ):
+            raise ValueError(
+                f'{key} needs optim_wrapper.type=AdaSAPOptimWrapper and the run has '
+                f'{wrapper} (train.py --amp puts AmpOptimWrapper there: leave it out); or '
+                f'set perturbation=None, finetune=None to prune without the second pass'
+            )
+    if not hasattr(runner.optim_wrapper, 'optimizer'):
+        raise ValueError(
+            f'optim_wrapper: AdaSAPHook works with one optimizer, and {wrapper} holds several'
+        )
+    if get_world_size() > 1:
+        raise ValueError(
+            f'AdaSAPHook runs in one process so far, and this run has {get_world_size()}; '
+            f'start train.py without a launcher'
+        )
+
+
+def check_start(hook: AdaSAPHook, runner: Runner) -> None:
+    """Refuse a checkpoint that the run cannot start or go on from; warn of one it can hardly.
+
+    Raises:
+        ValueError: If ``load_from`` names a pruned checkpoint, or a resumed one has not the
+            structure that its iteration should have.
+    """
+    structure, phase = hook.structure, hook.phases.phase(runner.iter)
+    if structure is not None and not runner._resume:
+        raise ValueError(
+            f'load_from: {runner._load_from} was already pruned to {structure["reached"]}; '
+            f'start from a dense checkpoint, or continue that run with resume=True'
+        )
+    if structure is None and runner.iter > hook.phases.warmup_end:
+        raise ValueError(
+            f'resume: the checkpoint is at iteration {runner.iter}, in the phase {phase!r}, but '
+            f'holds no pruned structure; resume from one that was written with AdaSAPHook in '
+            f'the config, or start anew with load_from'
+        )
+    if structure is not None and is_cut(structure) != (phase == 'finetune'):
+        raise StructureError(
+            f'resume: the checkpoint was written in the phase {structure["phase"]!r}, but '
+            f'warmup={hook.warmup} and prune={hook.prune} put iteration {runner.iter} into '
+            f'{phase!r}; resume with the settings that the run was started with'
+        )
+    epochs = isinstance(runner.train_loop, EpochBasedTrainLoop)
+    if epochs and runner.iter % len(runner.train_dataloader):
+        runner.logger.warning(
+            'resume: mmengine does not restore the order of the data within an epoch, so '
+            'this run will not equal an uninterrupted one; save checkpoints by epoch'
+        )

@@ -1,0 +1,94 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import pickle
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+from mmengine.registry import TRANSFORMS, DefaultScope
+
+from mmdet_adasap.datasets import ImageCorruption, corrupt, corruption_seed
+
+
+class TestImageCorruption:
+    @pytest.mark.parametrize('scope', ['mmengine', 'mmdet', 'mmpretrain'])
+    def test_is_found_by_bare_name(self, scope):
+        if find_spec(scope) is None:
+            pytest.skip(f'{scope} is not installed')
+        cfg = {'type': 'ImageCorruption', 'corruption': 'fog', 'severity': 2, 'seed': 4}
+        with DefaultScope.overwrite_default_scope(scope):
+            assert repr(TRANSFORMS.build(cfg)) == (
+                "ImageCorruption(corruption='fog', severity=2, seed=4, channel_order='bgr')"
+            )
+
+    def test_pure_red_is_corrupted_as_red(self):
+        red = np.zeros((48, 48, 3), np.uint8)
+        red[..., 0] = 255
+        expected = corrupt(red, 'jpeg_compression', 3)
+        bgr = red[..., ::-1].copy()
+        got = ImageCorruption('jpeg_compression', 3)({'img': bgr, 'img_id': 'a'})['img']
+        assert np.array_equal(got[..., ::-1], expected)
+        # JPEG treats blue otherwise, so the mix-up of channels would show.
+        wrong = ImageCorruption('jpeg_compression', 3, channel_order='rgb')
+        assert not np.array_equal(wrong({'img': bgr, 'img_id': 'a'})['img'], got)
+
+    def test_rgb_and_bgr_are_the_same_picture(self, photo):
+        image = photo[:64, :80]
+        as_rgb = ImageCorruption('gaussian_noise', 3, channel_order='rgb')
+        as_bgr = ImageCorruption('gaussian_noise', 3)
+        rgb = as_rgb({'img': image, 'img_id': 1})['img']
+        bgr = as_bgr({'img': image[..., ::-1], 'img_id': 1})['img']
+        assert np.array_equal(rgb, bgr[..., ::-1])
+        assert bgr.flags.c_contiguous
+
+    def test_pixels_depend_on_seed_and_id(self, photo):
+        image = photo[:64, :80]
+
+        def run(seed: int, **results) -> np.ndarray:
+            return ImageCorruption('gaussian_noise', 3, seed)({'img': image, **results})['img']
+
+        base = run(0, img_id='000001')
+        expected = corrupt(
+            image[..., ::-1],
+            'gaussian_noise',
+            3,
+            corruption_seed(0, '000001', 'gaussian_noise', 3),
+        )
+        assert np.array_equal(base, expected[..., ::-1])
+        assert np.array_equal(base, run(0, img_path='/some/where/000001.jpg'))
+        assert np.array_equal(base, run(0, img_path='x.jpg', img_id='000001'))
+        assert not np.array_equal(base, run(1, img_id='000001'))
+        assert not np.array_equal(base, run(0, img_id='000002'))
+
+    def test_none_is_identity(self, photo):
+        results = {'img': photo}
+        assert ImageCorruption('none', severity=0)(results)['img'] is photo
+
+    def test_pickles(self, photo):
+        step = ImageCorruption('fog', 2)
+        results = {'img': photo[:40, :40], 'img_id': 5}
+        again = pickle.loads(pickle.dumps(step))
+        assert np.array_equal(step(dict(results))['img'], again(dict(results))['img'])
+
+    @pytest.mark.parametrize(
+        ('arguments', 'error', 'message'),
+        [
+            ({'corruption': 'contrats'}, ValueError, "did you mean 'contrast'"),
+            ({'corruption': 'fog', 'severity': 6}, ValueError, 'severity=6'),
+            ({'corruption': 'fog', 'seed': 'a'}, TypeError, "seed='a' must be an int"),
+            ({'corruption': 'fog', 'channel_order': 'gbr'}, ValueError, "'bgr' or 'rgb'"),
+        ],
+    )
+    def test_refuses_arguments(self, arguments, error, message):
+        with pytest.raises(error, match=message):
+            ImageCorruption(**arguments)
+
+    def test_names_the_image_it_refuses(self):
+        small = np.zeros((20, 40, 3), np.uint8)
+        with pytest.raises(ValueError, match=r'ImageCorruption on a/b\.jpg: .*40 x 20'):
+            ImageCorruption('fog')({'img': small, 'img_path': 'a/b.jpg'})
+        with pytest.raises(TypeError, match='float32'):
+            ImageCorruption('fog')({'img': small.astype(np.float32), 'img_id': 1})
+
+    def test_needs_an_id(self, photo):
+        with pytest.raises(KeyError, match='img_id or img_path'):
+            ImageCorruption('fog')({'img': photo})

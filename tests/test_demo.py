@@ -1,0 +1,103 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""The parts of tools/demo.py; the demo itself trains for minutes."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / 'tools'))
+
+from demo_parts.jobs import Job, run_jobs
+from demo_parts.steps import Step, fingerprint
+from demo_parts.table import format_table
+
+
+class TestStep:
+    def test_is_finished_in_the_next_call(self, tmp_path):
+        Step(tmp_path / 'a', 'key').add(3.0, finished=False)
+        again = Step(tmp_path / 'a', 'key')
+        assert not again.finished
+        again.add(4.0, finished=True)
+        last = Step(tmp_path / 'a', 'key')
+        assert last.finished
+        assert last.seconds == 7.0
+
+    @pytest.mark.parametrize(('key', 'force'), [('other', False), ('key', True)])
+    def test_is_redone(self, tmp_path, key, force):
+        Step(tmp_path / 'a', 'key').add(3.0, finished=True)
+        (tmp_path / 'a' / 'left').touch()
+        again = Step(tmp_path / 'a', key, force)
+        assert not again.finished
+        assert again.seconds == 0
+        assert not (tmp_path / 'a' / 'left').exists()
+
+    def test_fingerprint_follows_contents(self, tmp_path):
+        file = tmp_path / 'config.py'
+        file.write_text('a = 1')
+        first = fingerprint(0, files=[file])
+        assert fingerprint(0, files=[file]) == first
+        assert fingerprint(1, files=[file]) != first
+        file.write_text('a = 2')
+        assert fingerprint(0, files=[file]) != first
+
+
+def python(code: str, log: Path, name: str = 'job') -> Job:
+    return Job(name, [sys.executable, '-c', code], log, log.parent, threads=1)
+
+
+class TestJobs:
+    def test_output_and_threads(self, tmp_path, capsys):
+        job = python("import os; print(os.environ['OMP_NUM_THREADS'])", tmp_path / 'log')
+        run_jobs([job], at_once=1)
+        assert (tmp_path / 'log').read_text() == '1\n'
+        assert job.succeeded
+        assert str(tmp_path / 'log') in capsys.readouterr().out
+
+    def test_failure_shows_the_last_lines_and_stops_the_others(self, tmp_path):
+        bad = python("raise ValueError('no such layer')", tmp_path / 'bad', 'AdaSAP')
+        slow = python('import time; time.sleep(60)', tmp_path / 'slow')
+        with pytest.raises(SystemExit, match=r'(?s)no such layer.*AdaSAP failed.*bad'):
+            run_jobs([bad, slow], at_once=2)
+        assert slow._process.poll() is not None
+        assert not slow.succeeded
+
+    def test_progress_reads_the_log_of_mmengine(self, tmp_path):
+        job = python('', tmp_path / 'log', 'dense')
+        job.log.write_text('no line yet')
+        assert job.progress() == 'dense: starting'
+        job.log.write_text(
+            'train_cfg = dict(max_epochs=70)\n'
+            '11/21 03:10:30 - mmengine - INFO - Epoch(train)  [9][13/13]  lr: 1e-2  eta: 0:15:47  '
+            'time: 1.7\n11/21 03:10:50 - mmengine - INFO - Epoch(train) [10][13/13]  lr: 1e-2  '
+            'eta: 0:14:30  time: 1.7\n'
+        )
+        assert job.progress() == 'dense: epoch 10/70, 14:30 left'
+        job.log.write_text('condition 2/6 fog\nEpoch(test) [10/10]\n')
+        assert job.progress() == 'dense: 2/6 fog'
+
+
+def test_table():
+    model = {
+        'params': 906855,
+        'flops': 134567890,
+        'latency_ms': 12.345,
+        'train_seconds': 301.6,
+        'mAP': 0.61849,
+        'corrupted': {'fog': {3: 0.5}, 'contrast': {3: 0.25}},
+        'mPC': 0.375,
+        'rPC': 0.6063,
+    }
+    assert format_table({'dense': model}, ['fog', 'contrast'], 3).splitlines() == [
+        '|                  |   dense |',
+        '|------------------|--------:|',
+        '| parameters       | 906,855 |',
+        '| GFLOPs           |  0.1346 |',
+        '| latency, ms      |    12.3 |',
+        '| training time, s |     302 |',
+        '| mAP              |   0.618 |',
+        '| mAP, fog 3       |   0.500 |',
+        '| mAP, contrast 3  |   0.250 |',
+        '| mPC              |   0.375 |',
+        '| rPC              |   0.606 |',
+    ]

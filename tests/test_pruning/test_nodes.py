@@ -1,0 +1,71 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import numpy as np
+import pytest
+
+from mmdet_adasap.pruning.nodes import FROZEN, AxisRef, NodeTable
+
+
+def brute_force(count: int, pairs: list[tuple[int, int]]) -> list[int]:
+    sets = [{i} for i in range(count)]
+    for a, b in pairs:
+        if sets[a] is not sets[b]:
+            sets[a] |= sets[b]
+            for i in sets[b]:
+                sets[i] = sets[a]
+    return [min(s) for s in sets]
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_solve_equals_union_find(seed):
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(2, 200))
+    table = NodeTable()
+    table.nodes('w', 0, count - 1)
+    pairs = []
+    for _ in range(rng.integers(0, 12)):
+        length = int(rng.integers(1, 20))
+        left, right = rng.integers(0, count, (2, length))
+        table.tie(left, right)
+        pairs += zip(left.tolist(), right.tolist(), strict=True)
+    assert table.solve().tolist() == brute_force(count, pairs)
+
+
+def test_solve_follows_a_long_chain():
+    table = NodeTable()
+    nodes = table.nodes('w', 0, 1000)[::-1]
+    table.tie(nodes[:-1], nodes[1:])
+    assert set(table.solve()[1:].tolist()) == {1}
+
+
+def test_nodes_are_made_once_and_located():
+    table = NodeTable()
+    first, second = table.nodes('a', 1, 3), table.nodes('b', 0, 2)
+    assert table.nodes('a', 1, 3).tolist() == first.tolist() == [1, 2, 3]
+    axis, index = table.locate(np.concatenate([second, first]))
+    assert [table.axes[i] for i in axis] == [AxisRef('b', 0)] * 2 + [AxisRef('a', 1)] * 3
+    assert index.tolist() == [0, 1, 0, 1, 2]
+    assert len(table) == 6
+
+
+def test_tie_broadcasts_and_freeze_says_why():
+    table = NodeTable()
+    a, b, c = (table.nodes(name, 0, 2) for name in 'abc')
+    table.tie(a, b)
+    table.freeze(a[:1], 'first reason')
+    table.freeze(np.array([FROZEN, c[1]]), 'second reason')
+    table.freeze(np.array([FROZEN]), 'nothing new')
+    root = table.solve()
+    assert root[a[0]] == root[b[0]] == root[c[1]] == FROZEN
+    assert root[a[1]] == root[b[1]] != FROZEN
+    assert table.reasons() == {
+        'first reason': [AxisRef('a', 0)],
+        'second reason': [AxisRef('c', 0)],
+        'nothing new': [],
+    }
+
+
+def test_outputs():
+    table = NodeTable()
+    table.nodes('a', 0, 2)
+    table.mark_output(table.nodes('b', 0, 2))
+    assert table.outputs.tolist() == [False, False, False, True, True]
