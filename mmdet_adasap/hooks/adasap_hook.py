@@ -66,11 +66,11 @@ class AdaSAPHook(Hook):
         warmup: int,
         prune: int,
         target: Mapping[str, float],
-        perturbation: Mapping | None = dict(type='AdaptivePerturbation'),  # noqa: B006, B008
-        finetune: Mapping | None = dict(  # noqa: B006, B008
+        perturbation: Mapping | None = dict(type='AdaptivePerturbation'),
+        finetune: Mapping | None = dict(
             type='UniformPerturbation', rho=0.1, scope='layer', asam=True, parameters='weights'
         ),
-        importance: Mapping = dict(type='MagnitudeImportance', p=2),  # noqa: B006, B008
+        importance: Mapping = dict(type='MagnitudeImportance', p=2),
         interval: int = 30,
         schedule: str = 'exponential',
         round_to: int = 8,

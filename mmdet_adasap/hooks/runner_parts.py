@@ -70,9 +70,7 @@ def forget_best_score(runner: Runner) -> None:
         runner.logger.info('AdaSAP cut the model: the best checkpoint is chosen anew')
 
 
-def load_structure(
-    checkpoint: dict, model: nn.Module, copies: list[nn.Module]
-) -> dict | None:
+def load_structure(checkpoint: dict, model: nn.Module, copies: list[nn.Module]) -> dict | None:
     """Give a model the shape that a checkpoint has, before its weights are loaded.
 
     Args:

@@ -130,9 +130,7 @@ def build_channels(
         """Indices that stay whatever is removed, and how many each kept channel adds."""
         owner = group_of_node[nodes]
         counts = np.bincount(owner[owner >= 0], minlength=len(groups))
-        per_channel = {
-            int(g): counts[g] / groups[g].size for g in np.flatnonzero(counts)
-        }
+        per_channel = {int(g): counts[g] / groups[g].size for g in np.flatnonzero(counts)}
         return int((owner < 0).sum()), per_channel
 
     by_tensor = defaultdict(dict)

@@ -82,9 +82,7 @@ class ChannelMasks:
 
             parameter = self._parameters[name]
             if parameter.requires_grad:
-                self._handles.append(
-                    parameter.register_post_accumulate_grad_hook(zero_gradient)
-                )
+                self._handles.append(parameter.register_post_accumulate_grad_hook(zero_gradient))
 
     def release(self) -> None:
         """Stop watching gradients; what is zero stays zero."""

@@ -152,9 +152,7 @@ class Pruner:
             'attrs': channel_counts(self.model, keep),
         }
 
-    def cut(
-        self, optimizers: Iterable[Optimizer] = (), copies: Iterable[nn.Module] = ()
-    ) -> dict:
+    def cut(self, optimizers: Iterable[Optimizer] = (), copies: Iterable[nn.Module] = ()) -> dict:
         """Slice the masked channels off the model, its optimizers and its copies.
 
         Returns:

@@ -47,7 +47,9 @@ class Call:
     def arg(self, position: int, default: object = None) -> object:
         return self.args[position] if len(self.args) > position else default
 
-    def freeze(self, label: Label | None, axes: Iterable[int] | None = None, why: str = '') -> None:
+    def freeze(
+        self, label: Label | None, axes: Iterable[int] | None = None, why: str = ''
+    ) -> None:
         """Freeze all axes of a label, or those given."""
         if label is None:
             return
@@ -107,9 +109,7 @@ def convolution(call: Call) -> Label | None:
     if groups == 1:
         call.tie(x_axes.get(1), w_axes.get(inputs))
         made_by, used_by = w_axes.get(outputs), w_axes.get(inputs)
-        call.count_flops(
-            places * kernel, (made_by, out_channels), (used_by, weight.shape[inputs])
-        )
+        call.count_flops(places * kernel, (made_by, out_channels), (used_by, weight.shape[inputs]))
     elif groups == x.shape[1] and not transposed:
         # Depthwise: every input channel makes `multiplier` channels of its own.
         made_by, multiplier = w_axes.get(0), out_channels // groups

@@ -112,7 +112,7 @@ def check_structure(structure: object) -> None:
             whole = isinstance(index, list) and all(type(i) is int for i in index)
             if type(axis) is not int or not whole:
                 raise StructureError(f'{where} is not a list of integers under an integer axis')
-            if not index or index[0] < 0 or any(a >= b for a, b in zip(index, index[1:])):  # noqa: B905
+            if not index or index[0] < 0 or sorted(set(index)) != index:
                 raise StructureError(f'{where} must be one or more ascending indices')
     for module, attributes in structure['attrs'].items():
         if not isinstance(attributes, Mapping) or not all(

@@ -25,7 +25,9 @@ def check_fits(model: nn.Module, keep: Keep, attrs: Mapping[str, Mapping[str, in
     tensors, modules = named_tensors(model), dict(model.named_modules())
     for name, axes in keep.items():
         if name not in tensors:
-            raise StructureError(f'{META_KEY}.keep names {name!r}, which the model lacks: {remedy}')
+            raise StructureError(
+                f'{META_KEY}.keep names {name!r}, which the model lacks: {remedy}'
+            )
         for axis, index in axes.items():
             shape = tuple(tensors[name].shape)
             if not 0 <= axis < len(shape) or index[-1] >= shape[axis]:

@@ -188,4 +188,3 @@ def _key(tensor: Tensor) -> tuple:
         tensor.stride(),
         tensor.device,
     )
-

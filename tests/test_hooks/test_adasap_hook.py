@@ -161,7 +161,9 @@ class TestPhases:
         names = [type(hook).__name__ for hook in runner.hooks]
         watch(runner, before_train_iter=look)
         runner.train()
-        assert len(seen) > 6 and seen == sorted(seen) and seen[-1] > 0
+        assert len(seen) > 6
+        assert seen == sorted(seen)
+        assert seen[-1] > 0
 
     def test_control_prunes_with_any_wrapper_in_one_pass(self, tmp_path):
         control = dict(perturbation=None, finetune=None)
@@ -290,7 +292,11 @@ class TestResume:
     def test_iterations_within_an_interval(self, tmp_path, killed_at):
         """Checkpoints every 2 iterations, events every 5: importance sums are carried over."""
         hook = dict(
-            warmup=5, prune=15, interval=5, by_epoch=False, importance=dict(type='TaylorImportance')
+            warmup=5,
+            prune=15,
+            interval=5,
+            by_epoch=False,
+            importance=dict(type='TaylorImportance'),
         )
         cfg = dict(
             train_dataloader=loader() | dict(sampler=dict(type='InfiniteSampler', shuffle=True)),
@@ -324,7 +330,8 @@ class TestResume:
         saved = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)[META_KEY]['importance']
         assert saved['count'] == sums[2]['count'] == EPOCH
         for left, right in zip(saved['sums'], sums[2]['sums'], strict=True):
-            assert torch.equal(left, right) and left.any()
+            assert torch.equal(left, right)
+            assert left.any()
 
     def test_iteration_checkpoint_in_an_epoch_loop_warns(self, tmp_path, caplog):
         cfg = settings(tmp_path)
@@ -417,13 +424,14 @@ class TestBadInput:
         with pytest.raises(UnreachableTarget) as error:
             build(settings(tmp_path, hook=hook)).train()
         reachable = float(str(error.value).split('target of ')[1].split(' ')[0])
-        runner = train(settings(tmp_path / 'reachable', hook=hook | dict(target=dict(params=reachable))))
+        hook['target'] = dict(params=reachable)
+        runner = train(settings(tmp_path / 'reachable', hook=hook))
         dense = sum(p.numel() for p in ToyModel().parameters())
         assert sum(p.numel() for p in runner.model.parameters()) <= reachable * dense
 
     def test_pruned_checkpoint_as_a_start(self, tmp_path):
         train(settings(tmp_path))
-        with pytest.raises(ValueError, match='^load_from: .* was already pruned'):
+        with pytest.raises(ValueError, match=r'^load_from: .* was already pruned'):
             train(settings(tmp_path / 'again', load_from=str(tmp_path / 'epoch_6.pth')))
 
     def test_resumed_run_without_a_structure(self, tmp_path):
@@ -431,6 +439,5 @@ class TestBadInput:
         hook = cfg['default_hooks'].pop('adasap')
         kill_after(cfg, 20)
         cfg['default_hooks']['adasap'] = hook
-        with pytest.raises(ValueError, match='^resume: .*no pruned structure'):
+        with pytest.raises(ValueError, match=r'^resume: .*no pruned structure'):
             train(cfg | dict(resume=True))
-
