@@ -31,11 +31,7 @@ def cut_table(model: nn.Module, dense: Mapping[str, tuple], structure: Mapping) 
         )
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = [
-        '  '.join(
-            cell.ljust(w) if i == 0 else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
+        '  '.join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
     ]
     totals = [
         f'{resource}: {structure["dense"][resource]:,} -> '

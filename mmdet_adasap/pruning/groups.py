@@ -112,9 +112,10 @@ def build_channels(
     nothing could make up for them.
     """
     parameters = dict(model.named_parameters())
+    tensors = {**dict(model.named_buffers()), **parameters}
     for ref in table.axes:
-        tensor = parameters.get(ref.name)
-        if tensor is not None and not tensor.requires_grad and tensor.dim() > 1:
+        tensor = tensors[ref.name]
+        if not tensor.requires_grad and tensor.dim() > 1:
             nodes = table.nodes(ref.name, ref.axis, tensor.shape[ref.axis])
             if table.outputs[nodes].all():
                 table.freeze(nodes, 'weight that is not trained')

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .structure import Keep, named_tensors
 from .surgery import channel_counts, cut
-from .tracing import ForwardFn, evaluating, tensors_in
+from .tracing import ForwardFn, evaluating, output_tensors, tensors_in
 
 TOLERANCE = 1e-5
 """Largest difference allowed, relative to the largest output, in float32."""
@@ -23,7 +23,7 @@ class WrongCut(RuntimeError):
 def raw_outputs(model: nn.Module, forward: ForwardFn) -> list[Tensor]:
     """Every tensor that the model returns, in eval mode and without gradients."""
     with evaluating(model), _full_precision():
-        return [tensor.detach().clone() for tensor in tensors_in(forward(model))]
+        return [tensor.detach().clone() for tensor in output_tensors(forward(model))]
 
 
 @contextlib.contextmanager
@@ -45,13 +45,15 @@ def difference(slim: list[Tensor], masked: list[Tensor]) -> float:
     """
     if [t.shape for t in slim] != [t.shape for t in masked]:
         return float('inf')
-    largest = max((t.abs().max().item() for t in masked if t.numel()), default=0.0)
-    apart = max(
-        ((a - b).abs().max().item() for a, b in zip(slim, masked, strict=True) if a.numel()),
-        default=0.0,
-    )
-    if apart != apart or largest != largest:
-        return float('inf')
+    largest = apart = 0.0
+    for a, b in zip(slim, masked, strict=True):
+        a, b = a.double(), b.double()
+        off = (a - b)[a != b].abs()  # without the infinities that both share
+        if not off.isfinite().all():
+            return float('inf')
+        apart = max(apart, off.max().item()) if off.numel() else apart
+        finite = b[b.isfinite()].abs()
+        largest = max(largest, finite.max().item()) if finite.numel() else largest
     return apart / largest if largest else apart
 
 
@@ -138,6 +140,6 @@ def _first_difference(slim: nn.Module, masked: nn.Module, forward: ForwardFn) ->
         return sums
 
     for (name, a), (_, b) in zip(record(slim), record(masked), strict=False):
-        if abs(a - b) > 1e-4 * max(abs(a), abs(b), 1e-12):
+        if a != b and not abs(a - b) <= 1e-4 * max(abs(a), abs(b), 1e-12):
             return name
     return 'the code between its modules'

@@ -105,14 +105,19 @@ def convolution(call: Call) -> Label | None:
     out_channels = call.out.shape[1]
     kernel = weight[0, 0].numel()
     places = (x if transposed else call.out)[0, 0].numel() * x.shape[0]
+    x_zero = x_label is not None and x_label.zero
+    zero = w_label is not None and w_label.zero
 
     if groups == 1:
         call.tie(x_axes.get(1), w_axes.get(inputs))
+        if not (x_zero or zero):
+            call.freeze(x_label, [1], 'product over channels that are not 0 when masked')
         made_by, used_by = w_axes.get(outputs), w_axes.get(inputs)
         call.count_flops(places * kernel, (made_by, out_channels), (used_by, weight.shape[inputs]))
     elif groups == x.shape[1] and not transposed:
         # Depthwise: every input channel makes `multiplier` channels of its own.
         made_by, multiplier = w_axes.get(0), out_channels // groups
+        zero |= x_zero
         if made_by is None or x_axes.get(1) is None:
             call.tie(x_axes.get(1), made_by)
         else:
@@ -122,14 +127,16 @@ def convolution(call: Call) -> Label | None:
         call.freeze(x_label, [1], 'grouped convolution')
         call.freeze(w_label, None, 'grouped convolution')
         made_by = None
-        call.count_flops(places * kernel * out_channels * weight.shape[inputs])
+        call.count_flops(places * weight.numel())
 
     if bias is not None:
-        call.tie(axes_of(call.label_of(bias)).get(0), made_by)
+        b_label = call.label_of(bias)
+        call.tie(axes_of(b_label).get(0), made_by)
+        zero &= b_label is not None and b_label.zero
     if made_by is None:
         return None
     call.nodes.mark_output(made_by)
-    return Label({1: made_by}, zero=True)
+    return Label({1: made_by}, zero)
 
 
 @rule('mm', 'addmm', 'bmm')
@@ -148,19 +155,21 @@ def matrix_product(call: Call) -> Label | None:
         axes[column] = b_axes[column]
         call.nodes.mark_output(b_axes[column])
     call.count_flops(
-        left.shape[0] if left.dim() == 3 else 1,
+        1,
+        *([(a_axes.get(0), left.shape[0])] if left.dim() == 3 else []),
         (a_axes.get(row), left.shape[row]),
         (a_axes.get(column), left.shape[column]),
         (b_axes.get(column), right.shape[column]),
     )
+    zero = all(label.zero for label in (a, b) if label is not None)
     for bias in added:
-        offset = call.out.dim() - bias.dim()
-        bias_axes = {axis + offset: v for axis, v in axes_of(call.label_of(bias)).items()}
+        offset, label = call.out.dim() - bias.dim(), call.label_of(bias)
+        bias_axes = {axis + offset: v for axis, v in axes_of(label).items()}
+        zero &= label is not None and label.zero and axes.keys() <= bias_axes.keys()
         for axis in set(axes) | set(bias_axes):
             if axis - offset >= 0 and bias.shape[axis - offset] > 1:
                 call.tie(axes.get(axis), bias_axes.get(axis))
-    zero = all(label.zero for label in (a, b) if label is not None)
-    return made(axes, zero and all(call.label_of(t) is not None for t in added))
+    return made(axes, zero)
 
 
 @rule(
@@ -180,9 +189,21 @@ def batch_norm(call: Call) -> list[Label | None]:
     for tensor in others:
         if isinstance(tensor, Tensor):
             call.tie(axes_of(call.label_of(tensor)).get(0), channels)
-    per_value = 2 if others[0] is not None else 1
+    batch_statistics = any(flag is True for flag in call.args[3:6])
+    per_value = (4 if batch_statistics else 1) + (others[0] is not None)
     call.count_flops(per_value * x.numel() // x.shape[1], (channels, x.shape[1]))
     return [made(dict(axes_of(label)), affine)]
+
+
+@rule('native_group_norm', 'native_layer_norm')
+def other_norm(call: Call) -> None:
+    """Left whole; the rule is here for its multiply-accumulates."""
+    is_group_norm = _name(call.func) == 'native_group_norm'
+    weight, bias = call.args[1:3] if is_group_norm else call.args[2:4]
+    for tensor in (call.args[0], weight, bias):
+        if tensor is not None:
+            call.freeze(call.label_of(tensor), None, _name(call.func))
+    call.count_flops((4 + (weight is not None)) * call.args[0].numel())
 
 
 # Element-wise operations
@@ -198,6 +219,7 @@ POINTWISE_WITHOUT_TAG = (
     'hardsigmoid_',
     'softplus',
     'elu_',
+    '_prelu_kernel',
     '_to_copy',
     'dropout',
     'lift_fresh',
@@ -234,22 +256,31 @@ def pointwise(call: Call) -> Label | None:
             call.tie(vectors[0], None)
         else:
             axes[axis] = vectors[0]
-    return made(axes, bool(axes) and _zero_stays_zero(call))
+    return made(axes, all(_zero_stays_zero(call, axis - rank) for axis in axes))
 
 
-def _zero_stays_zero(call: Call) -> bool:
-    """Try the operation itself on a masked entry: 0 where a label says so, else some number."""
+def _zero_stays_zero(call: Call, axis: int) -> bool:
+    """Try the operation itself on an entry that is masked along an axis, counted from the last.
 
-    def masked(value: object) -> object:
+    An operand is 0 there if its label says so; any other may be anything: try two numbers.
+    """
+
+    def masked(value: object, number: int) -> object:
         if not isinstance(value, Tensor):
             return value
         label = call.label_of(value)
-        number = 0 if label is not None and label.zero else 3
+        if label is not None and label.zero and axis + value.dim() in label.axes:
+            number = 0
+        elif number < 0 and not value.dtype.is_signed:
+            number = 0
         return torch.full((), number, dtype=value.dtype, device=value.device)
 
-    args = [masked(v) for v in call.args]
-    kwargs = {k: masked(v) for k, v in call.kwargs.items() if k != 'memory_format'}
-    return bool((call.func(*args, **kwargs) == 0).all())
+    for number in (3, -3):
+        args = [masked(v, number) for v in call.args]
+        kwargs = {k: masked(v, number) for k, v in call.kwargs.items() if k != 'memory_format'}
+        if not (call.func(*args, **kwargs) == 0).all():
+            return False
+    return True
 
 
 @rule('copy_')
@@ -330,7 +361,8 @@ def pad(call: Call) -> Label | None:
 @rule('sum', 'linalg_vector_norm', 'norm')
 def total(call: Call) -> Label | None:
     """Adding up over channels is harmless as long as a masked channel adds 0."""
-    return _reduce(call, harmless=True)
+    order = call.arg(1) if _name(call.func) != 'sum' else None
+    return _reduce(call, harmless=not (isinstance(order, int | float) and order < 0))
 
 
 @rule('mean', 'amax', 'amin', 'max', 'min', 'argmax', 'argmin', 'prod', 'var', 'std', 'any', 'all')
@@ -363,7 +395,7 @@ def _reduce(call: Call, harmless: bool) -> Label | list[Label | None] | None:
 def along_axis(call: Call) -> Label | list[Label | None] | None:
     label = call.label_of(call.args[0])
     position = 2 if _name(call.func) == 'topk' else 1
-    axis = call.arg(position, -1) % call.args[0].dim()
+    axis = call.arg(position, call.kwargs.get('dim', -1)) % call.args[0].dim()
     call.freeze(label, [axis], f'{_name(call.func)} over channels')
     kept = made({a: v for a, v in axes_of(label).items() if a != axis}, False)
     return [kept, kept] if isinstance(call.out, tuple) else kept
@@ -458,6 +490,8 @@ def squeeze(call: Call) -> Label | None:
     dims = call.arg(1, range(x.dim()))
     dims = [dims] if isinstance(dims, int) else dims
     gone = {d % x.dim() for d in dims if x.shape[d] == 1}
+    if len(call.args) == 1:
+        call.freeze(label, None, 'squeeze() without an axis, which would drop a last channel,')
     axes = {a - sum(d < a for d in gone): v for a, v in axes_of(label).items() if a not in gone}
     return made(axes, label is not None and label.zero)
 

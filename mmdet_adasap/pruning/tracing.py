@@ -2,11 +2,13 @@
 """Find the tied channels of a model by running it once."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .groups import Channels, build_channels
@@ -30,11 +32,14 @@ def trace_channels(model: nn.Module, forward: ForwardFn) -> Channels:
 
     Returns:
         Channels: Groups of channels, what each one costs, and what is left whole and why.
+
+    Raises:
+        ValueError: If ``forward`` returns no tensors.
     """
     tracer = _Tracer(model)
-    with evaluating(model), tracer.naming_modules(), tracer:
-        outputs = forward(model)
-    for tensor in tensors_in(outputs):
+    with evaluating(model), tracer.naming_modules(), _Leaving(tracer), tracer:
+        outputs = output_tensors(forward(model))
+    for tensor in outputs:
         label = tracer.label_of(tensor)
         for nodes in label.axes.values() if label else ():
             tracer.nodes.freeze(nodes, 'output of the model')
@@ -43,14 +48,15 @@ def trace_channels(model: nn.Module, forward: ForwardFn) -> Channels:
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; each module's own mode comes back afterwards.
+    """Eval mode without gradients; modes and random numbers come back to where they were.
 
     ``model.train()`` would not do: detectors override it, e.g. to keep stages frozen.
     """
     modes = {module: module.training for module in model.modules()}
+    devices = {p.device for p in model.parameters() if p.device.type == 'cuda'}
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.random.fork_rng(devices):
             yield
     finally:
         for module, mode in modes.items():
@@ -70,6 +76,42 @@ def tensors_in(value: object) -> Iterator[Tensor]:
     elif hasattr(value, 'all_items'):
         for _, item in value.all_items():
             yield from tensors_in(item)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from tensors_in(getattr(value, field.name))
+
+
+def output_tensors(outputs: object) -> list[Tensor]:
+    """The tensors in what a model returned.
+
+    Raises:
+        ValueError: If there is none: nothing would be protected, and nothing compared.
+    """
+    tensors = list(tensors_in(outputs))
+    if not tensors:
+        raise ValueError(
+            f'forward must return the raw output tensors of the model, in lists, tuples or dicts, '
+            f'and returned {type(outputs).__name__} without any'
+        )
+    return tensors
+
+
+class _Leaving(TorchFunctionMode):
+    """Freezes what leaves the graph by ways that are not dispatched as operations."""
+
+    WAYS = (Tensor.numpy, Tensor.__array__, Tensor.tolist)
+
+    def __init__(self, tracer: '_Tracer') -> None:
+        super().__init__()
+        self.tracer = tracer
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in self.WAYS:
+            label = self.tracer.label_of(args[0])
+            for nodes in label.axes.values() if label else ():
+                reason = f'Tensor.{func.__name__} in {self.tracer.where}'
+                self.tracer.nodes.freeze(nodes, reason)
+        return func(*args, **(kwargs or {}))
 
 
 class _Tracer(TorchDispatchMode):
@@ -116,6 +158,11 @@ class _Tracer(TorchDispatchMode):
                 handle.remove()
 
     @property
+    def where(self) -> str:
+        """Name of the module that is running."""
+        return self._running[-1] if self._running and self._running[-1] else 'the model'
+
+    @property
     def unreached(self) -> list[str]:
         """Parameters that took no part in the run."""
         return [name for name in self._parameters if name not in self._met]
@@ -151,7 +198,7 @@ class _Tracer(TorchDispatchMode):
             out=out,
             nodes=self.nodes,
             label_of=self.label_of,
-            where=self._running[-1] if self._running else 'the model',
+            where=self.where,
             count_flops=lambda *term: self.flops.append(term),
         )
         rule = RULES.get(func) or (pointwise if is_pointwise(func) else None)
@@ -168,6 +215,8 @@ class _Tracer(TorchDispatchMode):
         for i, tensor in enumerate(outputs):
             if isinstance(tensor, Tensor):
                 self._set(tensor, results[i] if i < len(results) else None)
+                if func._schema.is_mutable:
+                    self._lose_zeros(tensor)
         return out
 
     def _set(self, tensor: Tensor, label: Label | None) -> None:
@@ -178,6 +227,16 @@ class _Tracer(TorchDispatchMode):
         else:
             self._labels[_key(tensor)] = label
             self._held.append(tensor)
+
+
+    def _lose_zeros(self, written: Tensor) -> None:
+        """What was written may not be 0 when masked; nor then are other views of its storage."""
+        label, own = self.label_of(written), _key(written)
+        if label is None or label.zero:
+            return
+        for key, other in self._labels.items():
+            if key[0] == own[0] and key[-1] == own[-1]:
+                self._labels[key] = dataclasses.replace(other, zero=False)
 
 
 def _key(tensor: Tensor) -> tuple:

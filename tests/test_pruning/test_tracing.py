@@ -533,13 +533,12 @@ def fixed_operand():
     return first_and_head(lambda n, x: x * factor)
 
 
-@case()
+@case(8)
 def standardised_weight():
     def run(net, x):
-        weight = net.first.weight
-        weight = weight / weight.std((1, 2, 3), keepdim=True)
-        y = F.conv2d(x, weight, net.first.bias)
-        return net.head(y)
+        weight = net.first.weight - net.first.weight.mean((1, 2, 3), keepdim=True)
+        weight = weight / (weight.std((1, 2, 3), keepdim=True) + 1e-5)
+        return net.head(F.conv2d(x, weight, net.first.bias))
 
     return Net(run, first=Conv2d(3, 8, 3), head=Conv2d(8, 2, 1))
 
@@ -695,6 +694,17 @@ WEIRD = {
         lambda n, x: row_in_place(x) * x.sum(1, keepdim=True)
     ),
 }
+
+
+def standardised_without_eps() -> Net:
+    def run(net, x):
+        weight = net.first.weight / net.first.weight.std((1, 2, 3), keepdim=True)
+        return net.head(F.conv2d(x, weight, net.first.bias))
+
+    return Net(run, first=Conv2d(3, 8, 3), head=Conv2d(8, 2, 1))
+
+
+WEIRD['standardised without eps'] = standardised_without_eps
 
 
 def written_through_a_view(out: Tensor, x: Tensor) -> Tensor:
