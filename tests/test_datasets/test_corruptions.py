@@ -1,6 +1,4 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-# The reference draws from numpy's global generator, so the tests have to set and read it.
-# ruff: noqa: NPY002
 import warnings
 
 import numpy as np

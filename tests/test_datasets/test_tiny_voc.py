@@ -1,8 +1,8 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 import hashlib
 import json
+import runpy
 import shutil
-import subprocess
 import sys
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -22,6 +22,7 @@ from mmdet_adasap.datasets.tiny_voc_scenes import (
     PHOTOS,
     SPLITS,
     digit_pools,
+    draw_scene,
     load_digits,
     load_photo,
     photo_zone,
@@ -40,7 +41,6 @@ def hashes(folder: Path) -> dict[str, str]:
 
 class TestBuild:
     def test_same_seed_gives_same_bytes(self, tiny_voc, settings, tmp_path):
-        np.random.seed(99)
         assert build_tiny_voc(tmp_path / 'again', **settings)
         assert hashes(tmp_path / 'again') == hashes(tiny_voc)
         assert sorted(path.name for path in tmp_path.iterdir()) == ['again']
@@ -133,16 +133,18 @@ class TestBuild:
         with pytest.raises(FileNotFoundError, match=r'scikit-image is not installed.*pip install'):
             build_tiny_voc(tmp_path / 'set', **settings)
 
-    def test_command_line(self, tiny_voc, settings, tmp_path):
+    def test_command_line(self, tiny_voc, settings, tmp_path, monkeypatch, capsys):
         numbers = [f'--{name}={value}' for name, value in settings.items()]
-        command = [sys.executable, str(TOOL), '--out', str(tiny_voc), *numbers]
         preview = tmp_path / 'preview.png'
-        done = subprocess.run(
-            [*command, '--preview', str(preview)], capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        assert 'already there' in done.stdout
+        command = ['make_tiny_voc.py', '--out', str(tiny_voc), *numbers, '--preview', str(preview)]
+        monkeypatch.setattr(sys, 'argv', command)
+        runpy.run_path(str(TOOL), run_name='__main__')
+        assert 'already there' in capsys.readouterr().out
         assert preview.is_file()
+
+        monkeypatch.setattr(sys, 'argv', [*command, '--size', '20'])
+        with pytest.raises(SystemExit, match='make_tiny_voc: size=20 must be 64'):
+            runpy.run_path(str(TOOL), run_name='__main__')
 
     def test_preview_shows_every_split(self, tiny_voc, tmp_path):
         draw_preview(tiny_voc, tmp_path / 'preview.png', columns=3, rows=1, zoom=2)
@@ -150,11 +152,12 @@ class TestBuild:
             assert picture.size == (3 * 192, 3 * 192)
 
 
-class TestPlan:
-    @pytest.fixture(scope='class')
-    def scenes(self):
-        return plan_tiny_voc(0, 60, 40, 40)
+@pytest.fixture(scope='module')
+def scenes():
+    return plan_tiny_voc(0, 60, 40, 40)
 
+
+class TestPlan:
     def test_splits_share_no_digit(self, scenes):
         used = {split: set() for split in SPLITS}
         for scene in scenes:
@@ -209,8 +212,6 @@ class TestPlan:
         assert (np.bincount(labels, minlength=10) > 0.05 * len(labels)).all()
 
     def test_boxes_hold_the_digit_and_nothing_else(self, scenes):
-        from mmdet_adasap.datasets.tiny_voc_scenes import draw_scene
-
         for scene in scenes[:20]:
             empty = type(scene)(**{**vars(scene), 'objects': ()})
             drawn = np.array(draw_scene(scene)).astype(int) != np.array(draw_scene(empty))

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -146,22 +147,38 @@ def passes_timed(model: torch.nn.Module, device: torch.device) -> Iterator[list[
             hook.remove()
 
 
-def timed(step: Callable[[], None], device: torch.device) -> float:
-    """Seconds that a step takes."""
+class Times(NamedTuple):
+    """What a step took.
+
+    Attributes:
+        wall (float): Seconds on the clock.
+        cpu (float): Seconds of processor time, all threads together: what other programs on
+            the machine do hardly changes it.
+        outside (float): Share of the clock's seconds that is neither forward nor backward.
+    """
+
+    wall: float
+    cpu: float
+    outside: float
+
+
+def timed(step: Callable[[], None], device: torch.device) -> tuple[float, float]:
+    """Seconds that a step takes, on the clock and of processor time."""
     synchronize(device)
-    start = time.perf_counter()
+    wall, cpu = time.perf_counter(), time.process_time()
     step()
     synchronize(device)
-    return time.perf_counter() - start
+    return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def timed_with_passes(
-    step: Callable[[], None], model: torch.nn.Module, device: torch.device
-) -> tuple[float, float]:
-    """Seconds that a step takes, and the share that is neither forward nor backward."""
+def times_of(step: Callable[[], None], model: torch.nn.Module, device: torch.device) -> Times:
+    """Take a step, two on a GPU, and time it."""
     with passes_timed(model, device) as seconds:
-        whole = timed(step, device)
-    return whole, 1 - sum(seconds) / whole
+        wall, cpu = timed(step, device)
+    outside = 1 - sum(seconds) / wall
+    if device.type == 'cuda':  # watching the passes waits for the GPU in between
+        wall, cpu = timed(step, device)
+    return Times(wall, cpu, outside)
 
 
 def peak_memory(step: Callable[[], None], device: torch.device) -> int:
@@ -215,19 +232,19 @@ def measure(args: argparse.Namespace) -> dict:
         return lambda: model.train_step(batch, wrapper)
 
     wrappers = {'plain': plain, 'adasap': adasap}
-    seconds, outside = {key: [] for key in wrappers}, {key: [] for key in wrappers}
+    times = {key: [] for key in wrappers}
     for round_ in range(WARMUP + args.steps):
         for key, wrapper in wrappers.items():
-            whole, share = timed_with_passes(step_of(wrapper), model, device)
-            if device.type == 'cuda':  # watching the passes waits for the GPU in between
-                whole = timed(step_of(wrapper), device)
+            taken = times_of(step_of(wrapper), model, device)
             if round_ >= WARMUP:
-                seconds[key].append(whole)
-                outside[key].append(share)
+                times[key].append(taken)
     peaks = {key: peak_memory(step_of(wrapper), device) for key, wrapper in wrappers.items()}
     weights = [block.param for block in find_blocks(model) if block.is_weight]
     weight_bytes = sum(w.numel() * w.element_size() for w in weights if w.requires_grad)
-    middle = {key: statistics.median(values) for key, values in seconds.items()}
+    middle = {
+        key: Times(*(statistics.median(column) for column in zip(*taken, strict=True)))
+        for key, taken in times.items()
+    }
     name = torch.cuda.get_device_name(device) if device.type == 'cuda' else 'cpu'
     return {
         'config': args.config,
@@ -238,10 +255,10 @@ def measure(args: argparse.Namespace) -> dict:
         'steps': args.steps,
         'parameters': sum(p.numel() for p in model.parameters()),
         'perturbed_weights': sum(w.numel() for w in weights if w.requires_grad),
-        'seconds': seconds,
-        'median_seconds': middle,
-        'time_ratio': middle['adasap'] / middle['plain'],
-        'outside_passes': {key: statistics.median(values) for key, values in outside.items()},
+        'times': {key: [t._asdict() for t in taken] for key, taken in times.items()},
+        'medians': {key: median._asdict() for key, median in middle.items()},
+        'wall_ratio': middle['adasap'].wall / middle['plain'].wall,
+        'cpu_ratio': middle['adasap'].cpu / middle['plain'].cpu,
         'peak_bytes': peaks,
         'extra_copies': (peaks['adasap'] - peaks['plain']) / weight_bytes,
         'eps_ratio': float(adasap.last_stats['eps_ratio']),
@@ -250,17 +267,22 @@ def measure(args: argparse.Namespace) -> dict:
 
 def report(result: dict) -> str:
     """The figures as a table."""
-    mib = {key: value / 2**20 for key, value in result['peak_bytes'].items()}
-    outside = {key: f'{value:.1%}' for key, value in result['outside_passes'].items()}
-    middle = {key: f'{value * 1000:.1f} ms' for key, value in result['median_seconds'].items()}
+    plain, adasap = (Times(**result['medians'][key]) for key in ('plain', 'adasap'))
+    mib = [result['peak_bytes'][key] / 2**20 for key in ('plain', 'adasap')]
     rows = [
-        ('', 'plain', 'AdaSAP', 'AdaSAP over plain'),
-        ('median step', middle['plain'], middle['adasap'], f'{result["time_ratio"]:.3f} x'),
-        ('outside the passes', outside['plain'], outside['adasap'], ''),
+        ('median of a step', 'plain', 'AdaSAP', 'AdaSAP over plain'),
+        ('time', f'{plain.wall:.4f} s', f'{adasap.wall:.4f} s', f'{result["wall_ratio"]:.3f} x'),
         (
-            'peak of a step',
-            f'{mib["plain"]:.1f} MiB',
-            f'{mib["adasap"]:.1f} MiB',
+            'processor time',
+            f'{plain.cpu:.4f} s',
+            f'{adasap.cpu:.4f} s',
+            f'{result["cpu_ratio"]:.3f} x',
+        ),
+        ('outside the passes', f'{plain.outside:.1%}', f'{adasap.outside:.1%}', ''),
+        (
+            'peak memory',
+            f'{mib[0]:.1f} MiB',
+            f'{mib[1]:.1f} MiB',
             f'{result["extra_copies"]:+.3f} copies of the perturbed weights',
         ),
     ]

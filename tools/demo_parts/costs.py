@@ -1,6 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """What a detector costs: parameters, FLOPs, milliseconds."""
 
+import logging
 import statistics
 import time
 from collections.abc import Mapping
@@ -63,5 +64,10 @@ def measure(models: Mapping[str, nn.Module], config: Path, rounds: int = 60) -> 
 
 
 def _flops(model: nn.Module, shape: tuple[int, ...]) -> int:
-    info = get_model_complexity_info(model, shape, show_table=False, show_arch=False)
+    # It warns of every kind of operation that it counts as nothing.
+    logging.disable(logging.WARNING)
+    try:
+        info = get_model_complexity_info(model, shape, show_table=False, show_arch=False)
+    finally:
+        logging.disable(logging.NOTSET)
     return int(info['flops'])

@@ -33,7 +33,7 @@ def draw_picture(
     severity: int,
     min_score: float = 0.3,
 ) -> Image.Image:
-    """Draw the first test image that has three objects.
+    """Draw the first test image that has three objects or more.
 
     Args:
         dataset (VOCDataset): The clean test set.
@@ -65,8 +65,8 @@ def draw_picture(
             if not column:
                 draw.text((LEFT // 2, y + SIDE // 2), model, 'black', font, anchor='mm')
     legend = (
-        f'Test image {info["img_id"]}, the first with three objects. Detections with a score of '
-        f'{min_score} or more; green: right digit, IoU 0.5 or more; red: wrong.'
+        f'Test image {info["img_id"]}, the first with three objects or more. Detections with a '
+        f'score of {min_score} or more; green: right digit, IoU 0.5 or more; red: wrong.'
     )
     draw.text((LEFT, height - BOTTOM // 2), legend, 'black', font, anchor='lm')
     return canvas

@@ -1,0 +1,131 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import itertools
+
+import numpy as np
+import pytest
+
+from mmdet_adasap.pruning import UnreachableTarget, choose
+from mmdet_adasap.pruning.budget import smallest
+from mmdet_adasap.pruning.cost import Cost
+
+
+def problem(seed: int, groups: int = 5, most: int = 30):
+    """Groups in a chain of weights with some fixed parts, scores with many ties."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, most, groups)
+    cost = Cost(groups)
+    cost.add(int(rng.integers(0, 50)), (1, {}))
+    for g in range(groups):
+        nearby = {int(h): float(rng.integers(1, 4)) for h in {g, (g + 1) % groups}}
+        cost.add(int(rng.integers(1, 10)), (int(rng.integers(0, 5)), nearby), (1, {g: 1.0}))
+    scores = [rng.integers(0, 8, n) / 4.0 for n in sizes]
+    return scores, [np.ones(n, dtype=bool) for n in sizes], cost, sizes
+
+
+def counts_of(kept):
+    return np.array([k.sum() for k in kept])
+
+
+@pytest.mark.parametrize('round_to', [1, 4, 8])
+@pytest.mark.parametrize('seed', range(15))
+def test_within_the_limit_and_by_less_than_a_step(seed, round_to):
+    scores, full, cost, sizes = problem(seed)
+    dense, least = cost(sizes), cost(smallest(sizes, round_to))
+    for fraction in (0.9, 0.5, 0.25):
+        limit = max(fraction * dense, least)
+        kept = choose(scores, full, cost, limit, round_to)
+        counts = counts_of(kept)
+        assert cost(counts) <= limit
+        for g, size in enumerate(sizes):
+            # A multiple, or all of it; never nothing; small groups whole.
+            assert counts[g] == size or counts[g] % round_to == 0
+            assert counts[g] >= min(size, round_to)
+            # Nothing less important is kept than what went.
+            if counts[g] < size:
+                assert scores[g][kept[g]].min() >= scores[g][~kept[g]].max()
+                more = counts.copy()
+                more[g] = min(size, (counts[g] // round_to + 1) * round_to)
+                assert cost(more) > limit
+
+
+def test_the_least_important_go_first_whatever_their_group():
+    cost = Cost(2)
+    cost.add(1, (0, {0: 1.0}))
+    cost.add(1, (0, {1: 1.0}))
+    scores = [np.array([5.0, 1.0, 3.0]), np.array([2.0, 4.0, 6.0])]
+    kept = choose(scores, [np.ones(3, dtype=bool)] * 2, cost, 3)
+    assert [k.tolist() for k in kept] == [[True, False, False], [False, True, True]]
+
+
+def test_a_step_counts_by_its_mean():
+    cost = Cost(2)
+    cost.add(1, (0, {0: 1.0}))
+    cost.add(1, (0, {1: 1.0}))
+    scores = [np.array([0.0, 9.0, 9.0, 9.0]), np.array([3.0, 4.0, 9.0, 9.0])]
+    kept = choose(scores, [np.ones(4, dtype=bool)] * 2, cost, 6, round_to=2)
+    assert [k.tolist() for k in kept] == [[True] * 4, [False, False, True, True]]
+
+
+@pytest.mark.parametrize('seed', range(10))
+def test_events_are_nested(seed):
+    scores, kept, cost, sizes = problem(seed)
+    rng = np.random.default_rng(seed)
+    for fraction in (0.8, 0.6, 0.4, 0.3):
+        before = kept
+        limit = max(fraction * cost(sizes), cost(smallest(sizes, 2)))
+        kept = choose([s + rng.random(len(s)) for s in scores], before, cost, limit, 2)
+        assert cost(counts_of(kept)) <= limit
+        assert all((b | ~k).all() for b, k in zip(before, kept, strict=True))
+
+
+def test_nothing_happens_within_the_limit():
+    scores, full, cost, sizes = problem(0)
+    kept = choose(scores, full, cost, cost(sizes))
+    assert all(k.all() for k in kept)
+    kept[0][0] = False
+    assert full[0][0]
+
+
+@pytest.mark.parametrize('seed', range(10))
+def test_the_least_that_is_possible_is_reached_and_no_less(seed):
+    scores, full, cost, sizes = problem(seed)
+    least = cost(smallest(sizes, 4))
+    kept = choose(scores, full, cost, least, 4)
+    assert counts_of(kept).tolist() == smallest(sizes, 4).tolist()
+    with pytest.raises(UnreachableTarget, match=rf'{least - 1} cannot be reached: {least} remain'):
+        choose(scores, full, cost, least - 1, 4)
+
+
+@pytest.mark.parametrize('seed', range(30))
+def test_what_is_given_back(seed):
+    """Against a transcription: remove step by step, then give back from the top."""
+    scores, full, cost, sizes = problem(seed, groups=3, most=5)
+    scores = [s + np.arange(len(s)) * 1e-6 * (g + 1) for g, s in enumerate(scores)]
+    limit = max(0.5 * cost(sizes), cost(np.ones(3)))
+    everyone = sorted((s, g, i) for g, ss in enumerate(scores) for i, s in enumerate(ss))
+    left, gone = [set(range(n)) for n in sizes], []
+    for _, g, i in everyone:
+        if cost(np.array([len(p) for p in left])) <= limit:
+            break
+        if len(left[g]) > 1:
+            left[g].remove(i)
+            gone.append((g, i))
+    stopped = set()
+    for g, i in reversed(gone):
+        left[g].add(i)
+        if g in stopped or cost(np.array([len(p) for p in left])) > limit:
+            left[g].remove(i)
+            stopped.add(g)
+    kept = choose(scores, full, cost, limit)
+    assert [set(np.flatnonzero(k)) for k in kept] == left
+
+
+def test_no_larger_choice_keeps_all_that_was_kept():
+    """Over every choice of counts: none holds this one and fits as well."""
+    for seed in range(10):
+        scores, full, cost, sizes = problem(seed, groups=3, most=6)
+        limit = max(0.4 * cost(sizes), cost(np.ones(3)))
+        counts = counts_of(choose(scores, full, cost, limit))
+        for other in itertools.product(*(range(1, n + 1) for n in sizes)):
+            if (np.array(other) >= counts).all() and tuple(counts) != other:
+                assert cost(np.array(other)) > limit
