@@ -10,7 +10,13 @@ from ..optim import AdaSAPOptimWrapper
 from ..pruning import Pruner, check_target
 from ..pruning.structure import META_KEY, PHASES
 from ..registry import IMPORTANCES, PERTURBATIONS, build
-from .checks import at_least, check_optim_wrapper, check_start, phases_of_run
+from .checks import (
+    at_least,
+    check_data,
+    check_optim_wrapper,
+    check_start,
+    phases_of_run,
+)
 from .phases import SCHEDULES, Phases
 from .report import cut_table
 from .runner_parts import (
@@ -105,6 +111,7 @@ class AdaSAPHook(Hook):
         self.phases = phases_of_run(self, runner)
         check_optim_wrapper(self, runner)
         check_start(self, runner)
+        check_data(runner)
         phase = self.phases.phase(runner.iter)
         if phase != 'finetune':
             self._find_channels(runner)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mmengine.dist import get_world_size
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
+from ..datasets.voc_files import check_voc_dataset
 from ..optim import AdaSAPOptimWrapper
 from ..pruning import StructureError
 from ..pruning.structure import is_cut
@@ -110,3 +111,14 @@ def check_start(hook: AdaSAPHook, runner: Runner) -> None:
             'resume: mmengine does not restore the order of the data within an epoch, so '
             'this run will not equal an uninterrupted one; save checkpoints by epoch'
         )
+
+
+def check_data(runner: Runner) -> None:
+    """Look for every image now, which mmdet would miss only when training comes to it.
+
+    Raises:
+        FileNotFoundError: If a VOC set of the run is incomplete.
+    """
+    for loop in (runner.train_loop, runner.val_loop):
+        if loop is not None:
+            check_voc_dataset(loop.dataloader.dataset)

@@ -59,8 +59,17 @@ def kept_of(groups: list[ChannelGroup], keep: Keep) -> list[np.ndarray]:
     """The choice of channels that a ``keep`` stands for, bool of shape ``[size]`` each.
 
     Raises:
-        StructureError: If ``keep`` splits channels that the model holds together.
+        StructureError: If ``keep`` splits channels that the model holds together, or removes
+            what is in no group.
     """
+    removable = {(member.name, member.axis) for group in groups for member in group.members}
+    for name, axes in keep.items():
+        for axis in axes:
+            if (name, axis) not in removable:
+                raise StructureError(
+                    f'{META_KEY}.keep[{name!r}][{axis}] shortens what the model must keep whole; '
+                    f'the checkpoint was written for another model'
+                )
     chosen = []
     for group in groups:
         kept = None

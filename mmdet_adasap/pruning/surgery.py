@@ -75,7 +75,12 @@ def cut(
                 if isinstance(value, Tensor) and value.shape == shape:
                     state[tensor][key] = _sliced(value, axes)
         tensor.grad = None
-        tensor.data = _sliced(tensor.data, axes)
+        sliced = _sliced(tensor.data, axes)
+        # A graph that is still alive holds a gradient accumulator of the dense shape. PyTorch
+        # makes a new one when the dtype changes, not when the shape does.
+        other_dtype = torch.float32 if sliced.dtype != torch.float32 else torch.float64
+        tensor.data = sliced.new_empty(0, dtype=other_dtype)
+        tensor.data = sliced
     for name, attributes in attrs.items():
         for attribute, value in attributes.items():
             setattr(modules[name], attribute, value)

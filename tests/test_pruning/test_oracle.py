@@ -1,0 +1,85 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import math
+
+import numpy as np
+import pytest
+import torch
+from nets import Net, chain, random_choice, runs, trace
+from torch import nn
+
+from mmdet_adasap.pruning import WrongCut, check_cut, keep_of
+from mmdet_adasap.pruning.oracle import difference
+
+
+@pytest.mark.parametrize(
+    ('slim', 'masked', 'expected'),
+    [
+        ([1.0, 2.0], [1.0, 2.0], 0),
+        ([1.0, 2.0], [1.0, 4.0], 0.5),
+        ([0.0, 0.5], [0.0, 0.0], 0.5),
+        ([math.nan, 2.0], [1.0, 2.0], math.inf),
+        ([1.0, 2.0], [1.0, math.nan], math.inf),
+        ([math.nan], [math.nan], math.inf),
+        ([math.inf, 2.0], [1.0, 2.0], math.inf),
+        ([-math.inf, 1.0], [-math.inf, 2.0], 0.5),
+        ([-math.inf, 2.0], [-math.inf, 2.0], 0),
+        ([math.inf], [-math.inf], math.inf),
+        ([True, False], [True, False], 0),
+        ([True, True], [True, False], 1),
+        ([3, 4], [3, 5], 0.2),
+        ([], [], 0),
+    ],
+)
+def test_difference(slim, masked, expected):
+    first = torch.tensor([0.25])
+    for before, after in (([], []), ([first], []), ([], [first])):
+        a, b = ([*before, torch.tensor(v), *after] for v in (slim, masked))
+        if [0.0, 0.0] == masked and len(a) > 1:
+            expected_now = 2.0  # the other output is then the largest
+        else:
+            expected_now = expected
+        assert difference(a, b) == pytest.approx(expected_now)
+
+
+def test_difference_of_shapes():
+    assert difference([torch.zeros(2)], [torch.zeros(1)]) == math.inf
+    assert difference([torch.zeros(2)], [torch.zeros(2), torch.zeros(1)]) == math.inf
+
+
+def test_a_wrong_index_is_found_and_named():
+    model, x = chain(), torch.randn(2, 3, 8, 8)
+    channels = trace(model, x)
+    keep = keep_of(model, channels.groups, [np.arange(g.size) < 5 for g in channels.groups])
+    assert check_cut(model, keep, runs(x)) < 1e-5
+    keep['conv3.weight'][1] = [0, 1, 2, 3, 5]
+    with pytest.raises(WrongCut, match='first in conv3;'):
+        check_cut(model, keep, runs(x))
+
+
+def test_a_missing_axis_is_found_and_named():
+    model, x = chain(), torch.randn(2, 3, 8, 8)
+    channels = trace(model, x)
+    keep = keep_of(model, channels.groups, random_choice(channels, 0.5))
+    del keep['bn2.weight']
+    with pytest.raises(WrongCut, match=r'does not run; it stops in the operation after conv2'):
+        check_cut(model, keep, runs(x))
+
+
+def test_the_model_stays_as_it_is():
+    model, x = chain().train(), torch.randn(2, 3, 8, 8)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    channels = trace(model, x)
+    check_cut(model, keep_of(model, channels.groups, random_choice(channels, 0.5)), runs(x))
+    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+    assert model.training
+    assert model.conv1.out_channels == 8
+
+
+def test_a_model_that_gives_nan_is_refused():
+    model = Net(
+        lambda n, x: n.head(n.a(x) * math.nan), a=nn.Conv2d(3, 4, 1), head=nn.Conv2d(4, 2, 1)
+    )
+    x = torch.randn(1, 3, 4, 4)
+    channels = trace(model, x)
+    with pytest.raises(WrongCut):
+        check_cut(model, keep_of(model, channels.groups, [np.arange(4) < 2]), runs(x))
