@@ -109,11 +109,19 @@ def check_cut(model: nn.Module, keep: Keep, forward: ForwardFn) -> float:
 
 def _difference_in_double(slim: nn.Module, masked: nn.Module, forward: ForwardFn) -> float:
     """The difference without float32's rounding; ``inf`` if the model cannot run in float64."""
-    slim, masked = copy.deepcopy(slim).double(), copy.deepcopy(masked).double()
+    models = copy.deepcopy(slim).double(), copy.deepcopy(masked).double()
+    for module in (module for model in models for module in model.modules()):
+        module.register_forward_pre_hook(_inputs_in_double)
     try:
-        return difference(raw_outputs(slim, forward), raw_outputs(masked, forward))
+        return difference(*(raw_outputs(model, forward) for model in models))
     except Exception:
         return float('inf')
+
+
+def _inputs_in_double(_: nn.Module, args: tuple) -> tuple:
+    """``forward`` brings its own input, in float32."""
+    floats = (torch.float16, torch.bfloat16, torch.float32)
+    return tuple(a.double() if isinstance(a, Tensor) and a.dtype in floats else a for a in args)
 
 
 def _first_difference(slim: nn.Module, masked: nn.Module, forward: ForwardFn) -> str:

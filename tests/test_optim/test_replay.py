@@ -10,7 +10,7 @@ from mmdet_adasap.optim.replay import BufferSnapshot, CapturedForward, RandomSta
 
 
 def draw():
-    return random.random(), np.random.rand(), float(torch.rand(()))  # noqa: NPY002
+    return random.random(), np.random.rand(), float(torch.rand(()))
 
 
 class TestRandomState:

@@ -83,3 +83,15 @@ def test_a_model_that_gives_nan_is_refused():
     channels = trace(model, x)
     with pytest.raises(WrongCut):
         check_cut(model, keep_of(model, channels.groups, [np.arange(4) < 2]), runs(x))
+
+
+def test_rounding_is_no_difference():
+    """float32 rounds to steps of 1/128 near 1e5; the cut itself is right."""
+    torch.manual_seed(0)
+    model = Net(
+        lambda n, x: n.head(n.a(x)) + 1e5 - 1e5, a=nn.Conv2d(3, 64, 3), head=nn.Conv2d(64, 32, 3)
+    )
+    x = torch.randn(2, 3, 16, 16)
+    channels = trace(model, x)
+    keep = keep_of(model, channels.groups, [np.arange(64) % 3 > 0])
+    assert check_cut(model, keep, runs(x)) < 1e-9
