@@ -102,6 +102,7 @@ class AdaSAPHook(Hook):
         self.pruner: Pruner | None = None
         self.structure: dict | None = None
         self.phases: Phases | None = None
+        self.phase = PHASES[0]
         self._state: dict = {}
 
     # Training
@@ -134,6 +135,7 @@ class AdaSAPHook(Hook):
             self._enter(runner, self.phases.phase(done))
 
     def _enter(self, runner: Runner, phase: str) -> None:
+        self.phase = phase
         perturbation = self.finetune if phase == 'finetune' else self.perturbation
         if isinstance(runner.optim_wrapper, AdaSAPOptimWrapper):
             runner.optim_wrapper.perturbation = perturbation
@@ -212,8 +214,7 @@ class AdaSAPHook(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Put the structure beside the weights, and what the criterion has seen so far."""
         if self.pruner is not None:
-            phase = self.phases.phase(checkpoint['meta']['iter'])
-            checkpoint['meta'][META_KEY] = self.pruner.structure(phase)
+            checkpoint['meta'][META_KEY] = self.pruner.structure(self.phase)
             checkpoint[META_KEY] = {'importance': self.importance.state_dict()}
         elif self.structure is not None:
             checkpoint['meta'][META_KEY] = self.structure

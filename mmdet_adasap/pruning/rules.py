@@ -269,9 +269,8 @@ def _zero_stays_zero(call: Call, axis: int) -> bool:
         if not isinstance(value, Tensor):
             return value
         label = call.label_of(value)
-        if label is not None and label.zero and axis + value.dim() in label.axes:
-            number = 0
-        elif number < 0 and not value.dtype.is_signed:
+        is_zero = label is not None and label.zero and axis + value.dim() in label.axes
+        if is_zero or (number < 0 and not value.dtype.is_signed):
             number = 0
         return torch.full((), number, dtype=value.dtype, device=value.device)
 
@@ -287,7 +286,9 @@ def _zero_stays_zero(call: Call, axis: int) -> bool:
 def copy_into(call: Call) -> Label | None:
     target, source = call.args[:2]
     old, new = call.label_of(target), call.label_of(source)
-    if target.numel() * target.element_size() != target.untyped_storage().nbytes():
+    base = target if target._base is None else target._base
+    reshaped = old is None and base.shape != target.shape  # base would stay without a label
+    if reshaped or target.numel() * target.element_size() != target.untyped_storage().nbytes():
         call.freeze(old, None, 'write into a part of a tensor')
         call.freeze(new, None, 'write into a part of a tensor')
         return None

@@ -1,6 +1,10 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 import copy
 import json
+import os
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,7 @@ from mmdet_adasap.hooks.runner_parts import averaged_models
 from mmdet_adasap.pruning import StructureError, UnreachableTarget
 from mmdet_adasap.pruning.structure import META_KEY, named_tensors
 
+TESTS = Path(__file__).parent.parent
 EPOCH = 6  # iterations
 
 
@@ -44,6 +49,16 @@ def settings(work_dir: Path, hook: dict | None = None, **kwargs) -> dict:
         log_level='WARNING',
     )
     return cfg | kwargs
+
+
+def for_testing(work_dir: Path, **kwargs) -> dict:
+    """The same for testing what that run ends with on its validation set."""
+    cfg = settings(work_dir, load_from=str(work_dir / 'epoch_6.pth'), **kwargs)
+    for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
+        del cfg[key]
+    for key in ('val_dataloader', 'val_cfg', 'val_evaluator'):
+        cfg[f'test{key[3:]}'] = cfg.pop(key)
+    return cfg
 
 
 def build(cfg: dict, **model) -> Runner:
@@ -217,13 +232,28 @@ class TestTesting:
         hooks = [dict(type='EMAHook', momentum=0.1)] if ema else []
         runner = train(settings(tmp_path, custom_hooks=hooks))
         last = runner.message_hub.get_scalar('val/score').current()
-        cfg = settings(tmp_path, custom_hooks=hooks)
-        for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
-            del cfg[key]
-        for key in ('val_dataloader', 'val_cfg', 'val_evaluator'):
-            cfg[f'test{key[3:]}'] = cfg.pop(key)
-        score = build(cfg | dict(load_from=str(tmp_path / 'epoch_6.pth'))).test()['score']
+        score = build(for_testing(tmp_path, custom_hooks=hooks)).test()['score']
         assert score == last
+
+    def test_new_process(self, tmp_path):
+        runner = train(settings(tmp_path))
+        last = runner.message_hub.get_scalar('val/score').current()
+        script = f'''
+            import sys
+            sys.path[:0] = [{str(TESTS)!r}, {str(TESTS / 'test_hooks')!r}]
+            from pathlib import Path
+            from test_adasap_hook import build, for_testing
+            score = build(for_testing(Path({str(tmp_path)!r}))).test()['score']
+            print('score', score.hex())
+        '''
+        done = subprocess.run(
+            [sys.executable, '-c', textwrap.dedent(script)],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ | dict(PYTHONPATH=str(TESTS.parent)),
+        )
+        assert f'score {last.hex()}' in done.stdout
 
     def test_masked_checkpoint_tests_at_dense_shape(self, tmp_path):
         train(settings(tmp_path))

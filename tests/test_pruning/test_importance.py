@@ -94,7 +94,8 @@ class TestTaylor:
             norms = [model.bn1, model.bn2]
             residual = sum(n.weight * n.weight.grad + n.bias * n.bias.grad for n in norms)
             conv, fc = model.conv3, model.fc
-            by_weight = (conv.weight * conv.weight.grad).sum((1, 2, 3)) + conv.bias * conv.bias.grad
+            by_weight = (conv.weight * conv.weight.grad).sum((1, 2, 3))
+            by_weight += conv.bias * conv.bias.grad
             linear = (fc.weight * fc.weight.grad).sum(1) + fc.bias * fc.bias.grad
             for i, effect in enumerate((residual, by_weight, linear)):
                 sums[i] = sums[i] + effect.detach().abs()
@@ -173,9 +174,7 @@ class TestTaylor:
             criterion.observe(groups, dict(model.named_parameters()))
         kept = torch.arange(8) < 5
         raw = plain.scores(groups[0], {}, kept)
-        torch.testing.assert_close(
-            divided.scores(groups[0], {}, kept), raw / raw[:5].mean()
-        )
+        torch.testing.assert_close(divided.scores(groups[0], {}, kept), raw / raw[:5].mean())
 
     def test_parameters_without_gradient_add_nothing(self):
         model = Net(

@@ -73,6 +73,7 @@ def test_masked_channels_stay_exactly_zero(name):
     train(model, optimizer, 20)
     gone = removed_indices(groups, kept)
     parameters = dict(model.named_parameters())
+    averages = dict(average.named_parameters())
     checked = 0
     for tensor_name, axes in gone.items():
         if tensor_name not in parameters:
@@ -80,7 +81,7 @@ def test_masked_channels_stay_exactly_zero(name):
         parameter = parameters[tensor_name]
         state = [v for v in optimizer.state[parameter].values() if v.shape == parameter.shape]
         assert state
-        for tensor in (parameter, parameter.grad, *state, dict(average.named_parameters())[tensor_name]):
+        for tensor in (parameter, parameter.grad, *state, averages[tensor_name]):
             assert not removed(tensor, axes).any()
             assert tensor.any()
         checked += 1

@@ -52,7 +52,8 @@ def real(model: nn.Module, resource: str) -> int:
     if resource == 'params':
         return sum(p.numel() for p in model.parameters())
     model = copy.deepcopy(model).eval()
-    return get_model_complexity_info(model, inputs=(X,), show_table=False, show_arch=False)['flops']
+    info = get_model_complexity_info(model, inputs=(X,), show_table=False, show_arch=False)
+    return info['flops']
 
 
 @pytest.mark.parametrize('round_to', [1, 8])

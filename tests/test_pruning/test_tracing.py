@@ -138,9 +138,7 @@ def gated_halves():
 
 @case(4)
 def maxout():
-    return first_and_head(
-        lambda n, x: x.unflatten(1, (-1, 2)).max(2).values, into=4
-    )
+    return first_and_head(lambda n, x: x.unflatten(1, (-1, 2)).max(2).values, into=4)
 
 
 @case(8, 4)
@@ -196,9 +194,7 @@ def linear_on_three_dimensions():
 
 @case(8)
 def batch_norm_without_affine():
-    return first_and_head(
-        lambda n, x: torch.relu(n.bn(x)), bn=nn.BatchNorm2d(8, affine=False)
-    )
+    return first_and_head(lambda n, x: torch.relu(n.bn(x)), bn=nn.BatchNorm2d(8, affine=False))
 
 
 @case(8)
@@ -244,8 +240,11 @@ def relu_in_place_on_a_view():
 
 @case(8)
 def focus():
+    def quarters(x):
+        return torch.cat([x[..., i::2, j::2] for i in (0, 1) for j in (0, 1)], 1)
+
     return Net(
-        lambda n, x: n.head(torch.cat([n.a(x)[..., i::2, j::2] for i in (0, 1) for j in (0, 1)], 1)),
+        lambda n, x: n.head(quarters(n.a(x))),
         a=Conv2d(3, 8, 1),
         head=Conv2d(32, 2, 1),
     )
@@ -323,7 +322,7 @@ def attention_by_bmm():
         x = net.first(x)
         q, k, v = (layer(x).flatten(2) for layer in (net.q, net.k, net.v))
         weights = (q.transpose(1, 2) @ k / 2).softmax(-1)
-        return net.head((weights @ v.transpose(1, 2)))
+        return net.head(weights @ v.transpose(1, 2))
 
     return Net(
         run,
@@ -347,9 +346,7 @@ def buffer_scales_channels():
 
 @case()
 def output_is_the_convolution():
-    return Net(
-        lambda n, x: (n.a(x), n.head(n.a(x))), a=Conv2d(3, 8, 1), head=Conv2d(8, 2, 1)
-    )
+    return Net(lambda n, x: (n.a(x), n.head(n.a(x))), a=Conv2d(3, 8, 1), head=Conv2d(8, 2, 1))
 
 
 @case()
@@ -651,9 +648,7 @@ WEIRD = {
         head=nn.Linear(5, 2),
     ),
     'generated weight': lambda: Net(
-        lambda n, x: n.head(
-            F.conv2d(n.a(x), n.make(n.a(x).mean((0, 2, 3))).view(6, 8, 1, 1))
-        ),
+        lambda n, x: n.head(F.conv2d(n.a(x), n.make(n.a(x).mean((0, 2, 3))).view(6, 8, 1, 1))),
         a=Conv2d(3, 8, 1),
         make=nn.Linear(8, 48),
         head=Conv2d(6, 2, 1),
@@ -722,14 +717,25 @@ def row_in_place(x: Tensor) -> Tensor:
     return x
 
 
+# Which of them cannot be cut, and where they are found out.
+REFUSED = {
+    'multi-head attention': 'a',
+    'generated weight': 'make',
+    'fixed split': 'first',
+    'nan per channel': 'head',
+    'standardised without eps': 'head',
+}
+
+
 @pytest.mark.parametrize('name', WEIRD)
 def test_never_wrong(name):
     torch.manual_seed(0)
     model, x = randomise(WEIRD[name]()), torch.randn(IMAGE)
-    try:
+    if name in REFUSED:
+        with pytest.raises(WrongCut, match=rf'in (the operation after )?{REFUSED[name]}\b'):
+            assert_cuts(model, x)
+    else:
         assert_cuts(model, x)
-    except WrongCut as error:
-        assert any(part in str(error) for part in ('first', 'head', 'b', 'mix', 'a'))
 
 
 def test_python_that_reads_the_size_is_found_out():
@@ -867,26 +873,27 @@ def random_net(seed: int) -> Net:
     # All that was made reaches an output, as a rule through a layer.
     layers['all'] = Conv2d(sum(widths), 3, 1)
 
+    unary = {
+        'relu': F.relu,
+        'sigmoid': torch.sigmoid,
+        'silu': F.silu,
+        'exp_shift': lambda y: (y * 0.1).exp() - 0.5,
+        'gate': lambda y: y * y.mean((2, 3), keepdim=True).sigmoid(),
+        'chunk': lambda y: y.chunk(2, 1)[0] * y.chunk(2, 1)[1].tanh(),
+        'sum': lambda y: y / (1 + y.abs().sum(1, keepdim=True)),
+    }
+
     def run(net, x):
         values = [x]
         for kind, *rest in plan:
             if kind == 'layer':
                 values.append(getattr(net, rest[0])(values[rest[1]]))
-                continue
-            y = values[rest[0]]
-            values.append(
-                {
-                    'relu': lambda y: F.relu(y),
-                    'sigmoid': lambda y: y.sigmoid(),
-                    'silu': lambda y: F.silu(y),
-                    'exp_shift': lambda y: (y * 0.1).exp() - 0.5,
-                    'cat': lambda y: torch.cat([y, values[rest[1]]], 1),
-                    'add': lambda y: y + getattr(net, rest[1])(values[rest[2]]),
-                    'gate': lambda y: y * y.mean((2, 3), keepdim=True).sigmoid(),
-                    'chunk': lambda y: y.chunk(2, 1)[0] * y.chunk(2, 1)[1].tanh(),
-                    'sum': lambda y: y / (1 + y.abs().sum(1, keepdim=True)),
-                }[str(kind)](y)
-            )
+            elif kind == 'cat':
+                values.append(torch.cat([values[rest[0]], values[rest[1]]], 1))
+            elif kind == 'add':
+                values.append(values[rest[0]] + getattr(net, rest[1])(values[rest[2]]))
+            else:
+                values.append(unary[kind](values[rest[0]]))
         return net.head(values[-1]), net.all(torch.cat(values, 1))
 
     return Net(run, **layers)
