@@ -43,7 +43,7 @@ class TestStep:
 
 
 def python(code: str, log: Path, name: str = 'job') -> Job:
-    return Job(name, [sys.executable, '-c', code], log, log.parent, threads=1)
+    return Job(name, [sys.executable, '-c', code], log, log.parent)
 
 
 class TestJobs:

@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 from importlib import metadata
@@ -44,11 +45,11 @@ def parse_args() -> argparse.Namespace:
         help='default: work_dirs/demo',
     )
     parser.add_argument(
-        '--threads',
+        '--jobs',
         type=int,
         choices=(1, 2),
         default=min(2, len(os.sched_getaffinity(0))),
-        help='cores to use (default: 2, or 1 where there is only one)',
+        help='programs to run at once, of one thread each (default: 2, or 1 on a single core)',
     )
     parser.add_argument('--force', action='store_true', help='redo finished steps')
     return parser.parse_args()
@@ -79,7 +80,7 @@ class Demo:
     """The steps, in order; each leaves its files in a folder of its own."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.seed, self.threads, self.force = args.seed, args.threads, args.force
+        self.seed, self.jobs, self.force = args.seed, args.jobs, args.force
         self.out = args.out / f'seed{args.seed}'
         self.trained: dict[str, Step] = {}
         self.tested: dict[str, Step] = {}
@@ -103,7 +104,9 @@ class Demo:
         command = [sys.executable, str(ROOT / 'tools' / 'make_tiny_voc.py')]
         command += ['--out', str(DATA), '--seed', str(DATA_SEED)]
         run_jobs([Job('data', command, self.out / 'data.log', ROOT)], 1)
-        self.data_key = fingerprint(files=sorted(p for p in DATA.rglob('*') if p.is_file()))
+        self.data_key = fingerprint(
+            files=sorted(p for p in (DATA / 'VOCdevkit').rglob('*') if p.is_file())
+        )
 
     def train(self, arms: list[str]) -> None:
         jobs = {}
@@ -112,14 +115,14 @@ class Demo:
             used = [config(name) for name in ('dense', 'adasap', 'control')]
             used = used[: 1 + used.index(config(arm))]
             start = '' if arm == 'dense' else self.trained['dense'].key
-            key = fingerprint(self.seed, self.threads, self.data_key, start, files=used)
+            key = fingerprint(self.seed, self.data_key, start, files=used)
             step = self.trained[arm] = Step(self.out / arm, key, self.force)
             if step.finished:
                 say(f'    {ARMS[arm]}: done before, in {step.seconds:.0f} s, {step.folder}')
             else:
                 jobs[arm] = self.train_job(arm, step)
         try:
-            run_jobs(list(jobs.values()), self.threads)
+            run_jobs(list(jobs.values()), self.jobs)
         finally:
             # Also when interrupted: the time counts, and the next call resumes.
             for arm, job in jobs.items():
@@ -134,10 +137,8 @@ class Demo:
             command += ['--resume', str(checkpoint(step))]
         elif arm != 'dense':
             options.append(f'load_from={checkpoint(self.trained["dense"])}')
-        # Alone with both cores, or side by side with one each.
-        threads = self.threads if arm == 'dense' else 1
         log = step.folder / 'train.log'
-        return Job(ARMS[arm], [*command, '--cfg-options', *options], log, ROOT, threads)
+        return Job(ARMS[arm], [*command, '--cfg-options', *options], log, ROOT)
 
     def test(self) -> None:
         jobs = {}
@@ -152,7 +153,7 @@ class Demo:
             command += [str(step.folder), '--severity', str(SEVERITY)]
             command += ['--corruptions', *CORRUPTIONS]
             jobs[arm] = Job(ARMS[arm], command, step.folder / 'test.log', ROOT)
-        run_jobs(list(jobs.values()), self.threads)
+        run_jobs(list(jobs.values()), self.jobs)
         for arm, job in jobs.items():
             self.tested[arm].add(job.seconds, finished=True)
 
@@ -191,7 +192,7 @@ class Demo:
             'metric': 'pascal_voc/mAP (11 points, IoU 0.5), a fraction',
             'severity': SEVERITY,
             'latency': 'one image, batch 1, 1 thread; preprocessing, network and NMS',
-            'threads': self.threads,
+            'threads': 1,
             'environment': environment(),
             'models': models,
         }
@@ -225,6 +226,8 @@ def environment() -> dict[str, str]:
 
 if __name__ == '__main__':
     arguments = parse_args()
+    # As an interrupt does: end what was started, and note the time that it took.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # The paths in the configs are relative to the checkout.
     os.chdir(ROOT)
     Demo(arguments).run()

@@ -162,6 +162,13 @@ class AdaSAPHook(Hook):
                 f'AdaSAP leaves {len(names)} layers whole because they are not trained, '
                 f'{names[0]} to {names[-1]}'
             )
+        parameters = dict(bare_model(runner).named_parameters())
+        unseen = [name for name in channels.unreached if parameters[name].dim() > 1]
+        if unseen:
+            runner.logger.warning(
+                f'AdaSAP leaves {", ".join(unseen)} whole because raw outputs do not depend on '
+                f'them; if they read channels that are cut, training will stop after the cut'
+            )
         runner.logger.info(
             f'AdaSAP found {len(channels.groups)} groups of {channels.sizes.sum()} channels; '
             f'{self.phases.events} pruning events lead to {self.resource} {self.fraction:g}'

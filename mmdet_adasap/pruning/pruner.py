@@ -129,7 +129,9 @@ class Pruner:
             for group, kept in zip(self.channels.groups, self.masks.kept, strict=True):
                 device = tensors[group.members[0].name].device
                 mask = torch.as_tensor(kept, device=device)
-                scores.append(self.importance.scores(group, tensors, mask).cpu().numpy())
+                found = self.importance.scores(group, tensors, mask).cpu().numpy()
+                # A score that is not a number says nothing against its channel.
+                scores.append(np.nan_to_num(found, nan=np.inf, posinf=np.inf))
         limit = fraction * self.dense[self.resource]
         kept = choose(scores, self.masks.kept, self.cost, limit, self.round_to)
         self.masks.remove(kept, optimizers, copies)

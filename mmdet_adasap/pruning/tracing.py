@@ -50,11 +50,12 @@ def trace_channels(model: nn.Module, forward: ForwardFn) -> Channels:
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Eval mode without gradients; modes and random numbers come back to where they were.
 
-    ``model.train()`` would not do: detectors override it, e.g. to keep stages frozen.
+    ``model.eval()`` and ``train()`` would not do: detectors override them, e.g. to freeze stages.
     """
     modes = {module: module.training for module in model.modules()}
     devices = {p.device for p in model.parameters() if p.device.type == 'cuda'}
-    model.eval()
+    for module in modes:
+        module.training = False
     try:
         with torch.no_grad(), torch.random.fork_rng(devices):
             yield
@@ -227,7 +228,6 @@ class _Tracer(TorchDispatchMode):
         else:
             self._labels[_key(tensor)] = label
             self._held.append(tensor)
-
 
     def _lose_zeros(self, written: Tensor) -> None:
         """What was written may not be 0 when masked; nor then are other views of its storage."""

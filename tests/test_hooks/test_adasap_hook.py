@@ -238,14 +238,14 @@ class TestTesting:
     def test_new_process(self, tmp_path):
         runner = train(settings(tmp_path))
         last = runner.message_hub.get_scalar('val/score').current()
-        script = f'''
+        script = f"""
             import sys
             sys.path[:0] = [{str(TESTS)!r}, {str(TESTS / 'test_hooks')!r}]
             from pathlib import Path
             from test_adasap_hook import build, for_testing
             score = build(for_testing(Path({str(tmp_path)!r}))).test()['score']
             print('score', score.hex())
-        '''
+        """
         done = subprocess.run(
             [sys.executable, '-c', textwrap.dedent(script)],
             capture_output=True,

@@ -115,6 +115,18 @@ def test_in_plain_pytorch_with_an_optimizer_and_an_average():
         assert optimizer.state[p]['momentum_buffer'].shape == p.shape
 
 
+def test_an_event_ends_what_the_criterion_observed():
+    model = chain()
+    pruner = Pruner(model, runs(X), dict(params=0.4), TaylorImportance())
+    with pytest.raises(RuntimeError, match='no gradients'):
+        pruner.prune_to(0.7)
+    model(X).sum().backward()
+    pruner.observe()
+    pruner.prune_to(0.7)
+    with pytest.raises(RuntimeError, match='no gradients'):
+        pruner.prune_to(0.4)
+
+
 def test_masks_are_taken_up_again():
     first = Pruner(chain(), runs(X), dict(params=0.5), MagnitudeImportance())
     first.prune_to(0.6)

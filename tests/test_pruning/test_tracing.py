@@ -434,6 +434,20 @@ def sum_after_batch_norm_without_affine():
 
 
 @case()
+def sum_after_pooling_what_is_not_zero():
+    return first_and_head(
+        lambda n, x: x * F.adaptive_avg_pool2d(x.sigmoid(), 1).sum(1, keepdim=True)
+    )
+
+
+@case()
+def sum_with_a_buffer():
+    net = first_and_head(lambda n, x: x * (x + n.shift).sum(1, keepdim=True))
+    net.register_buffer('shift', torch.rand(8, 1, 1))
+    return net
+
+
+@case()
 def sum_after_sigmoid_on_a_view():
     def between(net, x):
         x.view(len(x), x.shape[1], -1).sigmoid_()
@@ -791,6 +805,26 @@ def test_members_of_a_flatten():
         ('conv1.weight', 0),
         ('conv2.weight', 0),
     }
+
+
+def test_what_a_model_does_in_train_and_eval_is_not_set_off():
+    """mmdet's backbones freeze stages there."""
+
+    class Freezing(Net):
+        def train(self, mode: bool = True) -> 'Freezing':
+            self.first.weight.requires_grad_(False)
+            return super().train(mode)
+
+    model = Freezing(
+        lambda n, x: n.head(n.bn(n.first(x))),
+        first=Conv2d(3, 8, 3),
+        bn=nn.BatchNorm2d(8),
+        head=Conv2d(8, 2, 1),
+    )
+    assert_cuts(model, torch.randn(IMAGE))
+    assert trace(model, torch.randn(IMAGE)).sizes.tolist() == [8]
+    assert model.first.weight.requires_grad
+    assert all(module.training for module in model.modules())
 
 
 def test_modes_come_back_when_the_run_fails():
