@@ -36,23 +36,12 @@ def sample_forward(runner: Runner) -> ForwardFn:
         random.restore()
 
     def forward(model: nn.Module) -> object:
-        inputs = cast_data(copy.deepcopy(batch), next(model.parameters()).dtype)
+        inputs = copy.deepcopy(batch)
         if isinstance(inputs, dict):
             return model(**inputs, mode='tensor')
         return model(*inputs, mode='tensor')
 
     return forward
-
-
-def cast_data(data: object, dtype: torch.dtype) -> object:
-    """Give the floating point tensors in dicts, lists and tuples a type."""
-    if isinstance(data, torch.Tensor):
-        return data.to(dtype) if data.is_floating_point() else data
-    if isinstance(data, dict):
-        return {key: cast_data(value, dtype) for key, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [cast_data(value, dtype) for value in data]
-    return data
 
 
 def averaged_models(runner: Runner) -> list[nn.Module]:

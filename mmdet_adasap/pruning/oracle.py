@@ -111,17 +111,20 @@ def _difference_in_double(slim: nn.Module, masked: nn.Module, forward: ForwardFn
     """The difference without float32's rounding; ``inf`` if the model cannot run in float64."""
     models = copy.deepcopy(slim).double(), copy.deepcopy(masked).double()
     for module in (module for model in models for module in model.modules()):
-        module.register_forward_pre_hook(_inputs_in_double)
+        module.register_forward_pre_hook(_inputs_in_double, with_kwargs=True)
     try:
         return difference(*(raw_outputs(model, forward) for model in models))
     except Exception:
         return float('inf')
 
 
-def _inputs_in_double(_: nn.Module, args: tuple) -> tuple:
+def _inputs_in_double(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
     """``forward`` brings its own input, in float32."""
-    floats = (torch.float16, torch.bfloat16, torch.float32)
-    return tuple(a.double() if isinstance(a, Tensor) and a.dtype in floats else a for a in args)
+
+    def double(value: object) -> object:
+        return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+    return tuple(map(double, args)), {key: double(value) for key, value in kwargs.items()}
 
 
 def _first_difference(slim: nn.Module, masked: nn.Module, forward: ForwardFn) -> str:
