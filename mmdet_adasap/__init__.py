@@ -10,10 +10,9 @@ import sys
 from .registration import register_all
 from .version import __version__
 
-# While `python -m mmdet_adasap.env` looks for its module it imports this package, and sys.argv[0]
-# is then '-m'. That report has to work where mmdet is broken and to answer `--tool` at once, so it
-# does not wait for mmdet's import.
-if sys.argv[:1] != ['-m']:
+# `python -m mmdet_adasap.env` has to work where mmdet is broken and to answer `--tool` at once,
+# so it does not wait for mmdet's import.
+if 'mmdet_adasap.env' not in sys.orig_argv:
     register_all()
 
 __all__ = ['__version__']

@@ -16,6 +16,8 @@ import platform
 import signal
 import subprocess
 import sys
+import warnings
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -153,23 +155,27 @@ class Demo:
             command += [str(step.folder), '--severity', str(SEVERITY)]
             command += ['--corruptions', *CORRUPTIONS]
             jobs[arm] = Job(ARMS[arm], command, step.folder / 'test.log', ROOT)
-        run_jobs(list(jobs.values()), self.jobs)
-        for arm, job in jobs.items():
-            self.tested[arm].add(job.seconds, finished=True)
+        try:
+            run_jobs(list(jobs.values()), self.jobs)
+        finally:
+            for arm, job in jobs.items():
+                self.tested[arm].add(job.seconds, finished=job.succeeded)
 
     def collect(self) -> dict:
         """Everything that the table shows, unrounded."""
         # Here, because mmdet takes its time, and the other steps run in programs of their own.
         import torch
-        from demo_parts.costs import load_detector, measure
 
-        from mmdet_adasap.evaluation import summarize
+        with quietly():
+            from demo_parts.costs import load_detector, measure
 
-        torch.set_num_threads(1)
-        detectors = {
-            arm: load_detector(config(arm), checkpoint(self.trained[arm])) for arm in ARMS
-        }
-        costs = measure(detectors, config('dense'))
+            from mmdet_adasap.evaluation import summarize
+
+            torch.set_num_threads(1)
+            detectors = {
+                arm: load_detector(config(arm), checkpoint(self.trained[arm])) for arm in ARMS
+            }
+            costs = measure(detectors, config('dense'))
         models = {}
         for arm, name in ARMS.items():
             found = json.loads((self.tested[arm].folder / 'map.json').read_text())
@@ -184,13 +190,14 @@ class Demo:
                 'mPC': summary['mPC'],
                 'rPC': summary['rPC'],
                 'config': str(config(arm).relative_to(ROOT)),
-                'checkpoint': str(checkpoint(self.trained[arm])),
+                'checkpoint': str(checkpoint(self.trained[arm]).relative_to(self.out)),
             }
         return {
             'seed': self.seed,
             'data': {'seed': DATA_SEED, 'key': self.data_key},
             'metric': 'pascal_voc/mAP (11 points, IoU 0.5), a fraction',
             'severity': SEVERITY,
+            'training_time': 'of train.py, its start and validation included',
             'latency': 'one image, batch 1, 1 thread; preprocessing, network and NMS',
             'threads': 1,
             'environment': environment(),
@@ -208,10 +215,23 @@ class Demo:
             for arm, name in ARMS.items()
         }
         picture, table = self.out / 'demo.png', self.out / 'results.json'
-        draw_picture(test_set(config('dense')), files, SEVERITY).save(picture)
+        with quietly():
+            draw_picture(test_set(config('dense')), files, SEVERITY).save(picture)
         table.write_text(json.dumps(results, indent=2) + '\n')
         say(f'    {picture}\n    {table}\n')
         say(format_table(results['models'], CORRUPTIONS, SEVERITY))
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Keep what mmdet prints and warns of while it is imported and built off the screen."""
+    with (
+        open(os.devnull, 'w') as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter('ignore')
+        yield
 
 
 def environment() -> dict[str, str]:
@@ -230,4 +250,7 @@ if __name__ == '__main__':
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # The paths in the configs are relative to the checkout.
     os.chdir(ROOT)
-    Demo(arguments).run()
+    try:
+        Demo(arguments).run()
+    except KeyboardInterrupt:
+        sys.exit('\nInterrupted. The same command goes on from here.')

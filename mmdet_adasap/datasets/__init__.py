@@ -1,21 +1,17 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 from ..registration import mmdet_works
 from .corruptions import CORRUPTIONS, GROUPS, corrupt, corruption_seed
-from .tiny_voc import TINY_VOC_CLASSES, build_tiny_voc, plan_tiny_voc
 from .transforms import ImageCorruption
 from .voc_files import check_voc_dataset, check_voc_files
 
 __all__ = [
     'CORRUPTIONS',
     'GROUPS',
-    'TINY_VOC_CLASSES',
     'ImageCorruption',
-    'build_tiny_voc',
     'check_voc_dataset',
     'check_voc_files',
     'corrupt',
     'corruption_seed',
-    'plan_tiny_voc',
 ]
 
 if mmdet_works():

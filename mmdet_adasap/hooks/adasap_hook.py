@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 
 from ..optim import AdaSAPOptimWrapper
 from ..pruning import Pruner, check_target
+from ..pruning.loading import load_structure
 from ..pruning.structure import META_KEY, PHASES
 from ..registry import IMPORTANCES, PERTURBATIONS, build
 from .checks import (
@@ -23,9 +24,12 @@ from .runner_parts import (
     averaged_models,
     bare_model,
     forget_best_score,
-    load_structure,
     sample_forward,
+    stop_watching_backward,
+    watch_backward,
 )
+
+ONE_PASS = dict(mean_rho=0.0, eps_ratio=0.0, loss_ratio=1.0)
 
 
 @HOOKS.register_module()
@@ -113,6 +117,8 @@ class AdaSAPHook(Hook):
         check_optim_wrapper(self, runner)
         check_start(self, runner)
         check_data(runner)
+        if not runner._resume:
+            self.structure, self._state = None, {}
         phase = self.phases.phase(runner.iter)
         if phase != 'finetune':
             self._find_channels(runner)
@@ -184,16 +190,13 @@ class AdaSAPHook(Hook):
 
     def _leave_out_masked(self, runner: Runner) -> None:
         if self.perturbation is not None:
-            self.perturbation.keep = self.pruner.masks.kept_neurons()
+            self.perturbation.keep = self.pruner.masks.neuron_masks()
 
     def _watch_gradients(self, runner: Runner) -> None:
         if isinstance(runner.optim_wrapper, AdaSAPOptimWrapper):
             runner.optim_wrapper.add_clean_gradient_observer(self.pruner.observe)
         else:
-            # The optimizer's own gradients: all that one pass leaves behind, after clipping.
-            self._watching = runner.optim_wrapper.optimizer.register_step_pre_hook(
-                lambda *_: self.pruner.observe()
-            )
+            watch_backward(runner.optim_wrapper, self.pruner.observe)
 
     def _stop_watching(self, runner: Runner) -> None:
         if not self.importance.needs_gradients:
@@ -201,16 +204,15 @@ class AdaSAPHook(Hook):
         if isinstance(runner.optim_wrapper, AdaSAPOptimWrapper):
             runner.optim_wrapper.remove_clean_gradient_observer(self.pruner.observe)
         else:
-            self._watching.remove()
+            stop_watching_backward(runner.optim_wrapper)
 
     def _log(self, runner: Runner, done: int) -> None:
         hub = runner.message_hub
         hub.update_scalar('train/phase', PHASES.index(self.phases.phase(done - 1)))
-        stats = getattr(runner.optim_wrapper, 'last_stats', None)
-        if stats is not None:
-            hub.update_scalar('train/mean_rho', stats['mean_rho'])
-            hub.update_scalar('train/eps_ratio', stats['eps_ratio'])
-            hub.update_scalar('train/loss_ratio', stats['loss_ratio'])
+        # A step of one pass is one with a radius of 0.
+        stats = getattr(runner.optim_wrapper, 'last_stats', None) or ONE_PASS
+        for key in ONE_PASS:
+            hub.update_scalar(f'train/{key}', stats[key])
         left = self.pruner.remaining() if self.pruner else self.structure['reached'][self.resource]
         fraction = self.phases.fraction(self.fraction, self.phases.events_until(done))
         hub.update_scalar(f'train/{self.resource}_target', fraction)

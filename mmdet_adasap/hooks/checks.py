@@ -69,6 +69,17 @@ def check_optim_wrapper(hook: AdaSAPHook, runner: Runner) -> None:
                 f'{wrapper} (train.py --amp puts AmpOptimWrapper there: leave it out); or '
                 f'set perturbation=None, finetune=None to prune without the second pass'
             )
+    own = getattr(runner.optim_wrapper, 'perturbation', None)
+    if own is not None and own not in (hook.perturbation, hook.finetune):
+        raise ValueError(
+            'optim_wrapper.perturbation and AdaSAPHook are both set, and the hook would replace '
+            'it; leave out optim_wrapper.perturbation, or the hook for plain SAM'
+        )
+    if hook.importance.needs_gradients and hasattr(runner.optim_wrapper, 'loss_scaler'):
+        raise ValueError(
+            f'importance={type(hook.importance).__name__} reads unscaled gradients, which '
+            f'{wrapper} has not; use MagnitudeImportance, or leave out --amp'
+        )
     if not hasattr(runner.optim_wrapper, 'optimizer'):
         raise ValueError(
             f'optim_wrapper: AdaSAPHook works with one optimizer, and {wrapper} holds several'
@@ -88,11 +99,13 @@ def check_start(hook: AdaSAPHook, runner: Runner) -> None:
             structure that its iteration should have.
     """
     structure, phase = hook.structure, hook.phases.phase(runner.iter)
-    if structure is not None and not runner._resume:
+    if structure is not None and structure['keep'] and not runner._resume:
         raise ValueError(
             f'load_from: {runner._load_from} was already pruned to {structure["reached"]}; '
             f'start from a dense checkpoint, or continue that run with resume=True'
         )
+    if not runner._resume:
+        return
     if structure is None and runner.iter > hook.phases.warmup_end:
         raise ValueError(
             f'resume: the checkpoint is at iteration {runner.iter}, in the phase {phase!r}, but '
@@ -104,6 +117,11 @@ def check_start(hook: AdaSAPHook, runner: Runner) -> None:
             f'resume: the checkpoint was written in the phase {structure["phase"]!r}, but '
             f'warmup={hook.warmup} and prune={hook.prune} put iteration {runner.iter} into '
             f'{phase!r}; resume with the settings that the run was started with'
+        )
+    if structure is not None and structure['target'] != hook.target:
+        raise StructureError(
+            f'resume: the run was started with target={structure["target"]} and goes on with '
+            f'target={hook.target}; resume with the settings that it was started with'
         )
     epochs = isinstance(runner.train_loop, EpochBasedTrainLoop)
     if epochs and runner.iter % len(runner.train_dataloader):

@@ -11,14 +11,14 @@ import functools
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner import runner as mmengine_runner
 
+from ..pruning.loading import refuse_misfit
 from ..pruning.structure import META_KEY, check_structure
-from .runner_parts import refuse_misfit
 
 
 def guard_loading() -> None:
     """Wrap mmengine's loading, once."""
     load = mmengine_checkpoint._load_checkpoint_to_model
-    if hasattr(load, '__wrapped__'):
+    if hasattr(load, 'refuses_misfit'):
         return
 
     @functools.wraps(load)
@@ -29,5 +29,6 @@ def guard_loading() -> None:
             refuse_misfit(getattr(model, 'module', model), checkpoint.get('state_dict', {}))
         return load(model, checkpoint, *args, **kwargs)
 
+    guarded.refuses_misfit = True
     mmengine_checkpoint._load_checkpoint_to_model = guarded
     mmengine_runner._load_checkpoint_to_model = guarded

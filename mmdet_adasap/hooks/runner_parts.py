@@ -2,16 +2,17 @@
 """What the hook needs of a Runner and of the hooks beside it."""
 
 import copy
+from collections.abc import Callable
 
 import torch
 from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from ..optim.gradients import optimizer_parameters, set_aside
 from ..optim.replay import RandomState
-from ..pruning import StructureError, check_structure, cut
-from ..pruning.structure import META_KEY, is_cut
 from ..pruning.tracing import ForwardFn, evaluating
 
 
@@ -44,6 +45,27 @@ def sample_forward(runner: Runner) -> ForwardFn:
     return forward
 
 
+def watch_backward(optim_wrapper: OptimWrapper, observe: Callable[[], None]) -> None:
+    """Have ``observe()`` called after each backward pass of any OptimWrapper.
+
+    It sees the gradient of that micro-batch alone, before it is clipped, as it would under
+    AdaSAPOptimWrapper.
+    """
+    backward = optim_wrapper.backward
+
+    def observed(loss: torch.Tensor, **kwargs) -> None:
+        with set_aside(optimizer_parameters(optim_wrapper.optimizer), add=True):
+            backward(loss, **kwargs)
+            observe()
+
+    optim_wrapper.backward = observed
+
+
+def stop_watching_backward(optim_wrapper: OptimWrapper) -> None:
+    """Undo :func:`watch_backward`."""
+    del optim_wrapper.backward
+
+
 def averaged_models(runner: Runner) -> list[nn.Module]:
     """The copies of the model that EMA hooks hold."""
     hooks = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
@@ -57,53 +79,3 @@ def forget_best_score(runner: Runner) -> None:
         del info[key]
     if any(isinstance(hook, CheckpointHook) and hook.save_best for hook in runner.hooks):
         runner.logger.info('AdaSAP cut the model: the best checkpoint is chosen anew')
-
-
-def load_structure(checkpoint: dict, model: nn.Module, copies: list[nn.Module]) -> dict | None:
-    """Give a model the shape that a checkpoint has, before its weights are loaded.
-
-    Args:
-        checkpoint (dict): As loaded from a file.
-        model (nn.Module): The model of the unpruned config.
-        copies (list[nn.Module]): Moving averages of it, reshaped likewise.
-
-    Returns:
-        dict, optional: The structure; None if the checkpoint is not one of a pruned model.
-
-    Raises:
-        StructureError: If it is malformed, or does not fit the model or the weights.
-    """
-    structure = (checkpoint.get('meta') or {}).get(META_KEY)
-    if structure is None:
-        return None
-    check_structure(structure)
-    weights = checkpoint.get('state_dict', {})
-    if is_cut(structure) and not _fits(model, weights):
-        for module in (model, *copies):
-            cut(module, structure['keep'], structure['attrs'])
-    refuse_misfit(model, weights)
-    return structure
-
-
-def refuse_misfit(model: nn.Module, weights: dict) -> None:
-    """Refuse weights of a pruned model that mmengine would skip with no more than a log line.
-
-    Raises:
-        StructureError: Naming the first tensor whose shape is not the model's.
-    """
-    for name, tensor in model.state_dict().items():
-        found = weights.get(name)
-        if isinstance(found, torch.Tensor) and found.shape != tensor.shape:
-            raise StructureError(
-                f'{name} has the shape {tuple(found.shape)} in the pruned checkpoint and '
-                f'{tuple(tensor.shape)} in the model; use the config that it was pruned with, '
-                f'with AdaSAPHook among its default_hooks'
-            )
-
-
-def _fits(model: nn.Module, weights: dict) -> bool:
-    try:
-        refuse_misfit(model, weights)
-    except StructureError:
-        return False
-    return True

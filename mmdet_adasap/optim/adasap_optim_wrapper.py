@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..registry import PERTURBATIONS, build
 from ..sharpness import Perturbation, PerturbationStats
+from .gradients import optimizer_parameters, set_aside
 from .replay import BufferSnapshot, CapturedForward, RandomState
 
 
@@ -142,13 +143,9 @@ class AdaSAPOptimWrapper(OptimWrapper):
         if not self._observers:
             self.backward(loss)
             return
-        params = [param for group in self.optimizer.param_groups for param in group['params']]
-        accumulated = _take_gradients(params)
-        self.backward(loss)
-        self._observe()
-        for param, grad in zip(params, accumulated, strict=True):
-            if grad is not None:
-                param.grad = grad if param.grad is None else grad.add_(param.grad)
+        with set_aside(optimizer_parameters(self.optimizer), add=True):
+            self.backward(loss)
+            self._observe()
 
     def _backward_twice(self, loss: Tensor) -> None:
         """Add the gradient at w + ε to what is accumulated."""
@@ -189,15 +186,11 @@ class AdaSAPOptimWrapper(OptimWrapper):
         A loss that is not finite gives no direction: ε is zero then, and the second pass
         repeats the first.
         """
-        accumulated = _take_gradients(params)
-        try:
+        with set_aside(params, add=False):
             # Not self.backward, which counts the iteration; that is for the second pass.
             self.scale_loss(loss).backward()
             self._observe()
             return self._perturbation.perturb(enabled=torch.isfinite(loss.detach()))
-        finally:
-            for param, grad in zip(params, accumulated, strict=True):
-                param.grad = grad
 
     def _observe(self) -> None:
         for observer in self._observers:
@@ -207,14 +200,6 @@ class AdaSAPOptimWrapper(OptimWrapper):
 def _bare(model: nn.Module) -> nn.Module:
     """The model without its distributed wrapper."""
     return model.module if is_model_wrapper(model) else model
-
-
-def _take_gradients(params: list[nn.Parameter]) -> list[Tensor | None]:
-    """Take the accumulated gradients out of the parameters, so that a pass starts at none."""
-    gradients = [param.grad for param in params]
-    for param in params:
-        param.grad = None
-    return gradients
 
 
 def _parse_loss(model: nn.Module, output: Tensor | dict) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..sharpness.blocks import find_blocks
 from .groups import ChannelGroup, removed_indices
 
 
@@ -25,6 +26,7 @@ class ChannelMasks:
 
     def __init__(self, model: nn.Module, groups: list[ChannelGroup]) -> None:
         self.groups = groups
+        self._model = model
         self.kept = [np.ones(group.size, dtype=bool) for group in groups]
         self._parameters = dict(model.named_parameters())
         self._removed: dict[str, dict[int, Tensor]] = {}
@@ -90,21 +92,19 @@ class ChannelMasks:
             handle.remove()
         self._handles = []
 
-    def kept_neurons(self) -> dict[str, Tensor]:
-        """For each weight or vector: which of its output channels are kept, bool ``[size]``."""
+    def neuron_masks(self) -> dict[str, Tensor]:
+        """Which neurons of a perturbation's blocks are kept, for those that lose some.
+
+        Returns:
+            dict[str, Tensor]: Parameter name to bool of shape ``[neurons]``.
+        """
         masks = {}
-        for group in self.groups:
-            for member in group.members:
-                parameter = self._parameters.get(member.name)
-                if parameter is None or not (member.is_output or parameter.dim() == 1):
-                    continue
-                axes = self._removed.get(member.name, {})
-                if member.axis in axes:
-                    mask = torch.ones(
-                        parameter.shape[member.axis], dtype=torch.bool, device=parameter.device
-                    )
-                    mask[axes[member.axis]] = False
-                    masks[member.name] = mask
+        for block in find_blocks(self._model):
+            removed = self._removed.get(block.name, {}).get(block.axis)
+            if removed is not None:
+                mask = torch.ones(block.count, dtype=torch.bool, device=block.param.device)
+                mask[removed] = False
+                masks[block.name] = mask
         return masks
 
 

@@ -35,12 +35,20 @@ def check_fits(model: nn.Module, keep: Keep, attrs: Mapping[str, Mapping[str, in
                     f'{META_KEY}.keep[{name!r}][{axis}] goes up to index {index[-1]}, and the '
                     f'tensor of the model has the shape {shape}: {remedy}'
                 )
+    counts = channel_counts(model, keep)
     for name, attributes in attrs.items():
-        for attribute in attributes:
-            if type(getattr(modules.get(name), attribute, None)) is not int:
+        for attribute, value in attributes.items():
+            present = getattr(modules.get(name), attribute, None)
+            expected = counts.get(name, {}).get(attribute, value)
+            if type(present) is not int:
                 raise StructureError(
-                    f'{META_KEY}.attrs names {name}.{attribute}, which is no integer of the '
+                    f'{META_KEY}.attrs names {name}.{attribute}, which is not an integer of the '
                     f'model: {remedy}'
+                )
+            if value != expected or not 0 < value <= present:
+                raise StructureError(
+                    f'{META_KEY}.attrs sets {name}.{attribute} to {value}, and the model has '
+                    f'{present} there, {expected} of them kept: {remedy}'
                 )
 
 

@@ -187,12 +187,25 @@ class TestPhases:
         cfg['optim_wrapper'] = cfg['optim_wrapper'] | dict(type='OptimWrapper')
         assert_same_weights(ours.model, train(cfg).model, atol=0)
 
-    def test_taylor_control_sees_the_same_gradients(self, tmp_path):
+    @pytest.mark.parametrize('accumulative_counts', [1, 4])
+    def test_taylor_control_sees_the_same_gradients(self, tmp_path, accumulative_counts):
+        """Those of each micro-batch, before they are clipped."""
         control = dict(perturbation=None, finetune=None, importance=dict(type='TaylorImportance'))
-        ours = train(settings(tmp_path / 'ours', hook=control))
+        wrapper = dict(clip_grad=dict(max_norm=0.1), accumulative_counts=accumulative_counts)
+        cfg = settings(tmp_path / 'ours', hook=control)
+        cfg['optim_wrapper'] = cfg['optim_wrapper'] | wrapper
+        ours = train(cfg)
         cfg = settings(tmp_path / 'plain', hook=control)
-        cfg['optim_wrapper'] = cfg['optim_wrapper'] | dict(type='OptimWrapper')
+        cfg['optim_wrapper'] = cfg['optim_wrapper'] | wrapper | dict(type='OptimWrapper')
         assert_same_weights(ours.model, train(cfg).model, atol=0)
+
+    def test_log_says_where_a_step_is_one_pass(self, tmp_path):
+        train(settings(tmp_path, hook=dict(finetune=None)))
+        (file,) = tmp_path.rglob('scalars.json')
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        last = [row for row in rows if row.get('phase') == 2][-1]
+        assert last['mean_rho'] == last['eps_ratio'] == 0
+        assert last['loss_ratio'] == 1
 
     def test_flops_target(self, tmp_path):
         runner = train(settings(tmp_path, hook=dict(target=dict(flops=0.5))))
@@ -269,12 +282,13 @@ class TestTesting:
         with pytest.raises(StructureError, match='AdaSAPHook among its default_hooks'):
             build(cfg).load_or_resume()
 
-    def test_other_model_is_an_error_and_stays_as_it_was(self, tmp_path):
+    @pytest.mark.parametrize('width', [4, 16])
+    def test_other_model_is_an_error_and_stays_as_it_was(self, tmp_path, width):
         train(settings(tmp_path))
         cfg = settings(tmp_path, load_from=str(tmp_path / 'epoch_6.pth'))
-        runner = build(cfg, width=4)
+        runner = build(cfg, width=width)
         before = copy.deepcopy(runner.model.state_dict())
-        with pytest.raises(StructureError, match=r'keep\[.*the tensor of the model has the shape'):
+        with pytest.raises(StructureError, match=r'comes from a model of 5444 parameters'):
             runner.load_or_resume()
         for name, tensor in runner.model.state_dict().items():
             assert torch.equal(tensor, before[name])
@@ -458,6 +472,25 @@ class TestBadInput:
         runner = train(settings(tmp_path / 'reachable', hook=hook))
         dense = sum(p.numel() for p in ToyModel().parameters())
         assert sum(p.numel() for p in runner.model.parameters()) <= reachable * dense
+
+    def test_other_target_when_resumed(self, tmp_path):
+        cfg = settings(tmp_path)
+        kill_after(cfg, 20)
+        with pytest.raises(StructureError, match=r'^resume: the run was started with target='):
+            train(settings(tmp_path, hook=dict(target=dict(params=0.8)), resume=True))
+
+    def test_perturbation_of_the_wrapper_beside_the_hook(self, tmp_path):
+        cfg = settings(tmp_path)
+        cfg['optim_wrapper']['perturbation'] = dict(type='UniformPerturbation')
+        with pytest.raises(
+            ValueError, match=r'^optim_wrapper.perturbation and AdaSAPHook are both'
+        ):
+            train(cfg)
+
+    def test_warm_up_checkpoint_as_a_start(self, tmp_path):
+        """Nothing is pruned there yet."""
+        train(settings(tmp_path))
+        train(settings(tmp_path / 'again', load_from=str(tmp_path / 'epoch_1.pth')))
 
     def test_pruned_checkpoint_as_a_start(self, tmp_path):
         train(settings(tmp_path))

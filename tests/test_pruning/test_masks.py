@@ -161,7 +161,7 @@ def test_kept_is_not_shared_with_the_caller():
     assert masks.counts.tolist() == expected
 
 
-def test_kept_neurons():
+def test_neuron_masks():
     """For the perturbation: which rows, or columns of a transposed convolution, are left."""
     model = randomise(
         Net(
@@ -174,10 +174,10 @@ def test_kept_neurons():
     )
     channels = trace(model, torch.randn(1, 3, 4, 4))
     masks = ChannelMasks(model, channels.groups)
-    assert masks.kept_neurons() == {}
+    assert masks.neuron_masks() == {}
     a, up = np.arange(4) != 1, np.arange(6) % 2 == 0
     masks.remove([a, up])
-    found = {name: mask.tolist() for name, mask in masks.kept_neurons().items()}
+    found = {name: mask.tolist() for name, mask in masks.neuron_masks().items()}
     expected = {
         **{name: a.tolist() for name in ('a.weight', 'a.bias')},
         **{name: up.tolist() for name in ('up.weight', 'up.bias', 'bn.weight', 'bn.bias')},

@@ -13,18 +13,16 @@ from mmdet.utils import register_all_modules
 from mmengine.analysis import get_model_complexity_info
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.runner import load_checkpoint
 from torch import nn
 
-from mmdet_adasap.hooks.runner_parts import load_structure
+from mmdet_adasap.apis import load_pruned
 
 
 def load_detector(config: Path, checkpoint: Path) -> nn.Module:
     """Build the detector of a config, in the shape that a checkpoint has."""
     register_all_modules()
     model = MODELS.build(Config.fromfile(config).model)
-    load_structure(torch.load(checkpoint, map_location='cpu', weights_only=False), model, [])
-    load_checkpoint(model, str(checkpoint), map_location='cpu', logger='silent')
+    load_pruned(model, str(checkpoint))
     return model.eval()
 
 

@@ -119,13 +119,30 @@ def _panel(image: np.ndarray, boxes: Sequence[tuple], names: Sequence[str]) -> I
     scale = SIDE / max(height, width)
     panel = Image.fromarray(image).resize((round(width * scale), round(height * scale)))
     draw, font = ImageDraw.Draw(panel), ImageFont.load_default(size=13)
-    for box, label, colour, suffix in boxes:
-        left, top, right, bottom = box * scale
-        draw.rectangle((left, top, right, bottom), outline=colour, width=2)
-        caption = f'{names[label]}{suffix}'
-        place = draw.textbbox((left, top), caption, font, anchor='lb')
-        if place[1] < 0:  # no room above the box
-            place = draw.textbbox((left, bottom), caption, font, anchor='lt')
+    for box, _, colour, _ in boxes:
+        draw.rectangle(tuple(box * scale), outline=colour, width=2)
+    captions = []
+    for box, label, colour, suffix in reversed(boxes):
+        text = f'{names[label]}{suffix}'
+        size = draw.textbbox((0, 0), text, font, anchor='lt')
+        place = _place(box * scale, size, [other for other, *_ in captions])
+        captions.append((place, text, colour))
+    for place, text, colour in reversed(captions):
         draw.rectangle(place, fill=colour)
-        draw.text(place[:2], caption, 'black', font, anchor='lt')
+        draw.text((place[0] + 1, place[1] + 1), text, 'black', font, anchor='lt')
     return panel
+
+
+def _place(box: np.ndarray, text: tuple, placed: Sequence[tuple]) -> tuple:
+    """Where a caption goes: above its box, else below it, clear of those that are there."""
+    width, height = text[2] + 3, text[3] + 4
+    left = float(np.clip(box[0], 0, SIDE - width))
+    rows = [box[1] - height, box[3], box[1], box[3] - height]
+    places = [(left, row, left + width, row + height) for row in rows]
+    inside = [place for place in places if place[1] >= 0 and place[3] <= SIDE]
+    clear = [place for place in inside if not any(_overlap(place, other) for other in placed)]
+    return (clear or inside)[0]
+
+
+def _overlap(a: tuple, b: tuple) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -1,0 +1,83 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Give a dense model the shape of a checkpoint, before the weights are loaded."""
+
+import torch
+from torch import nn
+
+from .structure import META_KEY, Keep, StructureError, check_structure, is_cut, named_tensors
+from .surgery import check_fits, cut
+
+REMEDY = (
+    'use the config that it was pruned with, AdaSAPHook among its default_hooks; where no hooks '
+    'run (init_detector, DetInferencer), build the model without weights and call '
+    'mmdet_adasap.apis.load_pruned(model, filename)'
+)
+
+
+def load_structure(checkpoint: dict, model: nn.Module, copies: list[nn.Module]) -> dict | None:
+    """Give a model the shape that a checkpoint has, before its weights are loaded.
+
+    Args:
+        checkpoint (dict): As loaded from a file.
+        model (nn.Module): The model of the unpruned config.
+        copies (list[nn.Module]): Moving averages of it, reshaped likewise.
+
+    Returns:
+        dict, optional: The structure; None if the checkpoint is not one of a pruned model.
+
+    Raises:
+        StructureError: If it is malformed, or does not fit the model or the weights.
+    """
+    structure = (checkpoint.get('meta') or {}).get(META_KEY)
+    if structure is None:
+        return None
+    check_structure(structure)
+    weights = checkpoint.get('state_dict', {})
+    keep = structure['keep'] if is_cut(structure) else {}
+    if is_cut(structure) and _misfit(model, weights, {}) is None:
+        return structure  # this model has been cut already
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if parameters != structure['dense'].get('params'):
+        raise StructureError(
+            f'{META_KEY}: the checkpoint comes from a model of {structure["dense"].get("params")} '
+            f'parameters and the config builds one of {parameters}; {REMEDY}'
+        )
+    for module in (model, *copies):
+        check_fits(module, keep, structure['attrs'])
+    refuse_misfit(model, weights, keep)
+    for module in (model, *copies):
+        cut(module, keep, structure['attrs'] if keep else {})
+    return structure
+
+
+def refuse_misfit(model: nn.Module, weights: dict, keep: Keep | None = None) -> None:
+    """Refuse weights of a pruned model that mmengine would skip with no more than a log line.
+
+    Args:
+        model (nn.Module): The model.
+        weights (dict): The state dict of the checkpoint.
+        keep (dict, optional): What will be kept of the model's tensors before they are loaded.
+
+    Raises:
+        StructureError: Naming the first tensor whose shape is not the model's.
+    """
+    found = _misfit(model, weights, keep or {})
+    if found is None:
+        return
+    name, shape, expected = found
+    raise StructureError(
+        f'{name} has the shape {shape} in the pruned checkpoint and {expected} in the model; '
+        f'{REMEDY}'
+    )
+
+
+def _misfit(model: nn.Module, weights: dict, keep: Keep) -> tuple | None:
+    """The first tensor that will not fit: its name, its shape in the file and in the model."""
+    first_name = {id(tensor): name for name, tensor in named_tensors(model).items()}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        kept = keep.get(first_name.get(id(tensor), name), {})
+        shape = tuple(len(kept.get(axis, range(n))) for axis, n in enumerate(tensor.shape))
+        found = weights.get(name)
+        if isinstance(found, torch.Tensor) and tuple(found.shape) != shape:
+            return name, tuple(found.shape), shape
+    return None
