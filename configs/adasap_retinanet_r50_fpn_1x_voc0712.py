@@ -1,5 +1,6 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 # RetinaNet at half of its parameters. Needs VOC2007 and VOC2012 below data/VOCdevkit.
+# The learning rate is meant for 8 GPUs: call train.py with --auto-scale-lr.
 _base_ = 'mmdet::pascal_voc/retinanet_r50_fpn_1x_voc0712.py'
 custom_imports = dict(imports=['mmdet_adasap'], allow_failed_imports=False)
 

@@ -1,9 +1,10 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 # SSD300 at 0.4 of its parameters. Needs VOC2007 and VOC2012 below data/VOCdevkit, as mmdet does.
+# The learning rate is meant for 8 GPUs: call train.py with --auto-scale-lr.
 _base_ = 'mmdet::pascal_voc/ssd300_voc0712.py'
 custom_imports = dict(imports=['mmdet_adasap'], allow_failed_imports=False)
 
-# A trained dense SSD300: what train.py has left behind for the base config, or any checkpoint
+# A trained dense SSD300: what train.py leaves behind for ssd300_voc0712.py, or any checkpoint
 # of it. Pruning begins within the first epochs, so a random or backbone-only start is too early.
 load_from = 'ssd300_dense.pth'
 

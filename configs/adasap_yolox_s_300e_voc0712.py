@@ -1,6 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 # YOLOX-s at half of its parameters. mmdet has YOLOX for COCO alone; the data are VOC's here.
 # Needs VOC2007 and VOC2012 below data/VOCdevkit.
+# The learning rate is meant for 8 GPUs: call train.py with --auto-scale-lr.
 _base_ = 'mmdet::yolox/yolox_s_8xb8-300e_coco.py'
 custom_imports = dict(imports=['mmdet_adasap'], allow_failed_imports=False)
 
