@@ -117,7 +117,9 @@ class Demo:
             used = [config(name) for name in ('dense', 'adasap', 'control')]
             used = used[: 1 + used.index(config(arm))]
             start = '' if arm == 'dense' else self.trained['dense'].key
-            key = fingerprint(self.seed, self.data_key, start, files=used)
+            code = sorted((ROOT / 'mmdet_adasap').rglob('*.py'))
+            versions = environment()
+            key = fingerprint(self.seed, self.data_key, start, versions, files=[*used, *code])
             step = self.trained[arm] = Step(self.out / arm, key, self.force)
             if step.finished:
                 say(f'    {ARMS[arm]}: done before, in {step.seconds:.0f} s, {step.folder}')
