@@ -5,7 +5,7 @@ _base_ = './dense_yolox_tiny-voc.py'
 load_from = 'work_dirs/dense_yolox_tiny-voc/epoch_60.pth'
 
 max_epochs = 37  # of 13 iterations: 65 of warm-up, 117 of pruning, 299 of fine-tuning
-train_cfg = dict(max_epochs=max_epochs, val_interval=5)
+train_cfg = dict(max_epochs=max_epochs, val_interval=14)  # the cut comes after 14
 param_scheduler = [
     dict(
         type='CosineAnnealingLR',
