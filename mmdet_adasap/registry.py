@@ -53,7 +53,8 @@ def build(registry: Registry, cfg: dict | object | None, key: str) -> Any:
     if 'type' not in arguments:
         raise ValueError(f'{key}.type is missing in {arguments}; use one of {known}')
     type_ = arguments.pop('type')
-    cls = type_ if inspect.isclass(type_) else registry.module_dict.get(type_)
+    cls = registry.module_dict.get(type_) if isinstance(type_, str) else type_
+    cls = cls if inspect.isclass(cls) else None
     if cls is None:
         raise ValueError(f'{key}.type={type_!r} is unknown; use one of {known}')
     signature = inspect.signature(cls)

@@ -1,4 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import re
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,13 @@ def test_readme_shows_the_config_that_is_shipped():
     shipped = Config.fromfile(ROOT / 'configs' / 'adasap_ssd300_voc0712.py')
     for key in ('custom_imports', 'load_from', 'optim_wrapper', 'default_hooks'):
         assert shown[key] == shipped[key]
+
+
+def test_readme_is_whole():
+    """No placeholder is left, and every file that it links to is there."""
+    readme = (ROOT / 'README.md').read_text()
+    assert '<!--' not in readme
+    links = re.findall(r'\]\(([^)#:]+)\)', readme)
+    assert len(links) > 5
+    for link in links:
+        assert (ROOT / link).exists(), link

@@ -90,7 +90,7 @@ class AdaSAPHook(Hook):
         self.prune = at_least('prune', prune, 1)
         self.interval = at_least('interval', interval, 1)
         self.round_to = at_least('round_to', round_to, 1)
-        if schedule not in SCHEDULES:
+        if not isinstance(schedule, str) or schedule not in SCHEDULES:
             raise ValueError(f'schedule={schedule!r} is unknown; use one of {list(SCHEDULES)}')
         if not isinstance(by_epoch, bool):
             raise ValueError(f'by_epoch={by_epoch!r} must be True or False')

@@ -72,6 +72,8 @@ class Perturbation(ABC):
 
     def __init__(self, scope: str, asam: bool, eta: float) -> None:
         self.scope = _one_of('scope', scope, SCOPES)
+        if not isinstance(asam, bool):
+            raise ValueError(f'asam={asam!r} must be True or False')
         self.asam = asam
         self.eta = _non_negative('eta', eta)
         self.keep: Mapping[str, Tensor] = {}

@@ -406,6 +406,12 @@ class TestBadInput:
             (dict(target=dict(params=0.4, flops=0.4)), r'^target=.*one of the keys'),
             (dict(target=0.4), r'^target=0.4 must be a dict'),
             (dict(schedule='cubic'), r"^schedule='cubic' is unknown; use one of"),
+            (dict(schedule=['linear']), r"^schedule=\['linear'\] is unknown; use one of"),
+            (dict(importance=dict(type=['Random'])), r"^importance.type=\['Random'\] is unknown"),
+            (
+                dict(finetune=dict(type='UniformPerturbation', asam='no')),
+                r"^finetune.asam='no' must be True or False",
+            ),
             (dict(importance=dict(type='Random')), r"^importance.type='Random' is unknown"),
             (dict(importance=None), r'^importance=None; name one of'),
             (dict(perturbation=dict(type='SAM')), r"^perturbation.type='SAM' is unknown"),
