@@ -92,7 +92,7 @@ class Demo:
         say('[1/6] the small VOC')
         self.make_data()
         say('[2/6] train the dense detector')
-        self.work(self.training('dense', threads=self.jobs))
+        self.work(self.training('dense'))
         say('[3/6] prune it with AdaSAP, and without perturbations as the control')
         # The control takes half the time: its core tests the dense detector then.
         self.work([*self.training('adasap'), *self.training('control'), *self.testing('dense')])
@@ -111,16 +111,14 @@ class Demo:
             files=sorted(p for p in (DATA / 'VOCdevkit').rglob('*') if p.is_file())
         )
 
-    def training(self, arm: str, threads: int = 1) -> list[tuple[Step, Job]]:
+    def training(self, arm: str) -> list[tuple[Step, Job]]:
         """What is left to do of the training of one arm: one job, or none."""
         # The config of AdaSAP builds on the dense one, that of the control on AdaSAP's.
         used = [config(name) for name in ('dense', 'adasap', 'control')]
         used = used[: 1 + used.index(config(arm))]
         start = '' if arm == 'dense' else self.trained['dense'].key
         code = sorted((ROOT / 'mmdet_adasap').rglob('*.py'))
-        key = fingerprint(
-            self.seed, self.data_key, start, threads, environment(), files=[*used, *code]
-        )
+        key = fingerprint(self.seed, self.data_key, start, environment(), files=[*used, *code])
         step = self.trained[arm] = Step(self.out / arm, key, self.force)
         if step.finished:
             say(f'    {ARMS[arm]}: done before, in {step.seconds:.0f} s, {step.folder}')
@@ -135,7 +133,7 @@ class Demo:
             options.append(f'load_from={checkpoint(self.trained["dense"])}')
         log = step.folder / 'train.log'
         command += ['--cfg-options', *options]
-        return [(step, Job(ARMS[arm], command, log, ROOT, threads))]
+        return [(step, Job(ARMS[arm], command, log, ROOT))]
 
     def testing(self, arm: str) -> list[tuple[Step, Job]]:
         """What is left to do of the tests of one arm: one job, or none."""
@@ -198,7 +196,6 @@ class Demo:
             'training_time': 'of train.py, its start and validation included',
             'latency': 'one image, batch 1, 1 thread; preprocessing, network and NMS',
             'threads': 1,
-            'threads_dense_training': self.jobs,
             'environment': environment(),
             'models': models,
         }

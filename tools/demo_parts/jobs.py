@@ -17,29 +17,28 @@ CONDITION = re.compile(r'^condition (.*)$', re.MULTILINE)
 
 @dataclass
 class Job:
-    """One program.
+    """One program, which computes with one thread.
+
+    A second thread wins little on so small a model, is slower than one beside another busy
+    program, and rounds otherwise: results would depend on the number of cores.
 
     Args:
         name (str): What to call it on the screen.
         command (list[str]): The program and its arguments.
         log (Path): File for all that it says.
         folder (Path): Where it runs.
-        threads (int): Threads to compute with. More than 1 only for a program that runs alone:
-            beside another busy one they make everything several times slower. Defaults to 1.
     """
 
     name: str
     command: list[str]
     log: Path
     folder: Path
-    threads: int = 1
     seconds: float = field(default=0.0, init=False)
     _process: subprocess.Popen | None = field(default=None, init=False)
 
     def start(self) -> None:
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        threads = str(self.threads)
-        environment = {**os.environ, 'OMP_NUM_THREADS': threads, 'MKL_NUM_THREADS': threads}
+        environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1'}
         self._started = time.monotonic()
         with self.log.open('wb') as log:
             self._process = subprocess.Popen(
