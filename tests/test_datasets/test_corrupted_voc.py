@@ -15,13 +15,12 @@ from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
 from mmdet_adasap.datasets import (
-    TINY_VOC_CLASSES,
     CorruptedVOCDataset,
     check_voc_dataset,
     corrupt,
     corruption_seed,
-    plan_tiny_voc,
 )
+from mmdet_adasap.datasets.tiny_voc import TINY_VOC_CLASSES, plan_tiny_voc
 
 LOADING = [{'type': 'LoadImageFromFile'}, {'type': 'LoadAnnotations', 'with_bbox': True}]
 PACKED = [*LOADING, {'type': 'mmdet.PackDetInputs', 'meta_keys': ('img_id',)}]
