@@ -6,8 +6,8 @@ from typing import Any
 
 from mmengine.registry import Registry
 
-from .pruning import MagnitudeImportance, TaylorImportance
-from .sharpness import AdaptivePerturbation, UniformPerturbation
+from .pruning import Importance, MagnitudeImportance, TaylorImportance
+from .sharpness import AdaptivePerturbation, Perturbation, UniformPerturbation
 
 PERTURBATIONS = Registry('perturbation', scope='mmdet_adasap')
 IMPORTANCES = Registry('importance', scope='mmdet_adasap')
@@ -16,6 +16,8 @@ PERTURBATIONS.register_module(module=AdaptivePerturbation)
 PERTURBATIONS.register_module(module=UniformPerturbation)
 IMPORTANCES.register_module(module=MagnitudeImportance)
 IMPORTANCES.register_module(module=TaylorImportance)
+
+BASES = {PERTURBATIONS.name: Perturbation, IMPORTANCES.name: Importance}
 
 
 def build(registry: Registry, cfg: dict | object | None, key: str) -> Any:
@@ -26,36 +28,41 @@ def build(registry: Registry, cfg: dict | object | None, key: str) -> Any:
 
     Args:
         registry (Registry): Where the types are registered.
-        cfg (dict | object | None): ``dict(type=..., **arguments)``, or an instance, or None,
-            which are returned as they are.
+        cfg (dict | object | None): ``dict(type=..., **arguments)``, where the type is a class
+            or its registered name, with or without the registry's scope; or an instance, or
+            None, which are returned as they are.
         key (str): The key, for the messages: 'perturbation', 'finetune', ...
 
     Returns:
         Any: The instance, or None.
 
     Raises:
-        ValueError: If ``cfg`` is neither of these, the type is missing or unknown, an argument
-            is unexpected or missing, or the class refuses a value. A class is expected to
-            begin that message with the argument's name, so that it reads ``key.argument``.
+        ValueError: If ``cfg`` is neither of these, the type is missing, unknown or of another
+            kind, an argument is unexpected or missing, or the class refuses a value. A class is
+            expected to begin that message with the argument's name, so that it reads
+            ``key.argument``.
     """
     if cfg is None:
         return None
     known = ', '.join(repr(name) for name in sorted(registry.module_dict))
-    if not isinstance(cfg, dict):
-        if isinstance(cfg, str | bytes | bool | int | float | list | tuple | set | type):
-            raise ValueError(
-                f'{key}={cfg!r} is neither a dict nor None; write {key}=dict(type=...), the '
-                f'type one of {known}'
-            )
+    base = BASES[registry.name]
+    if isinstance(cfg, base):
         return cfg
+    if not isinstance(cfg, dict):
+        raise ValueError(
+            f'{key}={cfg!r} is neither a dict nor None; write {key}=dict(type=...), the type '
+            f'one of {known}'
+        )
 
     arguments = dict(cfg)
     if 'type' not in arguments:
         raise ValueError(f'{key}.type is missing in {arguments}; use one of {known}')
     type_ = arguments.pop('type')
-    cls = registry.module_dict.get(type_) if isinstance(type_, str) else type_
-    cls = cls if inspect.isclass(cls) else None
-    if cls is None:
+    if isinstance(type_, str):
+        cls = registry.module_dict.get(type_.removeprefix(f'{registry.scope}.'))
+    else:
+        cls = type_
+    if not (inspect.isclass(cls) and issubclass(cls, base)):
         raise ValueError(f'{key}.type={type_!r} is unknown; use one of {known}')
     signature = inspect.signature(cls)
     try:

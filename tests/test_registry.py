@@ -5,12 +5,16 @@ import pytest
 from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 
+from mmdet_adasap.pruning import TaylorImportance
 from mmdet_adasap.registry import PERTURBATIONS, build
 from mmdet_adasap.sharpness import AdaptivePerturbation, UniformPerturbation
 
 
 class TestBuild:
-    @pytest.mark.parametrize('type_', ['UniformPerturbation', UniformPerturbation])
+    @pytest.mark.parametrize(
+        'type_',
+        ['UniformPerturbation', 'mmdet_adasap.UniformPerturbation', UniformPerturbation],
+    )
     @pytest.mark.parametrize('wrap', [dict, ConfigDict])
     def test_dict(self, type_, wrap):
         cfg = wrap(type=type_, rho=0.3, scope='layer')
@@ -36,6 +40,9 @@ class TestBuild:
             ({'type': 'Adaptive'}, "finetune.type='Adaptive' is unknown; use one of 'Adaptive"),
             ({'rho': 1}, "finetune.type is missing in {'rho': 1}; use one of 'AdaptivePert"),
             ('SAM', "finetune='SAM' is neither a dict nor None"),
+            (TaylorImportance(), 'is neither a dict nor None; write finetune=dict(type=...)'),
+            ({'type': TaylorImportance}, "TaylorImportance'> is unknown; use one of 'Adaptive"),
+            ({'type': ['SAM']}, "finetune.type=['SAM'] is unknown"),
             ({'type': 'UniformPerturbation', 'radius': 1}, "argument 'radius'; it takes rho, "),
             ({'type': 'UniformPerturbation', 'rho': -1}, 'finetune.rho=-1 must be'),
             ({'type': 'UniformPerturbation', 'rho': 'x'}, "finetune.rho='x' is not a number"),

@@ -94,8 +94,8 @@ def make_venv() -> None:
         if VENV.exists() and any(VENV.iterdir()):
             if not MARKER.exists():
                 stop(
-                    f'{VENV} is no environment of Python {platform.python_version()} and was not '
-                    'made by this Makefile: move it away, or name its Python with '
+                    f'{VENV} is not an environment of Python {platform.python_version()} and was '
+                    'not made by this Makefile: move it away, or name its Python with '
                     '`make install PYTHON=...`.'
                 )
             say(f'.venv does not run Python {platform.python_version()}: making it anew')

@@ -33,7 +33,7 @@ def check_voc_files(
         FileNotFoundError: If anything is missing. Names it, and what to do.
     """
     if data_root and not os.path.isdir(data_root):
-        raise FileNotFoundError(f'data_root={data_root!r} is no folder: {_REMEDY}')
+        raise FileNotFoundError(f'data_root={data_root!r} is not a folder: {_REMEDY}')
     year, id_list = Path(year_folder), Path(ann_file)
     if not id_list.is_file():
         there = sorted(path.name for path in id_list.parent.glob('*.txt') if '_' not in path.stem)

@@ -11,6 +11,7 @@ from ..pruning import Pruner, check_target
 from ..pruning.loading import load_structure
 from ..pruning.structure import META_KEY, PHASES
 from ..registry import IMPORTANCES, PERTURBATIONS, build
+from ..unwrapping import unwrapped
 from .checks import (
     at_least,
     check_data,
@@ -22,7 +23,6 @@ from .phases import SCHEDULES, Phases
 from .report import cut_table
 from .runner_parts import (
     averaged_models,
-    bare_model,
     forget_best_score,
     sample_forward,
     stop_watching_backward,
@@ -154,7 +154,11 @@ class AdaSAPHook(Hook):
 
     def _find_channels(self, runner: Runner) -> None:
         self.pruner = Pruner(
-            bare_model(runner), sample_forward(runner), self.target, self.importance, self.round_to
+            unwrapped(runner.model),
+            sample_forward(runner),
+            self.target,
+            self.importance,
+            self.round_to,
         )
         if self.structure is not None:
             self.pruner.restore(self.structure, _optimizers(runner))
@@ -168,7 +172,7 @@ class AdaSAPHook(Hook):
                 f'AdaSAP leaves {len(names)} layers whole because they are not trained, '
                 f'{names[0]} to {names[-1]}'
             )
-        parameters = dict(bare_model(runner).named_parameters())
+        parameters = dict(unwrapped(runner.model).named_parameters())
         unseen = [name for name in channels.unreached if parameters[name].dim() > 1]
         if unseen:
             runner.logger.warning(
@@ -181,10 +185,10 @@ class AdaSAPHook(Hook):
         )
 
     def _cut(self, runner: Runner) -> None:
-        dense = {name: p.shape for name, p in bare_model(runner).named_parameters()}
+        dense = {name: p.shape for name, p in unwrapped(runner.model).named_parameters()}
         self._stop_watching(runner)
         self.structure = self.pruner.cut(_optimizers(runner), averaged_models(runner))
-        runner.logger.info(cut_table(bare_model(runner), dense, self.structure))
+        runner.logger.info(cut_table(unwrapped(runner.model), dense, self.structure))
         forget_best_score(runner)
         self.pruner = None
 
@@ -230,7 +234,9 @@ class AdaSAPHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Give the model, and moving averages of it, the shape that the checkpoint has."""
-        self.structure = load_structure(checkpoint, bare_model(runner), averaged_models(runner))
+        self.structure = load_structure(
+            checkpoint, unwrapped(runner.model), averaged_models(runner)
+        )
         self._state = checkpoint.get(META_KEY, {})
 
 

@@ -78,7 +78,7 @@ def check_optim_wrapper(hook: AdaSAPHook, runner: Runner) -> None:
     if hook.importance.needs_gradients and hasattr(runner.optim_wrapper, 'loss_scaler'):
         raise ValueError(
             f'importance={type(hook.importance).__name__} reads unscaled gradients, which '
-            f'{wrapper} has not; use MagnitudeImportance, or leave out --amp'
+            f'{wrapper} does not have; use MagnitudeImportance, or leave out --amp'
         )
     if not hasattr(runner.optim_wrapper, 'optimizer'):
         raise ValueError(

@@ -13,6 +13,7 @@ from mmengine.runner import runner as mmengine_runner
 
 from ..pruning.loading import refuse_misfit
 from ..pruning.structure import META_KEY, check_structure
+from ..unwrapping import unwrapped
 
 
 def guard_loading() -> None:
@@ -26,7 +27,7 @@ def guard_loading() -> None:
         structure = isinstance(checkpoint, dict) and (checkpoint.get('meta') or {}).get(META_KEY)
         if structure:
             check_structure(structure)
-            refuse_misfit(getattr(model, 'module', model), checkpoint.get('state_dict', {}))
+            refuse_misfit(unwrapped(model), checkpoint.get('state_dict', {}))
         return load(model, checkpoint, *args, **kwargs)
 
     guarded.refuses_misfit = True

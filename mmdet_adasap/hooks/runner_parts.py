@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import torch
 from mmengine.hooks import CheckpointHook, EMAHook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import nn
@@ -14,11 +13,7 @@ from torch import nn
 from ..optim.gradients import optimizer_parameters, set_aside
 from ..optim.replay import RandomState
 from ..pruning.tracing import ForwardFn, evaluating
-
-
-def bare_model(runner: Runner) -> nn.Module:
-    """The model without its distributed wrapper."""
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+from ..unwrapping import unwrapped
 
 
 def sample_forward(runner: Runner) -> ForwardFn:
@@ -27,7 +22,7 @@ def sample_forward(runner: Runner) -> ForwardFn:
     The model's raw outputs are returned. No random number of the run is used up.
     """
     loop = runner.val_loop or runner.train_loop
-    model = bare_model(runner)
+    model = unwrapped(runner.model)
     random = RandomState.capture(next(model.parameters()).device)
     try:
         batch = loop.dataloader.collate_fn([loop.dataloader.dataset[0]])

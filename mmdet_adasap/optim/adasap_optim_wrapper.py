@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
 
 from ..registry import PERTURBATIONS, build
 from ..sharpness import Perturbation, PerturbationStats
+from ..unwrapping import unwrapped
 from .gradients import optimizer_parameters, set_aside
 from .replay import BufferSnapshot, CapturedForward, RandomState
 
@@ -102,7 +102,7 @@ class AdaSAPOptimWrapper(OptimWrapper):
             with super().optim_context(model):
                 yield
             return
-        bare = _bare(model)
+        bare = unwrapped(model)
         if self._attached_to is not bare:
             self._perturbation.attach(bare)
             self._attached_to = bare
@@ -156,7 +156,7 @@ class AdaSAPOptimWrapper(OptimWrapper):
                 'the model itself, model(...), inside optim_context(model), or set '
                 'perturbation=None'
             )
-        bare = _bare(forward.model)
+        bare = unwrapped(forward.model)
         random_after = RandomState.capture(forward.device)
         stats = self._perturb(loss, list(bare.parameters()))
         try:
@@ -195,11 +195,6 @@ class AdaSAPOptimWrapper(OptimWrapper):
     def _observe(self) -> None:
         for observer in self._observers:
             observer()
-
-
-def _bare(model: nn.Module) -> nn.Module:
-    """The model without its distributed wrapper."""
-    return model.module if is_model_wrapper(model) else model
 
 
 def _parse_loss(model: nn.Module, output: Tensor | dict) -> Tensor:
