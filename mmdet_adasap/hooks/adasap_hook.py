@@ -173,6 +173,8 @@ class AdaSAPHook(Hook):
                 f'{names[0]} to {names[-1]}'
             )
         parameters = dict(unwrapped(runner.model).named_parameters())
+        for name, reason in channels.whole.items():
+            runner.logger.warning(f'AdaSAP leaves {name or "the model"} whole: {reason}')
         unseen = [name for name in channels.unreached if parameters[name].dim() > 1]
         if unseen:
             runner.logger.warning(

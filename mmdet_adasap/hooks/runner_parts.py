@@ -1,7 +1,6 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """What the hook needs of a Runner and of the hooks beside it."""
 
-import copy
 from collections.abc import Callable
 
 import torch
@@ -10,6 +9,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from ..models.raw_outputs import raw_forward
 from ..optim.gradients import optimizer_parameters, set_aside
 from ..optim.replay import RandomState
 from ..pruning.tracing import ForwardFn, evaluating
@@ -30,14 +30,7 @@ def sample_forward(runner: Runner) -> ForwardFn:
             batch = model.data_preprocessor(batch, False)
     finally:
         random.restore()
-
-    def forward(model: nn.Module) -> object:
-        inputs = copy.deepcopy(batch)
-        if isinstance(inputs, dict):
-            return model(**inputs, mode='tensor')
-        return model(*inputs, mode='tensor')
-
-    return forward
+    return raw_forward(batch)
 
 
 def watch_backward(optim_wrapper: OptimWrapper, observe: Callable[[], None]) -> None:

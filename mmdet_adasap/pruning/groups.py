@@ -2,13 +2,16 @@
 """Channel groups: which indices of which tensors make one channel."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from torch import nn
 
 from .cost import Cost
 from .nodes import FROZEN, AxisRef, NodeTable
+
+Size = tuple[int, dict[int, float]]
+"""Indices that stay whatever is removed, and how many each kept channel of a group adds."""
 
 
 @dataclass
@@ -60,6 +63,9 @@ class Channels:
         flops (Cost): Multiply-accumulates of the traced input, likewise.
         frozen (dict[str, list[AxisRef]]): Reason to axes which it stopped directly.
         unreached (list[str]): Parameters that took no part in the run, left whole.
+        attributes (dict[tuple[str, str], Size]): Module and attribute to the number of channels
+            that it holds for code which runs in the module.
+        whole (dict[str, str]): Modules left whole because a trial cut of them went wrong.
     """
 
     groups: list[ChannelGroup]
@@ -67,6 +73,8 @@ class Channels:
     flops: Cost
     frozen: dict[str, list[AxisRef]]
     unreached: list[str]
+    attributes: dict[tuple[str, str], Size] = field(default_factory=dict)
+    whole: dict[str, str] = field(default_factory=dict)
 
     @property
     def sizes(self) -> np.ndarray:
@@ -75,6 +83,16 @@ class Channels:
     def cost(self, resource: str) -> Cost:
         """The cost of ``'params'`` or ``'flops'``."""
         return {'params': self.params, 'flops': self.flops}[resource]
+
+    def attribute_counts(self, kept: list[np.ndarray]) -> dict[str, dict[str, int]]:
+        """The attributes that change when a choice of channels is kept, and their new values."""
+        counts: dict[str, dict[str, int]] = {}
+        for (module, attribute), (fixed, per_channel) in self.attributes.items():
+            lost = sum(n * int((~kept[g]).sum()) for g, n in per_channel.items())
+            if lost:
+                left = sum(n * int(kept[g].sum()) for g, n in per_channel.items())
+                counts.setdefault(module, {})[attribute] = fixed + round(left)
+        return counts
 
 
 def removed_indices(
@@ -104,7 +122,11 @@ def removed_indices(
 
 
 def build_channels(
-    model: nn.Module, table: NodeTable, flops: list[tuple], unreached: list[str]
+    model: nn.Module,
+    table: NodeTable,
+    flops: list[tuple],
+    unreached: list[str],
+    attributes: dict[tuple[str, str], np.ndarray],
 ) -> Channels:
     """Make groups of the channels that the ties of a trace leave free.
 
@@ -127,8 +149,7 @@ def build_channels(
     free = np.flatnonzero((root != FROZEN) & makes_output[root])
     groups, group_of_node = _group(table, root, free, is_output)
 
-    def vector(nodes: np.ndarray) -> tuple[int, dict[int, float]]:
-        """Indices that stay whatever is removed, and how many each kept channel adds."""
+    def vector(nodes: np.ndarray) -> Size:
         owner = group_of_node[nodes]
         counts = np.bincount(owner[owner >= 0], minlength=len(groups))
         per_channel = {int(g): counts[g] / groups[g].size for g in np.flatnonzero(counts)}
@@ -159,6 +180,7 @@ def build_channels(
         flops=macs,
         frozen=table.reasons(),
         unreached=unreached,
+        attributes={key: vector(nodes) for key, nodes in attributes.items()},
     )
 
 

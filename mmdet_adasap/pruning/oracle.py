@@ -3,7 +3,7 @@
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,15 @@ TOLERANCE = 1e-5
 
 
 class WrongCut(RuntimeError):
-    """Raised when a slim model does not give what the masked one gives."""
+    """Raised when a slim model does not give what the masked one gives.
+
+    Attributes:
+        module (str): Name of the first module that differs, '' for the model itself.
+    """
+
+    def __init__(self, message: str, module: str = '') -> None:
+        super().__init__(message)
+        self.module = module
 
 
 def raw_outputs(model: nn.Module, forward: ForwardFn) -> list[Tensor]:
@@ -73,13 +81,20 @@ def mask(model: nn.Module, keep: Keep) -> None:
                 )
 
 
-def check_cut(model: nn.Module, keep: Keep, forward: ForwardFn) -> float:
+def check_cut(
+    model: nn.Module,
+    keep: Keep,
+    forward: ForwardFn,
+    attrs: Mapping[str, Mapping[str, int]] | None = None,
+) -> float:
     """Cut a copy of a model and compare it with a masked copy; the model stays as it is.
 
     Args:
         model (nn.Module): The dense model, masked or not.
         keep (dict): Tensor name to axis to kept indices.
         forward (Callable): Runs a model on a real input and returns its raw outputs.
+        attrs (dict, optional): Module name to attribute to channel count. Defaults to what
+            :func:`~mmdet_adasap.pruning.surgery.channel_counts` finds.
 
     Returns:
         float: The relative difference found.
@@ -89,20 +104,23 @@ def check_cut(model: nn.Module, keep: Keep, forward: ForwardFn) -> float:
     """
     masked, slim = copy.deepcopy(model), copy.deepcopy(model)
     mask(masked, keep)
-    cut(slim, keep, channel_counts(slim, keep))
+    cut(slim, keep, channel_counts(slim, keep) if attrs is None else attrs)
     reference = raw_outputs(masked, forward)
     try:
         found = difference(raw_outputs(slim, forward), reference)
     except Exception as error:
-        where = _first_difference(slim, masked, forward)
-        raise WrongCut(f'the cut model does not run; it stops in {where} ({error})') from error
+        where = _where_it_stops(slim, forward)
+        raise WrongCut(
+            f'the cut model does not run; it stops in {where or "its own code"} ({error})', where
+        ) from error
     if found > TOLERANCE:
         found = min(found, _difference_in_double(slim, masked, forward))
     if found > TOLERANCE:
-        where = _first_difference(slim, masked, forward)
+        where = _where_it_differs(slim, masked, forward)
         raise WrongCut(
             f'the cut model differs from the masked one by {found:.1e} of the largest output, '
-            f'first in {where}; its channels are not understood'
+            f'first in {where or "its own code"}; its channels are not understood',
+            where,
         )
     return found
 
@@ -127,30 +145,40 @@ def _inputs_in_double(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, d
     return tuple(map(double, args)), {key: double(value) for key, value in kwargs.items()}
 
 
-def _first_difference(slim: nn.Module, masked: nn.Module, forward: ForwardFn) -> str:
-    """Name of the first leaf module whose outputs differ in sum between two models."""
+def _record(model: nn.Module, forward: ForwardFn) -> tuple[list[tuple[str, float]], str | None]:
+    """Run a model; what its modules return, in sum, and the module that it stopped in, if any."""
+    sums, running, handles = [], [], []
+    for name, module in model.named_modules():
 
-    def record(model: nn.Module) -> list[tuple[str, float]]:
-        sums, handles = [], []
-        for name, module in model.named_modules():
-            if not any(module.children()):
+        def enter(_, args: tuple, name: str = name) -> None:
+            running.append(name)
 
-                def after(_, args: tuple, output: object, name: str = name) -> None:
-                    total = sum(t.double().abs().sum().item() for t in tensors_in(output))
-                    sums.append((name, total))
+        def leave(_, args: tuple, output: object, name: str = name) -> None:
+            sums.append((name, sum(t.double().abs().sum().item() for t in tensors_in(output))))
+            running.pop()
 
-                handles.append(module.register_forward_hook(after))
-        try:
-            raw_outputs(model, forward)
-        except Exception as error:  # the sums up to here tell where
-            sums.append((f'the operation after {sums[-1][0] if sums else "the input"}', 0.0))
-            del error
-        finally:
-            for handle in handles:
-                handle.remove()
-        return sums
+        handles.append(module.register_forward_pre_hook(enter))
+        handles.append(module.register_forward_hook(leave))
+    try:
+        raw_outputs(model, forward)
+    except Exception:  # what is still running tells where
+        return sums, running[-1] if running else ''
+    finally:
+        for handle in handles:
+            handle.remove()
+    return sums, None
 
-    for (name, a), (_, b) in zip(record(slim), record(masked), strict=False):
+
+def _where_it_stops(slim: nn.Module, forward: ForwardFn) -> str:
+    """Name of the innermost module that raises; '' for the model itself."""
+    return _record(slim, forward)[1] or ''
+
+
+def _where_it_differs(slim: nn.Module, masked: nn.Module, forward: ForwardFn) -> str:
+    """Name of the first module whose outputs differ in sum; '' for the model itself."""
+    for (name, a), (_, b) in zip(
+        _record(slim, forward)[0], _record(masked, forward)[0], strict=False
+    ):
         if a != b and not abs(a - b) <= 1e-4 * max(abs(a), abs(b), 1e-12):
             return name
-    return 'the code between its modules'
+    return ''

@@ -9,12 +9,13 @@ from torch import nn
 from torch.optim import Optimizer
 
 from .budget import UnreachableTarget, choose, smallest
+from .finding import attribute_counts, find_channels
 from .importance import Importance
 from .masks import ChannelMasks
-from .oracle import WrongCut, check_cut
+from .oracle import check_cut
 from .structure import VERSION, keep_of, kept_of, named_tensors
-from .surgery import channel_counts, cut
-from .tracing import ForwardFn, trace_channels
+from .surgery import cut
+from .tracing import ForwardFn
 
 RESOURCES = ('params', 'flops')
 
@@ -76,12 +77,11 @@ class Pruner:
         self.forward = forward
         self.importance = importance
         self.round_to = round_to
-        self.channels = trace_channels(model, forward)
+        self.channels = find_channels(model, forward)
         self.cost = self.channels.cost(self.resource)
         self.dense = {r: self.channels.cost(r)(self.channels.sizes) for r in RESOURCES}
         self.masks = ChannelMasks(model, self.channels.groups)
         self._check_reachable()
-        self._try_a_cut()
 
     def _check_reachable(self) -> None:
         least = self.cost(smallest(self.channels.sizes, self.round_to))
@@ -92,14 +92,6 @@ class Pruner:
                 f'layers and round_to={self.round_to} at least {fraction:.4f} remain; set a '
                 f'target of {np.ceil(fraction * 1000) / 1000:.3f} or more'
             )
-
-    def _try_a_cut(self) -> None:
-        """Cut half of every group of a copy: a misunderstood layer shows now, not at the end."""
-        kept = [np.arange(group.size) % 2 == 0 for group in self.channels.groups]
-        try:
-            check_cut(self.model, keep_of(self.model, self.channels.groups, kept), self.forward)
-        except WrongCut as error:
-            raise WrongCut(f'this model cannot be pruned yet: {error}') from error
 
     def remaining(self, resource: str | None = None) -> float:
         """Fraction of the dense model's parameters or FLOPs that the kept channels leave."""
@@ -151,7 +143,7 @@ class Pruner:
             'reached': {r: self.remaining(r) for r in RESOURCES},
             'dense': dict(self.dense),
             'keep': keep,
-            'attrs': channel_counts(self.model, keep),
+            'attrs': attribute_counts(self.model, self.channels, keep, self.masks.kept),
         }
 
     def cut(self, optimizers: Iterable[Optimizer] = (), copies: Iterable[nn.Module] = ()) -> dict:
@@ -165,7 +157,7 @@ class Pruner:
                 changed then.
         """
         structure = self.structure('finetune')
-        check_cut(self.model, structure['keep'], self.forward)
+        check_cut(self.model, structure['keep'], self.forward, structure['attrs'])
         self.masks.release()
         cut(self.model, structure['keep'], structure['attrs'], optimizers)
         for copy in copies:

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd
 from torch.optim import Optimizer
 
+from .rules import whole_groups_go
 from .structure import META_KEY, Keep, StructureError, named_tensors
 
 CHANNEL_WORDS = re.compile(r'channels|features|planes|dims|width')
@@ -124,16 +124,28 @@ def channel_counts(model: nn.Module, keep: Keep) -> dict[str, dict[str, int]]:
     return attrs
 
 
+def count_attributes(module: nn.Module | None) -> dict[str, int]:
+    """Integer attributes of a module that are named like a number of channels."""
+    return {
+        attribute: value
+        for attribute, value in (vars(module) if module is not None else {}).items()
+        if type(value) is int and CHANNEL_WORDS.search(attribute)
+    }
+
+
 def _counts(module: nn.Module, sizes: dict[str, dict[int, int]]) -> dict[str, int]:
     weight = sizes.get('weight', {})
-    if isinstance(module, _ConvNd):
-        output, inputs = (1, 0) if module.transposed else (0, 1)
-        counts = {'out_channels': weight.get(output, module.out_channels)}
-        if module.groups == 1:
-            counts['in_channels'] = weight.get(inputs, module.in_channels)
+    if hasattr(module, 'groups') and hasattr(module, 'in_channels'):  # a convolution
+        transposed = getattr(module, 'transposed', False)
+        output, inputs = (1, 0) if transposed else (0, 1)
+        outputs = weight.get(output, module.out_channels)
+        per_group = module.in_channels // module.groups
+        counts = {'out_channels': outputs}
+        if module.groups > 1 and whole_groups_go(module.groups, per_group):
+            counts['groups'] = outputs // (module.out_channels // module.groups)
+            counts['in_channels'] = counts['groups'] * per_group
         else:
-            multiplier = module.out_channels // module.in_channels
-            counts['in_channels'] = counts['groups'] = counts['out_channels'] // multiplier
+            counts['in_channels'] = weight.get(inputs, per_group) * module.groups
         return counts
     if isinstance(module, nn.Linear):
         return {
@@ -142,12 +154,15 @@ def _counts(module: nn.Module, sizes: dict[str, dict[int, int]]) -> dict[str, in
         }
     if isinstance(module, _NormBase):
         return {'num_features': next(iter(sizes.values()))[0]}
+    if isinstance(module, nn.GroupNorm):
+        channels = next(iter(sizes.values()))[0]
+        per_group = module.num_channels // module.num_groups
+        return {'num_channels': channels, 'num_groups': channels // per_group}
     # A module of another kind: an attribute that is named like a count and had its value.
     counts = {}
+    named = count_attributes(module)
     for tensor, axes in sizes.items():
         for axis, size in axes.items():
             before = getattr(module, tensor).shape[axis]
-            for attribute, value in vars(module).items():
-                if type(value) is int and value == before and CHANNEL_WORDS.search(attribute):
-                    counts[attribute] = size
+            counts.update({a: size for a, value in named.items() if value == before})
     return counts

@@ -3,23 +3,27 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+import functools
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from .groups import Channels, build_channels
 from .nodes import Label, NodeTable
-from .rules import RULES, Call, is_pointwise, pointwise
+from .rules import EXTENSION_RULES, RULES, Call, axes_of, is_pointwise, pointwise
+from .surgery import count_attributes
 
 ForwardFn = Callable[[nn.Module], object]
 """Runs a model on some fixed input and returns its raw outputs."""
 
 
-def trace_channels(model: nn.Module, forward: ForwardFn) -> Channels:
+def trace_channels(model: nn.Module, forward: ForwardFn, whole: Collection[str] = ()) -> Channels:
     """Run a model once and see which channels can only be removed together.
 
     The model runs in eval mode and without gradients; its parameters, buffers and modes are
@@ -29,6 +33,8 @@ def trace_channels(model: nn.Module, forward: ForwardFn) -> Channels:
         model (nn.Module): Any model, on any device.
         forward (Callable): Called with the model; runs it on a real input, batch size 1 or
             more, and returns its raw outputs, which are never cut.
+        whole (Collection[str]): Names of modules; no channel goes that reaches or leaves an
+            operation which runs in one of them (not in its children). '' is the model.
 
     Returns:
         Channels: Groups of channels, what each one costs, and what is left whole and why.
@@ -36,14 +42,20 @@ def trace_channels(model: nn.Module, forward: ForwardFn) -> Channels:
     Raises:
         ValueError: If ``forward`` returns no tensors.
     """
-    tracer = _Tracer(model)
-    with evaluating(model), tracer.naming_modules(), _Leaving(tracer), tracer:
+    tracer = _Tracer(model, whole)
+    with (
+        evaluating(model),
+        tracer.naming_modules(),
+        tracer.watching_extensions(),
+        _Leaving(tracer),
+        tracer,
+    ):
         outputs = output_tensors(forward(model))
     for tensor in outputs:
         label = tracer.label_of(tensor)
         for nodes in label.axes.values() if label else ():
             tracer.nodes.freeze(nodes, 'output of the model')
-    return build_channels(model, tracer.nodes, tracer.flops, tracer.unreached)
+    return build_channels(model, tracer.nodes, tracer.flops, tracer.unreached, tracer.attributes)
 
 
 @contextlib.contextmanager
@@ -97,6 +109,13 @@ def output_tensors(outputs: object) -> list[Tensor]:
     return tensors
 
 
+TAKE_SIZES = {
+    *('view', '_unsafe_view', 'reshape', 'split', 'split_with_sizes', 'expand', 'slice'),
+    *('copy', 'index_put', 'index_put_impl', 'roi_align_forward'),
+}
+"""Operations whose sizes come from the code of a module, which may have them from itself."""
+
+
 class _Leaving(TorchFunctionMode):
     """Freezes what leaves the graph by ways that are not dispatched as operations."""
 
@@ -123,9 +142,11 @@ class _Tracer(TorchDispatchMode):
     are held until the end: a freed one could lend its storage to another.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, whole: Collection[str]) -> None:
         super().__init__()
         self.nodes = NodeTable()
+        self.attributes: dict[tuple[str, str], np.ndarray] = {}
+        self._whole = whole
         self.flops: list[tuple] = []
         self._labels: dict[tuple, Label] = {}
         self._held: list[Tensor] = []
@@ -135,6 +156,7 @@ class _Tracer(TorchDispatchMode):
                 self._names.setdefault(_key(tensor), name)
         self._parameters = dict(model.named_parameters())
         self._module_names = {module: name for name, module in model.named_modules()}
+        self._modules = dict(model.named_modules())
         self._running: list[str] = []
         self._met: set[str] = set()
 
@@ -158,10 +180,41 @@ class _Tracer(TorchDispatchMode):
             for handle in handles:
                 handle.remove()
 
+    @contextlib.contextmanager
+    def watching_extensions(self) -> Iterator[None]:
+        """Meet the functions of mmcv's compiled extension, which are not dispatched."""
+        extension = sys.modules.get('mmcv._ext')
+        functions = {
+            name: function
+            for name, function in (vars(extension) if extension else {}).items()
+            if callable(function) and not name.startswith('_')
+        }
+
+        def watch(name: str, function: Callable) -> Callable:
+            @functools.wraps(function)
+            def watched(*args, **kwargs):
+                with _disable_current_modes():
+                    rule = EXTENSION_RULES.get(name)
+                    return self._follow(function, name, args, kwargs, rule)
+
+            return watched
+
+        for name, function in functions.items():
+            setattr(extension, name, watch(name, function))
+        try:
+            yield
+        finally:
+            for name, function in functions.items():
+                setattr(extension, name, function)
+
+    @property
+    def _running_now(self) -> str:
+        return self._running[-1] if self._running else ''
+
     @property
     def where(self) -> str:
         """Name of the module that is running."""
-        return self._running[-1] if self._running and self._running[-1] else 'the model'
+        return self._running_now or 'the model'
 
     @property
     def unreached(self) -> list[str]:
@@ -187,27 +240,33 @@ class _Tracer(TorchDispatchMode):
         return self._labels.get(key)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
+        name = func._schema.name
+        rule = RULES.get(name) or (pointwise if is_pointwise(func) else None)
+        return self._follow(func, name, args, kwargs or {}, rule, func._schema.is_mutable)
+
+    def _follow(self, func, name, args, kwargs, rule, is_mutable=True):
+        """Run an operation and label what it returns."""
         # In-place operations change what a label describes, so look before running.
         inputs = list(tensors_in((args, kwargs)))
         labelled = [t for t in inputs if self.label_of(t) is not None]
         out = func(*args, **kwargs)
+        if not labelled and rule is None:
+            return out
         call = Call(
             func=func,
+            name=name,
             args=args,
             kwargs=kwargs,
             out=out,
             nodes=self.nodes,
             label_of=self.label_of,
+            write=self._set,
             where=self.where,
             count_flops=lambda *term: self.flops.append(term),
         )
-        rule = RULES.get(func) or (pointwise if is_pointwise(func) else None)
-        if not labelled and rule is None:
-            return out
         if rule is None:
             for tensor in labelled:
-                call.freeze(self.label_of(tensor), None, f'{func}, which has no rule,')
+                call.freeze(self.label_of(tensor), None, f'{name}, which has no rule,')
             results = None
         else:
             results = rule(call)
@@ -216,9 +275,23 @@ class _Tracer(TorchDispatchMode):
         for i, tensor in enumerate(outputs):
             if isinstance(tensor, Tensor):
                 self._set(tensor, results[i] if i < len(results) else None)
-                if func._schema.is_mutable:
+                if is_mutable:
                     self._lose_zeros(tensor)
+        if self._running_now in self._whole:
+            for tensor in (*labelled, *tensors_in(out)):
+                call.freeze(self.label_of(tensor), None, 'a module left whole after a trial cut')
+        if call.operation in TAKE_SIZES:
+            self._remember_sizes(outputs)
         return out
+
+    def _remember_sizes(self, outputs: list) -> None:
+        """Attributes of the running module that gave a tensor the size of its channel axes."""
+        counts = count_attributes(self._modules.get(self._running_now))
+        for attribute, value in counts.items():
+            for tensor in outputs:
+                for axis, vector in axes_of(self.label_of(tensor)).items():
+                    if tensor.shape[axis] == value:
+                        self.attributes.setdefault((self._running_now, attribute), vector)
 
     def _set(self, tensor: Tensor, label: Label | None) -> None:
         if not tensor.numel() or _key(tensor) in self._names:

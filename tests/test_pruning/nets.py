@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mmdet_adasap.pruning import Channels, check_cut, keep_of, trace_channels
+from mmdet_adasap.pruning.finding import attribute_counts
 
 
 class Net(nn.Module):
@@ -60,7 +61,9 @@ def assert_cuts(model: nn.Module, x: Tensor, channels: Channels | None = None) -
     channels = channels or trace(model, x)
     for seed, fraction in enumerate((0.3, 0.5, 0.7, 0.0)):
         kept = random_choice(channels, fraction, seed)
-        assert check_cut(model, keep_of(model, channels.groups, kept), runs(x)) <= 1e-5
+        keep = keep_of(model, channels.groups, kept)
+        attrs = attribute_counts(model, channels, keep, kept)
+        assert check_cut(model, keep, runs(x), attrs) <= 1e-5
 
 
 def chain() -> Net:

@@ -87,7 +87,7 @@ def test_a_fresh_model_takes_the_shape_without_a_trace(monkeypatch):
     pruner, _ = pruned()
     structure = pruner.cut()
     assert is_cut(structure)
-    monkeypatch.setattr('mmdet_adasap.pruning.pruner.trace_channels', None)
+    monkeypatch.setattr('mmdet_adasap.pruning.finding.trace_channels', None)
     fresh = randomise(chain(), seed=9)
     cut(fresh, structure['keep'], structure['attrs'])
     fresh.load_state_dict(pruner.model.state_dict())

@@ -12,6 +12,8 @@ from torch.nn import Conv2d
 from torch.nn import functional as F
 
 from mmdet_adasap.pruning import WrongCut, check_cut, keep_of, trace_channels
+from mmdet_adasap.pruning.finding import find_channels
+from mmdet_adasap.pruning.rules import EXTENSION_RULES
 
 CASES = {}
 IMAGE = (2, 3, 6, 6)
@@ -341,6 +343,123 @@ def buffer_scales_channels():
     return net
 
 
+@case(4, 4)
+def few_wide_groups():
+    """Every group loses the same positions, on both sides."""
+    return first_and_head(lambda n, x: n.g(x), g=Conv2d(8, 8, 3, groups=2))
+
+
+@case(4)
+def many_narrow_groups():
+    """Two inputs and three outputs a group: whole groups go."""
+    return first_and_head(lambda n, x: n.g(x), g=Conv2d(8, 12, 3, groups=4), into=12)
+
+
+@case(4)
+def group_norm():
+    return first_and_head(lambda n, x: n.norm(x), norm=nn.GroupNorm(4, 8))
+
+
+@case(2)
+def pixel_shuffle():
+    return first_and_head(lambda n, x: F.pixel_shuffle(x, 2), into=2)
+
+
+@case(4)
+def half_of_the_channels():
+    return first_and_head(lambda n, x: x[:, : x.shape[1] // 2], into=4)
+
+
+@case(8)
+def rolled_rows():
+    return first_and_head(lambda n, x: x.roll(1, 2).flip(3))
+
+
+@case(8)
+def sampled():
+    grid = torch.rand(2, 5, 5, 2) * 2 - 1
+    return first_and_head(lambda n, x: F.grid_sample(x, grid, align_corners=False))
+
+
+@case(8)
+def picked_places():
+    return first_and_head(lambda n, x: x[:, :, [1, 0, 3]][:, :, :, torch.arange(6) % 2 == 0])
+
+
+@case(8)
+def picked_entries():
+    """Two indices that are not side by side put their axis in front."""
+
+    def run(net, x):
+        y = net.first(x)
+        return net.head(y.permute(0, 2, 1, 3)[[0, 1, 1], :, :, [0, 2, 4]])
+
+    return Net(run, first=Conv2d(3, 8, 1), head=nn.Linear(8, 2))
+
+
+@case(8)
+def written_into_a_new_tensor():
+    def run(net, x):
+        y = net.first(x)
+        out = y.new_zeros(4, y.shape[1], 6, 6)
+        out[torch.tensor([0, 2])] = y
+        out[torch.tensor([True, False, False, True])] = 2 * y
+        return net.head(out)
+
+    return Net(run, first=Conv2d(3, 8, 1), head=Conv2d(8, 2, 1))
+
+
+@case(8)
+def written_over():
+    def run(net, x):
+        y, z = net.first(x), net.second(x)
+        y[:, :, torch.tensor([1, 2])] = z[:, :, :2]
+        return net.head(y)
+
+    return Net(run, first=Conv2d(3, 8, 1), second=Conv2d(3, 8, 1), head=Conv2d(8, 2, 1))
+
+
+@case(8)
+def like_its_pattern():
+    return first_and_head(lambda n, x: torch.cat([x, torch.zeros_like(x)], 1), into=16)
+
+
+class Splitting(nn.Module):
+    """Res2Net's way: the width is an attribute that the forward pass reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.width = 4
+        self.a, self.b = Conv2d(3, 8, 1), Conv2d(4, 4, 1)
+
+    def forward(self, x):
+        left, right = torch.split(self.a(x), self.width, 1)
+        return torch.cat([left, self.b(right)], 1)
+
+
+@case(4, 4)
+def width_in_an_attribute():
+    return Net(lambda n, x: n.head(n.mix(x)), mix=Splitting(), head=Conv2d(8, 2, 1))
+
+
+class Filling(nn.Module):
+    """A RoI extractor's way: the new tensor has the number of channels that an attribute says."""
+
+    def __init__(self):
+        super().__init__()
+        self.out_channels = 8
+
+    def forward(self, x):
+        out = x.new_zeros(len(x), self.out_channels, 6, 6)
+        out[torch.arange(len(x))] = x
+        return out
+
+
+@case(8)
+def new_tensor_of_an_attribute():
+    return first_and_head(lambda n, x: n.fill(x), fill=Filling())
+
+
 # Not understood, or not cuttable: left whole
 
 
@@ -352,11 +471,6 @@ def output_is_the_convolution():
 @case()
 def output_shares_its_channels():
     return Net(lambda n, x: n.b(n.a(x)) + n.a(x), a=Conv2d(3, 8, 1), b=Conv2d(8, 8, 1))
-
-
-@case()
-def few_wide_groups():
-    return first_and_head(lambda n, x: n.g(x), g=Conv2d(8, 8, 3, groups=2))
 
 
 @case()
@@ -493,8 +607,14 @@ def sum_over_rows_with_a_bias():
 
 
 @case()
-def group_norm():
-    return first_and_head(lambda n, x: n.norm(x), norm=nn.GroupNorm(4, 8))
+def group_norm_without_weights():
+    """Nothing of it is cut, so nothing would tell it the new number of groups."""
+    return first_and_head(lambda n, x: n.norm(x), norm=nn.GroupNorm(4, 8, affine=False))
+
+
+@case()
+def group_norm_with_one_group():
+    return first_and_head(lambda n, x: n.norm(x), norm=nn.GroupNorm(1, 8))
 
 
 @case()
@@ -505,13 +625,23 @@ def layer_norm():
 
 
 @case()
-def pixel_shuffle():
-    return first_and_head(lambda n, x: F.pixel_shuffle(x, 2), into=2)
+def rolled_channels():
+    return first_and_head(lambda n, x: x.roll(1, 1))
+
+
+@case()
+def uneven_part():
+    return first_and_head(lambda n, x: x[:, :3], into=3)
+
+
+@case()
+def picked_channels():
+    return first_and_head(lambda n, x: x[:, [0, 2, 5]], into=3)
 
 
 @case()
 def unknown_operation():
-    return first_and_head(lambda n, x: x.roll(1, 1))
+    return first_and_head(lambda n, x: x.cumprod(1))
 
 
 @case()
@@ -731,11 +861,11 @@ def row_in_place(x: Tensor) -> Tensor:
     return x
 
 
-# Which of them cannot be cut, and where they are found out.
-REFUSED = {
-    'multi-head attention': 'a',
-    'generated weight': 'make',
-    'fixed split': 'first',
+# In which of them operations are not understood, and which module is left whole for it.
+LEFT_WHOLE = {
+    'multi-head attention': 'mix',
+    'generated weight': '',
+    'fixed split': 'head',
     'nan per channel': 'head',
     'standardised without eps': 'head',
 }
@@ -745,11 +875,15 @@ REFUSED = {
 def test_never_wrong(name):
     torch.manual_seed(0)
     model, x = randomise(WEIRD[name]()), torch.randn(IMAGE)
-    if name in REFUSED:
-        with pytest.raises(WrongCut, match=rf'in (the operation after )?{REFUSED[name]}\b'):
-            assert_cuts(model, x)
+    lines = []
+    channels = find_channels(model, runs(x), lines.append)
+    assert_cuts(model, x, channels)
+    if name in LEFT_WHOLE:
+        assert list(channels.whole) == [LEFT_WHOLE[name]]
+        assert lines[0].startswith(f'{LEFT_WHOLE[name] or "the model"} is left whole: the cut mod')
     else:
-        assert_cuts(model, x)
+        assert not channels.whole
+        assert not lines
 
 
 def test_python_that_reads_the_size_is_found_out():
@@ -762,6 +896,57 @@ def test_python_that_reads_the_size_is_found_out():
     kept = [np.arange(8) < 4, np.ones(8, dtype=bool)]
     with pytest.raises(WrongCut, match=r'first in b;'):
         check_cut(model, keep_of(model, groups, kept), runs(x))
+
+
+mmcv_ops = pytest.importorskip('mmcv.ops', reason='needs the compiled operators of mmcv')
+mmcv_extension = pytest.importorskip('mmcv._ext')
+
+
+def deformed(net: Net, x: Tensor) -> Tensor:
+    y = net.first(x)
+    offset = net.offset(y)
+    if isinstance(net.mix, mmcv_ops.ModulatedDeformConv2d):
+        return net.head(net.mix(y, offset, offset[:, :9].sigmoid()))
+    return net.head(net.mix(y, offset))
+
+
+def regions(net: Net, x: Tensor) -> Tensor:
+    rois = torch.tensor([[0, 0.5, 1, 4, 4], [1, 2, 0, 5, 5.0]])
+    return net.head(net.pool(net.first(x), rois).flatten(1))
+
+
+EXTENSIONS = {
+    'deformable': (deformed, dict(mix=mmcv_ops.DeformConv2d(8, 6, 3, padding=1)), [6, 8]),
+    'deformable groups': (
+        deformed,
+        dict(mix=mmcv_ops.DeformConv2d(8, 6, 3, padding=1, groups=2)),
+        [3, 4],
+    ),
+    'modulated': (deformed, dict(mix=mmcv_ops.ModulatedDeformConv2d(8, 6, 3, padding=1)), [6, 8]),
+    'RoIAlign': (regions, dict(pool=mmcv_ops.RoIAlign(2)), [8]),
+}
+
+
+@pytest.mark.parametrize('name', EXTENSIONS)
+def test_compiled_operators(name):
+    run, layers, sizes = EXTENSIONS[name]
+    torch.manual_seed(0)
+    last = Conv2d(6, 2, 1) if run is deformed else nn.Linear(32, 2)
+    model = Net(run, first=Conv2d(3, 8, 1), offset=Conv2d(8, 18, 1), **layers, head=last)
+    model, x = randomise(model), torch.randn(IMAGE)
+    function = mmcv_extension.roi_align_forward
+    channels = trace(model, x)
+    assert sorted(channels.sizes.tolist()) == sizes
+    assert_cuts(model, x, channels)
+    assert mmcv_extension.roi_align_forward is function
+
+
+def test_a_compiled_operator_without_a_rule_freezes(monkeypatch):
+    monkeypatch.delitem(EXTENSION_RULES, 'roi_align_forward')
+    model = Net(regions, first=Conv2d(3, 8, 1), pool=mmcv_ops.RoIAlign(2), head=nn.Linear(32, 2))
+    channels = trace(randomise(model), torch.randn(IMAGE))
+    assert not channels.groups
+    assert 'roi_align_forward, which has no rule, in pool' in channels.frozen
 
 
 def test_unreached_parameters_are_reported_and_left():

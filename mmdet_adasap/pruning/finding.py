@@ -1,0 +1,73 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Find the channels of a model that can be removed, and prove it by a trial cut."""
+
+from collections.abc import Callable
+
+import numpy as np
+from torch import nn
+
+from .groups import Channels
+from .oracle import WrongCut, check_cut
+from .structure import Keep, keep_of
+from .surgery import channel_counts
+from .tracing import ForwardFn, trace_channels
+
+TRIALS = 20
+"""Modules that are left whole, one after the other, before a model is refused."""
+
+
+def find_channels(
+    model: nn.Module, forward: ForwardFn, report: Callable[[str], None] | None = None
+) -> Channels:
+    """Trace a model, cut half of every group of a copy, and compare with the masked model.
+
+    Where they differ, the module that differs first is left whole and the model is traced
+    again, until they agree; where that does not help, the module around it.
+
+    Args:
+        model (nn.Module): The dense model.
+        forward (Callable): Runs a model on a real input and returns its raw outputs.
+        report (Callable, optional): Called with a line for every module that is left whole.
+
+    Returns:
+        Channels: Groups whose cut is proven. ``whole`` names the modules left whole, and why.
+
+    Raises:
+        WrongCut: If no part of the model can be left whole so that the rest is right.
+    """
+    whole: dict[str, str] = {}
+    for _ in range(TRIALS):
+        channels = trace_channels(model, forward, whole)
+        kept = _half(channels)
+        keep = keep_of(model, channels.groups, kept)
+        try:
+            check_cut(model, keep, forward, attribute_counts(model, channels, keep, kept))
+        except WrongCut as error:
+            name = error.module
+            while name in whole and name:
+                name = name.rpartition('.')[0]
+            if name in whole:
+                raise WrongCut(f'this model cannot be pruned yet: {error}', name) from error
+            whole[name] = str(error)
+            if report is not None:
+                report(f'{name or "the model"} is left whole: {error}')
+        else:
+            channels.whole = whole
+            return channels
+    raise WrongCut(f'this model cannot be pruned yet: {TRIALS} of its modules went wrong', name)
+
+
+def attribute_counts(
+    model: nn.Module, channels: Channels, keep: Keep, kept: list[np.ndarray]
+) -> dict[str, dict[str, int]]:
+    """All attributes that change with a cut: those of layers, and those met by the trace."""
+    counts = channels.attribute_counts(kept)
+    for module, attributes in channel_counts(model, keep).items():
+        counts[module] = {**counts.get(module, {}), **attributes}
+    return counts
+
+
+def _half(channels: Channels) -> list[np.ndarray]:
+    """Half of every group by chance, so that no regularity hides a wrong tie."""
+    rng = np.random.default_rng(0)
+    return [rng.permutation(group.size) < (group.size + 1) // 2 for group in channels.groups]

@@ -1,0 +1,27 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""What each tensor operation does to the channels that reach it.
+
+A rule takes the :class:`Call` and returns the :class:`~mmdet_adasap.pruning.nodes.Label` of the
+result (a list of them for several results), or None where nothing of the result can shrink.
+Labels that a rule does not use up are frozen by it: what is not understood is never cut. An
+operation without a rule freezes everything that reaches it.
+"""
+
+from . import extensions, indexing, layers, reductions, shapes, spatial  # noqa: F401
+from .call import EXTENSION_RULES, RULES, Call, axes_of, extension_rule, is_zero, made, rule
+from .layers import whole_groups_go
+from .pointwise import is_pointwise, pointwise
+
+__all__ = [
+    'EXTENSION_RULES',
+    'RULES',
+    'Call',
+    'axes_of',
+    'extension_rule',
+    'is_pointwise',
+    'is_zero',
+    'made',
+    'pointwise',
+    'rule',
+    'whole_groups_go',
+]

@@ -1,0 +1,130 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""What the rule of an operation is given, and how it is registered."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from ..nodes import Label, NodeTable
+
+Rule = Callable[['Call'], 'Label | list[Label | None] | None']
+RULES: dict[str, Rule] = {}
+"""Rules by the name of the operation in its schema, e.g. 'aten::convolution'."""
+EXTENSION_RULES: dict[str, Rule] = {}
+"""Rules by the name of the function in a compiled extension, e.g. 'roi_align_forward'."""
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Register a rule for all overloads of operations.
+
+    Args:
+        *names (str): Names as in the schema, ``'namespace::operation'``; the namespace
+            ``aten`` may be left out. A later rule takes the place of an earlier one.
+    """
+    return _register(RULES, [name if '::' in name else f'aten::{name}' for name in names])
+
+
+def extension_rule(*names: str) -> Callable[[Rule], Rule]:
+    """Register a rule for functions of ``mmcv._ext``, which PyTorch does not dispatch.
+
+    They write into some of their arguments, so these rules call :meth:`Call.write`.
+    """
+    return _register(EXTENSION_RULES, names)
+
+
+def _register(rules: dict[str, Rule], names: Iterable[str]) -> Callable[[Rule], Rule]:
+    def register(function: Rule) -> Rule:
+        rules.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+@dataclass
+class Call:
+    """One operation as it was met while the model ran.
+
+    Args:
+        func (Callable): The operator overload.
+        name (str): Its name, as in :func:`rule`.
+        args (tuple): Its positional arguments.
+        kwargs (dict): Its keyword arguments.
+        out: What it returned.
+        nodes (NodeTable): Where ties and freezes go.
+        label_of (Callable): Gives the label of a tensor, or None.
+        write (Callable): Takes a tensor and its new label, for tensors that are not returned.
+        where (str): Name of the module that was running.
+        count_flops (Callable): Takes ``(coefficient, node vectors)``, see ``cost.py``.
+    """
+
+    func: Callable
+    name: str
+    args: tuple
+    kwargs: dict
+    out: object
+    nodes: NodeTable
+    label_of: Callable[[Tensor], Label | None]
+    write: Callable[[Tensor, Label | None], None]
+    where: str
+    count_flops: Callable[..., None]
+
+    @property
+    def operation(self) -> str:
+        """The name without its namespace and the mark of in-place operations."""
+        return self.name.rpartition('::')[2].rstrip('_')
+
+    def arg(self, position: int, default: object = None, name: str = '') -> object:
+        """An argument by position, or by name where it was given by name."""
+        if len(self.args) > position:
+            return self.args[position]
+        return self.kwargs.get(name, default)
+
+    def freeze(
+        self, label: Label | None, axes: Iterable[int] | None = None, why: str = ''
+    ) -> None:
+        """Freeze all axes of a label, or those given."""
+        if label is None:
+            return
+        for axis in list(label.axes) if axes is None else axes:
+            if axis in label.axes:
+                self.nodes.freeze(label.axes[axis], f'{why or self.name} in {self.where}')
+
+    def tie(self, left: np.ndarray | None, right: np.ndarray | None) -> None:
+        """Tie two node vectors; None stands for one that cannot shrink."""
+        if left is None and right is None:
+            return
+        if left is None or right is None:
+            kept = right if left is None else left
+            self.nodes.freeze(kept, f'{self.name} with a fixed operand in {self.where}')
+        else:
+            self.nodes.tie(left, right)
+
+    def tie_blocks(self, blocks: np.ndarray) -> np.ndarray:
+        """Tie the rows of an array, position by position.
+
+        Args:
+            blocks (np.ndarray): Nodes, int64 of shape ``[blocks, positions]``.
+
+        Returns:
+            np.ndarray: The first row.
+        """
+        for block in blocks[1:]:
+            self.nodes.tie(blocks[0], block)
+        return blocks[0]
+
+
+def axes_of(label: Label | None) -> dict[int, np.ndarray]:
+    """Node vectors by axis; none for a tensor without a label."""
+    return {} if label is None else label.axes
+
+
+def is_zero(label: Label | None) -> bool:
+    """Whether entries that are masked are 0."""
+    return label is not None and label.zero
+
+
+def made(axes: dict[int, np.ndarray], zero: bool) -> Label | None:
+    """A label, or None where no axis can shrink."""
+    return Label(axes, zero) if axes else None

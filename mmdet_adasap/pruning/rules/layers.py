@@ -1,0 +1,185 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Layers: where channels are made and used up."""
+
+import numpy as np
+from torch import Tensor
+
+from ..nodes import FROZEN, Label
+from .call import Call, axes_of, is_zero, made, rule
+
+
+@rule('convolution', '_convolution', 'convolution_overrideable')
+def convolution(call: Call) -> Label | None:
+    x, weight, bias = call.args[:3]
+    transposed, groups = call.args[6], call.args[8]
+    return convolve(call, x, weight, bias, call.out, groups, transposed)
+
+
+def convolve(
+    call: Call,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    out: Tensor,
+    groups: int = 1,
+    transposed: bool = False,
+) -> Label | None:
+    """Ties of a convolution of any kind, its multiply-accumulates, and the label of ``out``."""
+    x_label, w_label = call.label_of(x), call.label_of(weight)
+    channels, w_axes = axes_of(x_label).get(1), axes_of(w_label)
+    call.freeze(x_label, [a for a in axes_of(x_label) if a != 1], 'spatial or batch axis')
+    for axis in w_axes.keys() - {0, 1}:
+        call.nodes.tie(w_axes[axis], np.int64(FROZEN))  # a kernel never shrinks: no news
+    inputs, outputs = (0, 1) if transposed else (1, 0)
+    places = (x if transposed else out)[0, 0].numel() * x.shape[0] * weight[0, 0].numel()
+    made_by, used_by = w_axes.get(outputs), w_axes.get(inputs)
+    per_group = weight.shape[1]
+    alone = False  # whether an output channel reads nothing but the input channel it is tied to
+
+    if groups == 1:
+        call.tie(channels, used_by)
+        call.count_flops(places, (made_by, out.shape[1]), (used_by, weight.shape[inputs]))
+    elif transposed:
+        call.freeze(x_label, [1], 'grouped transposed convolution')
+        call.freeze(w_label, None, 'grouped transposed convolution')
+        call.count_flops(places * weight.shape[0] * per_group)
+        return None
+    elif whole_groups_go(groups, per_group):
+        alone = True
+        made_by = _tie_whole_groups(call, channels, made_by, groups)
+        call.freeze(w_label, [1], 'inputs of a group')
+        call.count_flops(places * per_group, (made_by, out.shape[1]))
+    else:
+        if channels is not None:
+            channels = call.tie_blocks(channels.reshape(groups, -1))
+        call.tie(channels, used_by)
+        if made_by is not None:
+            call.tie_blocks(made_by.reshape(groups, -1))
+        call.count_flops(places, (made_by, out.shape[1]), (used_by, per_group))
+
+    zero = is_zero(w_label)
+    if alone:
+        zero |= is_zero(x_label)
+    elif channels is not None and not (is_zero(x_label) or zero):
+        call.freeze(x_label, [1], 'product over channels that are not 0 when masked')
+    if bias is not None:
+        b_label = call.label_of(bias)
+        call.tie(axes_of(b_label).get(0), made_by)
+        zero &= is_zero(b_label)
+    if made_by is None:
+        return None
+    call.nodes.mark_output(made_by)
+    return Label({1: made_by}, zero)
+
+
+def whole_groups_go(groups: int, inputs_per_group: int) -> bool:
+    """How a grouped convolution shrinks.
+
+    With many narrow groups (depthwise, ResNeXt) whole groups go and ``groups`` with them; with
+    few wide ones (ShuffleNet, RegNet) every group loses the same positions.
+    """
+    return groups >= inputs_per_group
+
+
+def _tie_whole_groups(
+    call: Call, channels: np.ndarray | None, made_by: np.ndarray | None, groups: int
+) -> np.ndarray | None:
+    """Tie all inputs and outputs of a group; returns the output nodes, if they can go."""
+    if channels is None or made_by is None:
+        call.tie(channels, made_by)
+        return None
+    channels, outputs = channels.reshape(groups, -1), made_by.reshape(groups, -1)
+    call.tie_blocks(np.concatenate([channels, outputs], axis=1).T)
+    return made_by
+
+
+@rule('mm', 'addmm', 'bmm', 'baddbmm')
+def matrix_product(call: Call) -> Label | None:
+    *added, left, right = call.args[:3] if 'add' in call.operation else call.args[:2]
+    row, column = left.dim() - 2, left.dim() - 1
+    a, b = call.label_of(left), call.label_of(right)
+    a_axes, b_axes = axes_of(a), axes_of(b)
+    if left.dim() == 3:
+        call.tie(a_axes.get(0), b_axes.get(0))
+    call.tie(a_axes.get(column), b_axes.get(row))
+    if column in a_axes and not (a.zero or is_zero(b)):
+        call.freeze(a, [column], 'product over channels that are not 0 when masked')
+    axes = {axis: v for axis, v in a_axes.items() if axis < column}
+    if column in b_axes:
+        axes[column] = b_axes[column]
+        call.nodes.mark_output(b_axes[column])
+    call.count_flops(
+        1,
+        *([(a_axes.get(0), left.shape[0])] if left.dim() == 3 else []),
+        (a_axes.get(row), left.shape[row]),
+        (a_axes.get(column), left.shape[column]),
+        (b_axes.get(column), right.shape[column]),
+    )
+    zero = all(label.zero for label in (a, b) if label is not None)
+    for bias in added:
+        offset, label = call.out.dim() - bias.dim(), call.label_of(bias)
+        bias_axes = {axis + offset: v for axis, v in axes_of(label).items()}
+        zero &= is_zero(label) and axes.keys() <= bias_axes.keys()
+        for axis in set(axes) | set(bias_axes):
+            if axis - offset >= 0 and bias.shape[axis - offset] > 1:
+                call.tie(axes.get(axis), bias_axes.get(axis))
+    return made(axes, zero)
+
+
+@rule(
+    'native_batch_norm',
+    '_native_batch_norm_legit',
+    '_native_batch_norm_legit_no_training',
+    '_batch_norm_with_update',
+    '_batch_norm_no_update',
+    'cudnn_batch_norm',
+    'miopen_batch_norm',
+)
+def batch_norm(call: Call) -> list[Label | None]:
+    x, *others = call.args[:5]
+    label = call.label_of(x)
+    channels = axes_of(label).get(1)
+    affine = others[0] is not None and others[1] is not None
+    for tensor in others:
+        if isinstance(tensor, Tensor):
+            call.tie(axes_of(call.label_of(tensor)).get(0), channels)
+    batch_statistics = any(flag is True for flag in call.args[3:6])
+    per_value = (4 if batch_statistics else 1) + (others[0] is not None)
+    call.count_flops(per_value * x.numel() // x.shape[1], (channels, x.shape[1]))
+    return [made(dict(axes_of(label)), affine)]
+
+
+@rule('native_group_norm')
+def group_norm(call: Call) -> list[Label | None]:
+    """A group is normalised on its own, so whole groups go, and ``num_groups`` with them."""
+    x, weight, bias = call.args[:3]
+    groups = call.args[6]
+    label = call.label_of(x)
+    channels = axes_of(label).get(1)
+    affine = weight is not None and bias is not None
+    if groups == 1 or not affine:
+        call.freeze(label, [1], 'a GroupNorm of one group or without weights')
+        channels = None
+    elif channels is not None:
+        call.tie_blocks(channels.reshape(groups, -1).T)
+    for tensor in (weight, bias):
+        if isinstance(tensor, Tensor):
+            call.tie(axes_of(call.label_of(tensor)).get(0), channels)
+    per_value = 4 + (weight is not None)
+    call.count_flops(per_value * x.numel() // x.shape[1], (channels, x.shape[1]))
+    axes = {a: v for a, v in axes_of(label).items() if a != 1 or channels is not None}
+    return [made(axes, affine)]
+
+
+@rule('native_layer_norm')
+def layer_norm(call: Call) -> list[Label | None]:
+    """What is normalised over stays whole."""
+    x, shape, weight, bias = call.args[:4]
+    label = call.label_of(x)
+    first = x.dim() - len(shape)
+    call.freeze(label, range(first, x.dim()), 'a LayerNorm')
+    for tensor in (weight, bias):
+        if isinstance(tensor, Tensor):
+            call.freeze(call.label_of(tensor), None, 'a LayerNorm')
+    call.count_flops((4 + (weight is not None)) * x.numel())
+    return [made({a: v for a, v in axes_of(label).items() if a < first}, False)]

@@ -1,0 +1,115 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Operations on each entry by itself."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..nodes import Label
+from .call import Call, axes_of, is_zero, made, rule
+
+POINTWISE_WITHOUT_TAG = (
+    'leaky_relu',
+    'leaky_relu_',
+    'hardtanh',
+    'hardtanh_',
+    'hardswish',
+    'hardswish_',
+    'hardsigmoid',
+    'hardsigmoid_',
+    'softplus',
+    'elu_',
+    '_prelu_kernel',
+    '_to_copy',
+    'dropout',
+    'masked_fill_',
+    'fill_',
+    'zero_',
+    'floor_divide',
+    'lift_fresh',
+    'detach',
+    'detach_',
+    'alias',
+)
+
+
+def is_pointwise(func: object) -> bool:
+    return torch.Tag.pointwise in func.tags
+
+
+@rule(*POINTWISE_WITHOUT_TAG)
+def pointwise(call: Call) -> Label | None:
+    """Broadcast operands; the result shrinks along an axis if every operand does or is 1 wide."""
+    tensors = [t for t in (*call.args, *call.kwargs.values()) if isinstance(t, Tensor)]
+    rank = call.out.dim()
+    axes: dict[int, np.ndarray] = {}
+    for axis in range(rank):
+        size, vectors, fixed = call.out.shape[axis], [], False
+        for tensor in tensors:
+            own = axis - rank + tensor.dim()
+            if own < 0 or tensor.shape[own] == 1:
+                continue
+            vector = axes_of(call.label_of(tensor)).get(own)
+            fixed |= vector is None
+            vectors += [] if vector is None else [vector]
+        if not vectors or size == 1:
+            continue
+        for vector in vectors[1:]:
+            call.tie(vectors[0], vector)
+        if fixed:
+            call.tie(vectors[0], None)
+        else:
+            axes[axis] = vectors[0]
+    return made(axes, all(_zero_stays_zero(call, axis - rank) for axis in axes))
+
+
+def _zero_stays_zero(call: Call, axis: int) -> bool:
+    """Try the operation itself on an entry that is masked along an axis, counted from the last.
+
+    An operand is 0 there if its label says so; any other may be anything: try two numbers.
+    """
+
+    def masked(value: object, number: int) -> object:
+        if not isinstance(value, Tensor):
+            return value
+        label = call.label_of(value)
+        zero = is_zero(label) and axis + value.dim() in label.axes
+        if zero or (number < 0 and not value.dtype.is_signed):
+            number = 0
+        return torch.full((), number, dtype=value.dtype, device=value.device)
+
+    for number in (3, -3):
+        args = [masked(v, number) for v in call.args]
+        kwargs = {k: masked(v, number) for k, v in call.kwargs.items() if k != 'memory_format'}
+        if not (call.func(*args, **kwargs) == 0).all():
+            return False
+    return True
+
+
+@rule('copy_')
+def copy_into(call: Call) -> Label | None:
+    target, source = call.args[:2]
+    old, new = call.label_of(target), call.label_of(source)
+    base = target if target._base is None else target._base
+    new_target = old is None or not old.axes
+    reshaped = new_target and base.shape != target.shape  # base would stay without a label
+    if reshaped or target.numel() * target.element_size() != target.untyped_storage().nbytes():
+        call.freeze(old, None, 'write into a part of a tensor')
+        call.freeze(new, None, 'write into a part of a tensor')
+        return None
+    if new_target and source.shape == target.shape:
+        return new
+    return pointwise(call)
+
+
+@rule('zeros_like', 'ones_like', 'empty_like', 'full_like', 'rand_like', 'randn_like')
+def like(call: Call) -> Label | None:
+    """A tensor that shrinks with its pattern."""
+    axes = dict(axes_of(call.label_of(call.args[0])))
+    return made(axes, call.operation == 'zeros_like')
+
+
+@rule('zeros', 'ones', 'full', 'empty', 'new_zeros', 'new_ones', 'new_full', 'new_empty')
+def fresh(call: Call) -> Label:
+    """A tensor of a size of its own; it takes the label of what is written into it."""
+    return Label({}, call.operation in ('zeros', 'new_zeros'))

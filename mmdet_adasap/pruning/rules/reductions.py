@@ -1,0 +1,51 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Reductions, and what looks along an axis."""
+
+from ..nodes import Label
+from .call import Call, axes_of, is_zero, made, rule
+
+
+@rule('sum', 'linalg_vector_norm', 'norm')
+def total(call: Call) -> Label | None:
+    """Adding up over channels is harmless as long as a masked channel adds 0."""
+    order = call.arg(1) if call.operation != 'sum' else None
+    return _reduce(call, harmless=not (isinstance(order, int | float) and order < 0))
+
+
+@rule(
+    *('mean', 'amax', 'amin', 'max', 'min', 'argmax', 'argmin', 'prod', 'any', 'all'),
+    *('var', 'std', 'var_mean', 'std_mean'),
+)
+def reduce(call: Call) -> Label | None:
+    return _reduce(call, harmless=False)
+
+
+def _reduce(call: Call, harmless: bool) -> Label | list[Label | None] | None:
+    x = call.args[0]
+    label = call.label_of(x)
+    out = call.out[0] if isinstance(call.out, tuple) else call.out
+    position = 2 if call.operation in ('linalg_vector_norm', 'norm') else 1
+    dims = call.arg(position, call.kwargs.get('dim'))
+    if isinstance(dims, int):
+        dims = [dims]
+    if not isinstance(dims, list | tuple) or not dims:
+        dims = range(x.dim())
+    dims = {d % x.dim() for d in dims}
+    if not (harmless and is_zero(label)):
+        call.freeze(label, dims, f'{call.operation} over channels')
+    axes, kept_dims = {}, out.dim() == x.dim()
+    for axis, vector in axes_of(label).items():
+        if axis not in dims:
+            axes[axis if kept_dims else axis - sum(d < axis for d in dims)] = vector
+    kept = made(axes, is_zero(label))
+    return [kept, kept] if isinstance(call.out, tuple) else kept
+
+
+@rule('_softmax', '_log_softmax', 'sort', 'topk', 'cumsum')
+def along_axis(call: Call) -> Label | list[Label | None] | None:
+    label = call.label_of(call.args[0])
+    position = 2 if call.operation == 'topk' else 1
+    axis = call.arg(position, call.kwargs.get('dim', -1)) % call.args[0].dim()
+    call.freeze(label, [axis], f'{call.operation} over channels')
+    kept = made({a: v for a, v in axes_of(label).items() if a != axis}, False)
+    return [kept, kept] if isinstance(call.out, tuple) else kept

@@ -1,0 +1,187 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Changes of shape and order."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+
+from ..nodes import FROZEN, Label
+from .call import Call, axes_of, is_zero, made, rule
+
+
+@rule('view', '_unsafe_view', 'reshape', '_reshape_alias', '_reshape_copy')
+def view(call: Call) -> Label | None:
+    """Match runs of old and new axes that hold the same number of entries."""
+    x, label = call.args[0], call.label_of(call.args[0])
+    if label is None:
+        return None
+    axes = {}
+    for old, new in _runs(x.shape, call.out.shape):
+        labelled = [a for a in old if a in label.axes]
+        if not labelled:
+            continue
+        wide_old = [a for a in old if x.shape[a] > 1]
+        wide_new = [a for a in new if call.out.shape[a] > 1]
+        if len(labelled) > 1:
+            call.freeze(label, labelled, 'several channel axes in one view')
+        elif len(wide_new) == 1:
+            # Flatten: each channel becomes `inner` neighbours, `outer` times.
+            (axis,) = labelled
+            outer = int(np.prod([x.shape[a] for a in wide_old if a < axis], dtype=int))
+            inner = int(np.prod([x.shape[a] for a in wide_old if a > axis], dtype=int))
+            axes[wide_new[0]] = np.tile(np.repeat(label.axes[axis], inner), outer)
+        elif len(wide_old) == 1:
+            _split(call, label.axes[labelled[0]], wide_new, axes)
+        else:
+            call.freeze(label, labelled, 'view that mixes channels with other axes')
+    return made(axes, label.zero)
+
+
+def _runs(old: torch.Size, new: torch.Size) -> Iterable[tuple[list[int], list[int]]]:
+    i = j = 0
+    while i < len(old) or j < len(new):
+        left, right, a, b = [], [], 1, 1
+        while not left or not right or a != b:
+            if (a <= b and i < len(old)) or j >= len(new):
+                if i >= len(old):
+                    break
+                a *= old[i]
+                left.append(i)
+                i += 1
+            else:
+                b *= new[j]
+                right.append(j)
+                j += 1
+        yield left, right
+
+
+def _split(call: Call, vector: np.ndarray, new: list[int], axes: dict[int, np.ndarray]) -> None:
+    """One channel axis becomes several: positions along the widest stay, the others are tied."""
+    blocks = vector.reshape([call.out.shape[a] for a in new])
+    widest = int(np.argmax(blocks.shape))
+    blocks = np.moveaxis(blocks, widest, -1).reshape(-1, blocks.shape[widest])
+    axes[new[widest]] = call.tie_blocks(blocks)
+
+
+@rule('permute', 'transpose', 't', 'numpy_T', 'swapaxes', 'movedim')
+def permute(call: Call) -> Label | None:
+    x, label = call.args[0], call.label_of(call.args[0])
+    if label is None:
+        return None
+    order = list(range(x.dim()))
+    if call.operation == 'permute':
+        order = [d % x.dim() for d in call.args[1]]
+    elif call.operation == 'transpose':
+        a, b = (d % x.dim() for d in call.args[1:3])
+        order[a], order[b] = order[b], order[a]
+    else:
+        order = order[::-1]
+    return made({order.index(a): v for a, v in label.axes.items()}, label.zero)
+
+
+@rule('unsqueeze')
+def unsqueeze(call: Call) -> Label | None:
+    label = call.label_of(call.args[0])
+    axis = call.args[1] % call.out.dim()
+    axes = {a + (a >= axis): v for a, v in axes_of(label).items()}
+    return made(axes, is_zero(label))
+
+
+@rule('squeeze')
+def squeeze(call: Call) -> Label | None:
+    x, label = call.args[0], call.label_of(call.args[0])
+    dims = call.arg(1, range(x.dim()))
+    dims = [dims] if isinstance(dims, int) else dims
+    gone = {d % x.dim() for d in dims if x.shape[d] == 1}
+    if len(call.args) == 1:
+        call.freeze(label, None, 'squeeze() without an axis, which would drop a last channel,')
+    axes = {a - sum(d < a for d in gone): v for a, v in axes_of(label).items() if a not in gone}
+    return made(axes, is_zero(label))
+
+
+@rule('expand')
+def expand(call: Call) -> Label | None:
+    x, label = call.args[0], call.label_of(call.args[0])
+    offset = call.out.dim() - x.dim()
+    axes = {a + offset: v for a, v in axes_of(label).items()}
+    return made(axes, is_zero(label))
+
+
+@rule('split', 'split_with_sizes', 'chunk')
+def split(call: Call) -> list[Label | None]:
+    """Equal parts stay equal only if a position goes from all of them together."""
+    x, label = call.args[0], call.label_of(call.args[0])
+    axis = call.arg(2, call.kwargs.get('dim', 0)) % x.dim()
+    if label is None:
+        return [None] * len(call.out)
+    vector = label.axes.get(axis)
+    others = {a: v for a, v in label.axes.items() if a != axis}
+    if vector is None:
+        return [made(dict(others), label.zero) for _ in call.out]
+    sizes = {part.shape[axis] for part in call.out}
+    if len(sizes) > 1:
+        call.freeze(label, [axis], 'a split into unequal parts')
+        return [made(dict(others), label.zero) for _ in call.out]
+    parts = vector.reshape(len(call.out), -1)
+    call.tie_blocks(parts)
+    return [Label({**others, axis: part}, label.zero) for part in parts]
+
+
+@rule('cat', 'concatenate')
+def cat(call: Call) -> Label | None:
+    tensors = [t for t in call.args[0] if t.numel() or t.dim() > 1]
+    labels = [call.label_of(t) for t in tensors]
+    axis = call.arg(1, call.kwargs.get('dim', 0)) % call.out.dim()
+    if all(label is None for label in labels):
+        return None
+    axes = {}
+    if any(axis in axes_of(label) for label in labels):
+        axes[axis] = np.concatenate(
+            [
+                axes_of(label).get(axis, np.full(t.shape[axis], FROZEN))
+                for t, label in zip(tensors, labels, strict=True)
+            ]
+        )
+    for other in {a for label in labels for a in axes_of(label)} - {axis}:
+        _share(call, labels, other, axes, other)
+    return made(axes, all(label.zero for label in labels if label is not None))
+
+
+def _share(call: Call, labels: list, axis: int, axes: dict[int, np.ndarray], place: int) -> None:
+    """Tie what the parts have along an axis; it becomes ``axes[place]`` if all can shrink."""
+    vectors = [axes_of(label).get(axis) for label in labels]
+    first = next(v for v in vectors if v is not None)
+    for vector in vectors:
+        call.tie(first, vector)
+    if all(v is not None for v in vectors):
+        axes[place] = first
+
+
+@rule('stack')
+def stack(call: Call) -> Label | None:
+    tensors, axis = call.args[0], call.arg(1, 0, 'dim') % call.out.dim()
+    labels = [call.label_of(t) for t in tensors]
+    axes = {}
+    for other in {a for label in labels for a in axes_of(label)}:
+        _share(call, labels, other, axes, other + (other >= axis))
+    return made(axes, all(label.zero for label in labels if label is not None))
+
+
+@rule('repeat')
+def repeat(call: Call) -> Label | None:
+    x, times = call.args[:2]
+    label, offset = call.label_of(x), len(call.args[1]) - x.dim()
+    axes = {a + offset: np.tile(v, times[a + offset]) for a, v in axes_of(label).items()}
+    return made(axes, is_zero(label))
+
+
+@rule('roll', 'flip')
+def moved(call: Call) -> Label | None:
+    """Along other axes than that of the channels."""
+    x, label = call.args[0], call.label_of(call.args[0])
+    dims = call.arg(2 if call.operation == 'roll' else 1, (), 'dims')
+    dims = [dims] if isinstance(dims, int) else dims
+    dims = {d % x.dim() for d in dims} or set(range(x.dim()))
+    call.freeze(label, dims, f'{call.operation} of channels')
+    return made({a: v for a, v in axes_of(label).items() if a not in dims}, is_zero(label))

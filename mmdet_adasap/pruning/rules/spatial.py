@@ -1,0 +1,85 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Spatial operations on tensors of shape ``[N, C, ...]``."""
+
+import numpy as np
+
+from ..nodes import Label
+from .call import Call, axes_of, is_zero, made, rule
+
+
+@rule(
+    'max_pool2d_with_indices',
+    'max_pool2d',
+    'avg_pool2d',
+    'adaptive_max_pool2d',
+    'upsample_nearest2d',
+    '_upsample_nearest_exact2d',
+    'upsample_bilinear2d',
+    'upsample_bicubic2d',
+    'reflection_pad2d',
+    'replication_pad2d',
+)
+def spatial(call: Call) -> Label | None:
+    label = call.label_of(call.args[0])
+    out = call.out[0] if isinstance(call.out, tuple) else call.out
+    channel = out.dim() - 3
+    call.freeze(label, [a for a in axes_of(label) if a > channel], 'spatial axis')
+    axes = {a: v for a, v in axes_of(label).items() if a <= channel}
+    scale = {'upsample_nearest2d': 1, 'upsample_bilinear2d': 4}.get(call.operation, 0)
+    call.count_flops(
+        scale * out.numel() // out.shape[channel], (axes.get(channel), out.shape[channel])
+    )
+    kept = made(axes, is_zero(label))
+    return [kept, kept] if isinstance(call.out, tuple) else kept
+
+
+@rule('_adaptive_avg_pool2d', 'adaptive_avg_pool2d')
+def adaptive_average(call: Call) -> Label | None:
+    x = call.args[0]
+    channel = x.dim() - 3
+    label = spatial(call)
+    call.count_flops(
+        x.numel() // x.shape[channel], (axes_of(label).get(channel), x.shape[channel])
+    )
+    return label
+
+
+@rule('constant_pad_nd')
+def pad(call: Call) -> Label | None:
+    x, amounts = call.args[:2]
+    label = call.label_of(x)
+    padded = {x.dim() - 1 - i // 2 for i, amount in enumerate(amounts) if amount}
+    call.freeze(label, padded, 'padding along channels')
+    axes = {a: v for a, v in axes_of(label).items() if a not in padded}
+    return made(axes, is_zero(label) and not call.arg(2, 0))
+
+
+@rule('grid_sampler_2d')
+def grid_sample(call: Call) -> Label | None:
+    x, grid = call.args[:2]
+    label = call.label_of(x)
+    call.freeze(call.label_of(grid), None, 'sampling positions')
+    call.freeze(label, [a for a in axes_of(label) if a != 1], 'spatial axis')
+    return made({a: v for a, v in axes_of(label).items() if a == 1}, is_zero(label))
+
+
+@rule('im2col')
+def im2col(call: Call) -> Label | None:
+    """``[N, C, H, W]`` to ``[N, C * kernel, places]``."""
+    x, kernel = call.args[0], int(np.prod(call.args[1]))
+    label = call.label_of(x)
+    call.freeze(label, [a for a in axes_of(label) if a != 1], 'spatial axis')
+    axes = {a: np.repeat(v, kernel) for a, v in axes_of(label).items() if a == 1}
+    return made(axes, is_zero(label))
+
+
+@rule('pixel_shuffle')
+def pixel_shuffle(call: Call) -> Label | None:
+    """The ``r * r`` channels that become one map go together."""
+    x, factor = call.args[:2]
+    label, channel = call.label_of(x), x.dim() - 3
+    call.freeze(label, [a for a in axes_of(label) if a > channel], 'spatial axis')
+    axes = {a: v for a, v in axes_of(label).items() if a <= channel}
+    if channel in axes:
+        axes[channel] = call.tie_blocks(axes[channel].reshape(-1, factor * factor).T)
+    return made(axes, is_zero(label))
