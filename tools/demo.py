@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import warnings
+import zipfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -35,11 +36,20 @@ SEVERITY = 3
 DATA_SEED = 0
 
 
+def seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise ValueError(text)
+    return value
+
+
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--seed', type=int, default=0, help='of the training (default: 0)')
+    parser.add_argument(
+        '--seed', type=seed, default=0, help='of the training, 0 or more (default: 0)'
+    )
     parser.add_argument(
         '--out',
         type=lambda path: Path(path).resolve(),
@@ -73,9 +83,16 @@ def config(arm: str) -> Path:
     return CONFIGS / f'{arm}_yolox_tiny-voc.py'
 
 
-def checkpoint(step: Step) -> Path:
-    """The last checkpoint in a training's folder."""
-    return step.folder / Path((step.folder / 'last_checkpoint').read_text().strip()).name
+def checkpoint(step: Step) -> Path | None:
+    """The last checkpoint in a training's folder that is whole; None where there is none.
+
+    A run that is killed while it saves leaves a torn file, or the name of one that is gone.
+    """
+    files = step.folder.glob('epoch_*.pth')
+    for file in sorted(files, key=lambda path: int(path.stem.split('_')[1]), reverse=True):
+        if zipfile.is_zipfile(file):
+            return file
+    return None
 
 
 class Demo:
@@ -126,7 +143,7 @@ class Demo:
         command = [sys.executable, mmdet_tool('train'), str(config(arm))]
         command += ['--work-dir', str(step.folder)]
         options = [f'randomness.seed={self.seed}']
-        if (step.folder / 'last_checkpoint').exists():
+        if checkpoint(step) is not None:
             say(f'    {ARMS[arm]}: goes on from {checkpoint(step)}')
             command += ['--resume', str(checkpoint(step))]
         elif arm != 'dense':
@@ -250,3 +267,5 @@ if __name__ == '__main__':
         Demo(arguments).run()
     except KeyboardInterrupt:
         sys.exit('\nInterrupted. The same command goes on from here.')
+    except OSError as error:
+        sys.exit(f'demo: {error}')

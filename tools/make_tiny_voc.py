@@ -3,6 +3,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from mmdet_adasap.datasets.tiny_voc import build_tiny_voc, draw_preview
 
@@ -26,12 +27,17 @@ def main() -> None:
     args = vars(parse_args())
     preview = args.pop('preview')
     try:
+        if preview and Path(preview).suffix.lower() not in ('.png', '.jpg'):
+            raise ValueError(f'--preview {preview}: name a .png or .jpg file')
         built = build_tiny_voc(**args)
     except (ValueError, OSError) as error:
         sys.exit(f'make_tiny_voc: {error}')
     print(f'{args["out"]}: {"written" if built else "already there with these settings"}')
     if preview:
-        draw_preview(args['out'], preview)
+        try:
+            draw_preview(args['out'], preview)
+        except OSError as error:
+            sys.exit(f'make_tiny_voc: --preview {preview}: {error}')
         print(f'{preview}: written')
 
 

@@ -1,18 +1,26 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-from mmengine.runner import CheckpointLoader, load_state_dict
+import pickle
+
+import numpy as np
+import torch
+from mmengine.logging.history_buffer import HistoryBuffer
+from mmengine.runner import checkpoint as mmengine_checkpoint
+from mmengine.runner import load_state_dict
 from torch import nn
 
+from ..pruning import StructureError
 from ..pruning.loading import load_structure
 
 
 def load_pruned(model: nn.Module, filename: str, map_location: str = 'cpu') -> dict | None:
     """Load a pruned checkpoint where no hooks run: into what init_detector or a registry builds.
 
-    A dense checkpoint is loaded as it is.
+    A dense checkpoint is loaded as it is. The names of the classes that the checkpoint was
+    trained for become ``model.dataset_meta``.
 
     Args:
         model (nn.Module): The model of the unpruned config, reshaped in place.
-        filename (str): The checkpoint, as mmengine takes it.
+        filename (str): The checkpoint, a file.
         map_location (str): Where tensors are loaded to. Defaults to 'cpu'.
 
     Returns:
@@ -20,12 +28,59 @@ def load_pruned(model: nn.Module, filename: str, map_location: str = 'cpu') -> d
 
     Raises:
         StructureError: If the checkpoint does not fit; nothing is changed then.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged or holds more than data. Nothing of it is run.
 
     Examples:
         >>> model = init_detector(config, None, device='cpu')
         >>> load_pruned(model, 'work_dirs/adasap_ssd300_voc0712/epoch_24.pth')
     """
-    checkpoint = CheckpointLoader.load_checkpoint(filename, map_location)
+    checkpoint = read_checkpoint(filename, map_location)
+    weights = checkpoint.get('state_dict', checkpoint)
+    missing = model.state_dict().keys() ^ weights.keys()
+    if missing:
+        raise StructureError(
+            f'{filename} and the model do not have the same tensors, {min(missing)} for one; use '
+            f'the config that the checkpoint was trained with'
+        )
     structure = load_structure(checkpoint, model, [])
-    load_state_dict(model, checkpoint.get('state_dict', checkpoint), strict=True)
+    load_state_dict(model, weights, strict=True)
+    meta = (checkpoint.get('meta') or {}).get('dataset_meta')
+    if meta:
+        model.dataset_meta = {key.lower(): value for key, value in meta.items()}
     return structure
+
+
+def read_checkpoint(filename: str, map_location: str = 'cpu') -> dict:
+    """Read a checkpoint of mmengine as data; no code in it is run.
+
+    Raises:
+        ValueError: If the file is damaged, or holds objects that mmengine does not write.
+    """
+    try:
+        with torch.serialization.safe_globals(_safe_globals()):
+            return torch.load(filename, map_location=map_location, weights_only=True)
+    except FileNotFoundError:
+        raise
+    except (pickle.UnpicklingError, EOFError, OSError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f'{filename} is damaged or holds more than data, and is not loaded ({reason}); take '
+            f'a checkpoint as train.py writes it'
+        ) from error
+
+
+def _safe_globals() -> list:
+    """What checkpoints of mmengine hold beside tensors and plain data."""
+    if hasattr(mmengine_checkpoint, 'get_torch_safe_globals'):
+        return mmengine_checkpoint.get_torch_safe_globals()
+    multiarray = getattr(np, '_core', np.core).multiarray
+    dtypes = [type(np.dtype(kind)) for kind in (np.float64, np.int64, np.uint32)]
+    return [
+        HistoryBuffer,
+        np.ndarray,
+        np.dtype,
+        multiarray._reconstruct,
+        multiarray.scalar,
+        *dtypes,
+    ]

@@ -59,7 +59,7 @@ def _insert_behind_loading(
     pipeline: Sequence[dict | Callable], step: ImageCorruption
 ) -> list[dict | Callable]:
     """Copy a pipeline with a step added behind the one that loads the image."""
-    names = [_type_name(transform) for transform in pipeline]
+    names = [_type_name(transform) for transform in pipeline or ()]
     for position, name in enumerate(names):
         if name.startswith('LoadImage'):
             return [*pipeline[: position + 1], step, *pipeline[position + 1 :]]
@@ -70,5 +70,5 @@ def _insert_behind_loading(
 
 
 def _type_name(transform: dict | Callable) -> str:
-    kind = transform['type'] if isinstance(transform, dict) else type(transform)
+    kind = transform.get('type') if isinstance(transform, dict) else type(transform)
     return kind.__name__ if inspect.isclass(kind) else str(kind).rsplit('.', 1)[-1]

@@ -31,6 +31,7 @@ def check_voc_files(
 
     Raises:
         FileNotFoundError: If anything is missing. Names it, and what to do.
+        ValueError: If the list is empty or no text.
     """
     if data_root and not os.path.isdir(data_root):
         raise FileNotFoundError(f'data_root={data_root!r} is not a folder: {_REMEDY}')
@@ -42,7 +43,12 @@ def check_voc_files(
             + (f' (only {", ".join(there)})' if there else '')
             + f': set ann_file to a list of image ids, or {_REMEDY}'
         )
-    ids = [line for line in id_list.read_text().splitlines() if line]
+    try:
+        ids = [line for line in id_list.read_text('utf-8').splitlines() if line]
+    except UnicodeDecodeError as error:
+        raise ValueError(f'ann_file={str(id_list)!r} is not a text file ({error})') from error
+    if not ids:
+        raise ValueError(f'ann_file={str(id_list)!r} lists no images: give one image id a line')
     _check_folder(year / img_subdir, [f'{image_id}.jpg' for image_id in ids], 'images', id_list)
     _check_folder(year / ann_subdir, [f'{image_id}.xml' for image_id in ids], 'files', id_list)
 

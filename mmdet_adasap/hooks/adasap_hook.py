@@ -7,7 +7,8 @@ from mmengine.runner import Runner
 from torch.optim import Optimizer
 
 from ..optim import AdaSAPOptimWrapper
-from ..pruning import Pruner, check_target
+from ..pruning import Pruner, StructureError, check_target
+from ..pruning.groups import NOT_TRAINED
 from ..pruning.loading import load_structure
 from ..pruning.structure import META_KEY, PHASES
 from ..registry import IMPORTANCES, PERTURBATIONS, build
@@ -18,11 +19,13 @@ from .checks import (
     check_optim_wrapper,
     check_start,
     phases_of_run,
+    settings,
 )
 from .phases import SCHEDULES, Phases
-from .report import cut_table
+from .report import cut_table, layer_shapes
 from .runner_parts import (
     averaged_models,
+    follow_cut,
     forget_best_score,
     sample_forward,
     stop_watching_backward,
@@ -115,7 +118,7 @@ class AdaSAPHook(Hook):
         """Check the settings against the run, find the channels, and enter the phase."""
         self.phases = phases_of_run(self, runner)
         check_optim_wrapper(self, runner)
-        check_start(self, runner)
+        check_start(self, runner, self._state)
         check_data(runner)
         if not runner._resume:
             self.structure, self._state = None, {}
@@ -140,6 +143,14 @@ class AdaSAPHook(Hook):
         if done in (self.phases.warmup_end, self.phases.prune_end):
             self._enter(runner, self.phases.phase(done))
 
+    def after_train(self, runner: Runner) -> None:
+        """Say so if training ends before the cut, as early stopping can make it."""
+        if self.pruner is not None:
+            runner.logger.warning(
+                f'training has ended after {runner.iter} iterations, in the phase {self.phase!r}: '
+                f'the model is not cut, which would be due after {self.phases.prune_end}'
+            )
+
     def _enter(self, runner: Runner, phase: str) -> None:
         self.phase = phase
         perturbation = self.finetune if phase == 'finetune' else self.perturbation
@@ -149,6 +160,8 @@ class AdaSAPHook(Hook):
             self._watch_gradients(runner)
         if phase != 'finetune':
             self._leave_out_masked(runner)
+        elif perturbation is not None:
+            perturbation.keep = {}  # it may be the one that the pruning phase had
         name = 'one pass a step' if perturbation is None else type(perturbation).__name__
         runner.logger.info(f'AdaSAP phase {PHASES.index(phase)} ({phase}): {name}')
 
@@ -162,12 +175,10 @@ class AdaSAPHook(Hook):
         )
         if self.structure is not None:
             self.pruner.restore(self.structure, _optimizers(runner))
-            if self._state.get('importance'):
-                self.importance.load_state_dict(self._state['importance'])
+            self._restore_importance()
         channels = self.pruner.channels
-        untrained = [r for reason, r in channels.frozen.items() if 'not trained' in reason]
-        if untrained:
-            names = sorted({ref.name for refs in untrained for ref in refs})
+        names = sorted({ref.name for ref in channels.frozen.get(NOT_TRAINED, [])})
+        if names:
             runner.logger.warning(
                 f'AdaSAP leaves {len(names)} layers whole because they are not trained, '
                 f'{names[0]} to {names[-1]}'
@@ -186,10 +197,23 @@ class AdaSAPHook(Hook):
             f'{self.phases.events} pruning events lead to {self.resource} {self.fraction:g}'
         )
 
+    def _restore_importance(self) -> None:
+        state = self._state.get('importance')
+        if not state:
+            return
+        try:
+            self.importance.load_state_dict(state)
+        except (KeyError, TypeError, ValueError) as error:
+            raise StructureError(
+                f'resume: {META_KEY}.importance of the checkpoint is not what '
+                f'{type(self.importance).__name__} wrote ({error!r}); resume from another one'
+            ) from error
+
     def _cut(self, runner: Runner) -> None:
-        dense = {name: p.shape for name, p in unwrapped(runner.model).named_parameters()}
+        dense = layer_shapes(unwrapped(runner.model))
         self._stop_watching(runner)
         self.structure = self.pruner.cut(_optimizers(runner), averaged_models(runner))
+        follow_cut(runner)
         runner.logger.info(cut_table(unwrapped(runner.model), dense, self.structure))
         forget_best_score(runner)
         self.pruner = None
@@ -230,7 +254,10 @@ class AdaSAPHook(Hook):
         """Put the structure beside the weights, and what the criterion has seen so far."""
         if self.pruner is not None:
             checkpoint['meta'][META_KEY] = self.pruner.structure(self.phase)
-            checkpoint[META_KEY] = {'importance': self.importance.state_dict()}
+            checkpoint[META_KEY] = {
+                'settings': settings(self),
+                'importance': self.importance.state_dict(),
+            }
         elif self.structure is not None:
             checkpoint['meta'][META_KEY] = self.structure
 
@@ -239,7 +266,9 @@ class AdaSAPHook(Hook):
         self.structure = load_structure(
             checkpoint, unwrapped(runner.model), averaged_models(runner)
         )
-        self._state = checkpoint.get(META_KEY, {})
+        follow_cut(runner)
+        state = checkpoint.get(META_KEY)
+        self._state = state if isinstance(state, Mapping) else {}
 
 
 def _optimizers(runner: Runner) -> list[Optimizer]:

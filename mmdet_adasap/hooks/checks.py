@@ -3,15 +3,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import torch
 from mmengine.dist import get_world_size
+from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from torch import nn
+from torch.optim import Optimizer
 
 from ..datasets.voc_files import check_voc_dataset
 from ..optim import AdaSAPOptimWrapper
 from ..pruning import StructureError
 from ..pruning.structure import is_cut
+from ..pruning.surgery import check_states
 from .phases import Phases
 
 if TYPE_CHECKING:
@@ -69,6 +75,11 @@ def check_optim_wrapper(hook: AdaSAPHook, runner: Runner) -> None:
                 f'{wrapper} (train.py --amp puts AmpOptimWrapper there: leave it out); or '
                 f'set perturbation=None, finetune=None to prune without the second pass'
             )
+    if sum(type(other) is type(hook) for other in runner.hooks) > 1:
+        raise ValueError(
+            'default_hooks and custom_hooks: AdaSAPHook is there more than once; leave it in '
+            'default_hooks alone'
+        )
     own = getattr(runner.optim_wrapper, 'perturbation', None)
     if own is not None and own not in (hook.perturbation, hook.finetune):
         raise ValueError(
@@ -84,15 +95,52 @@ def check_optim_wrapper(hook: AdaSAPHook, runner: Runner) -> None:
         raise ValueError(
             f'optim_wrapper: AdaSAPHook works with one optimizer, and {wrapper} holds several'
         )
-    if get_world_size() > 1:
+    _try_optimizer(runner.optim_wrapper.optimizer)
+    if get_world_size() > 1 or is_model_wrapper(runner.model):
         raise ValueError(
-            f'AdaSAPHook runs in one process so far, and this run has {get_world_size()}; '
-            f'start train.py without a launcher'
+            f'launcher={runner.launcher!r}: AdaSAPHook runs in one process without a '
+            f'distributed wrapper so far, and this run has {get_world_size()} with '
+            f'{type(runner.model).__name__}; start train.py without --launcher'
         )
 
 
-def check_start(hook: AdaSAPHook, runner: Runner) -> None:
+def _try_optimizer(optimizer: Optimizer) -> None:
+    """Let an optimizer of this kind make its state for a parameter, and see whether it can be cut.
+
+    Raises:
+        UnknownState: If it cannot.
+        ValueError: If it cannot be stepped without further arguments.
+    """
+    parameter = nn.Parameter(torch.zeros(4, 3))
+    parameter.grad = torch.zeros(4, 3)
+    try:
+        trial = type(optimizer)([parameter], **optimizer.defaults)
+    except Exception:
+        return  # it wants other arguments; the cut itself looks once more
+    try:
+        trial.step()
+    except TypeError as error:
+        raise ValueError(
+            f'optim_wrapper.optimizer: {type(optimizer).__name__} cannot be stepped as mmengine '
+            f'does ({error}); use SGD, Adam or AdamW'
+        ) from error
+    check_states([trial])
+
+
+def settings(hook: AdaSAPHook) -> dict:
+    """What has to stay the same when a run is resumed, as plain data."""
+    keys = ('warmup', 'prune', 'by_epoch', 'interval', 'schedule', 'round_to', 'target')
+    values = {key: getattr(hook, key) for key in keys}
+    return {**values, 'importance': type(hook.importance).__name__}
+
+
+def check_start(hook: AdaSAPHook, runner: Runner, state: Mapping) -> None:
     """Refuse a checkpoint that the run cannot start or go on from; warn of one it can hardly.
+
+    Args:
+        hook (AdaSAPHook): The hook, its structure loaded.
+        runner (Runner): The run.
+        state (Mapping): What the checkpoint holds for the hook beside the structure.
 
     Raises:
         ValueError: If ``load_from`` names a pruned checkpoint, or a resumed one has not the
@@ -118,11 +166,15 @@ def check_start(hook: AdaSAPHook, runner: Runner) -> None:
             f'warmup={hook.warmup} and prune={hook.prune} put iteration {runner.iter} into '
             f'{phase!r}; resume with the settings that the run was started with'
         )
-    if structure is not None and structure['target'] != hook.target:
-        raise StructureError(
-            f'resume: the run was started with target={structure["target"]} and goes on with '
-            f'target={hook.target}; resume with the settings that it was started with'
-        )
+    started_with = {**state.get('settings', {})}
+    if structure is not None:
+        started_with['target'] = structure['target']
+    for key, value in settings(hook).items():
+        if started_with.get(key, value) != value:
+            raise StructureError(
+                f'resume: the run was started with {key}={started_with[key]!r} and goes on with '
+                f'{key}={value!r}; resume with the settings that it was started with'
+            )
     epochs = isinstance(runner.train_loop, EpochBasedTrainLoop)
     if epochs and runner.iter % len(runner.train_dataloader):
         runner.logger.warning(

@@ -7,6 +7,7 @@ given the model its pruned shape, loading ends with an error instead.
 """
 
 import functools
+import warnings
 
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner import runner as mmengine_runner
@@ -18,7 +19,16 @@ from ..unwrapping import unwrapped
 
 def guard_loading() -> None:
     """Wrap mmengine's loading, once."""
-    load = mmengine_checkpoint._load_checkpoint_to_model
+    load = getattr(mmengine_checkpoint, '_load_checkpoint_to_model', None)
+    if load is None:
+        warnings.warn(
+            'this mmengine loads checkpoints in a way that mmdet_adasap does not know, so one '
+            'that is pruned and loaded without AdaSAPHook is not refused; read the log for sizes '
+            'that do not fit, or use the mmengine of requirements/openmmlab.txt',
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return
     if hasattr(load, 'refuses_misfit'):
         return
 

@@ -3,23 +3,33 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 
-def cut_table(model: nn.Module, dense: Mapping[str, tuple], structure: Mapping) -> str:
+def layer_shapes(model: nn.Module) -> dict[str, torch.Size]:
+    """Shape of the weight of every convolution and linear layer by the layer's name."""
+    return {
+        name: module.weight.shape
+        for name, module in model.named_modules()
+        if isinstance(module, _ConvNd | nn.Linear)
+    }
+
+
+def cut_table(model: nn.Module, dense: Mapping[str, torch.Size], structure: Mapping) -> str:
     """Channels of every convolution and linear layer before and after, parameters and FLOPs.
 
     Args:
         model (nn.Module): The slim model.
-        dense (Mapping[str, tuple]): Shapes of its parameters before the cut.
+        dense (Mapping[str, torch.Size]): Its :func:`layer_shapes` before the cut.
         structure (Mapping): Its structure.
     """
     rows = [('layer', 'inputs', 'outputs', 'parameters')]
     for name, module in model.named_modules():
         if not isinstance(module, _ConvNd | nn.Linear):
             continue
-        before, after = dense[f'{name}.weight'], module.weight.shape
+        before, after = dense[name], module.weight.shape
         inputs, outputs = (0, 1) if getattr(module, 'transposed', False) else (1, 0)
         rows.append(
             (

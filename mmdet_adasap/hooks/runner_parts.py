@@ -2,14 +2,15 @@
 """What the hook needs of a Runner and of the hooks beside it."""
 
 from collections.abc import Callable
+from math import inf
 
 import torch
-from mmengine.hooks import CheckpointHook, EMAHook
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook, EMAHook
 from mmengine.optim import OptimWrapper
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
-from ..models.raw_outputs import raw_forward
+from ..models.raw_outputs import has_more_layers, raw_forward
 from ..optim.gradients import optimizer_parameters, set_aside
 from ..optim.replay import RandomState
 from ..pruning.tracing import ForwardFn, evaluating
@@ -19,18 +20,37 @@ from ..unwrapping import unwrapped
 def sample_forward(runner: Runner) -> ForwardFn:
     """A function that runs a model on the first image of the validation set (or training set).
 
-    The model's raw outputs are returned. No random number of the run is used up.
+    The model's raw outputs are returned. Where layers serve the loss alone, it is computed for
+    the first training image as well. No random number of the run is used up.
     """
-    loop = runner.val_loop or runner.train_loop
     model = unwrapped(runner.model)
     random = RandomState.capture(next(model.parameters()).device)
     try:
-        batch = loop.dataloader.collate_fn([loop.dataloader.dataset[0]])
+        batch = _first_batch(model, runner.val_loop or runner.train_loop)
+        forward = raw_forward(batch)
         with evaluating(model):
-            batch = model.data_preprocessor(batch, False)
+            if has_more_layers(model, forward):
+                # Two images, since batch norm in train mode cannot do with one value.
+                with_loss = raw_forward(batch, _first_batch(model, runner.train_loop, images=2))
+                try:
+                    with_loss(model)
+                    forward = with_loss
+                except Exception as error:
+                    runner.logger.warning(
+                        f'AdaSAP cannot compute the loss of the first training images '
+                        f'({type(error).__name__}: {error}), so it does not know which channels '
+                        f'the loss alone reads; training may stop after the cut'
+                    )
+        return forward
     finally:
         random.restore()
-    return raw_forward(batch)
+
+
+def _first_batch(model: nn.Module, loop: BaseLoop, images: int = 1) -> dict | tuple | list:
+    dataset = loop.dataloader.dataset
+    batch = loop.dataloader.collate_fn([dataset[i % len(dataset)] for i in range(images)])
+    with evaluating(model):
+        return model.data_preprocessor(batch, False)
 
 
 def watch_backward(optim_wrapper: OptimWrapper, observe: Callable[[], None]) -> None:
@@ -60,10 +80,26 @@ def averaged_models(runner: Runner) -> list[nn.Module]:
     return [hook.ema_model.module for hook in hooks if hasattr(hook, 'ema_model')]
 
 
+def follow_cut(runner: Runner) -> None:
+    """Let EMA hooks see the tensors that their copies have after a cut.
+
+    With ``update_buffers=True`` mmengine averages into tensors that it took from the copy once.
+    """
+    for hook in runner.hooks:
+        if isinstance(hook, EMAHook) and hasattr(hook, 'ema_model'):
+            averaged = hook.ema_model
+            if averaged.update_buffers:
+                averaged.avg_parameters = averaged.module.state_dict()
+
+
 def forget_best_score(runner: Runner) -> None:
-    """Let the best checkpoint be chosen anew, among slim models only."""
+    """Let the best score be found anew among slim models: for checkpoints, early stopping."""
     info = runner.message_hub.runtime_info
     for key in [key for key in info if key.startswith('best_score')]:
         del info[key]
     if any(isinstance(hook, CheckpointHook) and hook.save_best for hook in runner.hooks):
         runner.logger.info('AdaSAP cut the model: the best checkpoint is chosen anew')
+    for hook in runner.hooks:
+        if isinstance(hook, EarlyStoppingHook):
+            hook.wait_count = 0
+            hook.best_score = -inf if hook.rule == 'greater' else inf

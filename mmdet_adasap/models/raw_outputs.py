@@ -5,13 +5,19 @@ import contextlib
 import copy
 from collections.abc import Callable, Iterator
 
-from torch import nn
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
+
+from ..optim.replay import BufferSnapshot
 
 PROPOSAL_SIZES = (16, 48, 96, 160, 288, 512, 1024)
 """Side lengths of the fixed proposals in pixels; every level of a feature pyramid gets some."""
 
 
-def raw_forward(batch: dict | tuple | list) -> Callable[[nn.Module], object]:
+def raw_forward(
+    batch: dict | tuple | list, labelled: dict | tuple | list | None = None
+) -> Callable[[nn.Module], object]:
     """A function that runs a model on a preprocessed batch and returns its raw outputs.
 
     The second stage of a two-stage detector gets fixed proposals: those of its own RPN change
@@ -20,18 +26,57 @@ def raw_forward(batch: dict | tuple | list) -> Callable[[nn.Module], object]:
 
     Args:
         batch (dict | tuple | list): What the model's data_preprocessor returned.
+        labelled (dict | tuple | list, optional): The same with annotations, for a model some of
+            whose layers serve the loss alone: the loss is computed, too, and not returned.
     """
 
     def forward(model: nn.Module) -> object:
-        inputs = copy.deepcopy(batch)
         with _fixed_proposals(model) as rpn_outputs:
-            if isinstance(inputs, dict):
-                outputs = model(**inputs, mode='tensor')
-            else:
-                outputs = model(*inputs, mode='tensor')
+            outputs = _call(model, batch, 'tensor')
+        if labelled is not None:
+            _run_loss(model, labelled)
         return outputs, rpn_outputs
 
     return forward
+
+
+def _run_loss(model: nn.Module, labelled: dict | tuple | list) -> None:
+    """Compute the loss in train mode; buffers and modes come back to what they were."""
+    buffers = BufferSnapshot(model)
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.train()
+        _call(model, labelled, 'loss')
+    finally:
+        with _disable_current_modes():  # a trace is not to see this
+            buffers.restore()
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def has_more_layers(model: nn.Module, forward: Callable[[nn.Module], object]) -> bool:
+    """Whether some layers with weights take no part in a run of the model."""
+    met, handles = set(), []
+    layers = [
+        m
+        for m in model.modules()
+        if any(p.dim() > 1 for p in m._parameters.values() if p is not None)
+    ]
+    for layer in layers:
+        handles.append(layer.register_forward_pre_hook(lambda module, _: met.add(module)))
+    try:
+        forward(model)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return len(met) < len(layers)
+
+
+def _call(model: nn.Module, batch: dict | tuple | list, mode: str) -> object:
+    inputs = copy.deepcopy(batch)
+    if isinstance(inputs, dict):
+        return model(**inputs, mode=mode)
+    return model(*inputs, mode=mode)
 
 
 @contextlib.contextmanager
@@ -54,9 +99,8 @@ def _fixed_proposals(model: nn.Module) -> Iterator[list]:
         del rpn_head.predict
 
 
-def _proposals(like):
-    from mmengine.structures import InstanceData
-
+def _proposals(like: Tensor) -> InstanceData:
+    """Squares of all sizes, the same for every image."""
     sizes = like.new_tensor(PROPOSAL_SIZES)
     corners = sizes.new_tensor([3.0, 5.0]).expand(len(sizes), 2)
     boxes = like.new_empty(len(sizes), 4)

@@ -10,6 +10,9 @@ from torch import nn
 from .cost import Cost
 from .nodes import FROZEN, AxisRef, NodeTable
 
+NOT_TRAINED = 'weight that is not trained'
+"""Why frozen stages are left whole, a key of :attr:`Channels.frozen`."""
+
 Size = tuple[int, dict[int, float]]
 """Indices that stay whatever is removed, and how many each kept channel of a group adds."""
 
@@ -25,12 +28,15 @@ class Member:
             channel holds on that axis (``k`` is 49 for a 7x7 map flattened into a linear
             layer, and 1 as a rule).
         is_output (bool): Whether these are output channels of a convolution or linear layer.
+        gate (list[str]): Names of the scale and shift of the normalisation that these output
+            channels go into, if it follows their layer at once.
     """
 
     name: str
     axis: int
     index: np.ndarray
     is_output: bool
+    gate: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -140,7 +146,7 @@ def build_channels(
         if not tensor.requires_grad and tensor.dim() > 1:
             nodes = table.nodes(ref.name, ref.axis, tensor.shape[ref.axis])
             if table.outputs[nodes].all():
-                table.freeze(nodes, 'weight that is not trained')
+                table.freeze(nodes, NOT_TRAINED)
 
     root = table.solve()
     is_output = table.outputs
@@ -216,12 +222,14 @@ def _group(
         for a in dict.fromkeys(axis[mine].tolist()):
             entries = mine & (axis == a)
             ref = table.axes[a]
+            output = bool(is_output[free[entries]].all())
             members.append(
                 Member(
                     name=ref.name,
                     axis=ref.axis,
                     index=index[entries].reshape(channels, -1),
-                    is_output=bool(is_output[free[entries]].all()),
+                    is_output=output,
+                    gate=table.gates.get(ref.name, []) if output else [],
                 )
             )
         groups.append(ChannelGroup(g, members, channels))

@@ -5,6 +5,7 @@ A criterion is a class with :meth:`Importance.scores`. Register another one with
 ``@IMPORTANCES.register_module()`` from ``mmdet_adasap.registry`` and name it in the config.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from .groups import ChannelGroup, Member
 
 
-class Importance:
+class Importance(ABC):
     """Base class of the criteria.
 
     Args:
@@ -29,6 +30,7 @@ class Importance:
             raise ValueError(f'normalize={normalize!r} must be True or False')
         self.normalize = normalize
 
+    @abstractmethod
     def scores(self, group: ChannelGroup, tensors: Mapping[str, Tensor], kept: Tensor) -> Tensor:
         """Score the channels of one group.
 
@@ -40,7 +42,6 @@ class Importance:
         Returns:
             Tensor: float of shape ``[group.size]``; the lowest go first.
         """
-        raise NotImplementedError
 
     def observe(self, groups: list[ChannelGroup], parameters: Mapping[str, nn.Parameter]) -> None:
         """Take in ``parameter.grad`` of one clean backward pass."""
@@ -90,10 +91,12 @@ class MagnitudeImportance(Importance):
 class TaylorImportance(Importance):
     r"""First-order effect of removing a channel, averaged over the iterations of an interval.
 
-    :math:`|\sum_l (\gamma_l g_{\gamma_l} + \beta_l g_{\beta_l})|` over the normalisation
-    layers that share the channel (the criterion of HALP, arXiv 2210.06659); where it has none,
-    :math:`|\sum_l (w_l \cdot g_{w_l} + b_l g_{b_l})|` over the layers that make it.
-    Gradients are those of the clean first pass.
+    :math:`|\sum_l e_l|` over the layers :math:`l` that make the channel. Where a trained
+    normalisation follows the layer at once, :math:`e_l = \gamma_l g_{\gamma_l} + \beta_l
+    g_{\beta_l}` (the criterion of HALP, arXiv 2210.06659), since weights in front of a batch
+    norm have no gradient along themselves; everywhere else, where it is missing or frozen,
+    :math:`e_l = w_l \cdot g_{w_l} + b_l g_{b_l}`. Gradients are those of the clean first pass;
+    one that is not finite counts as 0.
 
     Args:
         normalize (bool): See :class:`Importance`. Defaults to False, since a change of the
@@ -118,18 +121,22 @@ class TaylorImportance(Importance):
         self._count += 1
 
     def _effect(self, group: ChannelGroup, parameters: Mapping[str, nn.Parameter]) -> Tensor:
-        makers = [m for m in group.members if m.name in parameters]
-        vectors = [m for m in makers if parameters[m.name].dim() == 1]
-        outputs = [m for m in makers if m.is_output]
-        # Weights before a normalisation in training mode have w . g = 0: its scale speaks.
-        biases = {m.name.rpartition('.')[0] for m in outputs}
-        gates = [m for m in vectors if m.name.rpartition('.')[0] not in biases]
-        total = torch.zeros(group.size, device=parameters[outputs[0].name].device)
-        for member in gates or outputs + vectors:
-            parameter = parameters[member.name]
-            if parameter.grad is not None:
-                total += per_channel((parameter.detach() * parameter.grad).float(), member)
-        return total.abs()
+        makers = [m for m in group.members if m.is_output]
+        # Vectors have one axis and so one member; a weight may be there by both of its axes.
+        vectors = {m.name: m for m in group.members if m.name in parameters and not m.is_output}
+        total = torch.zeros(group.size, device=parameters[makers[0].name].device)
+        for maker in makers:
+            gate = [n for n in maker.gate if n in vectors and parameters[n].requires_grad]
+            bias = f'{maker.name.rpartition(".")[0]}.bias'
+            parts = [vectors[n] for n in gate] or [maker]
+            if not gate and bias in vectors:
+                parts.append(vectors[bias])
+            for part in parts:
+                parameter = parameters[part.name]
+                if parameter.grad is not None:
+                    effect = (parameter.detach() * parameter.grad).float()
+                    total += per_channel(effect, part)
+        return total.abs().nan_to_num(0, 0, 0)
 
     def scores(self, group: ChannelGroup, tensors: Mapping[str, Tensor], kept: Tensor) -> Tensor:
         if not self._count:

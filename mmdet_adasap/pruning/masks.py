@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from ..sharpness.blocks import find_blocks
 from .groups import ChannelGroup, removed_indices
+from .structure import Keep
 
 
 class ChannelMasks:
@@ -66,6 +67,8 @@ class ChannelMasks:
             for name, axes in self._removed.items():
                 parameter = self._parameters[name]
                 tensors = [parameter.data, *(other[name].data for other in others)]
+                if parameter.grad is not None:  # accumulated so far
+                    tensors.append(parameter.grad)
                 for state in states:
                     tensors += [
                         value
@@ -106,6 +109,24 @@ class ChannelMasks:
                 mask[removed] = False
                 masks[block.name] = mask
         return masks
+
+
+@torch.no_grad()
+def mask(model: nn.Module, keep: Keep) -> None:
+    """Zero the parameters that a cut would take away, at dense shape, in place.
+
+    Statistics in buffers keep their values: their channel is zero without them.
+
+    Args:
+        model (nn.Module): A dense model.
+        keep (dict): Tensor name to axis to kept indices, see ``structure.py``.
+    """
+    for name, parameter in model.named_parameters():
+        removed = {}
+        for axis, index in keep.get(name, {}).items():
+            gone = np.setdiff1d(np.arange(parameter.shape[axis]), index)
+            removed[axis] = torch.as_tensor(gone, device=parameter.device)
+        _zero(parameter.data, removed)
 
 
 @torch.no_grad()

@@ -27,16 +27,22 @@ class Label:
             ``[tensor.shape[axis]]``, for each axis along which entries can be removed. An axis
             that is not named cannot shrink.
         zero (bool): Whether an entry is 0 wherever the parameters of its node are 0.
+        maker (str): Name of the weight, if this is what its layer returns and nothing else.
     """
 
     axes: dict[int, np.ndarray] = field(default_factory=dict)
     zero: bool = True
+    maker: str = ''
 
 
 class NodeTable:
     """Gives nodes to parameter axes and collects which of them can only go together.
 
     A node is one index of one axis of one parameter or buffer. Node 0 is :data:`FROZEN`.
+
+    Attributes:
+        gates (dict[str, list[str]]): Name of a weight to the scale and shift of the
+            normalisation that its layer's output goes into.
     """
 
     def __init__(self) -> None:
@@ -48,6 +54,7 @@ class NodeTable:
         self._right: list[np.ndarray] = []
         self._outputs: list[np.ndarray] = []
         self._reasons: dict[str, list[np.ndarray]] = defaultdict(list)
+        self.gates: dict[str, list[str]] = {}
 
     def __len__(self) -> int:
         return self._count
@@ -68,6 +75,11 @@ class NodeTable:
         starts = np.asarray(self._starts)
         axis = np.searchsorted(starts, nodes, side='right') - 1
         return axis, nodes - starts[axis]
+
+    def owner(self, nodes: np.ndarray) -> str:
+        """Name of the parameter or buffer that nodes of one axis belong to."""
+        axis, _ = self.locate(nodes[:1])
+        return self.axes[axis[0]].name
 
     def tie(self, left: np.ndarray, right: np.ndarray) -> None:
         """Say that ``left[i]`` and ``right[i]`` can only be removed together."""

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from .structure import Keep, named_tensors
+from .masks import mask
+from .structure import Keep
 from .surgery import channel_counts, cut
 from .tracing import ForwardFn, evaluating, output_tensors, tensors_in
 
@@ -63,22 +64,6 @@ def difference(slim: list[Tensor], masked: list[Tensor]) -> float:
         finite = b[b.isfinite()].abs()
         largest = max(largest, finite.max().item()) if finite.numel() else largest
     return apart / largest if largest else apart
-
-
-def mask(model: nn.Module, keep: Keep) -> None:
-    """Zero everything that ``keep`` leaves out, at dense shape, in place."""
-    tensors = named_tensors(model)
-    parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, axes in keep.items():
-            if name not in parameters:
-                continue  # statistics: their channel is zero without them
-            for axis, index in axes.items():
-                zero = torch.ones(tensors[name].shape[axis], dtype=torch.bool)
-                zero[index] = False
-                tensors[name].data.index_fill_(
-                    axis, zero.nonzero().flatten().to(tensors[name].device), 0
-                )
 
 
 def check_cut(

@@ -20,6 +20,10 @@ from .tracing import ForwardFn
 RESOURCES = ('params', 'flops')
 
 
+class Diverged(ArithmeticError):
+    """Raised when weights are not finite, so that no channel can be told from another."""
+
+
 def check_target(target: object) -> tuple[str, float]:
     """Read ``dict(params=0.4)`` or ``dict(flops=0.5)``.
 
@@ -114,7 +118,11 @@ class Pruner:
             fraction (float): Of the resource of the target.
             optimizers (Iterable[Optimizer]): Whose state is masked likewise.
             copies (Iterable[nn.Module]): Moving averages of the model, masked likewise.
+
+        Raises:
+            Diverged: If a weight is not finite.
         """
+        self._check_finite()
         tensors = named_tensors(self.model)
         scores = []
         with torch.no_grad():
@@ -128,6 +136,17 @@ class Pruner:
         kept = choose(scores, self.masks.kept, self.cost, limit, self.round_to)
         self.masks.remove(kept, optimizers, copies)
         self.importance.start_interval()
+
+    def _check_finite(self) -> None:
+        parameters = dict(self.model.named_parameters())
+        with torch.no_grad():
+            finite = torch.stack([p.sum().isfinite().cpu() for p in parameters.values()])
+        if not finite.all():
+            name = list(parameters)[int(finite.int().argmin())]
+            raise Diverged(
+                f'{name} is not finite: training has diverged before this pruning event; lower '
+                f'the learning rate or rho_max, and go on from an earlier checkpoint'
+            )
 
     def restore(self, structure: Mapping, optimizers: Iterable[Optimizer] = ()) -> None:
         """Take up the masks of a structure written in the phase 'prune'."""

@@ -15,6 +15,29 @@ from .structure import META_KEY, Keep, StructureError, named_tensors
 CHANNEL_WORDS = re.compile(r'channels|features|planes|dims|width')
 
 
+class UnknownState(RuntimeError):
+    """Raised when an optimizer keeps a state that cannot be cut with its parameter."""
+
+
+def check_states(optimizers: Iterable[Optimizer]) -> None:
+    """Refuse optimizer state that does not have the shape of its parameter.
+
+    Raises:
+        UnknownState: Naming the optimizer, the entry and the remedy.
+    """
+    for optimizer in optimizers:
+        for parameter, state in optimizer.state.items():
+            for key, value in state.items():
+                whole = not isinstance(value, Tensor) or value.numel() <= 1
+                if not whole and value.shape != parameter.shape:
+                    raise UnknownState(
+                        f'optim_wrapper.optimizer: {type(optimizer).__name__} keeps {key!r} of '
+                        f'shape {tuple(value.shape)} for a parameter of shape '
+                        f'{tuple(parameter.shape)}, which cannot be cut with it; use SGD, Adam '
+                        f'or AdamW'
+                    )
+
+
 def check_fits(model: nn.Module, keep: Keep, attrs: Mapping[str, Mapping[str, int]]) -> None:
     """Refuse a structure that was made for another model, before anything is changed.
 
@@ -40,10 +63,11 @@ def check_fits(model: nn.Module, keep: Keep, attrs: Mapping[str, Mapping[str, in
         for attribute, value in attributes.items():
             present = getattr(modules.get(name), attribute, None)
             expected = counts.get(name, {}).get(attribute, value)
-            if type(present) is not int:
+            known = counts.get(name, {}).keys() | count_attributes(modules.get(name)).keys()
+            if type(present) is not int or attribute not in known:
                 raise StructureError(
-                    f'{META_KEY}.attrs names {name}.{attribute}, which is not an integer of the '
-                    f'model: {remedy}'
+                    f'{META_KEY}.attrs names {name}.{attribute}, which is not a number of '
+                    f'channels of the model: {remedy}'
                 )
             if value != expected or not 0 < value <= present:
                 raise StructureError(
@@ -59,7 +83,7 @@ def cut(
     attrs: Mapping[str, Mapping[str, int]],
     optimizers: Iterable[Optimizer] = (),
 ) -> None:
-    """Slice parameters, buffers and optimizer state, in place.
+    """Slice parameters, their gradients, buffers and optimizer state, in place.
 
     Parameters keep their identity, so whatever refers to them (parameter groups with their
     settings, schedulers, moving averages) goes on without being told.
@@ -72,8 +96,11 @@ def cut(
 
     Raises:
         StructureError: If the structure does not fit; nothing is changed then.
+        UnknownState: If an optimizer's state cannot follow; nothing is changed then.
     """
+    optimizers = list(optimizers)
     check_fits(model, keep, attrs)
+    check_states(optimizers)
     tensors, modules = named_tensors(model), dict(model.named_modules())
     states = [optimizer.state for optimizer in optimizers]
     for name, axes in keep.items():
@@ -82,13 +109,15 @@ def cut(
             for key, value in state.get(tensor, {}).items():
                 if isinstance(value, Tensor) and value.shape == shape:
                     state[tensor][key] = _sliced(value, axes)
-        tensor.grad = None
+        gradient, tensor.grad = tensor.grad, None
         sliced = _sliced(tensor.data, axes)
         # A graph that is still alive holds a gradient accumulator of the dense shape. PyTorch
         # makes a new one when the dtype changes, not when the shape does.
         other_dtype = torch.float32 if sliced.dtype != torch.float32 else torch.float64
         tensor.data = sliced.new_empty(0, dtype=other_dtype)
         tensor.data = sliced
+        if gradient is not None:  # accumulated so far
+            tensor.grad = _sliced(gradient, axes)
     for name, attributes in attrs.items():
         for attribute, value in attributes.items():
             setattr(modules[name], attribute, value)

@@ -9,14 +9,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.hooks import EMAHook, Hook
+from mmengine.hooks import EarlyStoppingHook, EMAHook, Hook
+from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import Runner
 from toy import MeanLogit, ToyModel, loader
 
 import mmdet_adasap  # noqa: F401
 from mmdet_adasap.hooks.runner_parts import averaged_models
 from mmdet_adasap.pruning import StructureError, UnreachableTarget
+from mmdet_adasap.pruning.pruner import Diverged
 from mmdet_adasap.pruning.structure import META_KEY, named_tensors
+from mmdet_adasap.pruning.surgery import UnknownState
+from mmdet_adasap.sharpness import AdaptivePerturbation
 
 TESTS = Path(__file__).parent.parent
 EPOCH = 6  # iterations
@@ -112,6 +116,28 @@ def kill_after(cfg: dict, iterations: int, **model) -> None:
         runner.train()
 
 
+@MODEL_WRAPPERS.register_module()
+class Wrapper(torch.nn.Module):
+    """What a launcher puts around the model, also in a single process."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+
+class WithAuxiliaryLoss(ToyModel):
+    """A layer that the loss alone uses."""
+
+    def forward(self, inputs, labels=None, mode='tensor'):
+        result = super().forward(inputs, labels, mode)
+        if mode == 'loss':
+            result['loss_extra'] = self.extra(self.stem(inputs)).square().mean()
+        return result
+
+
+ONE_PASS_OF_FOUR = [('AdaSAPOptimWrapper', 4), ('OptimWrapper', 4)]
+
+
 class TestPhases:
     def test_run_ends_slim_on_target(self, tmp_path):
         runner = train(settings(tmp_path))
@@ -149,10 +175,20 @@ class TestPhases:
             assert {'mean_rho', 'eps_ratio', 'loss_ratio'} <= row.keys()
         assert rows[-1]['mean_rho'] == pytest.approx(0.1)  # uniform in the last phase
 
-    def test_masked_channels_are_exactly_zero_while_pruning(self, tmp_path):
+    @pytest.mark.parametrize('update_buffers', [False, True])
+    @pytest.mark.parametrize(('wrapper', 'counts'), [('AdaSAPOptimWrapper', 1), *ONE_PASS_OF_FOUR])
+    def test_masked_channels_are_exactly_zero_while_pruning(
+        self, tmp_path, update_buffers, wrapper, counts
+    ):
         """In weights, momentum and the moving average, whatever steps come after the event."""
-        ema = dict(type='EMAHook', momentum=0.1)
-        cfg = settings(tmp_path, hook=dict(prune=3, interval=7), custom_hooks=[ema])
+        ema = dict(type='EMAHook', momentum=0.1, update_buffers=update_buffers)
+        hook = dict(prune=3, interval=7)
+        if counts > 1:  # events fall between two steps
+            hook.update(perturbation=None, finetune=None, importance=dict(type='TaylorImportance'))
+        cfg = settings(tmp_path, hook=hook, custom_hooks=[ema])
+        cfg['optim_wrapper'] = cfg['optim_wrapper'] | dict(
+            type=wrapper, accumulative_counts=counts
+        )
         runner = build(cfg)
         seen = []
 
@@ -160,18 +196,20 @@ class TestPhases:
             hook = runner.hooks[names.index('AdaSAPHook')]
             if hook.pruner is None or hook.pruner.masks.counts.sum() == 64:
                 return
-            keep = hook.pruner.structure('prune')['keep']['stem.0.weight'][0]
-            gone = [i for i in range(8) if i not in keep]
             (copied,) = [h.ema_model.module for h in runner.hooks if isinstance(h, EMAHook)]
-            momentum = runner.optim_wrapper.optimizer.state[runner.model.stem[0].weight]
-            for tensor in (
-                runner.model.stem[0].weight,
-                copied.stem[0].weight,
-                momentum['momentum_buffer'],
-            ):
-                assert not tensor[gone].any()
-                assert tensor[keep].any()
-            seen.append(len(gone))
+            copied, model = dict(copied.named_parameters()), dict(runner.model.named_parameters())
+            gone = 0
+            for name, axes in hook.pruner.structure('prune')['keep'].items():
+                if name not in model:
+                    continue
+                state = runner.optim_wrapper.optimizer.state[model[name]].values()
+                for axis, keep in axes.items():
+                    removed = [i for i in range(model[name].shape[axis]) if i not in keep]
+                    gone += len(removed)
+                    for tensor in (model[name], copied[name], *state):
+                        assert not tensor.index_select(axis, torch.tensor(removed)).any(), name
+                        assert tensor.index_select(axis, torch.tensor(keep)).any(), name
+            seen.append(gone)
 
         names = [type(hook).__name__ for hook in runner.hooks]
         watch(runner, before_train_iter=look)
@@ -229,6 +267,59 @@ class TestPhases:
             assert momentum.shape == parameter.shape
         assert {group['weight_decay'] for group in groups} == {0.0, 1e-3}
 
+    def test_layers_of_the_loss_alone(self, tmp_path):
+        """They are seen: what they read is cut with them, and training goes on."""
+        runner = build(settings(tmp_path))
+        model = runner.model
+        model.__class__ = WithAuxiliaryLoss
+        model.extra = torch.nn.Conv2d(8, 4, 1)
+        runner.train()
+        width = model.stem[0].weight.shape[0]
+        assert width < 8
+        assert model.extra.weight.shape == (4, width, 1, 1)
+
+    def test_training_that_ends_before_the_cut_says_so(self, tmp_path):
+        stop = dict(type='EarlyStoppingHook', monitor='score', rule='less', patience=1)
+        cfg = settings(tmp_path, custom_hooks=[stop])
+        runner = build(cfg)
+        (hook,) = [h for h in runner.hooks if isinstance(h, EarlyStoppingHook)]
+        hook.best_score = 0.0
+        runner.train()
+        assert runner.epoch == 1
+        text = next(tmp_path.rglob('*.log')).read_text()
+        assert "in the phase 'prune': the model is not cut, which would be due after 18" in text
+
+    def test_diverged_training_is_told_from_a_wrong_cut(self, tmp_path):
+        cfg = settings(tmp_path)
+        cfg['optim_wrapper']['optimizer']['lr'] = 1e12
+        with pytest.raises(Diverged, match=r'is not finite: training has diverged'):
+            train(cfg)
+
+    def test_one_perturbation_for_all_phases(self, tmp_path):
+        perturbation = AdaptivePerturbation()
+        hook = dict(perturbation=perturbation, finetune=perturbation)
+        same = train(settings(tmp_path / 'same', hook=hook))
+        hook = dict(perturbation=AdaptivePerturbation(), finetune=AdaptivePerturbation())
+        assert_same_weights(same.model, train(settings(tmp_path / 'two', hook=hook)).model, atol=0)
+
+    def test_early_stopping_starts_anew_at_the_cut(self, tmp_path):
+        """The dense model's score cannot be beaten; the slim one is measured by its own."""
+        stop = dict(type='EarlyStoppingHook', monitor='score', rule='less', patience=3)
+        runner = build(settings(tmp_path, custom_hooks=[stop]))
+        (hook,) = [h for h in runner.hooks if isinstance(h, EarlyStoppingHook)]
+        hook.best_score = 0.0
+        runner.train()
+        assert runner.epoch > 3
+        assert hook.best_score > 0
+
+    def test_layers_that_share_a_weight(self, tmp_path):
+        """``named_parameters`` gives a shared weight once; the table has a row for each layer."""
+        runner = build(settings(tmp_path, log_level='INFO'))
+        runner.model.twin = torch.nn.Conv2d(8, 8, 1)
+        runner.model.twin.weight = runner.model.left.weight
+        runner.train()
+        assert 'twin ' in next(tmp_path.rglob('*.log')).read_text()
+
     def test_best_checkpoint_is_a_slim_one(self, tmp_path):
         cfg = settings(tmp_path)
         # `less`: the untrained model scores best, and the slim ones must not lose to it.
@@ -240,9 +331,10 @@ class TestPhases:
 
 
 class TestTesting:
-    @pytest.mark.parametrize('ema', [False, True])
+    @pytest.mark.parametrize('ema', [None, False, True])
     def test_unpruned_config_tests_the_pruned_checkpoint(self, tmp_path, ema):
-        hooks = [dict(type='EMAHook', momentum=0.1)] if ema else []
+        hook = dict(type='EMAHook', momentum=0.1, update_buffers=ema)
+        hooks = [] if ema is None else [hook]
         runner = train(settings(tmp_path, custom_hooks=hooks))
         last = runner.message_hub.get_scalar('val/score').current()
         score = build(for_testing(tmp_path, custom_hooks=hooks)).test()['score']
@@ -310,9 +402,11 @@ class TestResume:
         resumed = train(cfg | dict(resume=True))
         assert_same_weights(resumed.model, whole.model)
 
+    @pytest.mark.parametrize('update_buffers', [False, True])
     @pytest.mark.parametrize('killed_at', [14, 25])
-    def test_moving_average(self, tmp_path, killed_at):
-        cfg = dict(custom_hooks=[dict(type='EMAHook', momentum=0.1)])
+    def test_moving_average(self, tmp_path, killed_at, update_buffers):
+        ema = dict(type='EMAHook', momentum=0.1, update_buffers=update_buffers)
+        cfg = dict(custom_hooks=[ema])
         whole = train(settings(tmp_path / 'whole', **cfg))
         cfg = settings(tmp_path / 'parts', **cfg)
         kill_after(cfg, killed_at)
@@ -484,6 +578,39 @@ class TestBadInput:
         kill_after(cfg, 20)
         with pytest.raises(StructureError, match=r'^resume: the run was started with target='):
             train(settings(tmp_path, hook=dict(target=dict(params=0.8)), resume=True))
+
+    @pytest.mark.parametrize(
+        ('key', 'value'),
+        [('round_to', 4), ('schedule', 'linear'), ('importance', dict(type='TaylorImportance'))],
+    )
+    def test_other_settings_when_resumed(self, tmp_path, key, value):
+        kill_after(settings(tmp_path), 14)
+        with pytest.raises(StructureError, match=rf'^resume: the run was started with {key}='):
+            train(settings(tmp_path, hook={key: value}, resume=True))
+
+    def test_optimizer_whose_state_cannot_be_cut(self, tmp_path):
+        cfg = settings(tmp_path)
+        cfg['optim_wrapper']['optimizer'] = dict(type=torch.optim.Adafactor, lr=0.01)
+        with pytest.raises(UnknownState, match=r'^optim_wrapper.optimizer: Adafactor keeps'):
+            train(cfg)
+
+    def test_optimizer_that_needs_a_closure(self, tmp_path):
+        cfg = settings(tmp_path)
+        cfg['optim_wrapper']['optimizer'] = dict(type='LBFGS', lr=0.01)
+        with pytest.raises(ValueError, match=r'^optim_wrapper.optimizer: LBFGS cannot be stepped'):
+            train(cfg)
+
+    def test_two_hooks(self, tmp_path):
+        cfg = settings(tmp_path)
+        cfg['custom_hooks'] = [cfg['default_hooks']['adasap']]
+        with pytest.raises(ValueError, match=r'AdaSAPHook is there more than once'):
+            train(cfg)
+
+    def test_distributed_wrapper(self, tmp_path):
+        runner = build(settings(tmp_path))
+        runner.model = Wrapper(runner.model)
+        with pytest.raises(ValueError, match=r"^launcher='none': .* 1 with Wrapper"):
+            runner.train()
 
     def test_perturbation_of_the_wrapper_beside_the_hook(self, tmp_path):
         cfg = settings(tmp_path)

@@ -82,6 +82,43 @@ def backward(model: nn.Module, seed: int) -> None:
     model(torch.randn(2, 3, 8, 8, generator=generator)).square().sum().backward()
 
 
+BRANCHES = {
+    'frozen norm': (
+        lambda n, x: n.head(F.relu(n.bn(scaled(n, n.a(x))))),
+        dict(bn=nn.BatchNorm2d(4)),
+    ),
+    'scale on another branch': (
+        lambda n, x: branches(n, scaled(n, n.a(x))),
+        dict(scale=nn.Parameter(torch.rand(4)), other=nn.Conv2d(4, 2, 1)),
+    ),
+    'slope of a PReLU': (
+        lambda n, x: n.head(n.act(scaled(n, n.a(x)))),
+        dict(act=nn.PReLU(4)),
+    ),
+    'norm on one of two makers': (
+        lambda n, x: n.head(F.relu(scaled(n, n.bn(n.a(x)) + n.b(x)))),
+        dict(bn=nn.BatchNorm2d(4), b=nn.Conv2d(3, 4, 3)),
+    ),
+    'norm on a branch only': (
+        lambda n, x: after_a_sum(n, scaled(n, n.a(x) + n.b(x))),
+        dict(bn=nn.BatchNorm2d(4), b=nn.Conv2d(3, 4, 3), other=nn.Conv2d(4, 2, 1)),
+    ),
+}
+
+
+def scaled(net: Net, y: torch.Tensor) -> torch.Tensor:
+    return y if net.factor is None else y * net.factor
+
+
+def branches(net: Net, y: torch.Tensor) -> torch.Tensor:
+    """SSD's L2Norm: a scale for each channel on one of the ways that it goes."""
+    return net.head(F.relu(y)) + net.other(y * net.scale[:, None, None])
+
+
+def after_a_sum(net: Net, y: torch.Tensor) -> torch.Tensor:
+    return net.head(F.relu(net.bn(y))) + net.other(y)
+
+
 class TestTaylor:
     def test_gates_of_normalisation_averaged_over_iterations(self):
         model = chain().train()
@@ -130,6 +167,40 @@ class TestTaylor:
                 model.bn.weight.copy_(before[0])
                 model.bn.bias.copy_(before[1])
             assert change.item() == pytest.approx(scores[i].item(), rel=1e-3)
+
+    @pytest.mark.parametrize('name', BRANCHES)
+    def test_equals_the_derivative_by_a_factor_on_the_channel(self, name):
+        """Whatever stands beside the layer that makes a channel, its effect is the sum of g y."""
+        torch.manual_seed(0)
+        run, layers = BRANCHES[name]
+        model = Net(run, a=nn.Conv2d(3, 4, 3), head=nn.Conv2d(4, 2, 1), **layers)
+        randomise(model)
+        model.factor = None
+        if name == 'frozen norm':
+            model.bn.requires_grad_(False).eval()
+        x = torch.randn(2, 3, 6, 6)
+        (group,) = trace(model, x).groups
+        model.factor = torch.ones(4, 1, 1, requires_grad=True)
+        model(x).square().sum().backward()
+        criterion = TaylorImportance()
+        criterion.observe([group], dict(model.named_parameters()))
+        scores = criterion.scores(group, {}, torch.ones(4, dtype=torch.bool))
+        torch.testing.assert_close(scores, model.factor.grad.flatten().abs(), rtol=1e-3, atol=1e-3)
+
+    def test_one_broken_batch_does_not_decide(self):
+        model = chain()
+        groups = trace(model, torch.randn(1, 3, 8, 8)).groups
+        criterion, clean = TaylorImportance(), TaylorImportance()
+        backward(model, 0)
+        for each in (criterion, clean):
+            each.observe(groups, dict(model.named_parameters()))
+        for parameter in model.parameters():
+            parameter.grad.fill_(float('nan'))
+        criterion.observe(groups, dict(model.named_parameters()))
+        kept = torch.ones(8, dtype=torch.bool)
+        assert torch.equal(
+            criterion.scores(groups[0], {}, kept), clean.scores(groups[0], {}, kept) / 2
+        )
 
     def test_an_interval_starts_from_nothing(self):
         model = chain()

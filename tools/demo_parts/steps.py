@@ -35,7 +35,7 @@ class Step:
         self.folder = folder
         self.key = key
         self._file = folder / 'step.json'
-        state = json.loads(self._file.read_text()) if self._file.exists() else {}
+        state = self._read()
         if state and (force or state['key'] != key):
             shutil.rmtree(folder)
             state = {}
@@ -49,7 +49,17 @@ class Step:
         self.finished = finished
         self._write()
 
+    def _read(self) -> dict:
+        if not self._file.exists():
+            return {}
+        try:
+            return json.loads(self._file.read_text())
+        except json.JSONDecodeError:
+            return {'key': None}  # as if it had been made otherwise
+
     def _write(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         state = {'key': self.key, 'finished': self.finished, 'seconds': self.seconds}
-        self._file.write_text(json.dumps(state))
+        written = self._file.with_suffix('.tmp')
+        written.write_text(json.dumps(state))
+        written.replace(self._file)

@@ -1,6 +1,8 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Layers: where channels are made and used up."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from torch import Tensor
 
@@ -69,7 +71,7 @@ def convolve(
     if made_by is None:
         return None
     call.nodes.mark_output(made_by)
-    return Label({1: made_by}, zero)
+    return Label({1: made_by}, zero, call.nodes.owner(made_by))
 
 
 def whole_groups_go(groups: int, inputs_per_group: int) -> bool:
@@ -123,7 +125,10 @@ def matrix_product(call: Call) -> Label | None:
         for axis in set(axes) | set(bias_axes):
             if axis - offset >= 0 and bias.shape[axis - offset] > 1:
                 call.tie(axes.get(axis), bias_axes.get(axis))
-    return made(axes, zero)
+    result = made(axes, zero)
+    if column in b_axes:
+        result.maker = call.nodes.owner(b_axes[column])
+    return result
 
 
 @rule(
@@ -143,10 +148,18 @@ def batch_norm(call: Call) -> list[Label | None]:
     for tensor in others:
         if isinstance(tensor, Tensor):
             call.tie(axes_of(call.label_of(tensor)).get(0), channels)
+    _note_gate(call, label, others[:2])
     batch_statistics = any(flag is True for flag in call.args[3:6])
     per_value = (4 if batch_statistics else 1) + (others[0] is not None)
     call.count_flops(per_value * x.numel() // x.shape[1], (channels, x.shape[1]))
     return [made(dict(axes_of(label)), affine)]
+
+
+def _note_gate(call: Call, label: Label | None, affine: Sequence[Tensor | None]) -> None:
+    """Remember the scale and shift of a normalisation of what one layer returns."""
+    vectors = [axes_of(call.label_of(t)).get(0) for t in affine if isinstance(t, Tensor)]
+    if label is not None and label.maker and vectors and all(v is not None for v in vectors):
+        call.nodes.gates[label.maker] = [call.nodes.owner(v) for v in vectors]
 
 
 @rule('native_group_norm')
@@ -165,6 +178,7 @@ def group_norm(call: Call) -> list[Label | None]:
     for tensor in (weight, bias):
         if isinstance(tensor, Tensor):
             call.tie(axes_of(call.label_of(tensor)).get(0), channels)
+    _note_gate(call, label, (weight, bias))
     per_value = 4 + (weight is not None)
     call.count_flops(per_value * x.numel() // x.shape[1], (channels, x.shape[1]))
     axes = {a: v for a, v in axes_of(label).items() if a != 1 or channels is not None}
