@@ -1,4 +1,13 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+from .building import build_dense
 from .loading import load_pruned
+from .pruning import apply_structure, forward_of, prune_model, slim_sizes
 
-__all__ = ['load_pruned']
+__all__ = [
+    'apply_structure',
+    'build_dense',
+    'forward_of',
+    'load_pruned',
+    'prune_model',
+    'slim_sizes',
+]

@@ -18,18 +18,21 @@ def layer_shapes(model: nn.Module) -> dict[str, torch.Size]:
 
 
 def cut_table(model: nn.Module, dense: Mapping[str, torch.Size], structure: Mapping) -> str:
-    """Channels of every convolution and linear layer before and after, parameters and FLOPs.
+    """Channels of the convolution and linear layers that shrank, parameters and FLOPs.
 
     Args:
         model (nn.Module): The slim model.
         dense (Mapping[str, torch.Size]): Its :func:`layer_shapes` before the cut.
         structure (Mapping): Its structure.
     """
-    rows = [('layer', 'inputs', 'outputs', 'parameters')]
+    rows, whole = [('layer', 'inputs', 'outputs', 'parameters')], 0
     for name, module in model.named_modules():
         if not isinstance(module, _ConvNd | nn.Linear):
             continue
         before, after = dense[name], module.weight.shape
+        if before == after:
+            whole += 1
+            continue
         inputs, outputs = (0, 1) if getattr(module, 'transposed', False) else (1, 0)
         rows.append(
             (
@@ -48,7 +51,7 @@ def cut_table(model: nn.Module, dense: Mapping[str, torch.Size], structure: Mapp
         f'{round(structure["dense"][resource] * left):,} ({left:.4f})'
         for resource, left in structure['reached'].items()
     ]
-    return '\n'.join(['AdaSAP cut the model', *lines, *totals])
+    return '\n'.join(['AdaSAP cut the model', *lines, f'{whole} more layers as before', *totals])
 
 
 def _change(before: int, after: int) -> str:

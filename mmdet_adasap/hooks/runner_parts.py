@@ -10,7 +10,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
-from ..models.raw_outputs import has_more_layers, raw_forward
+from ..models.raw_outputs import complete_forward
 from ..optim.gradients import optimizer_parameters, set_aside
 from ..optim.replay import RandomState
 from ..pruning.tracing import ForwardFn, evaluating
@@ -27,21 +27,13 @@ def sample_forward(runner: Runner) -> ForwardFn:
     random = RandomState.capture(next(model.parameters()).device)
     try:
         batch = _first_batch(model, runner.val_loop or runner.train_loop)
-        forward = raw_forward(batch)
         with evaluating(model):
-            if has_more_layers(model, forward):
-                # Two images, since batch norm in train mode cannot do with one value.
-                with_loss = raw_forward(batch, _first_batch(model, runner.train_loop, images=2))
-                try:
-                    with_loss(model)
-                    forward = with_loss
-                except Exception as error:
-                    runner.logger.warning(
-                        f'AdaSAP cannot compute the loss of the first training images '
-                        f'({type(error).__name__}: {error}), so it does not know which channels '
-                        f'the loss alone reads; training may stop after the cut'
-                    )
-        return forward
+            return complete_forward(
+                model,
+                batch,
+                lambda: _first_batch(model, runner.train_loop, images=2),
+                lambda line: runner.logger.warning(f'AdaSAP: {line}'),
+            )
     finally:
         random.restore()
 

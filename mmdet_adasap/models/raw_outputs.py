@@ -54,22 +54,51 @@ def _run_loss(model: nn.Module, labelled: dict | tuple | list) -> None:
             module.training = mode
 
 
-def has_more_layers(model: nn.Module, forward: Callable[[nn.Module], object]) -> bool:
+def complete_forward(
+    model: nn.Module,
+    batch: dict | tuple | list,
+    labelled: Callable[[], dict | tuple | list],
+    report: Callable[[str], None],
+) -> Callable[[nn.Module], object]:
+    """:func:`raw_forward`, with the loss where layers serve it alone.
+
+    Args:
+        model (nn.Module): The model, in eval mode and without gradients.
+        batch (dict | tuple | list): What its data_preprocessor returned.
+        labelled (Callable): Gives two images with annotations, preprocessed likewise (two,
+            since batch norm in train mode cannot do with one value).
+        report (Callable): Called with a line if the loss cannot be computed.
+    """
+    forward = raw_forward(batch)
+    if not _leaves_layers_out(model, forward):
+        return forward
+    try:
+        with_loss = raw_forward(batch, labelled())
+        with_loss(model)
+    except Exception as error:
+        report(
+            f'the loss of two images cannot be computed ({type(error).__name__}: {error}), so it '
+            f'is not known which channels the loss alone reads; training may stop after the cut'
+        )
+        return forward
+    return with_loss
+
+
+def _leaves_layers_out(model: nn.Module, forward: Callable[[nn.Module], object]) -> bool:
     """Whether some layers with weights take no part in a run of the model."""
-    met, handles = set(), []
-    layers = [
-        m
-        for m in model.modules()
-        if any(p.dim() > 1 for p in m._parameters.values() if p is not None)
-    ]
-    for layer in layers:
-        handles.append(layer.register_forward_pre_hook(lambda module, _: met.add(module)))
+    layers = {
+        module
+        for module in model.modules()
+        if any(p is not None and p.dim() > 1 for p in module._parameters.values())
+    }
+    met: set[nn.Module] = set()
+    handles = [m.register_forward_pre_hook(lambda module, _: met.add(module)) for m in layers]
     try:
         forward(model)
     finally:
         for handle in handles:
             handle.remove()
-    return len(met) < len(layers)
+    return met != layers
 
 
 def _call(model: nn.Module, batch: dict | tuple | list, mode: str) -> object:

@@ -4,8 +4,16 @@
 import torch
 from torch import nn
 
-from .structure import META_KEY, Keep, StructureError, check_structure, is_cut, named_tensors
-from .surgery import check_fits, cut
+from .structure import (
+    META_KEY,
+    Keep,
+    StructureError,
+    check_structure,
+    is_cut,
+    named_tensors,
+    remember,
+)
+from .surgery import check_dense, check_fits, cut
 
 REMEDY = (
     'use the config that it was pruned with, AdaSAPHook among its default_hooks; where no hooks '
@@ -36,17 +44,14 @@ def load_structure(checkpoint: dict, model: nn.Module, copies: list[nn.Module]) 
     keep = structure['keep'] if is_cut(structure) else {}
     if is_cut(structure) and _misfit(model, weights, {}) is None:
         return structure  # this model has been cut already
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    if parameters != structure['dense'].get('params'):
-        raise StructureError(
-            f'{META_KEY}: the checkpoint comes from a model of {structure["dense"].get("params")} '
-            f'parameters and the config builds one of {parameters}; {REMEDY}'
-        )
+    check_dense(model, structure)
     for module in (model, *copies):
         check_fits(module, keep, structure['attrs'])
     refuse_misfit(model, weights, keep)
     for module in (model, *copies):
         cut(module, keep, structure['attrs'] if keep else {})
+    if keep:
+        remember(model, structure)
     return structure
 
 

@@ -13,7 +13,16 @@ from .finding import attribute_counts, find_channels
 from .importance import Importance
 from .masks import ChannelMasks
 from .oracle import check_cut
-from .structure import VERSION, keep_of, kept_of, named_tensors
+from .structure import (
+    VERSION,
+    Keep,
+    composed,
+    keep_of,
+    kept_of,
+    named_tensors,
+    remember,
+    structure_of,
+)
 from .surgery import cut
 from .tracing import ForwardFn
 
@@ -52,7 +61,8 @@ class Pruner:
     """Brings a model down to a fraction of its parameters or FLOPs.
 
     Groups of tied channels are found when it is made, by running the model, and a trial cut of
-    a copy proves that they are understood.
+    a copy proves that they are understood. A model that was cut before is cut further; targets
+    and structures are then still those of the dense model.
 
     Args:
         model (nn.Module): The dense model; changed in place by :meth:`prune_to` and :meth:`cut`.
@@ -83,7 +93,11 @@ class Pruner:
         self.round_to = round_to
         self.channels = find_channels(model, forward)
         self.cost = self.channels.cost(self.resource)
-        self.dense = {r: self.channels.cost(r)(self.channels.sizes) for r in RESOURCES}
+        base = structure_of(model)
+        self._is_cut = False
+        self._base = base or {'keep': {}, 'attrs': {}}
+        whole = {r: self.channels.cost(r)(self.channels.sizes) for r in RESOURCES}
+        self.dense = dict(base['dense']) if base else whole
         self.masks = ChannelMasks(model, self.channels.groups)
         self._check_reachable()
 
@@ -121,6 +135,22 @@ class Pruner:
 
         Raises:
             Diverged: If a weight is not finite.
+            RuntimeError: If the model was cut already.
+        """
+        if self._is_cut:
+            raise RuntimeError('this Pruner has cut its model; make a new one to prune it further')
+        kept = self.choice(fraction)
+        self.masks.remove(kept, optimizers, copies)
+        self.importance.start_interval()
+
+    def choice(self, fraction: float) -> list[np.ndarray]:
+        """The channels to keep, bool of shape ``[size]`` for each group; nothing is changed.
+
+        Args:
+            fraction (float): Of the resource of the target.
+
+        Raises:
+            Diverged: If a weight is not finite.
         """
         self._check_finite()
         tensors = named_tensors(self.model)
@@ -133,9 +163,7 @@ class Pruner:
                 # A score that is not a number says nothing against its channel.
                 scores.append(np.nan_to_num(found, nan=np.inf, posinf=np.inf))
         limit = fraction * self.dense[self.resource]
-        kept = choose(scores, self.masks.kept, self.cost, limit, self.round_to)
-        self.masks.remove(kept, optimizers, copies)
-        self.importance.start_interval()
+        return choose(scores, self.masks.kept, self.cost, limit, self.round_to)
 
     def _check_finite(self) -> None:
         parameters = dict(self.model.named_parameters())
@@ -154,15 +182,18 @@ class Pruner:
 
     def structure(self, phase: str) -> dict:
         """The present choice of channels as plain data, see ``structure.py``."""
-        keep = keep_of(self.model, self.channels.groups, self.masks.kept)
+        keep, attrs = self._cut_of(self.masks.kept)
+        attributes = {name: dict(values) for name, values in self._base['attrs'].items()}
+        for name, values in attrs.items():
+            attributes[name] = {**attributes.get(name, {}), **values}
         return {
             'version': VERSION,
             'phase': phase,
             'target': {self.resource: self.target},
             'reached': {r: self.remaining(r) for r in RESOURCES},
             'dense': dict(self.dense),
-            'keep': keep,
-            'attrs': attribute_counts(self.model, self.channels, keep, self.masks.kept),
+            'keep': composed(self._base['keep'], keep),
+            'attrs': attributes,
         }
 
     def cut(self, optimizers: Iterable[Optimizer] = (), copies: Iterable[nn.Module] = ()) -> dict:
@@ -176,9 +207,17 @@ class Pruner:
                 changed then.
         """
         structure = self.structure('finetune')
-        check_cut(self.model, structure['keep'], self.forward, structure['attrs'])
+        keep, attrs = self._cut_of(self.masks.kept)
+        check_cut(self.model, keep, self.forward, attrs)
         self.masks.release()
-        cut(self.model, structure['keep'], structure['attrs'], optimizers)
+        cut(self.model, keep, attrs, optimizers)
         for copy in copies:
-            cut(copy, structure['keep'], structure['attrs'])
+            cut(copy, keep, attrs)
+        remember(self.model, structure)
+        self._is_cut = True
         return structure
+
+    def _cut_of(self, kept: list[np.ndarray]) -> tuple[Keep, dict[str, dict[str, int]]]:
+        """Indices and attributes, of the model as it is, that a choice of channels keeps."""
+        keep = keep_of(self.model, self.channels.groups, kept)
+        return keep, attribute_counts(self.model, self.channels, keep, kept)

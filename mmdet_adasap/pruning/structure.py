@@ -37,6 +37,30 @@ def named_tensors(model: nn.Module) -> dict:
     return {**dict(model.named_buffers()), **dict(model.named_parameters())}
 
 
+_REMEMBERED = '_mmdet_adasap_structure'
+
+
+def remember(model: nn.Module, structure: Mapping) -> None:
+    """Note on a slim model what it was cut to, so that it can be pruned again."""
+    setattr(model, _REMEMBERED, structure)
+
+
+def structure_of(model: nn.Module) -> Mapping | None:
+    """The structure that a model was cut to; None if it is dense."""
+    return getattr(model, _REMEMBERED, None)
+
+
+def composed(first: Keep, then: Keep) -> Keep:
+    """Two cuts as one: ``then`` counts indices of the model that ``first`` has left."""
+    keep = {name: dict(axes) for name, axes in first.items()}
+    for name, axes in then.items():
+        for axis, index in axes.items():
+            before = first.get(name, {}).get(axis)
+            kept = index if before is None else [before[i] for i in index]
+            keep.setdefault(name, {})[axis] = kept
+    return keep
+
+
 def keep_of(model: nn.Module, groups: list[ChannelGroup], kept: list[np.ndarray]) -> Keep:
     """Kept indices of every axis that loses some, for a choice of channels.
 

@@ -38,6 +38,21 @@ def check_states(optimizers: Iterable[Optimizer]) -> None:
                     )
 
 
+def check_dense(model: nn.Module, structure: Mapping) -> None:
+    """Refuse a model that has not the size of the one that a structure was made for.
+
+    Raises:
+        StructureError: Naming both numbers of parameters.
+    """
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    expected = structure['dense'].get('params')
+    if parameters != expected:
+        raise StructureError(
+            f'{META_KEY}: the structure is of a model of {expected} parameters and this one has '
+            f'{parameters}: the config must build the model that was pruned, before pruning'
+        )
+
+
 def check_fits(model: nn.Module, keep: Keep, attrs: Mapping[str, Mapping[str, int]]) -> None:
     """Refuse a structure that was made for another model, before anything is changed.
 

@@ -318,7 +318,7 @@ class TestPhases:
         runner.model.twin = torch.nn.Conv2d(8, 8, 1)
         runner.model.twin.weight = runner.model.left.weight
         runner.train()
-        assert 'twin ' in next(tmp_path.rglob('*.log')).read_text()
+        assert 'left ' in next(tmp_path.rglob('*.log')).read_text()
 
     def test_best_checkpoint_is_a_slim_one(self, tmp_path):
         cfg = settings(tmp_path)

@@ -1,0 +1,43 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+from mmengine.hub import get_config
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+PRETRAINED = ('init_cfg', 'pretrained')
+
+
+def build_dense(config: str | Path | Config) -> nn.Module:
+    """Build the model of a config with random weights; no file of weights is looked for.
+
+    Args:
+        config (str | Path | Config): A config file, a name as ``mmdet::ssd/ssd300_coco.py``, or
+            a config. It is a Python program.
+
+    Returns:
+        nn.Module: The model, on the CPU.
+
+    Raises:
+        ValueError: If the config has no model.
+    """
+    if not isinstance(config, Config):
+        config = read_config(str(config))
+    if 'model' not in config:
+        raise ValueError(f'{config.filename}: model is missing, so there is nothing to build')
+    init_default_scope(config.get('default_scope', 'mmengine'))
+    return MODELS.build(ConfigDict(_without_weights(config.model.to_dict())))
+
+
+def read_config(config: str) -> Config:
+    """Read a config by its file or by its name in an installed package (``mmdet::...``)."""
+    return get_config(config) if '::' in config else Config.fromfile(config)
+
+
+def _without_weights(value: object) -> object:
+    if isinstance(value, dict):
+        return {k: _without_weights(v) for k, v in value.items() if k not in PRETRAINED}
+    if isinstance(value, list | tuple):
+        return type(value)(_without_weights(v) for v in value)
+    return value

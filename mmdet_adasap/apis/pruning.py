@@ -1,0 +1,166 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Prune a model, or give one a pruned shape, with one call."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..models.raw_outputs import complete_forward
+from ..models.synthetic import SIZES, synthetic_batch
+from ..pruning import Channels, Importance, Pruner, cut
+from ..pruning.masks import mask as mask_channels
+from ..pruning.structure import check_structure, remember
+from ..pruning.surgery import check_dense, check_fits
+from ..pruning.tracing import ForwardFn, evaluating
+from ..registry import IMPORTANCES, build
+
+
+def prune_model(
+    model: nn.Module,
+    data: Any = None,
+    target: Mapping[str, float] | None = None,
+    importance: str | Mapping | Importance = 'magnitude',
+    round_to: int = 8,
+    inputs: Tensor | tuple | None = None,
+) -> dict:
+    """Cut the least important channels of a model, in place and at once.
+
+    Without training in between, little accuracy is left: this is for looking at a slim model,
+    and for pipelines of one's own. A model that was pruned before can be pruned again.
+
+    Args:
+        model (nn.Module): A detector of mmdet, a classifier of mmpretrain, or any torch module.
+        data (Any, optional): A batch as ``model.test_step`` takes it. Defaults to None: an image
+            of noise.
+        target (Mapping): What is to remain of the dense model, ``dict(params=f)`` or
+            ``dict(flops=f)``. Defaults to ``dict(params=0.5)``.
+        importance (str | Mapping | Importance): The criterion, by a short name ('magnitude'),
+            as in a config, or itself.
+        round_to (int): Channels that a layer keeps are a multiple of it. Defaults to 8.
+        inputs (Tensor | tuple, optional): For a torch module that mmengine knows nothing of:
+            what its ``forward`` takes.
+
+    Returns:
+        dict: The structure, plain data, see ``pruning/structure.py``; for
+        :func:`apply_structure`, or ``checkpoint['meta']['mmdet_adasap']``.
+
+    Raises:
+        ValueError: If an argument is not valid, or the target cannot be reached.
+        WrongCut: If no part of the model is understood.
+
+    Examples:
+        >>> structure = prune_model(model, target=dict(params=0.4))
+        >>> apply_structure(fresh_dense_model, structure)
+    """
+    target = dict(params=0.5) if target is None else target
+    pruner = Pruner(
+        model, forward_of(model, data, inputs), target, _importance(importance), round_to
+    )
+    for name, reason in pruner.channels.whole.items():
+        warnings.warn(f'{name or "the model"} is left whole: {reason}', stacklevel=2)
+    try:
+        pruner.prune_to(pruner.target)
+    except RuntimeError as error:
+        raise ValueError(
+            f'importance={importance!r} needs training steps, of which there are none here; use '
+            f"'magnitude', or train with AdaSAPHook"
+        ) from error
+    return pruner.cut()
+
+
+def slim_sizes(
+    model: nn.Module,
+    forward: ForwardFn,
+    target: Mapping[str, float],
+    importance: str | Mapping | Importance = 'magnitude',
+    round_to: int = 8,
+) -> tuple[Channels, list[int]]:
+    """What :func:`prune_model` would leave of each channel group; the model stays as it is.
+
+    Returns:
+        tuple[Channels, list[int]]: The groups, and how many channels each keeps.
+
+    Raises:
+        ValueError: If an argument is not valid, or the target cannot be reached.
+        WrongCut: If no part of the model is understood.
+    """
+    pruner = Pruner(model, forward, target, _importance(importance), round_to)
+    return pruner.channels, [int(k.sum()) for k in pruner.choice(pruner.target)]
+
+
+def apply_structure(model: nn.Module, structure: Mapping, mask: bool = False) -> None:
+    """Give a fresh dense model the shape that another one was pruned to, in place.
+
+    Args:
+        model (nn.Module): The dense model.
+        structure (Mapping): What :func:`prune_model` returned, or a checkpoint's
+            ``['meta']['mmdet_adasap']``.
+        mask (bool): Zero the parameters of the removed channels instead and keep the dense
+            shape: the reference that the slim model is compared with. Defaults to False.
+
+    Raises:
+        StructureError: If it is malformed or does not fit; nothing is changed then.
+    """
+    check_structure(structure)
+    check_dense(model, structure)
+    check_fits(model, structure['keep'], structure['attrs'])
+    if mask:
+        mask_channels(model, structure['keep'])
+        return
+    cut(model, structure['keep'], structure['attrs'])
+    remember(model, structure)
+
+
+def forward_of(
+    model: nn.Module, data: Any = None, inputs: Tensor | tuple | None = None
+) -> ForwardFn:
+    """What runs a model so that its channels can be followed, see :func:`prune_model`.
+
+    Raises:
+        ValueError: If it is not said what the model takes.
+    """
+    if inputs is not None:
+        if data is not None:
+            raise ValueError('data and inputs are both given; give one of them')
+        arguments = inputs if isinstance(inputs, tuple) else (inputs,)
+        return lambda model: model(*arguments)
+    if not hasattr(model, 'data_preprocessor'):
+        raise ValueError(
+            f'inputs is needed for {type(model).__name__}, which is not a model of mmengine: give '
+            f'what its forward takes, for example inputs=torch.rand(1, 3, 224, 224)'
+        )
+    with evaluating(model):
+        if data is not None:
+            batch = model.data_preprocessor(data, False)
+            return complete_forward(model, batch, lambda: batch, _warn)
+        for size in SIZES:
+            try:
+                return _synthetic_forward(model, size)
+            except Exception as error:
+                last = error
+        raise ValueError(
+            f'{type(model).__name__} runs on no square image of {SIZES} pixels '
+            f'({type(last).__name__}: {last}); give data, a batch as test_step takes it'
+        ) from last
+
+
+def _synthetic_forward(model: nn.Module, size: int) -> ForwardFn:
+    def prepared(images: int) -> object:
+        return model.data_preprocessor(synthetic_batch(model, size, images), False)
+
+    return complete_forward(model, prepared(1), lambda: prepared(2), _warn)
+
+
+def _warn(line: str) -> None:
+    warnings.warn(line, stacklevel=3)
+
+
+def _importance(importance: str | Mapping | Importance) -> Importance:
+    if isinstance(importance, str):
+        short = {name.removesuffix('Importance').lower(): name for name in IMPORTANCES.module_dict}
+        if importance.lower() not in short:
+            raise ValueError(f'importance={importance!r} is unknown; use one of {sorted(short)}')
+        importance = dict(type=short[importance.lower()])
+    return build(IMPORTANCES, importance, 'importance')

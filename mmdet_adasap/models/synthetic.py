@@ -1,0 +1,70 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Images of noise, for looking at a model where there are no data."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..registration import mmdet_works
+
+SIZES = (256, 320, 512, 800)
+"""Sides of the images in pixels; the first that a model runs on is used."""
+
+
+def synthetic_batch(model: nn.Module, size: int, images: int = 1) -> dict:
+    """A batch as ``model.test_step`` and ``model.train_step`` take it, without meaning.
+
+    Args:
+        model (nn.Module): A model of mmdet (the samples have boxes and masks then) or mmpretrain.
+        size (int): Side of the images in pixels.
+        images (int): Number of images. Defaults to 1.
+
+    Returns:
+        dict: ``inputs``, float images of shape ``[3, size, size]``, and ``data_samples``.
+    """
+    generator = torch.Generator().manual_seed(0)
+    inputs = [128 * torch.rand(3, size, size, generator=generator) for _ in range(images)]
+    if _is_detector(model):
+        return dict(inputs=inputs, data_samples=[_detection(size) for _ in range(images)])
+    from mmpretrain.structures import DataSample
+
+    samples = [DataSample().set_gt_label(0) for _ in range(images)]
+    return dict(inputs=torch.stack(inputs), data_samples=samples)
+
+
+def _is_detector(model: nn.Module) -> bool:
+    if not mmdet_works():
+        return False
+    from mmdet.models.detectors import BaseDetector
+
+    return isinstance(model, BaseDetector)
+
+
+def _detection(size: int) -> object:
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.mask import BitmapMasks
+    from mmengine.structures import InstanceData, PixelData
+
+    shape = (size, size)
+    sample = DetDataSample(
+        metainfo=dict(
+            img_id=0,
+            img_shape=shape,
+            ori_shape=shape,
+            pad_shape=shape,
+            batch_input_shape=shape,
+            scale_factor=(1.0, 1.0),
+            flip=False,
+            flip_direction=None,
+        )
+    )
+    far = size * 0.8
+    boxes = torch.tensor([[size * 0.1, size * 0.2, size * 0.4, size * 0.6], [8.0, 8.0, far, far]])
+    masks = np.zeros((2, size, size), dtype=np.uint8)
+    masks[:, size // 4 : size // 2, size // 4 : size // 2] = 1
+    sample.gt_instances = InstanceData(
+        bboxes=boxes, labels=torch.tensor([0, 0]), masks=BitmapMasks(masks, size, size)
+    )
+    sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0).long())
+    sample.gt_sem_seg = PixelData(sem_seg=torch.zeros(1, size, size, dtype=torch.long))
+    return sample

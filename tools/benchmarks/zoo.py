@@ -1,0 +1,216 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Find and cut the channels of one config of every model folder in mmdet's zoo.
+
+Of each folder the first config is taken that builds and runs on a CPU, with random weights, the
+plain ones first. Half of every channel group goes; the slim model has to give what the masked
+one gives. Each config has a process of its own. The results are written after every folder, and
+a second call goes on where the first one stopped.
+
+examples:
+  python tools/benchmarks/zoo.py
+  python tools/benchmarks/zoo.py --folders ssd yolox retinanet --redo
+  python tools/benchmarks/zoo.py --config mmdet::ssd/ssd300_coco.py      # one, as JSON
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+
+# Parts of configs, sets of data, trackers, and training tricks over models of other folders.
+NO_MODELS = {
+    *('_base_', 'common', 'misc', 'legacy_1.x', 'scratch', 'selfsup_pretrain', 'timm_example'),
+    *('albu_example', 'cityscapes', 'deepfashion', 'lvis', 'objects365', 'openimages', 'v3det'),
+    *('wider_face', 'pascal_voc', 'reid', 'sort', 'deepsort', 'bytetrack', 'ocsort', 'qdtrack'),
+    *('strongsort', 'masktrack_rcnn', 'mask2former_vis', 'dsdl', 'soft_teacher'),
+    *('strong_baselines', 'resnet_strikes_back', 'simple_copy_paste', 'instaboost'),
+}
+CANDIDATES = 4
+SECONDS = 600
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--folders', nargs='+', help='only these folders of mmdet/configs')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('work_dirs/zoo.json'),
+        help='results (default: work_dirs/zoo.json)',
+    )
+    parser.add_argument('--redo', action='store_true', help='also what is in the results')
+    parser.add_argument('--config', help='look at one config, in this process')
+    return parser.parse_args()
+
+
+def look_at(config: str) -> dict:
+    """Prune one config's model by half of every group."""
+    from mmdet_adasap.apis import build_dense, forward_of
+    from mmdet_adasap.pruning import check_cut, keep_of
+    from mmdet_adasap.pruning.finding import attribute_counts, find_channels
+    from mmdet_adasap.pruning.tracing import evaluating, trace_channels
+
+    torch.manual_seed(0)
+    start = time.perf_counter()
+    model = randomised(build_dense(config))
+    try:
+        forward = forward_of(model)
+    except Exception as error:
+        return {'failed': 'does not run', 'reason': first_line(error)}
+    with evaluating(model):
+        built = time.perf_counter()
+        forward(model)
+        ran = time.perf_counter()
+    trace_channels(model, forward)
+    traced = time.perf_counter()
+    channels = find_channels(model, forward)
+    found = time.perf_counter()
+    # Another half than that of the trial, by chance.
+    rng = np.random.default_rng(1)
+    kept = [rng.permutation(g.size) < (g.size + 1) // 2 for g in channels.groups]
+    keep = keep_of(model, channels.groups, kept)
+    apart = check_cut(model, keep, forward, attribute_counts(model, channels, keep, kept))
+    counts = np.array([k.sum() for k in kept], dtype=np.int64)
+    frozen = {reason: len(axes) for reason, axes in channels.frozen.items()}
+    return {
+        'params': channels.params(channels.sizes),
+        'groups': len(channels.groups),
+        'left': channels.params(counts) / channels.params(channels.sizes),
+        'apart': apart,
+        'whole': channels.whole,
+        'frozen': dict(sorted(frozen.items(), key=lambda item: -item[1])[:5]),
+        'not_met': len(channels.unreached),
+        'seconds': {
+            'build': built - start,
+            'forward': ran - built,
+            'trace': traced - ran,
+            'find': found - traced,
+        },
+    }
+
+
+def randomised(model: torch.nn.Module) -> torch.nn.Module:
+    """Statistics and affine parameters that are not 0 and 1, which would hide a wrong cut."""
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.dim() == 1 and tensor.is_floating_point():
+                tensor.copy_(torch.rand(tensor.shape) + 0.5)
+            elif tensor.dim() > 1 and not tensor.isfinite().all():
+                tensor.copy_(torch.rand(tensor.shape))
+    return model
+
+
+def candidates(folder: Path) -> list[str]:
+    """Configs of a folder, those of small and plain models first."""
+
+    def rank(path: Path) -> tuple:
+        name = path.stem
+        plain = any(mark in name for mark in ('r50', 'tiny', '_s_', '_n_', 'nano', '18'))
+        return (not plain, len(name), name)
+
+    files = [path for path in folder.glob('*.py') if 'panoptic' not in path.stem]
+    ranked = sorted(files or folder.glob('*.py'), key=rank)[:CANDIDATES]
+    return [f'mmdet::{folder.name}/{path.name}' for path in ranked]
+
+
+def look_at_folder(folder: Path) -> dict:
+    """The first config that can be looked at; else what stopped the first one."""
+    first = None
+    for config in candidates(folder):
+        command = [sys.executable, __file__, '--config', config]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+            lines = done.stdout.strip().splitlines() or ['']
+            if done.returncode:
+                errors = done.stderr.strip().splitlines() or ['']
+                found = {'failed': 'does not build', 'reason': errors[-1][:300]}
+            else:
+                found = json.loads(lines[-1])
+        except subprocess.TimeoutExpired:
+            found = {'failed': 'too slow', 'reason': f'more than {SECONDS} s'}
+        found = {'config': config, **found}
+        first = first or found
+        if 'failed' not in found:
+            return found
+        if found['failed'] == 'wrong cut':
+            return found
+    return first or {'config': '', 'failed': 'no config', 'reason': ''}
+
+
+def first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300]
+
+
+def line_of(folder: str, found: dict) -> str:
+    if 'failed' in found:
+        return f'{folder:<22} {found["failed"]}: {found["reason"][:110]}'
+    whole = f', {len(found["whole"])} modules whole' if found['whole'] else ''
+    seconds = found['seconds']
+    return (
+        f'{folder:<22} {found["left"]:.3f} left, {found["groups"]} groups, apart '
+        f'{found["apart"]:.0e}, trace {seconds["trace"]:.1f} s, find {seconds["find"]:.1f} s{whole}'
+    )
+
+
+def summary(results: dict) -> str:
+    pruned = [r for r in results.values() if 'failed' not in r]
+    small = [r for r in pruned if r['left'] <= 0.6]
+    wrong = [r for r in results.values() if r.get('failed') == 'wrong cut']
+    return (
+        f'{len(results)} folders: {len(pruned)} pruned, {len(small)} of them to 0.6 of their '
+        f'parameters or less; {len(wrong)} wrong cuts; {len(results) - len(pruned)} not looked at'
+    )
+
+
+def main() -> None:
+    args = parse_args()
+    if args.config:
+        warnings.simplefilter('ignore')
+        torch.set_num_threads(1)
+        from mmdet_adasap.pruning import WrongCut
+
+        try:
+            found = look_at(args.config)
+        except WrongCut as error:
+            found = {'failed': 'wrong cut', 'reason': first_line(error)}
+        print(json.dumps(found))
+        return
+
+    import mmdet
+
+    root = Path(mmdet.__file__).parent / '.mim' / 'configs'
+    if not root.is_dir():
+        sys.exit(f'zoo: {root} is missing: install mmdet as a package, which carries its configs')
+    folders = sorted(path for path in root.iterdir() if path.is_dir())
+    folders = [path for path in folders if path.name not in NO_MODELS]
+    if args.folders:
+        unknown = set(args.folders) - {path.name for path in folders}
+        if unknown:
+            sys.exit(f'zoo: --folders {" ".join(sorted(unknown))}: not in {root}')
+        folders = [path for path in folders if path.name in args.folders]
+    results = json.loads(args.out.read_text()) if args.out.exists() else {}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    for number, folder in enumerate(folders, start=1):
+        before = folder.name in results and not args.redo
+        if not before:
+            results[folder.name] = look_at_folder(folder)
+            written = args.out.with_suffix('.tmp')
+            written.write_text(json.dumps(results, indent=2) + '\n')
+            written.replace(args.out)
+        progress = f'[{number}/{len(folders)}]'
+        print(f'{progress:>9} {line_of(folder.name, results[folder.name])}', flush=True)
+    print(summary(results))
+    print(args.out)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,171 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Show which channels of a config's model can be removed together, and what protects the rest.
+
+No data and no weights are needed: the model is built with random weights and run once on an
+image of noise. With --target it also shows what a slim model would look like; which channels
+of a layer go depends on trained weights, so give a checkpoint for the real choice.
+
+examples:
+  python tools/list_groups.py mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py
+  python tools/list_groups.py configs/adasap_ssd300_voc0712.py --target params=0.4
+  python tools/list_groups.py CONFIG --target flops=0.5 --checkpoint dense.pth --json groups.json
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import warnings
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        'config', help='a file, or a name in a package, as mmdet::ssd/ssd300_coco.py'
+    )
+    parser.add_argument(
+        '--target',
+        type=target,
+        metavar='params=F|flops=F',
+        help='also predict the slim model that keeps this fraction',
+    )
+    parser.add_argument('--round-to', type=int, default=8, help='as in AdaSAPHook (default: 8)')
+    parser.add_argument('--importance', default='magnitude', help='criterion (default: magnitude)')
+    parser.add_argument('--checkpoint', help='weights that choose the channels')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write all of it there, too')
+    return parser.parse_args()
+
+
+def target(text: str) -> dict:
+    resource, _, fraction = text.partition('=')
+    try:
+        return {resource: float(fraction)}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'{text!r}: write params=0.4 or flops=0.5') from None
+
+
+def describe(model: torch.nn.Module, channels) -> dict:
+    """Groups, costs and what is left whole, as plain data."""
+    tensors = dict(model.named_parameters())
+
+    def layers(group, output: bool) -> list[str]:
+        found = [
+            m.name
+            for m in group.members
+            if m.is_output == output and m.name in tensors and tensors[m.name].dim() > 1
+        ]
+        return list(dict.fromkeys(name.rpartition('.')[0] for name in found))
+
+    sizes = channels.sizes
+    groups = []
+    for group in channels.groups:
+        one_less = sizes.copy()
+        one_less[group.index] -= 1
+        groups.append(
+            {
+                'name': group.name,
+                'channels': int(group.size),
+                'made_by': layers(group, True),
+                'read_by': layers(group, False),
+                'params_per_channel': channels.params(sizes) - channels.params(one_less),
+                'flops_per_channel': channels.flops(sizes) - channels.flops(one_less),
+            }
+        )
+    frozen = defaultdict(list)
+    for reason, axes in channels.frozen.items():
+        frozen[reason] += sorted({ref.name for ref in axes})
+    return {
+        'params': channels.params(sizes),
+        'flops': channels.flops(sizes),
+        'groups': groups,
+        'left_whole': dict(frozen),
+        'wrong_in_trial': channels.whole,
+        'not_met': channels.unreached,
+    }
+
+
+def table(found: dict, slim: list[int] | None) -> str:
+    rows = [('group', 'channels', 'params each', 'made by', 'read by')]
+    for i, group in enumerate(found['groups']):
+        size = str(group['channels'])
+        rows.append(
+            (
+                str(i),
+                size if slim is None else f'{size} -> {slim[i]}',
+                f'{group["params_per_channel"]:,}',
+                _some(group['made_by'], 1),
+                _some(group['read_by'], 1),
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    lines = []
+    for row in rows:
+        numbers = [cell.rjust(width) for cell, width in zip(row[:3], widths[:3], strict=True)]
+        lines.append('  '.join([*numbers, row[3].ljust(widths[3]), row[4]]).rstrip())
+    lines.append('')
+    lines.append(f'{found["params"]:,} parameters, {found["flops"] / 1e9:.3f} GFLOPs (MACs)')
+    if found['left_whole']:
+        lines.append('left whole:')
+    for reason, names in found['left_whole'].items():
+        lines.append(f'  {_some(names)}: {reason}')
+    for name, reason in found['wrong_in_trial'].items():
+        lines.append(f'  {name or "the model"}: {reason}')
+    if found['not_met']:
+        lines.append(f'  {_some(found["not_met"])}: took no part in the run')
+    return '\n'.join(lines)
+
+
+def _some(names: list[str], shown: int = 2) -> str:
+    more = len(names) - shown
+    return ', '.join(names[:shown]) + (f' and {more} more' if more > 0 else '')
+
+
+def main() -> None:
+    args = parse_args()
+    torch.set_num_threads(1)
+    with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
+        warnings.simplefilter('ignore')
+        from mmdet_adasap.apis import build_dense, forward_of, load_pruned, slim_sizes
+        from mmdet_adasap.pruning import WrongCut
+        from mmdet_adasap.pruning.finding import find_channels
+    try:
+        model = build_dense(args.config)
+        if args.checkpoint:
+            load_pruned(model, args.checkpoint)
+        forward = forward_of(model)
+        if args.target is None:
+            channels, slim = find_channels(model, forward), None
+        else:
+            channels, slim = slim_sizes(
+                model, forward, args.target, args.importance, args.round_to
+            )
+    except (OSError, ValueError, KeyError, ImportError, WrongCut) as error:
+        sys.exit(f'list_groups: {args.config}: {error}')
+    found = describe(model, channels)
+    if slim is not None:
+        kept = np.array(slim)
+        found['slim'] = {
+            'channels': slim,
+            'params': channels.params(kept),
+            'flops': channels.flops(kept),
+        }
+    print(table(found, slim))
+    if slim is not None:
+        for resource in ('params', 'flops'):
+            left = found['slim'][resource]
+            print(f'slim: {left:,} {resource} ({left / found[resource]:.4f})')
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=2) + '\n')
+        print(args.json)
+
+
+if __name__ == '__main__':
+    main()
