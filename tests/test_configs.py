@@ -1,76 +1,189 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import HOOKS, OPTIM_WRAPPERS, DefaultScope
 
-mmdet = pytest.importorskip('mmdet')
+from mmdet_adasap.sharpness import AdaptivePerturbation, UniformPerturbation
+
+pytest.importorskip('mmdet')
+
+from mmdet.registry import MODELS
 
 ROOT = Path(__file__).parent.parent
-CONFIGS = sorted((ROOT / 'configs').rglob('*.py'))
+CONFIGS = sorted(p for p in (ROOT / 'configs').rglob('*.py') if p.parent.name != '_base_')
+ADASAP = [path for path in CONFIGS if path.name.startswith('adasap_')]
+CONTROLS = [path for path in CONFIGS if path.name.startswith('control')]
+DENSE = [path for path in CONFIGS if path not in ADASAP + CONTROLS]
+ARMS = ('plain', 'sam', 'asam', 'adaptive')
+
+
+def names(paths: list[Path]) -> list[str]:
+    return [str(path.relative_to(ROOT / 'configs')) for path in paths]
+
+
+@cache
+def read(path: Path) -> Config:
+    return Config.fromfile(path)
 
 
 def without_files(model: object) -> object:
     """Settings of a model that starts from random weights."""
     if isinstance(model, dict):
-        return {k: without_files(v) for k, v in model.items() if k != 'init_cfg'}
+        return ConfigDict({k: without_files(v) for k, v in model.items() if k != 'init_cfg'})
     return type(model)(map(without_files, model)) if isinstance(model, list | tuple) else model
 
 
-@pytest.mark.parametrize('path', CONFIGS, ids=[str(p.relative_to(ROOT)) for p in CONFIGS])
-class TestConfigs:
+def adasap_of(control: Path) -> Path:
+    """The config that a control is compared with."""
+    return control.with_name('adasap_' + control.name.partition('_')[2])
+
+
+@pytest.mark.parametrize('path', DENSE, ids=names(DENSE))
+class TestDense:
+    def test_trains_by_sgd_without_the_method(self, path):
+        cfg = read(path)
+        assert cfg.optim_wrapper.type == 'OptimWrapper'
+        assert cfg.optim_wrapper.optimizer.type == 'SGD'
+        assert 'adasap' not in cfg.default_hooks
+        # A pruned checkpoint is refused where the plugin is imported.
+        assert cfg.custom_imports.imports == ['mmdet_adasap']
+
+    def test_learns_and_tests_on_voc(self, path):
+        cfg = read(path)
+        datasets = [cfg.train_dataloader.dataset]
+        while 'dataset' in datasets[0] or 'datasets' in datasets[0]:
+            datasets = datasets[0].get('datasets') or [datasets[0].dataset]
+        if path.parent.name != 'demo':
+            assert [d.ann_file for d in datasets] == [
+                'VOC2007/ImageSets/Main/trainval.txt',
+                'VOC2012/ImageSets/Main/trainval.txt',
+            ]
+            datasets += [cfg.val_dataloader.dataset, cfg.test_dataloader.dataset]
+            for dataset in datasets:
+                assert dataset.type == 'VOCDataset'
+                assert dataset.data_root == 'data/VOCdevkit/'
+                assert dataset.ann_file.startswith(dataset.data_prefix.sub_data_root)
+            for dataset in datasets[-2:]:
+                assert dataset.ann_file == 'VOC2007/ImageSets/Main/test.txt'
+                assert dataset.test_mode
+        for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+            assert (evaluator.type, evaluator.eval_mode) == ('VOCMetric', '11points')
+
+
+@pytest.mark.parametrize('path', ADASAP, ids=names(ADASAP))
+class TestAdaSAP:
     def test_model_and_method_build(self, path):
-        from mmdet.registry import MODELS
-
-        cfg = Config.fromfile(path)
+        cfg = read(path)
         with DefaultScope.overwrite_default_scope('mmdet'):
-            model = MODELS.build(without_files(cfg.model.to_dict()))
+            model = MODELS.build(without_files(cfg.model))
+        assert cfg.optim_wrapper.type == 'AdaSAPOptimWrapper'
         assert OPTIM_WRAPPERS.get(cfg.optim_wrapper.type) is not None
-        hook = cfg.default_hooks.get('adasap')
-        if hook is None:
-            assert not path.name.startswith(('adasap', 'control'))
-            return
-        hook = HOOKS.build(hook)
-        assert hook.warmup + hook.prune < cfg.train_cfg.max_epochs
+        hook = HOOKS.build(cfg.default_hooks.adasap)
+        assert isinstance(hook.perturbation, AdaptivePerturbation)
+        assert isinstance(hook.finetune, UniformPerturbation)
         for perturbation in (hook.perturbation, hook.finetune):
-            assert (perturbation is None) == path.name.startswith('control')
-            if perturbation is not None:
-                perturbation.attach(model)
+            perturbation.attach(model)
 
-    def test_learning_rate_is_lowered_behind_the_cut(self, path):
-        """The slim model is to recover at a high rate: milestones later, cosines not half down."""
-        cfg = Config.fromfile(path)
-        hook = cfg.default_hooks.get('adasap')
-        if hook is None:
-            return
-        done = hook.warmup + hook.prune
+    def test_starts_from_what_the_dense_config_leaves(self, path):
+        cfg = read(path)
+        dense = Path(cfg.load_from).parent.name
+        assert path.with_name(f'{dense}.py') in DENSE
+        assert dense.removeprefix('dense_') == path.stem.removeprefix('adasap_')
+        start = read(path.with_name(f'{dense}.py'))
+        assert cfg.load_from == f'work_dirs/{dense}/epoch_{start.train_cfg.max_epochs}.pth'
+        assert start.model == cfg.model
+        assert start.train_cfg.max_epochs % start.default_hooks.checkpoint.get('interval', 1) == 0
+
+    def test_slim_model_recovers_at_a_high_rate(self, path):
+        """The cut lies before the end, before milestones, and before a cosine is half down."""
+        cfg = read(path)
+        done = cfg.default_hooks.adasap.warmup + cfg.default_hooks.adasap.prune
+        assert done < cfg.train_cfg.max_epochs
         lowering = [s for s in cfg.param_scheduler if s.get('milestones') or 'T_max' in s]
         assert lowering
         for scheduler in lowering:
             for milestone in scheduler.get('milestones', ()):
-                assert milestone >= done
+                assert done <= milestone < cfg.train_cfg.max_epochs
             if 'T_max' in scheduler:
                 assert done < scheduler['begin'] + scheduler['T_max'] / 2
 
+    def test_controls_are_there(self, path):
+        detector = path.name.removeprefix('adasap_')
+        arms = ['control'] if path.parent.name == 'demo' else [f'control-{arm}' for arm in ARMS]
+        for arm in arms:
+            assert path.with_name(f'{arm}_{detector}') in CONTROLS
+
+
+@pytest.mark.parametrize('path', CONTROLS, ids=names(CONTROLS))
+class TestControls:
+    def test_only_the_perturbations_differ(self, path):
+        """Same criterion, budget, schedule, steps, data and start as AdaSAP."""
+        control, adasap = (read(p).to_dict() for p in (path, adasap_of(path)))
+        control.pop('control', None)
+        for cfg in (control, adasap):
+            for key in ('perturbation', 'finetune'):
+                cfg['default_hooks']['adasap'].pop(key)
+        assert control == adasap
+
+    def test_perturbations_are_those_of_the_name(self, path):
+        hook, adasap = (HOOKS.build(read(p).default_hooks.adasap) for p in (path, adasap_of(path)))
+        arm = path.name.partition('_')[0].partition('-')[2] or 'plain'
+        if arm == 'plain':
+            assert hook.perturbation is hook.finetune is None
+            return
+        kind = AdaptivePerturbation if arm == 'adaptive' else UniformPerturbation
+        for ours, theirs in (
+            (hook.perturbation, adasap.perturbation),
+            (hook.finetune, adasap.finetune),
+        ):
+            assert type(ours) is kind
+            assert ours.asam == (arm != 'sam')
+            assert ours.scope == theirs.scope
+            assert getattr(ours, 'parameters', 'weights') == 'weights'
+        if arm == 'asam':
+            assert vars(hook.finetune) == vars(adasap.finetune)
+        if arm == 'adaptive':
+            assert vars(hook.perturbation) == vars(adasap.perturbation)
+
+
+def test_detectors_share_the_method():
+    """Phases, target and interval are a detector's own."""
+    own = ('warmup', 'prune', 'target', 'interval')
+    hooks = [read(path).default_hooks.adasap for path in ADASAP if path.parent.name != 'demo']
+    shared = [{k: v for k, v in hook.items() if k not in own} for hook in hooks]
+    assert len(shared) == 6
+    assert all(settings == shared[0] for settings in shared)
+    assert all(set(own) <= set(hook) for hook in hooks)
+
 
 def test_readme_shows_the_config_that_is_shipped():
-    """The example in the README and configs/adasap_ssd300_voc0712.py say the same."""
+    """The example in the README and configs/ssd300/adasap_ssd300_voc0712.py say the same."""
     readme = (ROOT / 'README.md').read_text()
     code = readme.split("```python\n_base_ = 'mmdet::pascal_voc/ssd300_voc0712.py'")[1]
     code = "_base_ = 'mmdet::pascal_voc/ssd300_voc0712.py'" + code.split('```')[0]
     shown = Config.fromstring(code, '.py')
-    shipped = Config.fromfile(ROOT / 'configs' / 'adasap_ssd300_voc0712.py')
+    shipped = Config.fromfile(ROOT / 'configs' / 'ssd300' / 'adasap_ssd300_voc0712.py')
     for key in ('custom_imports', 'load_from', 'optim_wrapper', 'default_hooks'):
         assert shown[key] == shipped[key]
 
 
-def test_readme_is_whole():
+@pytest.mark.parametrize('readme', ['README.md', 'configs/README.md'])
+def test_readme_is_whole(readme):
     """No placeholder is left, and every file that it links to is there."""
-    readme = (ROOT / 'README.md').read_text()
-    assert '<!--' not in readme
-    links = re.findall(r'\]\(([^)#:]+)\)', readme)
+    text = (ROOT / readme).read_text()
+    assert '<!--' not in text
+    links = re.findall(r'\]\(([^)#:]+)\)', text)
     assert len(links) > 5
     for link in links:
-        assert (ROOT / link).exists(), link
+        assert (ROOT / readme).parent.joinpath(link).exists(), link
+
+
+def test_every_detector_is_in_the_list():
+    listed = (ROOT / 'configs' / 'README.md').read_text()
+    for path in ADASAP:
+        if path.parent.name != 'demo':
+            assert f'({path.parent.name}/{path.name})' in listed

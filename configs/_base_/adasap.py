@@ -1,0 +1,26 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+# The settings of AdaSAPHook that all detectors share. A detector's file adds its phases, target
+# and interval:
+#
+#   _base_ = ['./ssd300_voc0712.py', '../_base_/adasap.py']
+#   optim_wrapper = dict(type='AdaSAPOptimWrapper')
+#   default_hooks = dict(adasap=dict(_base_.adasap, warmup=2, prune=8, ...))
+#
+# They are a variable because two bases may not share a key, and mmdet's have default_hooks.
+#
+# Its four controls differ from it in perturbation and finetune alone: control_plain.py,
+# control_sam.py, control_asam.py and control_adaptive.py.
+adasap = dict(
+    type='AdaSAPHook',
+    # Phases 1 and 2: adaptive radii.
+    perturbation=dict(
+        type='AdaptivePerturbation', rho_min=0.004, rho_max=0.4, scope='layer', asam=True
+    ),
+    importance=dict(type='MagnitudeImportance', p=2),
+    schedule='exponential',
+    round_to=8,
+    # Phase 3: one radius.
+    finetune=dict(
+        type='UniformPerturbation', rho=0.1, scope='layer', asam=True, parameters='weights'
+    ),
+)
