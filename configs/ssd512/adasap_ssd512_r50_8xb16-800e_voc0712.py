@@ -8,6 +8,7 @@ load_from = 'work_dirs/ssd512_r50_8xb16-800e_voc0712/epoch_80.pth'
 
 # The base counts 80 epochs of ten passes over the data, warms its learning rate up for 5 and
 # lowers it after 60 and 70. The cut comes after 8 + 20, so the slim model has 32 at the full rate.
+# These phases are our choice: what is published gives the length of the warm-up on ImageNet alone.
 optim_wrapper = dict(type='AdaSAPOptimWrapper')
 default_hooks = dict(
     adasap=dict(_base_.adasap, warmup=8, prune=20, target=dict(params=0.4), interval=500)
