@@ -15,7 +15,8 @@ def synthetic_batch(model: nn.Module, size: int, images: int = 1) -> dict:
     """A batch as ``model.test_step`` and ``model.train_step`` take it, without meaning.
 
     Args:
-        model (nn.Module): A model of mmdet (the samples have boxes and masks then) or mmpretrain.
+        model (nn.Module): A model of mmdet (the samples have boxes then, and masks if some
+            layer is named after them) or mmpretrain.
         size (int): Side of the images in pixels.
         images (int): Number of images. Defaults to 1.
 
@@ -25,7 +26,9 @@ def synthetic_batch(model: nn.Module, size: int, images: int = 1) -> dict:
     generator = torch.Generator().manual_seed(0)
     inputs = [128 * torch.rand(3, size, size, generator=generator) for _ in range(images)]
     if _is_detector(model):
-        return dict(inputs=inputs, data_samples=[_detection(size) for _ in range(images)])
+        masks = any('mask' in name for name, _ in model.named_modules())
+        samples = [_detection(size, masks) for _ in range(images)]
+        return dict(inputs=inputs, data_samples=samples)
     from mmpretrain.structures import DataSample
 
     samples = [DataSample().set_gt_label(0) for _ in range(images)]
@@ -40,7 +43,7 @@ def _is_detector(model: nn.Module) -> bool:
     return isinstance(model, BaseDetector)
 
 
-def _detection(size: int) -> object:
+def _detection(size: int, with_masks: bool) -> object:
     from mmdet.structures import DetDataSample
     from mmdet.structures.mask import BitmapMasks
     from mmengine.structures import InstanceData, PixelData
@@ -60,11 +63,11 @@ def _detection(size: int) -> object:
     )
     far = size * 0.8
     boxes = torch.tensor([[size * 0.1, size * 0.2, size * 0.4, size * 0.6], [8.0, 8.0, far, far]])
-    masks = np.zeros((2, size, size), dtype=np.uint8)
-    masks[:, size // 4 : size // 2, size // 4 : size // 2] = 1
-    sample.gt_instances = InstanceData(
-        bboxes=boxes, labels=torch.tensor([0, 0]), masks=BitmapMasks(masks, size, size)
-    )
+    sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.tensor([0, 0]))
+    if with_masks:
+        masks = np.zeros((2, size, size), dtype=np.uint8)
+        masks[:, size // 4 : size // 2, size // 4 : size // 2] = 1
+        sample.gt_instances.masks = BitmapMasks(masks, size, size)
     sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0).long())
     sample.gt_sem_seg = PixelData(sem_seg=torch.zeros(1, size, size, dtype=torch.long))
     return sample

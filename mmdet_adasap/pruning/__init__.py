@@ -1,7 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 from .budget import UnreachableTarget, choose
 from .groups import ChannelGroup, Channels, Member
-from .importance import Importance, MagnitudeImportance, TaylorImportance
+from .importance import Importance, MagnitudeImportance, TaylorImportance, per_channel
 from .masks import ChannelMasks
 from .oracle import WrongCut, check_cut
 from .pruner import Pruner, check_target
@@ -29,5 +29,6 @@ __all__ = [
     'cut',
     'keep_of',
     'kept_of',
+    'per_channel',
     'trace_channels',
 ]

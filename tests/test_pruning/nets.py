@@ -25,10 +25,10 @@ class Net(nn.Module):
 
 
 def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Give BN statistics, affine parameters and biases values that show a wrong cut."""
+    """Give all that a checkpoint holds values that show a wrong cut."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        for name, tensor in model.state_dict().items():
             if tensor.dim() > 1 and 'weight' in name:
                 fan = tensor[0].numel()
                 tensor.copy_(torch.randn(tensor.shape, generator=generator) / fan**0.5)

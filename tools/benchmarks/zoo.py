@@ -54,7 +54,7 @@ def parse_args() -> argparse.Namespace:
 def look_at(config: str) -> dict:
     """Prune one config's model by half of every group."""
     from mmdet_adasap.apis import build_dense, forward_of
-    from mmdet_adasap.pruning import check_cut, keep_of
+    from mmdet_adasap.pruning import WrongCut, check_cut, keep_of
     from mmdet_adasap.pruning.finding import attribute_counts, find_channels
     from mmdet_adasap.pruning.tracing import evaluating, trace_channels
 
@@ -71,7 +71,10 @@ def look_at(config: str) -> dict:
         ran = time.perf_counter()
     trace_channels(model, forward)
     traced = time.perf_counter()
-    channels = find_channels(model, forward)
+    try:
+        channels = find_channels(model, forward)
+    except WrongCut as error:
+        return {'failed': 'refused', 'reason': first_line(error)}
     found = time.perf_counter()
     # Another half than that of the trial, by chance.
     rng = np.random.default_rng(1)
@@ -155,10 +158,9 @@ def line_of(folder: str, found: dict) -> str:
         return f'{folder:<22} {found["failed"]}: {found["reason"][:110]}'
     whole = f', {len(found["whole"])} modules whole' if found['whole'] else ''
     seconds = found['seconds']
-    return (
-        f'{folder:<22} {found["left"]:.3f} left, {found["groups"]} groups, apart '
-        f'{found["apart"]:.0e}, trace {seconds["trace"]:.1f} s, find {seconds["find"]:.1f} s{whole}'
-    )
+    times = f'trace {seconds["trace"]:.1f} s, find {seconds["find"]:.1f} s'
+    numbers = f'{found["left"]:.3f} left, {found["groups"]} groups, apart {found["apart"]:.0e}'
+    return f'{folder:<22} {numbers}, {times}{whole}'
 
 
 def summary(results: dict) -> str:

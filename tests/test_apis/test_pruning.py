@@ -1,0 +1,132 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import copy
+import json
+import re
+
+import pytest
+import torch
+from torch import nn
+from toy import ToyModel
+
+from mmdet_adasap.apis import apply_structure, prune_model
+from mmdet_adasap.pruning import StructureError, TaylorImportance
+
+IMAGES = torch.randn(2, 3, 8, 8)
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(256, 10),
+    ).eval()
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+class TestPruneModel:
+    def test_bare_module(self):
+        model, dense = net(), net()
+        structure = prune_model(model, inputs=IMAGES, target=dict(params=0.6), round_to=4)
+        assert model[0].out_channels % 4 == 0
+        assert parameters(model) == round(structure['reached']['params'] * parameters(dense))
+        assert 0.4 < structure['reached']['params'] <= 0.6
+        apply_structure(dense, json_round_trip(structure), mask=True)
+        torch.testing.assert_close(model(IMAGES), dense(IMAGES))
+
+    @pytest.mark.parametrize('data', [None, dict(inputs=IMAGES)])
+    def test_model_of_mmengine(self, data):
+        model = ToyModel()
+        model.dataset_meta = {}
+        if data is None:
+            pytest.importorskip('mmpretrain')
+            with pytest.raises(ValueError, match=r'runs on no square image'):
+                prune_model(model)
+            return
+        structure = prune_model(model, data, target=dict(params=0.5), round_to=1)
+        assert structure['reached']['params'] <= 0.5
+
+    def test_again_relative_to_the_dense_one(self):
+        model, dense = net(), net()
+        prune_model(model, inputs=IMAGES, target=dict(params=0.7), round_to=1)
+        middle = copy.deepcopy(model)
+        structure = prune_model(model, inputs=IMAGES, target=dict(params=0.4), round_to=1)
+        assert 0.35 < parameters(model) / parameters(dense) <= 0.4
+        assert structure['dense']['params'] == parameters(dense)
+        for name, axes in structure['keep'].items():
+            tensor = dense.get_parameter(name) if 'running' not in name else None
+            if tensor is not None:
+                for axis, index in axes.items():
+                    assert max(index) < tensor.shape[axis]
+        fresh = net()
+        apply_structure(fresh, structure)
+        for (name, left), right in zip(
+            model.state_dict().items(), fresh.state_dict().values(), strict=True
+        ):
+            assert torch.equal(left, right), name  # the same weights: the net is seeded
+        with pytest.raises(ValueError, match=r'cannot be reached'):
+            prune_model(middle, inputs=IMAGES, target=dict(params=0.001))
+
+    def test_a_larger_target_than_what_is_left_changes_nothing(self):
+        model = net()
+        prune_model(model, inputs=IMAGES, target=dict(params=0.5), round_to=1)
+        before = copy.deepcopy(model.state_dict())
+        structure = prune_model(model, inputs=IMAGES, target=dict(params=0.9), round_to=1)
+        assert structure['reached']['params'] <= 0.5
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(tensor, before[name])
+
+    @pytest.mark.parametrize(
+        ('kwargs', 'message'),
+        [
+            (dict(inputs=None), 'inputs is needed for Sequential'),
+            (dict(data=IMAGES), 'data and inputs are both given'),
+            (dict(importance='size'), "importance='size' is unknown; use one of ['magnitude'"),
+            (dict(importance='taylor'), "importance='taylor' needs training steps"),
+            (dict(importance=TaylorImportance()), 'needs training steps'),
+            (dict(importance=dict(type='X')), "importance.type='X' is unknown"),
+            (dict(target=dict(params=2)), 'target='),
+        ],
+    )
+    def test_bad_arguments(self, kwargs, message):
+        model = net()
+        before = copy.deepcopy(model.state_dict())
+        with pytest.raises(ValueError, match=re.escape(message)):
+            prune_model(model, **{'inputs': IMAGES, **kwargs})
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(tensor, before[name])
+
+
+class TestApplyStructure:
+    def test_slim_equals_masked(self):
+        structure = prune_model(net(), inputs=IMAGES, round_to=1)
+        slim, masked = net(), net()
+        apply_structure(slim, structure)
+        apply_structure(masked, structure, mask=True)
+        assert parameters(masked) == structure['dense']['params'] > parameters(slim)
+        torch.testing.assert_close(slim(IMAGES), masked(IMAGES))
+
+    def test_other_model(self):
+        structure = prune_model(net(), inputs=IMAGES)
+        other = nn.Sequential(nn.Conv2d(3, 16, 3))
+        with pytest.raises(StructureError, match=r'of a model of \d+ parameters and this one has'):
+            apply_structure(other, structure)
+        with pytest.raises(StructureError, match=r'version'):
+            apply_structure(net(), {**structure, 'version': 99})
+
+
+def json_round_trip(structure: dict) -> dict:
+    """It is plain data; JSON turns the axes into strings, so they are turned back."""
+    read = json.loads(json.dumps(structure))
+    read['keep'] = {
+        name: {int(axis): index for axis, index in axes.items()}
+        for name, axes in read['keep'].items()
+    }
+    return read

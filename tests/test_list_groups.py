@@ -1,0 +1,70 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import json
+import runpy
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip('mmdet')
+ROOT = Path(__file__).parent.parent
+DEMO = 'configs/demo/dense_yolox_tiny-voc.py'
+
+
+@pytest.fixture
+def list_groups(monkeypatch, capsys):
+    """Runs the program in this process, and gives its exit code and what it printed."""
+    monkeypatch.chdir(ROOT)
+
+    def run(*arguments: str) -> tuple[object, str, str]:
+        monkeypatch.setattr(sys, 'argv', ['list_groups.py', *arguments])
+        code = None
+        with warnings.catch_warnings():
+            try:
+                runpy.run_path('tools/list_groups.py', run_name='__main__')
+            except SystemExit as stopped:
+                code = stopped.code
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+def test_groups_and_the_slim_model(list_groups, tmp_path):
+    code, out, err = list_groups(
+        DEMO, '--target', 'params=0.5', '--json', str(tmp_path / 'groups.json')
+    )
+    assert not code, err
+    found = json.loads((tmp_path / 'groups.json').read_text())
+    assert found['params'] == 2_243_405
+    assert 0.49 < found['slim']['params'] / found['params'] <= 0.5
+    assert len(found['slim']['channels']) == len(found['groups']) > 40
+    for group, slim in zip(found['groups'], found['slim']['channels'], strict=True):
+        assert group['made_by']
+        assert group['params_per_channel'] > 0
+        assert 0 < slim <= group['channels']
+        assert slim % 8 == 0 or slim == group['channels']
+    protected = {name for names in found['left_whole'].values() for name in names}
+    assert 'bbox_head.multi_level_conv_cls.0.weight' in protected
+    lines = out.splitlines()
+    assert '2,243,405 parameters' in out
+    assert any(line.startswith('slim: ') and ' params (0.' in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'last'),
+    [
+        (['no_such.py'], 'list_groups: no_such.py: '),
+        ([DEMO, '--target', 'params=x'], "--target: 'params=x': write params=0.4 or flops=0.5"),
+        ([DEMO, '--target', 'size=0.5'], 'must be a dict with one of the keys'),
+        ([DEMO, '--target', 'params=0.0001'], 'cannot be reached'),
+        ([DEMO, '--target', 'params=0.5', '--importance', 'age'], "importance='age' is unknown"),
+        ([DEMO, '--checkpoint', 'no_such.pth'], 'no_such.pth'),
+    ],
+)
+def test_errors_are_one_line(list_groups, arguments, last):
+    code, _, err = list_groups(*arguments)
+    message = code if isinstance(code, str) else err.splitlines()[-1]
+    assert last in message
+    assert '\n' not in message
