@@ -1,7 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Find the channels of a model that can be removed, and prove it by a trial cut."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 from torch import nn
@@ -13,7 +13,7 @@ from .surgery import channel_counts
 from .tracing import ForwardFn, trace_channels
 
 TRIALS = 20
-"""Modules that are left whole, one after the other, before a model is refused."""
+"""Kinds of modules that are left whole, one after the other, before a model is refused."""
 
 
 def find_channels(
@@ -21,8 +21,9 @@ def find_channels(
 ) -> Channels:
     """Trace a model, cut half of every group of a copy, and compare with the masked model.
 
-    Where they differ, the module that differs first is left whole and the model is traced
-    again, until they agree; where that does not help, the module around it.
+    Where they differ, the module that differs first is left whole, with all others of its class
+    (unless that is a plain layer of PyTorch), and the model is traced again, until they agree;
+    where that does not help, the module around it.
 
     Args:
         model (nn.Module): The dense model.
@@ -43,18 +44,38 @@ def find_channels(
         try:
             check_cut(model, keep, forward, attribute_counts(model, channels, keep, kept))
         except WrongCut as error:
-            name = error.module
-            while name in whole and name:
-                name = name.rpartition('.')[0]
-            if name in whole:
-                raise WrongCut(f'this model cannot be pruned yet: {error}', name) from error
-            whole[name] = str(error)
+            alike = _alike(model, error.module, whole)
+            if not alike:
+                raise WrongCut(f'this model cannot be pruned yet: {error}', '') from error
+            whole.update(dict.fromkeys(alike, str(error)))
             if report is not None:
-                report(f'{name or "the model"} is left whole: {error}')
+                names = ', '.join(name or 'the model' for name in alike[:3])
+                more = f' and {len(alike) - 3} more' if len(alike) > 3 else ''
+                report(f'{names}{more} left whole: {error}')
         else:
             channels.whole = whole
             return channels
-    raise WrongCut(f'this model cannot be pruned yet: {TRIALS} of its modules went wrong', name)
+    raise WrongCut(f'this model cannot be pruned yet: {TRIALS} kinds of its modules went wrong')
+
+
+def _alike(model: nn.Module, name: str, whole: Collection[str]) -> list[str]:
+    """The modules to leave whole when one went wrong; none if all around it are so already."""
+    modules = dict(model.named_modules())
+    while name and (name in whole or _does_nothing_of_its_own(modules[name])):
+        name = name.rpartition('.')[0]
+    if name in whole:
+        return []
+    kind = type(modules[name])
+    if kind.__module__.startswith('torch.nn.'):
+        return [name]
+    return [name, *(n for n, m in modules.items() if type(m) is kind and n not in {name, *whole})]
+
+
+def _does_nothing_of_its_own(module: nn.Module) -> bool:
+    """A dropout, an activation, a container: what is wrong there is wrong around it."""
+    bases = [base for base in type(module).__mro__ if base is not nn.Module]
+    plain = any(base.__module__.startswith('torch.nn.') for base in bases)
+    return plain and not any(True for _ in module.parameters(recurse=False))
 
 
 def attribute_counts(

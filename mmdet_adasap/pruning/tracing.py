@@ -146,7 +146,6 @@ class _Tracer(TorchDispatchMode):
         super().__init__()
         self.nodes = NodeTable()
         self.attributes: dict[tuple[str, str], np.ndarray] = {}
-        self._whole = whole
         self.flops: list[tuple] = []
         self._labels: dict[tuple, Label] = {}
         self._held: list[Tensor] = []
@@ -157,6 +156,12 @@ class _Tracer(TorchDispatchMode):
         self._parameters = dict(model.named_parameters())
         self._module_names = {module: name for name, module in model.named_modules()}
         self._modules = dict(model.named_modules())
+        # Its code reads sizes that it was made with.
+        attention = [n for n, m in self._modules.items() if isinstance(m, nn.MultiheadAttention)]
+        self._whole = {
+            **dict.fromkeys(attention, 'attention'),
+            **dict.fromkeys(whole, 'a module left whole after a trial cut'),
+        }
         self._running: list[str] = []
         self._met: set[str] = set()
 
@@ -279,7 +284,7 @@ class _Tracer(TorchDispatchMode):
                     self._lose_zeros(tensor)
         if self._running_now in self._whole:
             for tensor in (*labelled, *tensors_in(out)):
-                call.freeze(self.label_of(tensor), None, 'a module left whole after a trial cut')
+                call.freeze(self.label_of(tensor), None, self._whole[self._running_now])
         if call.operation in TAKE_SIZES:
             self._remember_sizes(outputs)
         return out

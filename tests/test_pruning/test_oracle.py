@@ -8,6 +8,7 @@ from nets import Net, chain, random_choice, runs, trace
 from torch import nn
 
 from mmdet_adasap.pruning import WrongCut, check_cut, keep_of
+from mmdet_adasap.pruning.finding import find_channels
 from mmdet_adasap.pruning.oracle import difference
 
 
@@ -50,7 +51,7 @@ def test_a_wrong_index_is_found_and_named():
     keep = keep_of(model, channels.groups, [np.arange(g.size) < 5 for g in channels.groups])
     assert check_cut(model, keep, runs(x)) < 1e-5
     keep['conv3.weight'][1] = [0, 1, 2, 3, 5]
-    with pytest.raises(WrongCut, match='first in conv3;'):
+    with pytest.raises(WrongCut, match='first in head;'):
         check_cut(model, keep, runs(x))
 
 
@@ -93,3 +94,28 @@ def test_rounding_is_no_difference():
     channels = trace(model, x)
     keep = keep_of(model, channels.groups, [np.arange(64) % 3 > 0])
     assert check_cut(model, keep, runs(x)) < 1e-9
+
+
+class Scaled(nn.Module):
+    """Attention that is scaled by the number of channels, over values that are nearly equal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 1)
+
+    def forward(self, x):
+        q, k = self.query(x).flatten(2), self.key(x).flatten(2)
+        weights = (q.transpose(1, 2) @ k / q.shape[1] ** 0.5).softmax(-1)
+        return 100 + 1e-3 * weights @ x.flatten(2).transpose(1, 2)
+
+
+def test_an_error_on_the_way_that_the_output_hardly_shows():
+    torch.manual_seed(0)
+    model = Net(lambda n, x: n.head(n.mix(x)), mix=Scaled(), head=nn.Linear(3, 2))
+    x = torch.randn(2, 3, 6, 6)
+    channels = trace(model, x)
+    assert channels.sizes.tolist() == [8]
+    keep = keep_of(model, channels.groups, [np.arange(8) < 4])
+    with pytest.raises(WrongCut, match=r'by [\d.]+e-0[6789] of the largest output, first in mix;'):
+        check_cut(model, keep, runs(x))
+    assert not find_channels(model, runs(x)).groups
