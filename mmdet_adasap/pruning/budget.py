@@ -60,9 +60,13 @@ def choose(
         present = np.flatnonzero(k)
         ranked = present[np.argsort(score[present], kind='stable')]
         order.append(ranked)
-        ends = [counts[g] - n for n in _counts_below(counts[g], floor[g], round_to)]
-        for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
-            steps.append((float(score[ranked[start:end]].mean()), g, number, end - start))
+        ends = np.array([counts[g] - n for n in _counts_below(counts[g], floor[g], round_to)])
+        if not len(ends):
+            continue
+        widths = np.diff(ends, prepend=0)
+        sums = np.add.reduceat(score[ranked[: ends[-1]]].astype(np.float64), ends - widths)
+        means = (sums / widths).tolist()
+        steps += [(mean, g, *step) for mean, step in zip(means, enumerate(widths), strict=True)]
     steps.sort(key=lambda step: (step[0], step[2], step[1]))
     group_of = np.array([step[1] for step in steps])
     width = np.array([step[3] for step in steps])

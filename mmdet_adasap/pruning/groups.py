@@ -214,23 +214,22 @@ def _group(
     sizes = np.diff(np.r_[starts, len(free)])
     kind_of_entry = np.repeat(kind, sizes)
     group_of_node[free] = kind_of_entry
-    groups = []
-    for g in range(len(first)):
-        mine = kind_of_entry == g
-        channels = int((kind == g).sum())
-        members = []
-        for a in dict.fromkeys(axis[mine].tolist()):
-            entries = mine & (axis == a)
-            ref = table.axes[a]
-            output = bool(is_output[free[entries]].all())
-            members.append(
-                Member(
-                    name=ref.name,
-                    axis=ref.axis,
-                    index=index[entries].reshape(channels, -1),
-                    is_output=output,
-                    gate=table.gates.get(ref.name, []) if output else [],
-                )
+    # The sort is stable: within a group and an axis, channels stay in their order.
+    order = np.lexsort((axis, kind_of_entry))
+    kind_of_entry, axis, index = kind_of_entry[order], axis[order], index[order]
+    changes = (np.diff(kind_of_entry) != 0) | (np.diff(axis) != 0)
+    starts = np.flatnonzero(np.r_[True, changes])
+    outputs = np.logical_and.reduceat(is_output[free[order]], starts)
+    groups = [ChannelGroup(g, [], size) for g, size in enumerate(np.bincount(kind).tolist())]
+    for start, indices, output in zip(starts, np.split(index, starts[1:]), outputs, strict=True):
+        group, ref = groups[kind_of_entry[start]], table.axes[axis[start]]
+        group.members.append(
+            Member(
+                name=ref.name,
+                axis=ref.axis,
+                index=indices.reshape(group.size, -1),
+                is_output=bool(output),
+                gate=table.gates.get(ref.name, []) if output else [],
             )
-        groups.append(ChannelGroup(g, members, channels))
+        )
     return groups, group_of_node

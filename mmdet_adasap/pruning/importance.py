@@ -82,9 +82,11 @@ class MagnitudeImportance(Importance):
         norms = []
         for member in group.members:
             if member.is_output:
-                weight = tensors[member.name].detach().float()
-                power = per_channel(weight.abs().pow(self.p), member)
-                norms.append(self._normalized(power.pow(1 / self.p), kept))
+                weight = tensors[member.name].detach().float().movedim(member.axis, 0)
+                norm = torch.linalg.vector_norm(weight.reshape(len(weight), -1), self.p, dim=1)
+                index = torch.as_tensor(member.index, device=norm.device)
+                norm = torch.linalg.vector_norm(norm[index], self.p, dim=1)
+                norms.append(self._normalized(norm, kept))
         return torch.stack(norms).mean(0)
 
 
