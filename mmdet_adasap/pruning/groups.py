@@ -162,18 +162,12 @@ def build_channels(
         return int((owner < 0).sum()), per_channel
 
     by_tensor = defaultdict(dict)
-    for ref in table.axes:
-        by_tensor[ref.name][ref.axis] = ref
+    for ref, size in zip(table.axes, _axis_sizes(table, group_of_node, groups), strict=True):
+        by_tensor[ref.name][ref.axis] = size
     params = Cost(len(groups))
     for name, tensor in parameters.items():
-        refs = by_tensor.get(name, {})
-        params.add(
-            1,
-            *(
-                vector(table.nodes(name, axis, size)) if axis in refs else (size, {})
-                for axis, size in enumerate(tensor.shape)
-            ),
-        )
+        sizes = by_tensor.get(name, {})
+        params.add(1, *(sizes.get(axis, (size, {})) for axis, size in enumerate(tensor.shape)))
     macs = Cost(len(groups))
     for coefficient, *factors in flops:
         macs.add(
@@ -190,6 +184,22 @@ def build_channels(
     )
 
 
+def _axis_sizes(
+    table: NodeTable, group_of_node: np.ndarray, groups: list[ChannelGroup]
+) -> list[Size]:
+    """What stays of every axis of a table, and what channels add to it."""
+    axis, _ = table.locate(np.arange(1, len(table)))
+    columns = len(groups) + 1  # the first for what is in no group
+    cells = np.bincount(
+        axis * columns + group_of_node[1:] + 1, minlength=len(table.axes) * columns
+    )
+    counts = cells.reshape(len(table.axes), columns)
+    sizes: list[Size] = [(int(fixed), {}) for fixed in counts[:, 0]]
+    for a, g in zip(*np.nonzero(counts[:, 1:]), strict=True):
+        sizes[a][1][int(g)] = counts[a, g + 1] / groups[g].size
+    return sizes
+
+
 def _group(
     table: NodeTable, root: np.ndarray, free: np.ndarray, is_output: np.ndarray
 ) -> tuple[list[ChannelGroup], np.ndarray]:
@@ -197,9 +207,9 @@ def _group(
     group_of_node = np.full(len(table), -1)
     if not len(free):
         return [], group_of_node
+    # Nodes are numbered axis by axis, and a stable sort leaves those of a channel in that order.
+    free = free[np.argsort(root[free], kind='stable')]
     axis, index = table.locate(free)
-    order = np.lexsort((index, axis, root[free]))
-    free, axis, index = free[order], axis[order], index[order]
     starts = np.flatnonzero(np.r_[True, np.diff(root[free]) != 0])
     # A channel's signature is the multiset of its axes, as a sum of one random number each.
     marks = np.random.Generator(np.random.PCG64(0)).integers(
@@ -215,10 +225,10 @@ def _group(
     kind_of_entry = np.repeat(kind, sizes)
     group_of_node[free] = kind_of_entry
     # The sort is stable: within a group and an axis, channels stay in their order.
-    order = np.lexsort((axis, kind_of_entry))
+    place = kind_of_entry * len(table.axes) + axis
+    order = np.argsort(place, kind='stable')
     kind_of_entry, axis, index = kind_of_entry[order], axis[order], index[order]
-    changes = (np.diff(kind_of_entry) != 0) | (np.diff(axis) != 0)
-    starts = np.flatnonzero(np.r_[True, changes])
+    starts = np.flatnonzero(np.r_[True, np.diff(place[order]) != 0])
     outputs = np.logical_and.reduceat(is_output[free[order]], starts)
     groups = [ChannelGroup(g, [], size) for g, size in enumerate(np.bincount(kind).tolist())]
     for start, indices, output in zip(starts, np.split(index, starts[1:]), outputs, strict=True):

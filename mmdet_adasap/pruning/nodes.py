@@ -73,7 +73,8 @@ class NodeTable:
     def locate(self, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Axis number (into :attr:`axes`) and index on that axis of every node but FROZEN."""
         starts = np.asarray(self._starts)
-        axis = np.searchsorted(starts, nodes, side='right') - 1
+        sizes = np.diff(starts, append=self._count)
+        axis = np.repeat(np.arange(len(sizes)), sizes)[nodes - 1]
         return axis, nodes - starts[axis]
 
     def owner(self, nodes: np.ndarray) -> str:
@@ -83,7 +84,10 @@ class NodeTable:
 
     def tie(self, left: np.ndarray, right: np.ndarray) -> None:
         """Say that ``left[i]`` and ``right[i]`` can only be removed together."""
-        left, right = np.broadcast_arrays(left, right)
+        if not right.ndim:
+            right = np.full(left.shape, right)
+        elif left.shape != right.shape:
+            left, right = np.broadcast_arrays(left, right)
         self._left.append(left.ravel())
         self._right.append(right.ravel())
 

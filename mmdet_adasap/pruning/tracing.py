@@ -76,10 +76,16 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+PLAIN = (int, float, str, type(None), torch.dtype, torch.device)
+"""What most arguments are that are no tensors; asking for a Mapping takes long."""
+
+
 def tensors_in(value: object) -> Iterator[Tensor]:
     """All tensors in nested containers and mmengine data elements, in a fixed order."""
     if isinstance(value, Tensor):
         yield value
+    elif isinstance(value, PLAIN):
+        return
     elif isinstance(value, Mapping):
         for item in value.values():
             yield from tensors_in(item)
@@ -150,11 +156,10 @@ class _Tracer(TorchDispatchMode):
         self._labels: dict[tuple, Label] = {}
         self._held: list[Tensor] = []
         self._names: dict[tuple, str] = {}
-        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        self._parameters = dict(model.named_parameters())
+        for name, tensor in (*self._parameters.items(), *model.named_buffers()):
             if tensor.numel():
                 self._names.setdefault(_key(tensor), name)
-        self._parameters = dict(model.named_parameters())
-        self._module_names = {module: name for name, module in model.named_modules()}
         self._modules = dict(model.named_modules())
         # Its code reads sizes that it was made with.
         attention = [n for n, m in self._modules.items() if isinstance(m, nn.MultiheadAttention)]
@@ -162,6 +167,7 @@ class _Tracer(TorchDispatchMode):
             **dict.fromkeys(attention, 'attention'),
             **dict.fromkeys(whole, 'a module left whole after a trial cut'),
         }
+        self._module_names = {module: name for name, module in self._modules.items()}
         self._running: list[str] = []
         self._met: set[str] = set()
 

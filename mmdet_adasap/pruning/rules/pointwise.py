@@ -1,6 +1,10 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Operations on each entry by itself."""
 
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -63,25 +67,51 @@ def pointwise(call: Call) -> Label | None:
     return made(axes, all(_zero_stays_zero(call, axis - rank) for axis in axes))
 
 
-def _zero_stays_zero(call: Call, axis: int) -> bool:
-    """Try the operation itself on an entry that is masked along an axis, counted from the last.
+class _Entry(NamedTuple):
+    """One entry of a tensor operand, where a channel is masked."""
 
-    An operand is 0 there if its label says so; any other may be anything: try two numbers.
+    zero: bool
+    dtype: torch.dtype
+    device: torch.device
+
+
+def _zero_stays_zero(call: Call, axis: int) -> bool:
+    """Whether a result is 0 on entries that are masked along an axis, counted from the last.
+
+    An operand is 0 there if its label says so; any other may be anything.
     """
 
-    def masked(value: object, number: int) -> object:
+    def entry(value: object) -> object:
         if not isinstance(value, Tensor):
             return value
         label = call.label_of(value)
         zero = is_zero(label) and axis + value.dim() in label.axes
-        if zero or (number < 0 and not value.dtype.is_signed):
+        return _Entry(zero, value.dtype, value.device)
+
+    args = tuple(entry(v) for v in call.args)
+    kwargs = tuple((k, entry(v)) for k, v in call.kwargs.items() if k != 'memory_format')
+    try:
+        hash((args, kwargs))
+    except TypeError:  # an argument is a list
+        return _gives_zero.__wrapped__(call.func, args, kwargs)
+    return _gives_zero(call.func, args, kwargs)
+
+
+@functools.cache
+def _gives_zero(func: Callable, args: tuple, kwargs: tuple) -> bool:
+    """Try an operation itself; what may be anything is two numbers, one after the other."""
+
+    def value(of: object, number: int) -> object:
+        if not isinstance(of, _Entry):
+            return of
+        if of.zero or (number < 0 and not of.dtype.is_signed):
             number = 0
-        return torch.full((), number, dtype=value.dtype, device=value.device)
+        return torch.full((), number, dtype=of.dtype, device=of.device)
 
     for number in (3, -3):
-        args = [masked(v, number) for v in call.args]
-        kwargs = {k: masked(v, number) for k, v in call.kwargs.items() if k != 'memory_format'}
-        if not (call.func(*args, **kwargs) == 0).all():
+        operands = [value(v, number) for v in args]
+        named = {k: value(v, number) for k, v in kwargs}
+        if not (func(*operands, **named) == 0).all():
             return False
     return True
 
