@@ -46,6 +46,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from mmdet_adasap.apis import build_dense
 from mmdet_adasap.models.raw_outputs import raw_forward
 from mmdet_adasap.pruning import (
     ChannelMasks,
@@ -152,26 +153,10 @@ def build(config: str) -> nn.Module:
     Every parameter is trained: what is frozen cannot be pruned, and Torch-Pruning, which
     follows gradients, would not see it.
     """
-    from mmdet.registry import MODELS
-    from mmdet.utils import register_all_modules
-    from mmengine.hub import get_config
     from mmengine.model import revert_sync_batchnorm
 
-    register_all_modules(init_default_scope=True)
-    cfg = get_config(f'mmdet::{config}').model
-    _strip(cfg)
-    model = revert_sync_batchnorm(MODELS.build(cfg))
+    model = revert_sync_batchnorm(build_dense(f'mmdet::{config}'))
     return randomise(model).requires_grad_(True)
-
-
-def _strip(cfg: object) -> None:
-    """Drop whatever says how weights begin."""
-    if isinstance(cfg, dict):
-        for key in ('init_cfg', 'pretrained'):
-            cfg.pop(key, None)
-    for value in cfg.values() if isinstance(cfg, dict) else cfg:
-        if isinstance(value, dict | list | tuple):
-            _strip(value)
 
 
 @torch.no_grad()

@@ -31,8 +31,8 @@ NO_MODELS = {
     *('strongsort', 'masktrack_rcnn', 'mask2former_vis', 'dsdl', 'soft_teacher'),
     *('strong_baselines', 'resnet_strikes_back', 'simple_copy_paste', 'instaboost'),
 }
-CANDIDATES = 4
-SECONDS = 600
+CANDIDATES = 3
+SECONDS = 240
 
 
 def parse_args() -> argparse.Namespace:
