@@ -275,12 +275,15 @@ class _Tracer(TorchDispatchMode):
             where=self.where,
             count_flops=lambda *term: self.flops.append(term),
         )
-        if rule is None:
+        why, results = f'{name}, which has no rule,', None
+        if rule is not None:
+            try:
+                why, results = None, rule(call)
+            except Exception as error:  # arguments that the rule does not know
+                why = f'{name}, whose rule fails ({type(error).__name__}: {error}),'
+        if why is not None:
             for tensor in labelled:
-                call.freeze(self.label_of(tensor), None, f'{name}, which has no rule,')
-            results = None
-        else:
-            results = rule(call)
+                call.freeze(self.label_of(tensor), None, why)
         outputs = out if isinstance(out, list | tuple) else [out]
         results = results if isinstance(results, list) else [results]
         for i, tensor in enumerate(outputs):

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from mmdet_adasap.pruning import WrongCut, check_cut, keep_of, trace_channels
 from mmdet_adasap.pruning.finding import find_channels
-from mmdet_adasap.pruning.rules import EXTENSION_RULES
+from mmdet_adasap.pruning.rules import EXTENSION_RULES, RULES
 
 CASES = {}
 IMAGE = (2, 3, 6, 6)
@@ -938,6 +938,17 @@ def test_compiled_operators(name):
     assert sorted(channels.sizes.tolist()) == sizes
     assert_cuts(model, x, channels)
     assert mmcv_extension.roi_align_forward is function
+
+
+def test_a_rule_that_fails_freezes(monkeypatch):
+    def fail(call):
+        raise IndexError('no such axis')
+
+    monkeypatch.setitem(RULES, 'aten::relu', fail)
+    channels = trace(first_and_head(lambda n, x: torch.relu(x)), torch.randn(IMAGE))
+    assert not channels.groups
+    reason = 'aten::relu, whose rule fails (IndexError: no such axis), in the model'
+    assert reason in channels.frozen
 
 
 def test_a_compiled_operator_without_a_rule_freezes(monkeypatch):
