@@ -1,6 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Nodes, the indices of parameter axes, and the ties that make channels of them."""
 
+from bisect import bisect_right
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -79,8 +80,7 @@ class NodeTable:
 
     def owner(self, nodes: np.ndarray) -> str:
         """Name of the parameter or buffer that nodes of one axis belong to."""
-        axis, _ = self.locate(nodes[:1])
-        return self.axes[axis[0]].name
+        return self.axes[bisect_right(self._starts, int(nodes[0])) - 1].name
 
     def tie(self, left: np.ndarray, right: np.ndarray) -> None:
         """Say that ``left[i]`` and ``right[i]`` can only be removed together."""
