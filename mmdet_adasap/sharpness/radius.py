@@ -11,7 +11,7 @@ def adaptive_radii(
     """Radii of AdaSAP: a neuron that matters little gets a large radius.
 
     ``rho_i = rho_max - (s_i - s_min) / (s_max - s_min) * (rho_max - rho_min)``
-    (step "radius" of AdaSAP, arXiv:2306.14306, Sec. 3), with ``s_min`` and ``s_max`` over
+    (arXiv:2306.14306, Sec. 3, the adaptive radii), with ``s_min`` and ``s_max`` over
     the last axis, that is over one layer.
 
     What the paper leaves open is settled here:

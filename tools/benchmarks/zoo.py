@@ -141,9 +141,7 @@ def look_at_folder(folder: Path) -> dict:
             found = {'failed': 'too slow', 'reason': f'more than {SECONDS} s'}
         found = {'config': config, **found}
         first = first or found
-        if 'failed' not in found:
-            return found
-        if found['failed'] == 'wrong cut':
+        if found.get('failed') in (None, 'refused', 'wrong cut', 'too slow'):
             return found
     return first or {'config': '', 'failed': 'no config', 'reason': ''}
 
