@@ -380,7 +380,7 @@ class TestTesting:
         cfg = settings(tmp_path, load_from=str(tmp_path / 'epoch_6.pth'))
         runner = build(cfg, width=width)
         before = copy.deepcopy(runner.model.state_dict())
-        with pytest.raises(StructureError, match=r'comes from a model of 5444 parameters'):
+        with pytest.raises(StructureError, match=r'is of a model of 5444 parameters and'):
             runner.load_or_resume()
         for name, tensor in runner.model.state_dict().items():
             assert torch.equal(tensor, before[name])
