@@ -5,9 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent / 'tools'))
 
+from demo import checkpoint
 from demo_parts.jobs import Job, run_jobs
 from demo_parts.steps import Step, fingerprint
 from demo_parts.table import format_table
@@ -31,6 +33,21 @@ class TestStep:
         assert not again.finished
         assert again.seconds == 0
         assert not (tmp_path / 'a' / 'left').exists()
+
+    def test_a_torn_note_is_redone(self, tmp_path):
+        Step(tmp_path / 'a', 'key').add(3.0, finished=True)
+        (tmp_path / 'a' / 'step.json').write_text('')
+        assert not Step(tmp_path / 'a', 'key').finished
+
+    def test_a_torn_checkpoint_is_passed_over(self, tmp_path):
+        step = Step(tmp_path / 'a', 'key')
+        assert checkpoint(step) is None
+        for number in (5, 10):
+            torch.save({'epoch': number}, step.folder / f'epoch_{number}.pth')
+        assert checkpoint(step).name == 'epoch_10.pth'
+        whole = (step.folder / 'epoch_10.pth').read_bytes()
+        (step.folder / 'epoch_10.pth').write_bytes(whole[:200])
+        assert checkpoint(step).name == 'epoch_5.pth'
 
     def test_fingerprint_follows_contents(self, tmp_path):
         file = tmp_path / 'config.py'
