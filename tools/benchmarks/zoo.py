@@ -111,7 +111,7 @@ def randomised(model: torch.nn.Module) -> torch.nn.Module:
     return model
 
 
-def candidates(folder: Path) -> list[str]:
+def candidates(folder: Path) -> list[Path]:
     """Configs of a folder, those of small and plain models first."""
 
     def rank(path: Path) -> tuple:
@@ -120,15 +120,14 @@ def candidates(folder: Path) -> list[str]:
         return (not plain, len(name), name)
 
     files = [path for path in folder.glob('*.py') if 'panoptic' not in path.stem]
-    ranked = sorted(files or folder.glob('*.py'), key=rank)[:CANDIDATES]
-    return [f'mmdet::{folder.name}/{path.name}' for path in ranked]
+    return sorted(files or folder.glob('*.py'), key=rank)[:CANDIDATES]
 
 
 def look_at_folder(folder: Path) -> dict:
     """The first config that can be looked at; else what stopped the first one."""
     first = None
     for config in candidates(folder):
-        command = [sys.executable, __file__, '--config', config]
+        command = [sys.executable, __file__, '--config', str(config)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
             lines = done.stdout.strip().splitlines() or ['']
@@ -139,7 +138,7 @@ def look_at_folder(folder: Path) -> dict:
                 found = json.loads(lines[-1])
         except subprocess.TimeoutExpired:
             found = {'failed': 'too slow', 'reason': f'more than {SECONDS} s'}
-        found = {'config': config, **found}
+        found = {'config': f'mmdet::{folder.name}/{config.name}', **found}
         first = first or found
         if found.get('failed') in (None, 'refused', 'wrong cut', 'too slow'):
             return found
