@@ -7,7 +7,7 @@ of a layer go depends on trained weights, so give a checkpoint for the real choi
 
 examples:
   python tools/list_groups.py mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py
-  python tools/list_groups.py configs/adasap_ssd300_voc0712.py --target params=0.4
+  python tools/list_groups.py configs/ssd300/adasap_ssd300_voc0712.py --target params=0.4
   python tools/list_groups.py CONFIG --target flops=0.5 --checkpoint dense.pth --json groups.json
 """
 
@@ -163,7 +163,10 @@ def main() -> None:
             left = found['slim'][resource]
             print(f'slim: {left:,} {resource} ({left / found[resource]:.4f})')
     if args.json:
-        args.json.write_text(json.dumps(found, indent=2) + '\n')
+        try:
+            args.json.write_text(json.dumps(found, indent=2) + '\n')
+        except OSError as error:
+            sys.exit(f'list_groups: --json {args.json}: {error}')
         print(args.json)
 
 

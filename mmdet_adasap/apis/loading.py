@@ -9,7 +9,7 @@ from mmengine.runner import load_state_dict
 from torch import nn
 
 from ..pruning import StructureError
-from ..pruning.loading import load_structure
+from ..pruning.loading import load_structure, refuse_misfit
 
 
 def load_pruned(model: nn.Module, filename: str, map_location: str = 'cpu') -> dict | None:
@@ -44,6 +44,8 @@ def load_pruned(model: nn.Module, filename: str, map_location: str = 'cpu') -> d
             f'the config that the checkpoint was trained with'
         )
     structure = load_structure(checkpoint, model, [])
+    if structure is None:
+        refuse_misfit(model, weights)
     load_state_dict(model, weights, strict=True)
     meta = (checkpoint.get('meta') or {}).get('dataset_meta')
     if meta:

@@ -2,19 +2,23 @@
 """Prune a model, or give one a pruned shape, with one call."""
 
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from ..models.raw_outputs import complete_forward
 from ..models.synthetic import SIZES, synthetic_batch
 from ..pruning import Channels, Importance, Pruner, cut
+from ..pruning.importance import NoGradients
 from ..pruning.masks import mask as mask_channels
-from ..pruning.structure import check_structure, remember
+from ..pruning.structure import META_KEY, StructureError, check_structure, is_cut, remember
 from ..pruning.surgery import check_dense, check_fits
 from ..pruning.tracing import ForwardFn, evaluating
 from ..registry import IMPORTANCES, build
+
+T = TypeVar('T')
 
 
 def prune_model(
@@ -60,14 +64,16 @@ def prune_model(
     )
     for name, reason in pruner.channels.whole.items():
         warnings.warn(f'{name or "the model"} is left whole: {reason}', stacklevel=2)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
     try:
-        pruner.prune_to(pruner.target)
-    except RuntimeError as error:
-        raise ValueError(
-            f'importance={importance!r} needs training steps, of which there are none here; use '
-            f"'magnitude', or train with AdaSAPHook"
-        ) from error
-    return pruner.cut()
+        _scored(importance, lambda: pruner.prune_to(pruner.target))
+        return pruner.cut()
+    except Exception:
+        pruner.masks.release()
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(before[name])
+        raise
 
 
 def slim_sizes(
@@ -87,7 +93,18 @@ def slim_sizes(
         WrongCut: If no part of the model is understood.
     """
     pruner = Pruner(model, forward, target, _importance(importance), round_to)
-    return pruner.channels, [int(k.sum()) for k in pruner.choice(pruner.target)]
+    kept = _scored(importance, lambda: pruner.choice(pruner.target))
+    return pruner.channels, [int(k.sum()) for k in kept]
+
+
+def _scored(importance: object, score: Callable[[], T]) -> T:
+    try:
+        return score()
+    except NoGradients as error:
+        raise ValueError(
+            f'importance={importance!r} needs training steps, of which there are none here; use '
+            f"'magnitude', or train with AdaSAPHook"
+        ) from error
 
 
 def apply_structure(model: nn.Module, structure: Mapping, mask: bool = False) -> None:
@@ -109,6 +126,11 @@ def apply_structure(model: nn.Module, structure: Mapping, mask: bool = False) ->
     if mask:
         mask_channels(model, structure['keep'])
         return
+    if not is_cut(structure):
+        raise StructureError(
+            f'{META_KEY}.phase is {structure["phase"]!r}: the model was not cut yet, its weights '
+            f'have the dense shape; use mask=True'
+        )
     cut(model, structure['keep'], structure['attrs'])
     remember(model, structure)
 

@@ -7,6 +7,7 @@ from mmengine.runner import Runner
 from torch.optim import Optimizer
 
 from ..optim import AdaSAPOptimWrapper
+from ..optim.replay import RandomState
 from ..pruning import Pruner, StructureError, check_target
 from ..pruning.groups import NOT_TRAINED
 from ..pruning.loading import load_structure
@@ -166,13 +167,17 @@ class AdaSAPHook(Hook):
         runner.logger.info(f'AdaSAP phase {PHASES.index(phase)} ({phase}): {name}')
 
     def _find_channels(self, runner: Runner) -> None:
-        self.pruner = Pruner(
-            unwrapped(runner.model),
-            sample_forward(runner),
-            self.target,
-            self.importance,
-            self.round_to,
-        )
+        random = RandomState.capture(next(unwrapped(runner.model).parameters()).device)
+        try:
+            self.pruner = Pruner(
+                unwrapped(runner.model),
+                sample_forward(runner),
+                self.target,
+                self.importance,
+                self.round_to,
+            )
+        finally:
+            random.restore()
         if self.structure is not None:
             self.pruner.restore(self.structure, _optimizers(runner))
             self._restore_importance()

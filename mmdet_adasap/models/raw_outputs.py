@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
 from ..optim.replay import BufferSnapshot
+from ..pruning import trace_channels
 
 PROPOSAL_SIZES = (16, 48, 96, 160, 288, 512, 1024)
 """Side lengths of the fixed proposals in pixels; every level of a feature pyramid gets some."""
@@ -85,20 +86,10 @@ def complete_forward(
 
 
 def _leaves_layers_out(model: nn.Module, forward: Callable[[nn.Module], object]) -> bool:
-    """Whether some layers with weights take no part in a run of the model."""
-    layers = {
-        module
-        for module in model.modules()
-        if any(p is not None and p.dim() > 1 for p in module._parameters.values())
-    }
-    met: set[nn.Module] = set()
-    handles = [m.register_forward_pre_hook(lambda module, _: met.add(module)) for m in layers]
-    try:
-        forward(model)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return met != layers
+    """Whether some weights take no part in a run of the model."""
+    parameters = dict(model.named_parameters())
+    unreached = trace_channels(model, forward).unreached
+    return any(parameters[name].dim() > 1 for name in unreached)
 
 
 def _call(model: nn.Module, batch: dict | tuple | list, mode: str) -> object:
@@ -121,11 +112,14 @@ def _fixed_proposals(model: nn.Module) -> Iterator[list]:
         outputs.append(rpn_head(features))
         return [_proposals(features[0]) for _ in data_samples]
 
+    own = vars(rpn_head).get('predict')
     rpn_head.predict = predict
     try:
         yield outputs
     finally:
         del rpn_head.predict
+        if own is not None:
+            rpn_head.predict = own
 
 
 def _proposals(like: Tensor) -> InstanceData:

@@ -1,9 +1,11 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Find the channels of a model that can be removed, and prove it by a trial cut."""
 
+import copy
 from collections.abc import Callable, Collection
 
 import numpy as np
+import torch
 from torch import nn
 
 from .groups import Channels
@@ -23,7 +25,9 @@ def find_channels(
 
     Where they differ, the module that differs first is left whole, with all others of its class
     (unless that is a plain layer of PyTorch), and the model is traced again, until they agree;
-    where that does not help, the module around it.
+    where that does not help, the module around it. All this is done with a copy in which vectors
+    that are nearly zero (the last norm of a residual branch, a layer scale) are not, so that
+    nothing hides behind them.
 
     Args:
         model (nn.Module): The dense model.
@@ -37,6 +41,7 @@ def find_channels(
         WrongCut: If no part of the model can be left whole so that the rest is right.
     """
     whole: dict[str, str] = {}
+    model = _awake(model)
     for _ in range(TRIALS):
         channels = trace_channels(model, forward, whole)
         kept = _half(channels)
@@ -56,6 +61,18 @@ def find_channels(
             channels.whole = whole
             return channels
     raise WrongCut(f'this model cannot be pruned yet: {TRIALS} kinds of its modules went wrong')
+
+
+@torch.no_grad()
+def _awake(model: nn.Module) -> nn.Module:
+    """A copy without nearly zero scales and shifts, behind which a wrong cut would not show."""
+    model = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.numel() == max(parameter.shape, default=1) and parameter.is_floating_point():
+            other = 0.1 + 0.2 * torch.rand(parameter.shape, generator=generator)
+            parameter.data = parameter.data.where(parameter.abs() > 1e-3, other.to(parameter))
+    return model
 
 
 def _alike(model: nn.Module, name: str, whole: Collection[str]) -> list[str]:

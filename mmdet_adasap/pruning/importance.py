@@ -14,6 +14,10 @@ from torch import Tensor, nn
 from .groups import ChannelGroup, Member
 
 
+class NoGradients(RuntimeError):
+    """Raised when a criterion is asked for scores before it has observed gradients."""
+
+
 class Importance(ABC):
     """Base class of the criteria.
 
@@ -142,7 +146,7 @@ class TaylorImportance(Importance):
 
     def scores(self, group: ChannelGroup, tensors: Mapping[str, Tensor], kept: Tensor) -> Tensor:
         if not self._count:
-            raise RuntimeError(
+            raise NoGradients(
                 'TaylorImportance has seen no gradients; call observe() after a backward pass'
             )
         return self._normalized(self._sums[group.index].to(kept.device) / self._count, kept)

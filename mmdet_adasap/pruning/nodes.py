@@ -80,7 +80,8 @@ class NodeTable:
 
     def owner(self, nodes: np.ndarray) -> str:
         """Name of the parameter or buffer that nodes of one axis belong to."""
-        return self.axes[bisect_right(self._starts, int(nodes[0])) - 1].name
+        node = int(nodes[np.flatnonzero(nodes)[0]])
+        return self.axes[bisect_right(self._starts, node) - 1].name
 
     def tie(self, left: np.ndarray, right: np.ndarray) -> None:
         """Say that ``left[i]`` and ``right[i]`` can only be removed together."""

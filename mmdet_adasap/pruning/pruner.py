@@ -73,7 +73,7 @@ class Pruner:
         round_to (int): Channels that a group keeps are a multiple of it. Defaults to 1.
 
     Raises:
-        ValueError: If the target is not valid.
+        ValueError: If the target or ``round_to`` is not valid.
         UnreachableTarget: If protected and rounded channels leave more than the target.
         WrongCut: If a trial cut does not give what the masked model gives.
     """
@@ -87,6 +87,8 @@ class Pruner:
         round_to: int = 1,
     ) -> None:
         self.resource, self.target = check_target(target)
+        if type(round_to) is not int or round_to < 1:
+            raise ValueError(f'round_to={round_to!r} must be an integer of at least 1')
         self.model = model
         self.forward = forward
         self.importance = importance
@@ -97,7 +99,11 @@ class Pruner:
         self._is_cut = False
         self._base = base or {'keep': {}, 'attrs': {}}
         whole = {r: self.channels.cost(r)(self.channels.sizes) for r in RESOURCES}
-        self.dense = dict(base['dense']) if base else whole
+        self.dense = whole
+        if base is not None:
+            # FLOPs depend on the input, which may be another one than that of the first cut.
+            flops = round(whole['flops'] / base['reached']['flops'])
+            self.dense = {'params': base['dense']['params'], 'flops': flops}
         self.masks = ChannelMasks(model, self.channels.groups)
         self._check_reachable()
 

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
-from .rules import whole_groups_go
+from .rules.layers import GROUPS_GO, whole_groups_go
 from .structure import META_KEY, Keep, StructureError, named_tensors
 
 CHANNEL_WORDS = re.compile(r'channels|features|planes|dims|width')
+IMAGE_WORDS = re.compile(r'max|min|img|image|height|pixel')
 
 
 class UnknownState(RuntimeError):
@@ -118,6 +119,10 @@ def cut(
     check_states(optimizers)
     tensors, modules = named_tensors(model), dict(model.named_modules())
     states = [optimizer.state for optimizer in optimizers]
+    for module in {modules[name.rpartition('.')[0]] for name in keep}:
+        if _is_convolution(module) and module.groups > 1:
+            way = whole_groups_go(module.groups, module.in_channels // module.groups, module)
+            setattr(module, GROUPS_GO, way)
     for name, axes in keep.items():
         tensor, shape = tensors[name], tensors[name].shape
         for state in states:
@@ -168,24 +173,39 @@ def channel_counts(model: nn.Module, keep: Keep) -> dict[str, dict[str, int]]:
     return attrs
 
 
+def _is_convolution(module: nn.Module) -> bool:
+    """Those of mmcv are no subclasses of PyTorch's."""
+    names = ('groups', 'in_channels', 'out_channels')
+    counts = all(type(getattr(module, name, None)) is int for name in names)
+    weight = getattr(module, 'weight', None)
+    return counts and isinstance(weight, Tensor) and weight.dim() > 2
+
+
+def is_layer(module: nn.Module) -> bool:
+    """Whether the channel counts of a module follow from the shapes of its own tensors."""
+    return _is_convolution(module) or isinstance(module, nn.Linear | _NormBase | nn.GroupNorm)
+
+
 def count_attributes(module: nn.Module | None) -> dict[str, int]:
     """Integer attributes of a module that are named like a number of channels."""
     return {
         attribute: value
         for attribute, value in (vars(module) if module is not None else {}).items()
-        if type(value) is int and CHANNEL_WORDS.search(attribute)
+        if type(value) is int
+        and CHANNEL_WORDS.search(attribute)
+        and not IMAGE_WORDS.search(attribute)
     }
 
 
 def _counts(module: nn.Module, sizes: dict[str, dict[int, int]]) -> dict[str, int]:
     weight = sizes.get('weight', {})
-    if hasattr(module, 'groups') and hasattr(module, 'in_channels'):  # a convolution
+    if _is_convolution(module):
         transposed = getattr(module, 'transposed', False)
         output, inputs = (1, 0) if transposed else (0, 1)
         outputs = weight.get(output, module.out_channels)
         per_group = module.in_channels // module.groups
         counts = {'out_channels': outputs}
-        if module.groups > 1 and whole_groups_go(module.groups, per_group):
+        if module.groups > 1 and whole_groups_go(module.groups, per_group, module):
             counts['groups'] = outputs // (module.out_channels // module.groups)
             counts['in_channels'] = counts['groups'] * per_group
         else:

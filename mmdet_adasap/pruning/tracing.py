@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from .groups import Channels, build_channels
 from .nodes import Label, NodeTable
 from .rules import EXTENSION_RULES, RULES, Call, axes_of, is_pointwise, pointwise
-from .surgery import count_attributes
+from .surgery import count_attributes, is_layer
 
 ForwardFn = Callable[[nn.Module], object]
 """Runs a model on some fixed input and returns its raw outputs."""
@@ -273,6 +273,7 @@ class _Tracer(TorchDispatchMode):
             label_of=self.label_of,
             write=self._set,
             where=self.where,
+            module=self._modules.get(self._running_now),
             count_flops=lambda *term: self.flops.append(term),
         )
         why, results = f'{name}, which has no rule,', None
@@ -300,12 +301,15 @@ class _Tracer(TorchDispatchMode):
 
     def _remember_sizes(self, outputs: list) -> None:
         """Attributes of the running module that gave a tensor the size of its channel axes."""
-        counts = count_attributes(self._modules.get(self._running_now))
-        for attribute, value in counts.items():
+        module = self._modules.get(self._running_now)
+        if module is None or is_layer(module):
+            return
+        for attribute, value in count_attributes(module).items():
+            key = self._running_now, attribute
             for tensor in outputs:
                 for axis, vector in axes_of(self.label_of(tensor)).items():
                     if tensor.shape[axis] == value:
-                        self.attributes.setdefault((self._running_now, attribute), vector)
+                        self.attributes.setdefault(key, vector)
 
     def _set(self, tensor: Tensor, label: Label | None) -> None:
         if not tensor.numel() or _key(tensor) in self._names:

@@ -9,7 +9,8 @@ from torch import nn
 from toy import ToyModel
 
 from mmdet_adasap.apis import apply_structure, prune_model
-from mmdet_adasap.pruning import StructureError, TaylorImportance
+from mmdet_adasap.pruning import StructureError, TaylorImportance, WrongCut
+from mmdet_adasap.pruning.finding import find_channels
 
 IMAGES = torch.randn(2, 3, 8, 8)
 
@@ -93,6 +94,8 @@ class TestPruneModel:
             (dict(importance=TaylorImportance()), 'needs training steps'),
             (dict(importance=dict(type='X')), "importance.type='X' is unknown"),
             (dict(target=dict(params=2)), 'target='),
+            (dict(round_to=0), 'round_to=0 must be an integer of at least 1'),
+            (dict(round_to=2.5), 'round_to=2.5 must be'),
         ],
     )
     def test_bad_arguments(self, kwargs, message):
@@ -130,3 +133,86 @@ def json_round_trip(structure: dict) -> dict:
         for name, axes in read['keep'].items()
     }
     return read
+
+
+class Hidden(nn.Module):
+    """A residual branch that counts its channels, behind a norm whose scale starts at zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.inner = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 16, 1)
+        self.outer, self.norm = nn.Conv2d(16, 8, 1), nn.BatchNorm2d(8)
+        self.head = nn.Conv2d(8, 2, 1)
+        nn.init.zeros_(self.norm.weight)
+
+    def forward(self, x):
+        x = self.first(x)
+        y = self.inner(x)
+        return self.head(x + self.norm(self.outer(y / y.shape[1])))
+
+
+def test_nothing_hides_behind_a_scale_of_zero():
+    channels = find_channels(Hidden().eval(), lambda model: model(IMAGES))
+    assert channels.whole
+    assert 'inner' not in [group.name for group in channels.groups]
+
+
+@pytest.mark.parametrize('groups', [2, 4, 8, 32])
+def test_grouped_convolutions_again_and_again(groups):
+    """They go on to shrink as they began, so that a dense model takes the last structure."""
+
+    def grouped() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(3, 32, 1), nn.Conv2d(32, 32, 3, groups=groups), nn.Conv2d(32, 2, 1)
+        ).eval()
+
+    model = grouped()
+    for fraction in (0.7, 0.45, 0.3):
+        structure = prune_model(model, inputs=IMAGES, target=dict(params=fraction), round_to=1)
+    fresh = grouped()
+    apply_structure(fresh, structure)
+    assert torch.equal(fresh(IMAGES), model(IMAGES))
+    assert [str(m) for m in fresh.modules()] == [str(m) for m in model.modules()]
+
+
+def test_linear_layers_on_sequences_keep_their_sizes_right():
+    model = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 64), nn.Linear(64, 2)).eval()
+    sequence = torch.randn(2, 5, 8)
+    for fraction in (0.6, 0.3):
+        prune_model(model, inputs=sequence, target=dict(params=fraction), round_to=1)
+        for layer in (model[0], model[2], model[3]):
+            assert (layer.out_features, layer.in_features) == layer.weight.shape
+
+
+def test_flops_of_another_image_size():
+    model = net()
+    model[6] = nn.Linear(16, 10)
+    model[5] = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    prune_model(model, inputs=torch.randn(1, 3, 32, 32), target=dict(flops=0.6), round_to=1)
+    structure = prune_model(
+        model, inputs=torch.randn(1, 3, 16, 16), target=dict(flops=0.3), round_to=1
+    )
+    assert 0.2 < structure['reached']['flops'] <= 0.3
+
+
+def test_a_cut_that_fails_leaves_the_model_as_it_was(monkeypatch):
+    def fail(*args):
+        raise WrongCut('no')
+
+    model = net()
+    before = copy.deepcopy(model.state_dict())
+    monkeypatch.setattr('mmdet_adasap.pruning.pruner.check_cut', fail)
+    with pytest.raises(WrongCut):
+        prune_model(model, inputs=IMAGES)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    model(IMAGES).sum().backward()
+    assert all(p.grad.any() for p in model.parameters() if p.dim() > 1)
+
+
+def test_a_structure_of_the_prune_phase_is_for_masking_alone():
+    structure = {**prune_model(net(), inputs=IMAGES), 'phase': 'prune'}
+    with pytest.raises(StructureError, match=r"phase is 'prune': .* use mask=True"):
+        apply_structure(net(), structure)
+    apply_structure(net(), structure, mask=True)

@@ -625,6 +625,20 @@ def layer_norm():
 
 
 @case()
+def sum_of_differences_of_what_is_not_zero():
+    return first_and_head(lambda n, x: (x.sigmoid() - x.exp()).sum(1, keepdim=True), into=1)
+
+
+@case()
+def sum_of_what_is_large():
+    def run(net, x):
+        y = net.first(x) + x.mean(1, keepdim=True)
+        return net.head((y > 10).float().sum(1, keepdim=True))
+
+    return Net(run, first=Conv2d(3, 8, 1), head=Conv2d(1, 2, 1))
+
+
+@case()
 def rolled_channels():
     return first_and_head(lambda n, x: x.roll(1, 1))
 

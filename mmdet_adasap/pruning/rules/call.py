@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..nodes import Label, NodeTable
 
@@ -56,6 +56,7 @@ class Call:
         label_of (Callable): Gives the label of a tensor, or None.
         write (Callable): Takes a tensor and its new label, for tensors that are not returned.
         where (str): Name of the module that was running.
+        module (nn.Module, optional): That module.
         count_flops (Callable): Takes ``(coefficient, node vectors)``, see ``cost.py``.
     """
 
@@ -68,6 +69,7 @@ class Call:
     label_of: Callable[[Tensor], Label | None]
     write: Callable[[Tensor, Label | None], None]
     where: str
+    module: nn.Module | None
     count_flops: Callable[..., None]
 
     @property

@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..nodes import FROZEN, Label
 from .call import Call, axes_of, is_zero, made, rule
@@ -46,7 +46,7 @@ def convolve(
         call.freeze(w_label, None, 'grouped transposed convolution')
         call.count_flops(places * weight.shape[0] * per_group)
         return None
-    elif whole_groups_go(groups, per_group):
+    elif whole_groups_go(groups, per_group, call.module):
         alone = True
         made_by = _tie_whole_groups(call, channels, made_by, groups)
         call.freeze(w_label, [1], 'inputs of a group')
@@ -74,13 +74,17 @@ def convolve(
     return Label({1: made_by}, zero, call.nodes.owner(made_by))
 
 
-def whole_groups_go(groups: int, inputs_per_group: int) -> bool:
+GROUPS_GO = '_mmdet_adasap_whole_groups'
+"""Attribute of a grouped convolution that was cut: how it shrinks, then and ever after."""
+
+
+def whole_groups_go(groups: int, inputs_per_group: int, module: nn.Module | None = None) -> bool:
     """How a grouped convolution shrinks.
 
     With many narrow groups (depthwise, ResNeXt) whole groups go and ``groups`` with them; with
     few wide ones (ShuffleNet, RegNet) every group loses the same positions.
     """
-    return groups >= inputs_per_group
+    return getattr(module, GROUPS_GO, groups >= inputs_per_group)
 
 
 def _tie_whole_groups(
@@ -159,7 +163,8 @@ def _note_gate(call: Call, label: Label | None, affine: Sequence[Tensor | None])
     """Remember the scale and shift of a normalisation of what one layer returns."""
     vectors = [axes_of(call.label_of(t)).get(0) for t in affine if isinstance(t, Tensor)]
     if label is not None and label.maker and vectors and all(v is not None for v in vectors):
-        call.nodes.gates[label.maker] = [call.nodes.owner(v) for v in vectors]
+        gate = call.nodes.gates.setdefault(label.maker, [])
+        gate += [name for name in map(call.nodes.owner, vectors) if name not in gate]
 
 
 @rule('native_group_norm')

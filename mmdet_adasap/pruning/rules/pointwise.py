@@ -99,18 +99,19 @@ def _zero_stays_zero(call: Call, axis: int) -> bool:
 
 @functools.cache
 def _gives_zero(func: Callable, args: tuple, kwargs: tuple) -> bool:
-    """Try an operation itself; what may be anything is two numbers, one after the other."""
+    """Try an operation itself; what may be anything is one number after the other."""
 
-    def value(of: object, number: int) -> object:
+    def value(of: object, number: float, place: int) -> object:
         if not isinstance(of, _Entry):
             return of
         if of.zero or (number < 0 and not of.dtype.is_signed):
             number = 0
-        return torch.full((), number, dtype=of.dtype, device=of.device)
+        # Operands that may be anything are not all the same, or their difference were 0.
+        return torch.full((), number * (1 + 0.4 * place), dtype=of.dtype, device=of.device)
 
-    for number in (3, -3):
-        operands = [value(v, number) for v in args]
-        named = {k: value(v, number) for k, v in kwargs}
+    for number in (3, -3, 0.3, -0.3, 1000):
+        operands = [value(v, number, i) for i, v in enumerate(args)]
+        named = {k: value(v, number, len(args) + i) for i, (k, v) in enumerate(kwargs)}
         if not (func(*operands, **named) == 0).all():
             return False
     return True
@@ -137,6 +138,18 @@ def like(call: Call) -> Label | None:
     """A tensor that shrinks with its pattern."""
     axes = dict(axes_of(call.label_of(call.args[0])))
     return made(axes, call.operation == 'zeros_like')
+
+
+@rule('bernoulli_', 'bernoulli', 'uniform_', 'normal_')
+def drawn(call: Call) -> Label | None:
+    """Chance in the shape of a tensor: the mask of a dropout."""
+    return made(dict(axes_of(call.label_of(call.args[0]))), False)
+
+
+@rule('native_dropout')
+def dropout(call: Call) -> list[Label | None]:
+    label = call.label_of(call.args[0])
+    return [made(dict(axes_of(label)), is_zero(label)), made(dict(axes_of(label)), False)]
 
 
 @rule('zeros', 'ones', 'full', 'empty', 'new_zeros', 'new_ones', 'new_full', 'new_empty')
