@@ -131,6 +131,7 @@ def _some(names: list[str], shown: int = 2) -> str:
 def main() -> None:
     args = parse_args()
     torch.set_num_threads(1)
+    torch.manual_seed(0)
     with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
         warnings.simplefilter('ignore')
         from mmdet_adasap.apis import build_dense, forward_of, load_pruned, slim_sizes
