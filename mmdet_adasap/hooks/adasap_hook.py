@@ -7,7 +7,7 @@ from mmengine.runner import Runner
 from torch.optim import Optimizer
 
 from ..optim import AdaSAPOptimWrapper
-from ..optim.replay import RandomState
+from ..optim.replay import keeping_random
 from ..pruning import Pruner, StructureError, check_target
 from ..pruning.groups import NOT_TRAINED
 from ..pruning.loading import load_structure
@@ -167,17 +167,10 @@ class AdaSAPHook(Hook):
         runner.logger.info(f'AdaSAP phase {PHASES.index(phase)} ({phase}): {name}')
 
     def _find_channels(self, runner: Runner) -> None:
-        random = RandomState.capture(next(unwrapped(runner.model).parameters()).device)
-        try:
-            self.pruner = Pruner(
-                unwrapped(runner.model),
-                sample_forward(runner),
-                self.target,
-                self.importance,
-                self.round_to,
-            )
-        finally:
-            random.restore()
+        model = unwrapped(runner.model)
+        with keeping_random(model):
+            forward = sample_forward(runner)
+            self.pruner = Pruner(model, forward, self.target, self.importance, self.round_to)
         if self.structure is not None:
             self.pruner.restore(self.structure, _optimizers(runner))
             self._restore_importance()
@@ -188,7 +181,7 @@ class AdaSAPHook(Hook):
                 f'AdaSAP leaves {len(names)} layers whole because they are not trained, '
                 f'{names[0]} to {names[-1]}'
             )
-        parameters = dict(unwrapped(runner.model).named_parameters())
+        parameters = dict(model.named_parameters())
         for name, reason in channels.whole.items():
             runner.logger.warning(f'AdaSAP leaves {name or "the model"} whole: {reason}')
         unseen = [name for name in channels.unreached if parameters[name].dim() > 1]
@@ -217,7 +210,8 @@ class AdaSAPHook(Hook):
     def _cut(self, runner: Runner) -> None:
         dense = layer_shapes(unwrapped(runner.model))
         self._stop_watching(runner)
-        self.structure = self.pruner.cut(_optimizers(runner), averaged_models(runner))
+        with keeping_random(unwrapped(runner.model)):
+            self.structure = self.pruner.cut(_optimizers(runner), averaged_models(runner))
         follow_cut(runner)
         runner.logger.info(cut_table(unwrapped(runner.model), dense, self.structure))
         forget_best_score(runner)

@@ -6,13 +6,13 @@ from math import inf
 
 import torch
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook, EMAHook
+from mmengine.model import BaseAveragedModel
 from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from ..models.raw_outputs import complete_forward
 from ..optim.gradients import optimizer_parameters, set_aside
-from ..optim.replay import RandomState
 from ..pruning.tracing import ForwardFn, evaluating
 from ..unwrapping import unwrapped
 
@@ -21,21 +21,17 @@ def sample_forward(runner: Runner) -> ForwardFn:
     """A function that runs a model on the first image of the validation set (or training set).
 
     The model's raw outputs are returned. Where layers serve the loss alone, it is computed for
-    the first training image as well. No random number of the run is used up.
+    the first training image as well. Random numbers are used up.
     """
     model = unwrapped(runner.model)
-    random = RandomState.capture(next(model.parameters()).device)
-    try:
-        batch = _first_batch(model, runner.val_loop or runner.train_loop)
-        with evaluating(model):
-            return complete_forward(
-                model,
-                batch,
-                lambda: _first_batch(model, runner.train_loop, images=2),
-                lambda line: runner.logger.warning(f'AdaSAP: {line}'),
-            )
-    finally:
-        random.restore()
+    batch = _first_batch(model, runner.val_loop or runner.train_loop)
+    with evaluating(model):
+        return complete_forward(
+            model,
+            batch,
+            lambda: _first_batch(model, runner.train_loop, images=2),
+            lambda line: runner.logger.warning(f'AdaSAP: {line}'),
+        )
 
 
 def _first_batch(model: nn.Module, loop: BaseLoop, images: int = 1) -> dict | tuple | list:
@@ -68,8 +64,7 @@ def stop_watching_backward(optim_wrapper: OptimWrapper) -> None:
 
 def averaged_models(runner: Runner) -> list[nn.Module]:
     """The copies of the model that EMA hooks hold."""
-    hooks = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
-    return [hook.ema_model.module for hook in hooks if hasattr(hook, 'ema_model')]
+    return [averaging.module for averaging in _averaging(runner)]
 
 
 def follow_cut(runner: Runner) -> None:
@@ -77,11 +72,14 @@ def follow_cut(runner: Runner) -> None:
 
     With ``update_buffers=True`` mmengine averages into tensors that it took from the copy once.
     """
-    for hook in runner.hooks:
-        if isinstance(hook, EMAHook) and hasattr(hook, 'ema_model'):
-            averaged = hook.ema_model
-            if averaged.update_buffers:
-                averaged.avg_parameters = averaged.module.state_dict()
+    for averaging in _averaging(runner):
+        if averaging.update_buffers:
+            averaging.avg_parameters = averaging.module.state_dict()
+
+
+def _averaging(runner: Runner) -> list[BaseAveragedModel]:
+    hooks = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
+    return [hook.ema_model for hook in hooks if hasattr(hook, 'ema_model')]
 
 
 def forget_best_score(runner: Runner) -> None:

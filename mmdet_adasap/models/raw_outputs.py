@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from ..optim.replay import BufferSnapshot
 from ..pruning import trace_channels
+from ..pruning.tracing import keeping_modes
 
 PROPOSAL_SIZES = (16, 48, 96, 160, 288, 512, 1024)
 """Side lengths of the fixed proposals in pixels; every level of a feature pyramid gets some."""
@@ -44,15 +45,13 @@ def raw_forward(
 def _run_loss(model: nn.Module, labelled: dict | tuple | list) -> None:
     """Compute the loss in train mode; buffers and modes come back to what they were."""
     buffers = BufferSnapshot(model)
-    modes = {module: module.training for module in model.modules()}
-    try:
-        model.train()
-        _call(model, labelled, 'loss')
-    finally:
-        with _disable_current_modes():  # a trace is not to see this
-            buffers.restore()
-        for module, mode in modes.items():
-            module.training = mode
+    with keeping_modes(model):
+        try:
+            model.train()
+            _call(model, labelled, 'loss')
+        finally:
+            with _disable_current_modes():  # a trace is not to see this
+                buffers.restore()
 
 
 def complete_forward(

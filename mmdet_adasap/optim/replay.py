@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import random
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,6 +52,16 @@ class RandomState(NamedTuple):
         torch.set_rng_state(self.cpu)
         if self.accelerator is not None:
             getattr(torch, self.device.type).set_rng_state(self.accelerator, self.device)
+
+
+@contextlib.contextmanager
+def keeping_random(model: nn.Module) -> Iterator[None]:
+    """No random number is used up by what is done inside."""
+    state = RandomState.capture(next(model.parameters()).device)
+    try:
+        yield
+    finally:
+        state.restore()
 
 
 class BufferSnapshot:

@@ -18,6 +18,8 @@ from .tracing import ForwardFn, evaluating, output_tensors, tensors_in
 
 TOLERANCE = 1e-5
 """Largest difference allowed, relative to the largest output, in float32."""
+INSIDE = 1e-4
+"""The same for what operations return on the way, relative to its own norm."""
 
 
 class WrongCut(RuntimeError):
@@ -30,10 +32,6 @@ class WrongCut(RuntimeError):
     def __init__(self, message: str, module: str = '') -> None:
         super().__init__(message)
         self.module = module
-
-
-INSIDE = 1e-4
-"""The same for what operations return on the way, relative to its own norm."""
 
 
 def raw_outputs(model: nn.Module, forward: ForwardFn) -> list[Tensor]:
@@ -201,8 +199,11 @@ def _compare(slim: _Observed, masked: _Observed) -> tuple[float, str | None]:
 def _compare_in_double(
     slim: nn.Module, masked: nn.Module, forward: ForwardFn
 ) -> tuple[float, str | None] | None:
-    """The same without float32's rounding; None if the model cannot run in float64."""
-    models = copy.deepcopy(slim).double(), copy.deepcopy(masked).double()
+    """The same without float32's rounding; None if the models cannot run in float64.
+
+    Both are converted in place.
+    """
+    models = slim.double(), masked.double()
     for module in (module for model in models for module in model.modules()):
         module.register_forward_pre_hook(_inputs_in_double, with_kwargs=True)
     try:

@@ -188,7 +188,9 @@ class Pruner:
 
     def structure(self, phase: str) -> dict:
         """The present choice of channels as plain data, see ``structure.py``."""
-        keep, attrs = self._cut_of(self.masks.kept)
+        return self._described(phase, *self._cut())
+
+    def _described(self, phase: str, keep: Keep, attrs: dict[str, dict[str, int]]) -> dict:
         attributes = {name: dict(values) for name, values in self._base['attrs'].items()}
         for name, values in attrs.items():
             attributes[name] = {**attributes.get(name, {}), **values}
@@ -212,9 +214,9 @@ class Pruner:
             WrongCut: If the slim model would not give what the masked one gives; nothing is
                 changed then.
         """
-        structure = self.structure('finetune')
-        keep, attrs = self._cut_of(self.masks.kept)
+        keep, attrs = self._cut()
         check_cut(self.model, keep, self.forward, attrs)
+        structure = self._described('finetune', keep, attrs)
         self.masks.release()
         cut(self.model, keep, attrs, optimizers)
         for copy in copies:
@@ -223,7 +225,8 @@ class Pruner:
         self._is_cut = True
         return structure
 
-    def _cut_of(self, kept: list[np.ndarray]) -> tuple[Keep, dict[str, dict[str, int]]]:
-        """Indices and attributes, of the model as it is, that a choice of channels keeps."""
+    def _cut(self) -> tuple[Keep, dict[str, dict[str, int]]]:
+        """Indices and attributes, of the model as it is, that the present choice keeps."""
+        kept = self.masks.kept
         keep = keep_of(self.model, self.channels.groups, kept)
         return keep, attribute_counts(self.model, self.channels, keep, kept)

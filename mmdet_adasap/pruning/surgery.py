@@ -13,6 +13,7 @@ from .rules.layers import GROUPS_GO, whole_groups_go
 from .structure import META_KEY, Keep, StructureError, named_tensors
 
 CHANNEL_WORDS = re.compile(r'channels|features|planes|dims|width')
+REMEDY = 'the config must build the model that was pruned, before pruning'
 IMAGE_WORDS = re.compile(r'max|min|img|image|height|pixel')
 
 
@@ -50,7 +51,7 @@ def check_dense(model: nn.Module, structure: Mapping) -> None:
     if parameters != expected:
         raise StructureError(
             f'{META_KEY}: the structure is of a model of {expected} parameters and this one has '
-            f'{parameters}: the config must build the model that was pruned, before pruning'
+            f'{parameters}: {REMEDY}'
         )
 
 
@@ -60,19 +61,18 @@ def check_fits(model: nn.Module, keep: Keep, attrs: Mapping[str, Mapping[str, in
     Raises:
         StructureError: Naming the tensor or module, and the remedy.
     """
-    remedy = 'the config must build the model that was pruned, before pruning'
     tensors, modules = named_tensors(model), dict(model.named_modules())
     for name, axes in keep.items():
         if name not in tensors:
             raise StructureError(
-                f'{META_KEY}.keep names {name!r}, which the model lacks: {remedy}'
+                f'{META_KEY}.keep names {name!r}, which the model lacks: {REMEDY}'
             )
         for axis, index in axes.items():
             shape = tuple(tensors[name].shape)
             if not 0 <= axis < len(shape) or index[-1] >= shape[axis]:
                 raise StructureError(
                     f'{META_KEY}.keep[{name!r}][{axis}] goes up to index {index[-1]}, and the '
-                    f'tensor of the model has the shape {shape}: {remedy}'
+                    f'tensor of the model has the shape {shape}: {REMEDY}'
                 )
     counts = channel_counts(model, keep)
     for name, attributes in attrs.items():
@@ -83,12 +83,12 @@ def check_fits(model: nn.Module, keep: Keep, attrs: Mapping[str, Mapping[str, in
             if type(present) is not int or attribute not in known:
                 raise StructureError(
                     f'{META_KEY}.attrs names {name}.{attribute}, which is not a number of '
-                    f'channels of the model: {remedy}'
+                    f'channels of the model: {REMEDY}'
                 )
             if value != expected or not 0 < value <= present:
                 raise StructureError(
                     f'{META_KEY}.attrs sets {name}.{attribute} to {value}, and the model has '
-                    f'{present} there, {expected} of them kept: {remedy}'
+                    f'{present} there, {expected} of them kept: {REMEDY}'
                 )
 
 

@@ -64,13 +64,19 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
     ``model.eval()`` and ``train()`` would not do: detectors override them, e.g. to freeze stages.
     """
-    modes = {module: module.training for module in model.modules()}
     devices = {p.device for p in model.parameters() if p.device.type == 'cuda'}
-    for module in modes:
-        module.training = False
+    with keeping_modes(model), torch.no_grad(), torch.random.fork_rng(devices):
+        for module in model.modules():
+            module.training = False
+        yield
+
+
+@contextlib.contextmanager
+def keeping_modes(model: nn.Module) -> Iterator[None]:
+    """Every module's train or eval mode comes back to what it was."""
+    modes = {module: module.training for module in model.modules()}
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices):
-            yield
+        yield
     finally:
         for module, mode in modes.items():
             module.training = mode

@@ -26,12 +26,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from mmengine.config import Config
-from mmengine.hub import get_config
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
+from mmdet_adasap.apis.building import read_config
 from mmdet_adasap.optim import AdaSAPOptimWrapper
 from mmdet_adasap.sharpness import AdaptivePerturbation
 from mmdet_adasap.sharpness.blocks import find_blocks
@@ -77,7 +76,7 @@ def build_mmdet(path: str, batch: int, size: int | None) -> tuple[BaseModel, dic
 
     register_all_modules(init_default_scope=False)
     init_default_scope('mmdet')
-    cfg = get_config(path) if '::' in path else Config.fromfile(path)
+    cfg = read_config(path)
     strip_pretrained(cfg.model)
     model = MODELS.build(cfg.model)
     logging.disable(logging.INFO)  # a line for each parameter

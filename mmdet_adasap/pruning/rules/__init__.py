@@ -9,7 +9,6 @@ operation without a rule freezes everything that reaches it.
 
 from . import extensions, indexing, layers, reductions, shapes, spatial  # noqa: F401
 from .call import EXTENSION_RULES, RULES, Call, axes_of, extension_rule, is_zero, made, rule
-from .layers import whole_groups_go
 from .pointwise import is_pointwise, pointwise
 
 __all__ = [
@@ -23,5 +22,4 @@ __all__ = [
     'made',
     'pointwise',
     'rule',
-    'whole_groups_go',
 ]

@@ -127,6 +127,11 @@ def is_zero(label: Label | None) -> bool:
     return label is not None and label.zero
 
 
+def is_fresh(label: Label | None) -> bool:
+    """Whether nothing has been written yet into a tensor that a model made."""
+    return label is not None and not label.axes
+
+
 def made(axes: dict[int, np.ndarray], zero: bool) -> Label | None:
     """A label, or None where no axis can shrink."""
     return Label(axes, zero) if axes else None

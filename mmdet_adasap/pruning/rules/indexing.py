@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from ..nodes import Label
-from .call import Call, axes_of, is_zero, made, rule
+from .call import Call, axes_of, is_fresh, is_zero, made, rule
 
 
 @rule('slice', 'narrow')
@@ -80,11 +80,6 @@ def index_put(call: Call) -> Label | None:
     used = {p - rank + values.dim() for p in places.values()}
     call.freeze(new, [a for a in axes_of(new) if a not in used], 'values written along an index')
     return made(axes, is_zero(old) and is_zero(new))
-
-
-def is_fresh(label: Label | None) -> bool:
-    """Whether nothing has been written yet into a tensor that a model made."""
-    return label is not None and not label.axes
 
 
 def _places_after_index(call: Call, x: Tensor, indices: list) -> dict[int, int]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..nodes import Label
-from .call import Call, axes_of, is_zero, made, rule
+from .call import Call, axes_of, is_fresh, is_zero, made, rule
 
 POINTWISE_WITHOUT_TAG = (
     'leaky_relu',
@@ -122,7 +122,7 @@ def copy_into(call: Call) -> Label | None:
     target, source = call.args[:2]
     old, new = call.label_of(target), call.label_of(source)
     base = target if target._base is None else target._base
-    new_target = old is None or not old.axes
+    new_target = old is None or is_fresh(old)
     reshaped = new_target and base.shape != target.shape  # base would stay without a label
     if reshaped or target.numel() * target.element_size() != target.untyped_storage().nbytes():
         call.freeze(old, None, 'write into a part of a tensor')

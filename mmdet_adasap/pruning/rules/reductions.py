@@ -25,7 +25,7 @@ def _reduce(call: Call, harmless: bool) -> Label | list[Label | None] | None:
     label = call.label_of(x)
     out = call.out[0] if isinstance(call.out, tuple) else call.out
     position = 2 if call.operation in ('linalg_vector_norm', 'norm') else 1
-    dims = call.arg(position, call.kwargs.get('dim'))
+    dims = call.arg(position, None, 'dim')
     if isinstance(dims, int):
         dims = [dims]
     if not isinstance(dims, list | tuple) or not dims:
@@ -45,7 +45,7 @@ def _reduce(call: Call, harmless: bool) -> Label | list[Label | None] | None:
 def along_axis(call: Call) -> Label | list[Label | None] | None:
     label = call.label_of(call.args[0])
     position = 2 if call.operation == 'topk' else 1
-    axis = call.arg(position, call.kwargs.get('dim', -1)) % call.args[0].dim()
+    axis = call.arg(position, -1, 'dim') % call.args[0].dim()
     call.freeze(label, [axis], f'{call.operation} over channels')
     kept = made({a: v for a, v in axes_of(label).items() if a != axis}, False)
     return [kept, kept] if isinstance(call.out, tuple) else kept

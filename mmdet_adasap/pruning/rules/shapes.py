@@ -112,7 +112,7 @@ def expand(call: Call) -> Label | None:
 def split(call: Call) -> list[Label | None]:
     """Equal parts stay equal only if a position goes from all of them together."""
     x, label = call.args[0], call.label_of(call.args[0])
-    axis = call.arg(2, call.kwargs.get('dim', 0)) % x.dim()
+    axis = call.arg(2, 0, 'dim') % x.dim()
     if label is None:
         return [None] * len(call.out)
     vector = label.axes.get(axis)
@@ -132,7 +132,7 @@ def split(call: Call) -> list[Label | None]:
 def cat(call: Call) -> Label | None:
     tensors = [t for t in call.args[0] if t.numel() or t.dim() > 1]
     labels = [call.label_of(t) for t in tensors]
-    axis = call.arg(1, call.kwargs.get('dim', 0)) % call.out.dim()
+    axis = call.arg(1, 0, 'dim') % call.out.dim()
     if all(label is None for label in labels):
         return None
     axes = {}
