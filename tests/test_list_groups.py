@@ -1,11 +1,13 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 import json
+import re
 import runpy
 import sys
 import warnings
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip('mmdet')
 ROOT = Path(__file__).parent.parent
@@ -50,6 +52,21 @@ def test_groups_and_the_slim_model(list_groups, tmp_path):
     lines = out.splitlines()
     assert '2,243,405 parameters' in out
     assert any(line.startswith('slim: ') and ' params (0.' in line for line in lines)
+
+
+def test_fractions_of_a_pruned_checkpoint_are_those_of_the_dense_model(list_groups, tmp_path):
+    from mmdet_adasap.apis import build_dense, prune_model
+
+    model = build_dense(DEMO)
+    structure = prune_model(model, target=dict(params=0.6))
+    slim = {'meta': {'mmdet_adasap': structure}, 'state_dict': model.state_dict()}
+    torch.save(slim, tmp_path / 'slim.pth')
+    code, out, err = list_groups(
+        DEMO, '--target', 'params=0.5', '--checkpoint', str(tmp_path / 'slim.pth')
+    )
+    assert not code, err
+    left = float(re.search(r'params \((0\.\d+) of the dense model\)', out).group(1))
+    assert 0.49 < left <= 0.5
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,7 @@ def main() -> None:
         from mmdet_adasap.apis import build_dense, forward_of, load_pruned, slim_sizes
         from mmdet_adasap.pruning import WrongCut
         from mmdet_adasap.pruning.finding import find_channels
+    dense = {}
     try:
         model = build_dense(args.config)
         if args.checkpoint:
@@ -145,14 +146,14 @@ def main() -> None:
         if args.target is None:
             channels, slim = find_channels(model, forward), None
         else:
-            channels, slim = slim_sizes(
-                model, forward, args.target, args.importance, args.round_to
-            )
+            pruner, slim = slim_sizes(model, forward, args.target, args.importance, args.round_to)
+            channels, dense = pruner.channels, pruner.dense
     except (OSError, ValueError, KeyError, ImportError, WrongCut) as error:
         sys.exit(f'list_groups: {args.config}: {error}')
     found = describe(model, channels)
     if slim is not None:
         kept = np.array(slim)
+        found['dense'] = dense
         found['slim'] = {
             'channels': slim,
             'params': channels.params(kept),
@@ -162,7 +163,7 @@ def main() -> None:
     if slim is not None:
         for resource in ('params', 'flops'):
             left = found['slim'][resource]
-            print(f'slim: {left:,} {resource} ({left / found[resource]:.4f})')
+            print(f'slim: {left:,} {resource} ({left / dense[resource]:.4f} of the dense model)')
     if args.json:
         try:
             args.json.write_text(json.dumps(found, indent=2) + '\n')

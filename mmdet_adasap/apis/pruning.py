@@ -1,6 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Prune a model, or give one a pruned shape, with one call."""
 
+import copy
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -10,10 +11,17 @@ from torch import Tensor, nn
 
 from ..models.raw_outputs import complete_forward
 from ..models.synthetic import SIZES, synthetic_batch
-from ..pruning import Channels, Importance, Pruner, cut
+from ..pruning import Importance, Pruner, cut
 from ..pruning.importance import NoGradients
 from ..pruning.masks import mask as mask_channels
-from ..pruning.structure import META_KEY, StructureError, check_structure, is_cut, remember
+from ..pruning.structure import (
+    META_KEY,
+    StructureError,
+    check_structure,
+    is_cut,
+    remember,
+    with_integer_axes,
+)
 from ..pruning.surgery import check_dense, check_fits
 from ..pruning.tracing import ForwardFn, evaluating
 from ..registry import IMPORTANCES, build
@@ -82,11 +90,12 @@ def slim_sizes(
     target: Mapping[str, float],
     importance: str | Mapping | Importance = 'magnitude',
     round_to: int = 8,
-) -> tuple[Channels, list[int]]:
+) -> tuple[Pruner, list[int]]:
     """What :func:`prune_model` would leave of each channel group; the model stays as it is.
 
     Returns:
-        tuple[Channels, list[int]]: The groups, and how many channels each keeps.
+        tuple[Pruner, list[int]]: What knows the groups and the dense model's size, and how many
+        channels each group would keep.
 
     Raises:
         ValueError: If an argument is not valid, or the target cannot be reached.
@@ -94,7 +103,7 @@ def slim_sizes(
     """
     pruner = Pruner(model, forward, target, _importance(importance), round_to)
     kept = _scored(importance, lambda: pruner.choice(pruner.target))
-    return pruner.channels, [int(k.sum()) for k in kept]
+    return pruner, [int(k.sum()) for k in kept]
 
 
 def _scored(importance: object, score: Callable[[], T]) -> T:
@@ -113,13 +122,14 @@ def apply_structure(model: nn.Module, structure: Mapping, mask: bool = False) ->
     Args:
         model (nn.Module): The dense model.
         structure (Mapping): What :func:`prune_model` returned, or a checkpoint's
-            ``['meta']['mmdet_adasap']``.
+            ``['meta']['mmdet_adasap']``; it may have been through JSON.
         mask (bool): Zero the parameters of the removed channels instead and keep the dense
             shape: the reference that the slim model is compared with. Defaults to False.
 
     Raises:
         StructureError: If it is malformed or does not fit; nothing is changed then.
     """
+    structure = with_integer_axes(structure)
     check_structure(structure)
     check_dense(model, structure)
     check_fits(model, structure['keep'], structure['attrs'])
@@ -147,7 +157,7 @@ def forward_of(
         if data is not None:
             raise ValueError('data and inputs are both given; give one of them')
         arguments = inputs if isinstance(inputs, tuple) else (inputs,)
-        return lambda model: model(*arguments)
+        return lambda model: model(*map(_copied, arguments))
     if not hasattr(model, 'data_preprocessor'):
         raise ValueError(
             f'inputs is needed for {type(model).__name__}, which is not a model of mmengine: give '
@@ -166,6 +176,13 @@ def forward_of(
             f'{type(model).__name__} runs on no square image of {SIZES} pixels '
             f'({type(last).__name__}: {last}); give data, a batch as test_step takes it'
         ) from last
+
+
+def _copied(argument: object) -> object:
+    """Models may write into what they are given."""
+    if isinstance(argument, Tensor):
+        return argument.detach().clone()
+    return copy.deepcopy(argument)
 
 
 def _synthetic_forward(model: nn.Module, size: int) -> ForwardFn:

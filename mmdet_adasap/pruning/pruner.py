@@ -114,8 +114,18 @@ class Pruner:
             raise UnreachableTarget(
                 f'target=dict({self.resource}={self.target:g}) cannot be reached: with protected '
                 f'layers and round_to={self.round_to} at least {fraction:.4f} remain; set a '
-                f'target of {np.ceil(fraction * 1000) / 1000:.3f} or more'
+                f'target of {np.ceil(fraction * 1000) / 1000:.3f} or more{self._what_stays()}'
             )
+
+    def _what_stays(self) -> str:
+        """The reasons that protect most parameters, for the message above."""
+        tensors = named_tensors(self.model)
+        protected = {
+            reason: sum(tensors[name].numel() for name in {axis.name for axis in axes})
+            for reason, axes in self.channels.frozen.items()
+        }
+        reasons = sorted(protected, key=protected.get, reverse=True)[:3]
+        return f' (protected: {"; ".join(reasons)}; see tools/list_groups.py)' if reasons else ''
 
     def remaining(self, resource: str | None = None) -> float:
         """Fraction of the dense model's parameters or FLOPs that the kept channels leave."""

@@ -117,6 +117,24 @@ def is_cut(structure: Mapping) -> bool:
     return structure['phase'] == 'finetune'
 
 
+def with_integer_axes(structure: object) -> object:
+    """A structure as it was before JSON made strings of its axes; anything else as it is."""
+    keep = structure.get('keep') if isinstance(structure, Mapping) else None
+    if not isinstance(keep, Mapping):
+        return structure
+
+    def integer(axis: object) -> object:
+        return int(axis) if isinstance(axis, str) and axis.isdecimal() else axis
+
+    read = {
+        name: {integer(a): index for a, index in axes.items()}
+        if isinstance(axes, Mapping)
+        else axes
+        for name, axes in keep.items()
+    }
+    return {**structure, 'keep': read}
+
+
 def check_structure(structure: object) -> None:
     """Refuse what is not a structure of a version that this package reads.
 

@@ -14,6 +14,7 @@ from torch.nn.modules import module as nn_module
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
+from .dry import DryRun, NeedsValues
 from .groups import Channels, build_channels
 from .nodes import Label, NodeTable
 from .rules import EXTENSION_RULES, RULES, Call, axes_of, is_pointwise, pointwise
@@ -27,7 +28,8 @@ def trace_channels(model: nn.Module, forward: ForwardFn, whole: Collection[str] 
     """Run a model once and see which channels can only be removed together.
 
     The model runs in eval mode and without gradients; its parameters, buffers and modes are
-    left as they were.
+    left as they were. Convolutions and matrix products are not computed, as long as nothing
+    that the model does depends on their results; else it runs once more, with all arithmetic.
 
     Args:
         model (nn.Module): Any model, on any device.
@@ -42,7 +44,21 @@ def trace_channels(model: nn.Module, forward: ForwardFn, whole: Collection[str] 
     Raises:
         ValueError: If ``forward`` returns no tensors.
     """
-    tracer = _Tracer(model, whole)
+    traced = None
+    with contextlib.suppress(Exception):  # numbers matter, or the model cannot do with zeros
+        traced = _trace(model, forward, whole, DryRun())
+    tracer, outputs = traced or _trace(model, forward, whole)
+    for tensor in outputs:
+        label = tracer.label_of(tensor)
+        for nodes in label.axes.values() if label else ():
+            tracer.nodes.freeze(nodes, 'output of the model')
+    return build_channels(model, tracer.nodes, tracer.flops, tracer.unreached, tracer.attributes)
+
+
+def _trace(
+    model: nn.Module, forward: ForwardFn, whole: Collection[str], dry: DryRun | None = None
+) -> tuple['_Tracer', list[Tensor]]:
+    tracer = _Tracer(model, whole, dry)
     with (
         evaluating(model),
         tracer.naming_modules(),
@@ -51,11 +67,9 @@ def trace_channels(model: nn.Module, forward: ForwardFn, whole: Collection[str] 
         tracer,
     ):
         outputs = output_tensors(forward(model))
-    for tensor in outputs:
-        label = tracer.label_of(tensor)
-        for nodes in label.axes.values() if label else ():
-            tracer.nodes.freeze(nodes, 'output of the model')
-    return build_channels(model, tracer.nodes, tracer.flops, tracer.unreached, tracer.attributes)
+    if dry is not None and dry.stopped:  # the model has caught what was raised
+        raise NeedsValues
+    return tracer, outputs
 
 
 @contextlib.contextmanager
@@ -139,6 +153,8 @@ class _Leaving(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func in self.WAYS:
+            if self.tracer.dry is not None:
+                self.tracer.dry.check(args[:1])
             label = self.tracer.label_of(args[0])
             for nodes in label.axes.values() if label else ():
                 reason = f'Tensor.{func.__name__} in {self.tracer.where}'
@@ -154,8 +170,11 @@ class _Tracer(TorchDispatchMode):
     are held until the end: a freed one could lend its storage to another.
     """
 
-    def __init__(self, model: nn.Module, whole: Collection[str]) -> None:
+    def __init__(
+        self, model: nn.Module, whole: Collection[str], dry: DryRun | None = None
+    ) -> None:
         super().__init__()
+        self.dry = dry
         self.nodes = NodeTable()
         self.attributes: dict[tuple[str, str], np.ndarray] = {}
         self.flops: list[tuple] = []
@@ -266,7 +285,11 @@ class _Tracer(TorchDispatchMode):
         # In-place operations change what a label describes, so look before running.
         inputs = list(tensors_in((args, kwargs)))
         labelled = [t for t in inputs if self.label_of(t) is not None]
-        out = func(*args, **kwargs)
+        if self.dry is None:
+            out = func(*args, **kwargs)
+        else:
+            known = rule is not None
+            out = self.dry.execute(func, name, args, kwargs, inputs, known, is_mutable)
         if not labelled and rule is None:
             return out
         call = Call(

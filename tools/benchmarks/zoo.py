@@ -13,6 +13,7 @@ examples:
 """
 
 import argparse
+import collections
 import json
 import subprocess
 import sys
@@ -163,10 +164,11 @@ def line_of(folder: str, found: dict) -> str:
 def summary(results: dict) -> str:
     pruned = [r for r in results.values() if 'failed' not in r]
     small = [r for r in pruned if r['left'] <= 0.6]
-    wrong = [r for r in results.values() if r.get('failed') == 'wrong cut']
+    failed = collections.Counter(r['failed'] for r in results.values() if 'failed' in r)
+    others = ', '.join(f'{count} {reason}' for reason, count in failed.most_common())
     return (
         f'{len(results)} folders: {len(pruned)} pruned, {len(small)} of them to 0.6 of their '
-        f'parameters or less; {len(wrong)} wrong cuts; {len(results) - len(pruned)} not looked at'
+        f'parameters or less; {failed["wrong cut"]} wrong cuts; the rest: {others or "none"}'
     )
 
 
