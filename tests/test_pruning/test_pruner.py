@@ -177,7 +177,9 @@ def test_unreachable_says_what_is_reachable(resource, round_to):
 
 
 def test_a_model_that_cannot_be_pruned_at_all():
-    with pytest.raises(UnreachableTarget, match=r'at least 1\.0000 remain.*; output of the model; '):
+    with pytest.raises(
+        UnreachableTarget, match=r'at least 1\.0000 remain.*; output of the model; '
+    ):
         Pruner(nn.Conv2d(3, 8, 1), runs(X), dict(params=0.5), MagnitudeImportance())
     pruner = Pruner(nn.Conv2d(3, 8, 1), runs(X), dict(params=1.0), MagnitudeImportance())
     pruner.prune_to(1.0)
