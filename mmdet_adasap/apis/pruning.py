@@ -14,6 +14,7 @@ from ..models.synthetic import SIZES, synthetic_batch
 from ..pruning import Importance, Pruner, cut
 from ..pruning.importance import NoGradients
 from ..pruning.masks import mask as mask_channels
+from ..pruning.running import ForwardFn, evaluating
 from ..pruning.structure import (
     META_KEY,
     StructureError,
@@ -23,7 +24,6 @@ from ..pruning.structure import (
     with_integer_axes,
 )
 from ..pruning.surgery import check_dense, check_fits
-from ..pruning.tracing import ForwardFn, evaluating
 from ..registry import IMPORTANCES, build
 
 T = TypeVar('T')

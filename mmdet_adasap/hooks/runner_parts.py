@@ -13,7 +13,7 @@ from torch import nn
 
 from ..models.raw_outputs import complete_forward
 from ..optim.gradients import optimizer_parameters, set_aside
-from ..pruning.tracing import ForwardFn, evaluating
+from ..pruning.running import ForwardFn, evaluating
 from ..unwrapping import unwrapped
 
 

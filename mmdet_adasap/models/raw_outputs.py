@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from ..optim.replay import BufferSnapshot
 from ..pruning import trace_channels
-from ..pruning.tracing import keeping_modes
+from ..pruning.running import keeping_modes, keeping_state
 
 PROPOSAL_SIZES = (16, 48, 96, 160, 288, 512, 1024)
 """Side lengths of the fixed proposals in pixels; every level of a feature pyramid gets some."""
@@ -74,7 +74,8 @@ def complete_forward(
         return forward
     try:
         with_loss = raw_forward(batch, labelled())
-        with_loss(model)
+        with keeping_state(model):
+            with_loss(model)
     except Exception as error:
         report(
             f'the loss of two images cannot be computed ({type(error).__name__}: {error}), so it '
@@ -103,7 +104,8 @@ def _fixed_proposals(model: nn.Module) -> Iterator[list]:
     """Replace what the RPN proposes, and collect its raw outputs."""
     rpn_head = getattr(model, 'rpn_head', None)
     outputs = []
-    if rpn_head is None or not hasattr(model, 'roi_head'):
+    # Heads without a forward of their own propose in another way, from learnt boxes or in stages.
+    if not hasattr(model, 'roi_head') or not _has_forward(rpn_head):
         yield outputs
         return
 
@@ -119,6 +121,10 @@ def _fixed_proposals(model: nn.Module) -> Iterator[list]:
         del rpn_head.predict
         if own is not None:
             rpn_head.predict = own
+
+
+def _has_forward(module: nn.Module | None) -> bool:
+    return module is not None and type(module).forward is not nn.Module.forward
 
 
 def _proposals(like: Tensor) -> InstanceData:

@@ -10,9 +10,10 @@ from torch import nn
 
 from .groups import Channels
 from .oracle import WrongCut, check_cut
+from .running import ForwardFn
 from .structure import Keep, keep_of
 from .surgery import channel_counts
-from .tracing import ForwardFn, trace_channels
+from .tracing import trace_channels
 
 TRIALS = 20
 """Kinds of modules that are left whole, one after the other, before a model is refused."""
@@ -25,9 +26,8 @@ def find_channels(
 
     Where they differ, the module that differs first is left whole, with all others of its class
     (unless that is a plain layer of PyTorch), and the model is traced again, until they agree;
-    where that does not help, the module around it. All this is done with a copy in which vectors
-    that are nearly zero (the last norm of a residual branch, a layer scale) are not, so that
-    nothing hides behind them.
+    where that does not help, the module around it. All this is done with a copy in which scales
+    and weights that are zero are not, so that nothing hides behind them.
 
     Args:
         model (nn.Module): The dense model.
@@ -65,13 +65,23 @@ def find_channels(
 
 @torch.no_grad()
 def _awake(model: nn.Module) -> nn.Module:
-    """A copy without nearly zero scales and shifts, behind which a wrong cut would not show."""
+    """A copy without zeros that a wrong cut could hide behind.
+
+    Scales and shifts of nearly 0 (the last norm of a residual branch) and weights that are 0 as
+    a whole (offsets of a deformable convolution) hold small numbers there.
+    """
     model = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
-        if parameter.numel() == max(parameter.shape, default=1) and parameter.is_floating_point():
-            other = 0.1 + 0.2 * torch.rand(parameter.shape, generator=generator)
-            parameter.data = parameter.data.where(parameter.abs() > 1e-3, other.to(parameter))
+        if not parameter.is_floating_point() or not parameter.numel():
+            continue
+        vector = parameter.numel() == max(parameter.shape, default=1)
+        if not vector and parameter.any():
+            continue
+        other = 0.1 + 0.2 * torch.rand(parameter.shape, generator=generator)
+        if not vector:
+            other /= parameter[0].numel()
+        parameter.data = parameter.data.where(parameter.abs() > 1e-3, other.to(parameter))
     return model
 
 

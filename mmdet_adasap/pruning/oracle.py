@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .masks import mask
+from .running import ForwardFn, evaluating, output_tensors, tensors_in
 from .structure import Keep
 from .surgery import channel_counts, cut
-from .tracing import ForwardFn, evaluating, output_tensors, tensors_in
 
 TOLERANCE = 1e-5
 """Largest difference allowed, relative to the largest output, in float32."""
@@ -105,18 +105,28 @@ def check_cut(
         found, where = _compare_in_double(slim, masked, forward) or (found, where)
     if where is not None:
         raise WrongCut(
-            f'the cut model differs from the masked one by {found:.1e} of the largest output, '
-            f'first in {where or "its own code"}; its channels are not understood',
+            f'the cut model differs from the masked one by {found:.1e} of what '
+            f'{where or "the model itself"} returns; its channels are not understood',
             where,
         )
     return found
 
 
+class _Returned(NamedTuple):
+    """A fingerprint of what an operation returned, and the module that was running."""
+
+    module: str
+    operation: str
+    shape: torch.Size
+    norm: float
+    total: float
+
+
 class _Observed(NamedTuple):
-    """One run: the raw outputs, and a fingerprint of what every operation returned."""
+    """One run: the raw outputs, and what every operation returned."""
 
     outputs: list[Tensor]
-    operations: list[tuple[str, torch.Size, float, float]]
+    operations: list[_Returned]
 
 
 class _Observer(TorchDispatchMode):
@@ -125,19 +135,25 @@ class _Observer(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.running: list[tuple[str, nn.Module]] = []
-        self.operations: list[tuple[str, torch.Size, float, float]] = []
+        self.operations: list[_Returned] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         name, module = self.running[-1] if self.running else ('', None)
-        # In train mode chance plays a part; memory that nothing was written to holds anything.
-        if func.is_view or 'empty' in func._schema.name or (module and module.training):
+        operation = func._schema.name
+        if 'empty' in operation or 'resize' in operation:
+            # Memory that nothing was written to holds anything, and no two runs the same.
+            for tensor in tensors_in(out):
+                tensor.zero_()
+            return out
+        if func.is_view or (module and module.training):  # in train mode chance plays a part
             return out
         for tensor in tensors_in(out):
             if tensor.is_floating_point():
                 values = tensor.detach()
                 total = values.sum(dtype=torch.float64).item()
-                self.operations.append((name, tensor.shape, values.norm().item(), total))
+                norm = values.norm().item()
+                self.operations.append(_Returned(name, operation, tensor.shape, norm, total))
         return out
 
 
@@ -179,21 +195,26 @@ def _compare(slim: _Observed, masked: _Observed) -> tuple[float, str | None]:
     there, as a softmax that is scaled by another number of channels, may be too small to see in
     the outputs of an untrained model.
     """
+    for ours, theirs in zip(slim.operations, masked.operations, strict=False):
+        if ours[:2] != theirs[:2]:  # they go different ways, and the outputs tell
+            break
+        apart = _apart(ours, theirs)
+        if apart > INSIDE:
+            return apart, ours.module
     found = difference(slim.outputs, masked.outputs)
-    for (name, shape, *values), (_, other_shape, *others) in zip(
-        slim.operations, masked.operations, strict=False
-    ):
-        if shape != other_shape:
-            continue
-        finite = [all(map(math.isfinite, run)) for run in (values, others)]
-        if not any(finite):
-            continue
-        norm, total = others
-        allowed = INSIDE * norm, INSIDE * norm * max(1.0, shape.numel() ** 0.5)
-        apart = abs(values[0] - norm), abs(values[1] - total)
-        if not (apart[0] <= allowed[0] and apart[1] <= allowed[1]):
-            return found, name
     return found, '' if found > TOLERANCE else None
+
+
+def _apart(ours: _Returned, theirs: _Returned) -> float:
+    """Relative difference of two fingerprints; 0 where they are not of one shape."""
+    if ours.shape != theirs.shape:
+        return 0.0
+    finite = [math.isfinite(run.norm) and math.isfinite(run.total) for run in (ours, theirs)]
+    if not all(finite):
+        return float('inf') if any(finite) else 0.0
+    norm, total = abs(ours.norm - theirs.norm), abs(ours.total - theirs.total)
+    largest = max(norm, total / max(1.0, theirs.shape.numel() ** 0.5))
+    return largest and largest / theirs.norm if theirs.norm else largest and float('inf')
 
 
 def _compare_in_double(

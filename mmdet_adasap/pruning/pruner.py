@@ -13,6 +13,7 @@ from .finding import attribute_counts, find_channels
 from .importance import Importance
 from .masks import ChannelMasks
 from .oracle import check_cut
+from .running import ForwardFn
 from .structure import (
     VERSION,
     Keep,
@@ -24,7 +25,6 @@ from .structure import (
     structure_of,
 )
 from .surgery import cut
-from .tracing import ForwardFn
 
 RESOURCES = ('params', 'flops')
 

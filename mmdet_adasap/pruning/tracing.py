@@ -5,10 +5,9 @@ import contextlib
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
 from torch.overrides import TorchFunctionMode
@@ -18,18 +17,16 @@ from .dry import DryRun, NeedsValues
 from .groups import Channels, build_channels
 from .nodes import Label, NodeTable
 from .rules import EXTENSION_RULES, RULES, Call, axes_of, is_pointwise, pointwise
+from .running import ForwardFn, evaluating, keeping_state, output_tensors, tensors_in
 from .surgery import count_attributes, is_layer
-
-ForwardFn = Callable[[nn.Module], object]
-"""Runs a model on some fixed input and returns its raw outputs."""
 
 
 def trace_channels(model: nn.Module, forward: ForwardFn, whole: Collection[str] = ()) -> Channels:
     """Run a model once and see which channels can only be removed together.
 
-    The model runs in eval mode and without gradients; its parameters, buffers and modes are
-    left as they were. Convolutions and matrix products are not computed, as long as nothing
-    that the model does depends on their results; else it runs once more, with all arithmetic.
+    The model runs in eval mode and without gradients, and is left as it was. Convolutions and
+    matrix products are not computed, as long as nothing that the model does depends on their
+    results; else it runs once more, with all arithmetic.
 
     Args:
         model (nn.Module): Any model, on any device.
@@ -60,6 +57,7 @@ def _trace(
 ) -> tuple['_Tracer', list[Tensor]]:
     tracer = _Tracer(model, whole, dry)
     with (
+        keeping_state(model),
         evaluating(model),
         tracer.naming_modules(),
         tracer.watching_extensions(),
@@ -70,69 +68,6 @@ def _trace(
     if dry is not None and dry.stopped:  # the model has caught what was raised
         raise NeedsValues
     return tracer, outputs
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; modes and random numbers come back to where they were.
-
-    ``model.eval()`` and ``train()`` would not do: detectors override them, e.g. to freeze stages.
-    """
-    devices = {p.device for p in model.parameters() if p.device.type == 'cuda'}
-    with keeping_modes(model), torch.no_grad(), torch.random.fork_rng(devices):
-        for module in model.modules():
-            module.training = False
-        yield
-
-
-@contextlib.contextmanager
-def keeping_modes(model: nn.Module) -> Iterator[None]:
-    """Every module's train or eval mode comes back to what it was."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
-PLAIN = (int, float, str, type(None), torch.dtype, torch.device)
-"""What most arguments are that are no tensors; asking for a Mapping takes long."""
-
-
-def tensors_in(value: object) -> Iterator[Tensor]:
-    """All tensors in nested containers and mmengine data elements, in a fixed order."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, PLAIN):
-        return
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors_in(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from tensors_in(item)
-    elif hasattr(value, 'all_items'):
-        for _, item in value.all_items():
-            yield from tensors_in(item)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for field in dataclasses.fields(value):
-            yield from tensors_in(getattr(value, field.name))
-
-
-def output_tensors(outputs: object) -> list[Tensor]:
-    """The tensors in what a model returned.
-
-    Raises:
-        ValueError: If there is none: nothing would be protected, and nothing compared.
-    """
-    tensors = list(tensors_in(outputs))
-    if not tensors:
-        raise ValueError(
-            f'forward must return the raw output tensors of the model, in lists, tuples or dicts, '
-            f'and returned {type(outputs).__name__} without any'
-        )
-    return tensors
 
 
 TAKE_SIZES = {

@@ -31,8 +31,8 @@ from mmdet_adasap.pruning import (
 from mmdet_adasap.pruning.budget import smallest
 from mmdet_adasap.pruning.finding import attribute_counts, find_channels
 from mmdet_adasap.pruning.oracle import difference, raw_outputs
+from mmdet_adasap.pruning.running import evaluating
 from mmdet_adasap.pruning.structure import META_KEY, named_tensors
-from mmdet_adasap.pruning.tracing import evaluating
 
 
 def prepared(model: nn.Module, size: int, images: int = 1) -> dict:

@@ -69,7 +69,7 @@ def test_groups_are_those_of_a_run_with_arithmetic(name, monkeypatch):
     monkeypatch.setattr(tracing, 'DryRun', never)
     expected = trace_channels(model, forward)
     assert described(found) == described(expected)
-    assert found.frozen.keys() == expected.frozen.keys()
+    assert found.frozen == expected.frozen
     assert found.unreached == expected.unreached
     assert found.flops(found.sizes) == expected.flops(expected.sizes)
 
@@ -163,3 +163,26 @@ def test_errors_of_the_model_are_raised_as_they_are():
     with pytest.raises(KeyError, match='of the model') as caught:
         trace_channels(Net(run, a=nn.Conv2d(3, 4, 1)), runs(torch.randn(2, 3, 8, 8)))
     assert caught.value.__context__ is None
+
+
+def test_the_model_is_left_as_it_was():
+    """With what it keeps for itself, and statistics that it counts even in eval mode."""
+
+    def run(net, x):
+        y = net.a(x)
+        if not hasattr(net, 'first'):
+            net.first = y
+            net.kept.append(y)
+        net.count += 1
+        net.sizes['last'] = y.shape
+        return net.head(y + net.first)
+
+    model = randomise(Net(run, a=nn.Conv2d(3, 4, 1), head=nn.Conv2d(4, 2, 1)))
+    model.kept, model.sizes = [], {}
+    model.register_buffer('count', torch.zeros(()))
+    x = torch.randn(2, 3, 5, 5)
+    trace_channels(model, runs(x))
+    assert (model.kept, model.sizes, model.count.item()) == ([], {}, 0)
+    assert not hasattr(model, 'first')
+    y = model.a(x)
+    torch.testing.assert_close(model(x), model.head(y + y))

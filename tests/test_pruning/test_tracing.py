@@ -907,7 +907,7 @@ def test_python_that_reads_the_size_is_found_out():
     groups = trace(model, x).groups
     assert [group.size for group in groups] == [8, 8]
     kept = [np.arange(8) < 4, np.ones(8, dtype=bool)]
-    with pytest.raises(WrongCut, match=r'first in b;'):
+    with pytest.raises(WrongCut, match=r'of what b returns;'):
         check_cut(model, keep_of(model, groups, kept), runs(x))
 
 

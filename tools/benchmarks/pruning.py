@@ -57,7 +57,7 @@ from mmdet_adasap.pruning import (
     trace_channels,
 )
 from mmdet_adasap.pruning.oracle import raw_outputs
-from mmdet_adasap.pruning.tracing import ForwardFn, output_tensors
+from mmdet_adasap.pruning.running import ForwardFn, output_tensors
 
 PEER = 'torch-pruning'
 PEER_GROUPS = ('peer_build', 'peer_groups')

@@ -57,7 +57,8 @@ def look_at(config: str) -> dict:
     from mmdet_adasap.apis import build_dense, forward_of
     from mmdet_adasap.pruning import WrongCut, check_cut, keep_of
     from mmdet_adasap.pruning.finding import attribute_counts, find_channels
-    from mmdet_adasap.pruning.tracing import evaluating, trace_channels
+    from mmdet_adasap.pruning.running import evaluating
+    from mmdet_adasap.pruning.tracing import trace_channels
 
     torch.manual_seed(0)
     start = time.perf_counter()

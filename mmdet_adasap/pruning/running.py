@@ -1,0 +1,110 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Run a model to look at it, and leave it as it was."""
+
+import contextlib
+import dataclasses
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+ForwardFn = Callable[[nn.Module], object]
+"""Runs a model on some fixed input and returns its raw outputs."""
+
+CONTAINERS = (list, dict, set, OrderedDict)
+HOOKS = vars(nn.Module()).keys() - {'_parameters', '_buffers', '_modules'}
+"""Attributes that every module has, of which running a model changes none."""
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; modes and random numbers come back to where they were.
+
+    ``model.eval()`` and ``train()`` would not do: detectors override them, e.g. to freeze stages.
+    """
+    devices = {p.device for p in model.parameters() if p.device.type == 'cuda'}
+    with keeping_modes(model), torch.no_grad(), torch.random.fork_rng(devices):
+        for module in model.modules():
+            module.training = False
+        yield
+
+
+@contextlib.contextmanager
+def keeping_modes(model: nn.Module) -> Iterator[None]:
+    """Every module's train or eval mode comes back to what it was."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextlib.contextmanager
+def keeping_state(model: nn.Module) -> Iterator[None]:
+    """Attributes and buffers come back to what they were: some models keep what they computed.
+
+    Lists, dicts and sets among the attributes get back what they held; what these hold in turn
+    is not looked at.
+    """
+    modules = list(model.modules())
+    attributes = [dict(vars(module)) for module in modules]
+    containers = [
+        (value, value.copy())
+        for found in attributes
+        for name, value in found.items()
+        if type(value) in CONTAINERS and name not in HOOKS
+    ]
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
+        for value, before in containers:
+            value.clear()
+            value.extend(before) if isinstance(value, list) else value.update(before)
+        for module, found in zip(modules, attributes, strict=True):
+            vars(module).clear()
+            vars(module).update(found)
+
+
+PLAIN = (int, float, str, type(None), torch.dtype, torch.device)
+"""What most arguments are that are no tensors; asking for a Mapping takes long."""
+
+
+def tensors_in(value: object) -> Iterator[Tensor]:
+    """All tensors in nested containers and mmengine data elements, in a fixed order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, PLAIN):
+        return
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_in(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from tensors_in(item)
+    elif hasattr(value, 'all_items'):
+        for _, item in value.all_items():
+            yield from tensors_in(item)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from tensors_in(getattr(value, field.name))
+
+
+def output_tensors(outputs: object) -> list[Tensor]:
+    """The tensors in what a model returned.
+
+    Raises:
+        ValueError: If there is none: nothing would be protected, and nothing compared.
+    """
+    tensors = list(tensors_in(outputs))
+    if not tensors:
+        raise ValueError(
+            f'forward must return the raw output tensors of the model, in lists, tuples or dicts, '
+            f'and returned {type(outputs).__name__} without any'
+        )
+    return tensors
