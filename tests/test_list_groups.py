@@ -51,7 +51,7 @@ def test_groups_and_the_slim_model(list_groups, tmp_path):
     assert 'bbox_head.multi_level_conv_cls.0.weight' in protected
     lines = out.splitlines()
     assert '2,243,405 parameters' in out
-    assert any(line.startswith('slim: ') and ' params (0.' in line for line in lines)
+    assert any(line.startswith('slim: ') and ' parameters (0.' in line for line in lines)
 
 
 def test_fractions_of_a_pruned_checkpoint_are_those_of_the_dense_model(list_groups, tmp_path):
@@ -65,7 +65,7 @@ def test_fractions_of_a_pruned_checkpoint_are_those_of_the_dense_model(list_grou
         DEMO, '--target', 'params=0.5', '--checkpoint', str(tmp_path / 'slim.pth')
     )
     assert not code, err
-    left = float(re.search(r'params \((0\.\d+) of the dense model\)', out).group(1))
+    left = float(re.search(r'parameters \((0\.\d+) of the dense model\)', out).group(1))
     assert 0.49 < left <= 0.5
 
 
@@ -78,6 +78,12 @@ def test_fractions_of_a_pruned_checkpoint_are_those_of_the_dense_model(list_grou
         ([DEMO, '--target', 'params=0.0001'], 'cannot be reached'),
         ([DEMO, '--target', 'params=0.5', '--importance', 'age'], "importance='age' is unknown"),
         ([DEMO, '--checkpoint', 'no_such.pth'], 'no_such.pth'),
+        ([DEMO, '--checkpoint', 'README.md'], 'README.md is damaged or holds more than data'),
+        ([DEMO, '--round-to', '0'], "argument --round-to: '0' must be an integer of at least 1"),
+        ([DEMO, '--image-size', 'x'], "argument --image-size: 'x' must be an integer"),
+        ([DEMO, '--json', 'no/such/folder.json'], 'there is no folder no/such'),
+        (['mmpretrain::nope.py'], 'is not a config that can be read: give a file, or PACKAGE::'),
+        (['README.md'], 'is not a config that can be read: give a file, or PACKAGE::'),
     ],
 )
 def test_errors_are_one_line(list_groups, arguments, last):
@@ -85,3 +91,30 @@ def test_errors_are_one_line(list_groups, arguments, last):
     message = code if isinstance(code, str) else err.splitlines()[-1]
     assert last in message
     assert '\n' not in message
+
+
+def test_norms_in_groups_hold_channels_together(list_groups, tmp_path):
+    """The 256 channels of the heads of FCOS go by 8, with GroupNorm(32, 256)."""
+    code, out, err = list_groups(
+        'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
+        *('--target', 'params=0.4', '--round-to', '64', '--json', str(tmp_path / 'groups.json')),
+    )
+    assert not code, err
+    found = json.loads((tmp_path / 'groups.json').read_text())
+    heads = [
+        (group['channels'], group['go_by'], slim)
+        for group, slim in zip(found['groups'], found['slim']['channels'], strict=True)
+        if group['name'].startswith('bbox_head.cls_convs')
+    ]
+    assert heads
+    for channels, by, slim in heads:
+        assert (channels, by) == (256, 8)
+        assert slim % 64 == 0
+    assert any(slim < 256 for *_, slim in heads)
+    assert '256 by 8' in out
+
+
+def test_a_detector_that_takes_no_small_image(list_groups):
+    code, out, err = list_groups('configs/ssd300/ssd300_voc0712.py', '--target', 'params=0.4')
+    assert not code, err
+    assert 'GFLOPs (MACs) for 320x320 pixels' in out

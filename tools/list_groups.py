@@ -37,11 +37,30 @@ def parse_args() -> argparse.Namespace:
         metavar='params=F|flops=F',
         help='also predict the slim model that keeps this fraction',
     )
-    parser.add_argument('--round-to', type=int, default=8, help='as in AdaSAPHook (default: 8)')
-    parser.add_argument('--importance', default='magnitude', help='criterion (default: magnitude)')
+    parser.add_argument(
+        '--round-to', type=at_least_1, default=8, help='as in AdaSAPHook (default: 8)'
+    )
+    parser.add_argument(
+        '--importance',
+        default='magnitude',
+        help='criterion; one that needs no training, as magnitude (default: magnitude)',
+    )
+    parser.add_argument(
+        '--image-size',
+        type=at_least_1,
+        metavar='PIXELS',
+        help='side of the square image, which FLOPs are counted for (default: the first of '
+        '256, 320, 512 and 800 that the model takes)',
+    )
     parser.add_argument('--checkpoint', help='weights that choose the channels')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write all of it there, too')
     return parser.parse_args()
+
+
+def at_least_1(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} must be an integer of at least 1')
+    return int(text)
 
 
 def target(text: str) -> dict:
@@ -66,17 +85,18 @@ def describe(model: torch.nn.Module, channels) -> dict:
 
     sizes = channels.sizes
     groups = []
-    for group in channels.groups:
+    for group, width in zip(channels.groups, channels.widths.tolist(), strict=True):
         one_less = sizes.copy()
         one_less[group.index] -= 1
         groups.append(
             {
                 'name': group.name,
-                'channels': int(group.size),
+                'channels': int(group.size) * width,
+                'go_by': width,  # channels that a norm or convolution in groups holds together
                 'made_by': layers(group, True),
                 'read_by': layers(group, False),
-                'params_per_channel': channels.params(sizes) - channels.params(one_less),
-                'flops_per_channel': channels.flops(sizes) - channels.flops(one_less),
+                'params_per_channel': (channels.params(sizes) - channels.params(one_less)) / width,
+                'flops_per_channel': (channels.flops(sizes) - channels.flops(one_less)) / width,
             }
         )
     frozen = defaultdict(list)
@@ -95,12 +115,12 @@ def describe(model: torch.nn.Module, channels) -> dict:
 def table(found: dict, slim: list[int] | None) -> str:
     rows = [('group', 'channels', 'params each', 'made by', 'read by')]
     for i, group in enumerate(found['groups']):
-        size = str(group['channels'])
+        size = str(group['channels']) + (f' by {group["go_by"]}' if group['go_by'] > 1 else '')
         rows.append(
             (
                 str(i),
                 size if slim is None else f'{size} -> {slim[i]}',
-                f'{group["params_per_channel"]:,}',
+                f'{group["params_per_channel"]:,.0f}',
                 _some(group['made_by'], 1),
                 _some(group['read_by'], 1),
             )
@@ -111,7 +131,9 @@ def table(found: dict, slim: list[int] | None) -> str:
         numbers = [cell.rjust(width) for cell, width in zip(row[:3], widths[:3], strict=True)]
         lines.append('  '.join([*numbers, row[3].ljust(widths[3]), row[4]]).rstrip())
     lines.append('')
-    lines.append(f'{found["params"]:,} parameters, {found["flops"] / 1e9:.3f} GFLOPs (MACs)')
+    image = f'{found["image_size"]}x{found["image_size"]} pixels'
+    flops = f'{found["flops"] / 1e9:.3f} GFLOPs (MACs) for {image}'
+    lines.append(f'{found["params"]:,} parameters, {flops}')
     if found['left_whole']:
         lines.append('left whole:')
     for reason, names in found['left_whole'].items():
@@ -128,31 +150,47 @@ def _some(names: list[str], shown: int = 2) -> str:
     return ', '.join(names[:shown]) + (f' and {more} more' if more > 0 else '')
 
 
+def one_line(error: Exception) -> str:
+    ours = isinstance(error, OSError | ValueError | RuntimeError)
+    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error).strip()
+    first = text.splitlines()[0] if text else ''
+    return first if ours and first else f'{type(error).__name__}: {first}'
+
+
 def main() -> None:
     args = parse_args()
+    if args.json and not args.json.parent.is_dir():
+        sys.exit(f'list_groups: --json {args.json}: there is no folder {args.json.parent}')
     torch.set_num_threads(1)
     torch.manual_seed(0)
     with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
         warnings.simplefilter('ignore')
-        from mmdet_adasap.apis import build_dense, forward_of, load_pruned, slim_sizes
-        from mmdet_adasap.pruning import WrongCut
+        from mmdet_adasap.apis import (
+            build_dense,
+            forward_of,
+            load_pruned,
+            slim_sizes,
+            working_size,
+        )
         from mmdet_adasap.pruning.finding import find_channels
     dense = {}
     try:
         model = build_dense(args.config)
         if args.checkpoint:
             load_pruned(model, args.checkpoint)
-        forward = forward_of(model)
+        image_size = args.image_size or working_size(model)
+        forward = forward_of(model, image_size=image_size)
         if args.target is None:
             channels, slim = find_channels(model, forward), None
         else:
             pruner, slim = slim_sizes(model, forward, args.target, args.importance, args.round_to)
             channels, dense = pruner.channels, pruner.dense
-    except (OSError, ValueError, KeyError, ImportError, WrongCut) as error:
-        sys.exit(f'list_groups: {args.config}: {error}')
-    found = describe(model, channels)
+    except Exception as error:  # a config is a program, and may fail in any way
+        sys.exit(f'list_groups: {args.config}: {one_line(error)}')
+    found = {'image_size': image_size, **describe(model, channels)}
     if slim is not None:
-        kept = np.array(slim)
+        kept = np.array(slim, dtype=np.int64)
+        slim = (kept * channels.widths).tolist()
         found['dense'] = dense
         found['slim'] = {
             'channels': slim,
@@ -163,7 +201,8 @@ def main() -> None:
     if slim is not None:
         for resource in ('params', 'flops'):
             left = found['slim'][resource]
-            print(f'slim: {left:,} {resource} ({left / dense[resource]:.4f} of the dense model)')
+            amount = f'{left:,} parameters' if resource == 'params' else f'{left / 1e9:.3f} GFLOPs'
+            print(f'slim: {amount} ({left / dense[resource]:.4f} of the dense model)')
     if args.json:
         try:
             args.json.write_text(json.dumps(found, indent=2) + '\n')

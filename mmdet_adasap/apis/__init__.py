@@ -1,7 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 from .building import build_dense
 from .loading import load_pruned
-from .pruning import apply_structure, forward_of, prune_model, slim_sizes
+from .pruning import apply_structure, forward_of, prune_model, slim_sizes, working_size
 
 __all__ = [
     'apply_structure',
@@ -10,4 +10,5 @@ __all__ = [
     'load_pruned',
     'prune_model',
     'slim_sizes',
+    'working_size',
 ]

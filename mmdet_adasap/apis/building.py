@@ -24,15 +24,29 @@ def build_dense(config: str | Path | Config) -> nn.Module:
     """
     if not isinstance(config, Config):
         config = read_config(str(config))
-    if 'model' not in config:
-        raise ValueError(f'{config.filename}: model is missing, so there is nothing to build')
+    if not isinstance(config.get('model'), dict):
+        raise ValueError(f'{config.filename}: model is missing or not a dict')
     init_default_scope(config.get('default_scope', 'mmengine'))
     return MODELS.build(ConfigDict(_without_weights(config.model.to_dict())))
 
 
 def read_config(config: str) -> Config:
-    """Read a config by its file or by its name in an installed package (``mmdet::...``)."""
-    return get_config(config) if '::' in config else Config.fromfile(config)
+    """Read a config by its file or by its name in an installed package (``mmdet::...``).
+
+    Raises:
+        ValueError: If there is none of that name, or it cannot be read.
+    """
+    try:
+        return get_config(config) if '::' in config else Config.fromfile(config)
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else ''
+        example = 'a file, or PACKAGE::FOLDER/FILE.py as in mmdet::ssd/ssd300_coco.py'
+        raise ValueError(
+            f'{config} is not a config that can be read: give {example} '
+            f'({type(error).__name__}: {reason})'
+        ) from error
 
 
 def _without_weights(value: object) -> object:

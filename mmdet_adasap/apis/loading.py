@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-import pickle
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -61,15 +61,35 @@ def read_checkpoint(filename: str, map_location: str = 'cpu') -> dict:
     """
     try:
         with torch.serialization.safe_globals(_safe_globals()):
-            return torch.load(filename, map_location=map_location, weights_only=True)
+            checkpoint = torch.load(filename, map_location=map_location, weights_only=True)
     except FileNotFoundError:
         raise
-    except (pickle.UnpicklingError, EOFError, OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # what a damaged file makes of pickle's instructions
+        reason = f'{type(error).__name__}: {error}'.strip().splitlines()[0]
         raise ValueError(
             f'{filename} is damaged or holds more than data, and is not loaded ({reason}); take '
             f'a checkpoint as train.py writes it'
         ) from error
+    wrong = _what_is_wrong(checkpoint)
+    if wrong:
+        raise ValueError(f'{filename}: {wrong}; take a checkpoint as train.py writes it')
+    return checkpoint
+
+
+def _what_is_wrong(checkpoint: object) -> str | None:
+    """What a file holds in the place of weights by name, and of plain data about them."""
+    if not isinstance(checkpoint, dict):
+        return f'it holds a {type(checkpoint).__name__} and no checkpoint'
+    weights = checkpoint.get('state_dict', checkpoint)
+    if not isinstance(weights, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor)
+        for name, value in weights.items()
+    ):
+        return 'its state_dict is not one of tensors by name'
+    meta = checkpoint.get('meta') or {}
+    if not isinstance(meta, Mapping) or not isinstance(meta.get('dataset_meta') or {}, Mapping):
+        return 'its meta is not a dict'
+    return None
 
 
 def _safe_globals() -> list:

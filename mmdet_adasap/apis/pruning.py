@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..models.raw_outputs import complete_forward
+from ..models.raw_outputs import complete_forward, raw_forward
 from ..models.synthetic import SIZES, synthetic_batch
 from ..pruning import Importance, Pruner, cut
 from ..pruning.importance import NoGradients
 from ..pruning.masks import mask as mask_channels
-from ..pruning.running import ForwardFn, evaluating
+from ..pruning.running import ForwardFn, check_model, evaluating, keeping_state
 from ..pruning.structure import (
     META_KEY,
     StructureError,
@@ -146,13 +146,24 @@ def apply_structure(model: nn.Module, structure: Mapping, mask: bool = False) ->
 
 
 def forward_of(
-    model: nn.Module, data: Any = None, inputs: Tensor | tuple | None = None
+    model: nn.Module,
+    data: Any = None,
+    inputs: Tensor | tuple | None = None,
+    image_size: int | None = None,
 ) -> ForwardFn:
     """What runs a model so that its channels can be followed, see :func:`prune_model`.
 
+    Args:
+        model (nn.Module): The model.
+        data (Any, optional): A batch as ``model.test_step`` takes it.
+        inputs (Tensor | tuple, optional): What ``forward`` of any other torch module takes.
+        image_size (int, optional): Without both: side of a square image of noise, in pixels.
+            Defaults to None: :func:`working_size`.
+
     Raises:
-        ValueError: If it is not said what the model takes.
+        ValueError: If it is not said what the model takes, or the model cannot do with it.
     """
+    check_model(model)
     if inputs is not None:
         if data is not None:
             raise ValueError('data and inputs are both given; give one of them')
@@ -165,17 +176,39 @@ def forward_of(
         )
     with evaluating(model):
         if data is not None:
-            batch = model.data_preprocessor(data, False)
+            batch = _preprocessed(model, data)
             return complete_forward(model, batch, lambda: batch, _warn)
+    return _synthetic_forward(model, image_size or working_size(model))
+
+
+def working_size(model: nn.Module) -> int:
+    """Side in pixels of the smallest square image among a few that a model of mmengine runs on.
+
+    Raises:
+        ValueError: If it runs on none of them.
+    """
+    with evaluating(model), keeping_state(model):
         for size in SIZES:
             try:
-                return _synthetic_forward(model, size)
+                raw_forward(model.data_preprocessor(synthetic_batch(model, size), False))(model)
+                return size
             except Exception as error:
                 last = error
+    raise ValueError(
+        f'{type(model).__name__} runs on no square image of {SIZES} pixels '
+        f'({type(last).__name__}: {last}); give data, a batch as test_step takes it'
+    ) from last
+
+
+def _preprocessed(model: nn.Module, data: Any) -> object:
+    try:
+        return model.data_preprocessor(data, False)
+    except Exception as error:
         raise ValueError(
-            f'{type(model).__name__} runs on no square image of {SIZES} pixels '
-            f'({type(last).__name__}: {last}); give data, a batch as test_step takes it'
-        ) from last
+            f'data is not a batch as {type(model).__name__}.test_step takes it, '
+            f'dict(inputs=[image, ...], data_samples=[...]), or does not fit it '
+            f'({type(error).__name__}: {error})'
+        ) from error
 
 
 def _copied(argument: object) -> object:
@@ -189,7 +222,8 @@ def _synthetic_forward(model: nn.Module, size: int) -> ForwardFn:
     def prepared(images: int) -> object:
         return model.data_preprocessor(synthetic_batch(model, size, images), False)
 
-    return complete_forward(model, prepared(1), lambda: prepared(2), _warn)
+    with evaluating(model):
+        return complete_forward(model, prepared(1), lambda: prepared(2), _warn)
 
 
 def _warn(line: str) -> None:
@@ -198,8 +232,12 @@ def _warn(line: str) -> None:
 
 def _importance(importance: str | Mapping | Importance) -> Importance:
     if isinstance(importance, str):
+        importance = importance.lower().removesuffix('importance')
         short = {name.removesuffix('Importance').lower(): name for name in IMPORTANCES.module_dict}
-        if importance.lower() not in short:
+        if importance not in short:
             raise ValueError(f'importance={importance!r} is unknown; use one of {sorted(short)}')
-        importance = dict(type=short[importance.lower()])
-    return build(IMPORTANCES, importance, 'importance')
+        importance = dict(type=short[importance])
+    criterion = build(IMPORTANCES, importance, 'importance')
+    if criterion is None:
+        raise ValueError(f'importance=None; name one of {sorted(IMPORTANCES.module_dict)}')
+    return criterion

@@ -10,10 +10,11 @@ class UnreachableTarget(ValueError):
     """Raised when a budget is below what protected and rounded channels leave."""
 
 
-def smallest(sizes: np.ndarray, round_to: int) -> np.ndarray:
+def smallest(sizes: np.ndarray, round_to: int | np.ndarray) -> np.ndarray:
     """The fewest channels that a group may keep, int of shape ``[groups]``.
 
-    One step of ``round_to``; a group smaller than that is left whole.
+    One step of ``round_to`` (of each group, if it is an array); a group smaller than that is
+    left whole.
     """
     return np.minimum(sizes, round_to)
 
@@ -23,7 +24,7 @@ def choose(
     kept: list[np.ndarray],
     cost: Cost,
     limit: float,
-    round_to: int = 1,
+    round_to: int | np.ndarray = 1,
 ) -> list[np.ndarray]:
     """Remove the least important channels until the cost is within a limit.
 
@@ -32,11 +33,13 @@ def choose(
     first, as far as the limit allows. Channels removed before stay removed.
 
     Args:
-        scores (list[np.ndarray]): Importance, float of shape ``[size]`` for each group.
+        scores (list[np.ndarray]): Importance, float of shape ``[size]`` for each group; what is
+            infinitely important stays.
         kept (list[np.ndarray]): bool of shape ``[size]``, the channels present now.
         cost (Cost): What is limited.
         limit (float): The most that may remain, in the unit of ``cost``.
-        round_to (int): Channels kept by a group are a multiple of it. Defaults to 1.
+        round_to (int | np.ndarray): Channels kept by a group are a multiple of it; one number
+            for all, or int of shape ``[groups]``. Defaults to 1.
 
     Returns:
         list[np.ndarray]: bool of shape ``[size]`` for each group, the channels to keep.
@@ -47,11 +50,15 @@ def choose(
     counts = np.array([k.sum() for k in kept], dtype=np.int64)
     if cost(counts) <= limit:
         return [k.copy() for k in kept]
+    round_to = np.broadcast_to(round_to, len(kept))
     floor = smallest(np.array([len(k) for k in kept], dtype=np.int64), round_to)
-    if cost(np.minimum(counts, floor)) > limit:
+    stay = np.array([np.isposinf(s[k]).sum() for s, k in zip(scores, kept, strict=True)])
+    floor = np.minimum(counts, np.maximum(floor, -(-stay // round_to) * round_to))
+    if cost(floor) > limit:
+        infinite = f'; {stay.sum()} of them are infinitely important' if stay.any() else ''
         raise UnreachableTarget(
-            f'{limit:.0f} cannot be reached: {cost(np.minimum(counts, floor))} remain when every '
-            f'group of channels keeps the least it may'
+            f'{limit:.0f} cannot be reached: {cost(floor)} remain when every group of channels '
+            f'keeps the least it may{infinite}'
         )
 
     # For each group: its channels from the least important on, cut into steps.
@@ -60,7 +67,7 @@ def choose(
         present = np.flatnonzero(k)
         ranked = present[np.argsort(score[present], kind='stable')]
         order.append(ranked)
-        ends = np.array([counts[g] - n for n in _counts_below(counts[g], floor[g], round_to)])
+        ends = np.array([counts[g] - n for n in _counts_below(counts[g], floor[g], round_to[g])])
         if not len(ends):
             continue
         widths = np.diff(ends, prepend=0)

@@ -45,6 +45,7 @@ class DryRun:
         args: tuple,
         kwargs: dict,
         inputs: Sequence[Tensor],
+        followed: bool,
         known: bool,
         is_mutable: bool,
     ) -> object:
@@ -56,8 +57,13 @@ class DryRun:
             args (tuple): Its positional arguments.
             kwargs (dict): Its keyword arguments.
             inputs (Sequence[Tensor]): All tensors among these.
+            followed (bool): Whether channels of the model reach it; what is made of constants
+                alone is computed.
             known (bool): Whether there is a rule for it.
             is_mutable (bool): Whether it may write into its arguments.
+
+        Returns:
+            object: What it returned, or zeros in its place.
 
         Raises:
             NeedsValues: If it looks at numbers that were not computed.
@@ -66,11 +72,12 @@ class DryRun:
         made_up = any(_storage(t) in self._made_up for t in read)
         if made_up and _looks_at_values(func, name, args, known):
             self._stop()
-        shape = product_shape(name, args)
+        skip = (followed or made_up) and 'out' not in kwargs
+        shape = product_shape(name, args) if skip else None
         if shape is None:
             out = func(*args, **kwargs)
         else:
-            out, made_up = args[0].new_zeros(shape), True
+            out, made_up = _zeros(shape, args[0]), True
         outputs = out if isinstance(out, list | tuple) else [out]
         touched = {_storage(t) for t in outputs if isinstance(t, Tensor)}
         if made_up:
@@ -95,7 +102,20 @@ class DryRun:
 
 
 def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+    return tensor.untyped_storage().data_ptr() if has_storage(tensor) else 0
+
+
+def has_storage(tensor: Tensor) -> bool:
+    """Whether a tensor is a plain one: not sparse, nested, or in a format of a backend."""
+    return tensor.layout is torch.strided and not tensor.is_nested
+
+
+def _zeros(shape: list[int], like: Tensor) -> Tensor:
+    zeros = like.new_zeros(shape)
+    last = torch.channels_last
+    if like.dim() == 4 and like.is_contiguous(memory_format=last) and not like.is_contiguous():
+        return zeros.to(memory_format=last)
+    return zeros
 
 
 def _looks_at_values(func: Callable, name: str, args: tuple, known: bool) -> bool:
@@ -108,13 +128,17 @@ def _looks_at_values(func: Callable, name: str, args: tuple, known: bool) -> boo
 
 
 def product_shape(name: str, args: tuple) -> list[int] | None:
-    """The shape of a convolution's or matrix product's result; None for other operations."""
+    """The shape of a convolution's or matrix product's result.
+
+    None for other operations, and where the operands do not fit: the operation itself says so.
+    """
     if name == 'aten::convolution':
         return _convolution_shape(*args[:9])
-    if name in ('aten::mm', 'aten::bmm'):
-        return [*args[0].shape[:-1], args[1].shape[-1]]
-    if name in ('aten::addmm', 'aten::baddbmm'):
-        return [*args[1].shape[:-1], args[2].shape[-1]]
+    if name in ('aten::mm', 'aten::bmm', 'aten::addmm', 'aten::baddbmm'):
+        left, right = args[1:3] if 'add' in name else args[:2]
+        if left.dim() != right.dim() or left.shape[-1] != right.shape[-2]:
+            return None
+        return [*left.shape[:-1], right.shape[-1]]
     return None
 
 
@@ -128,7 +152,11 @@ def _convolution_shape(
     transposed: bool,
     output_padding: Sequence[int],
     groups: int,
-) -> list[int]:
+) -> list[int] | None:
+    if x.dim() != weight.dim() or x.shape[1] != weight.shape[not transposed] * (
+        1 if transposed else groups
+    ):
+        return None
     sizes = []
     for axis in range(x.dim() - 2):
         s, p, d, more = (
@@ -140,4 +168,6 @@ def _convolution_shape(
             sizes.append((size - 1) * s - 2 * p + reach + more + 1)
         else:
             sizes.append((size + 2 * p - reach - 1) // s + 1)
+    if min(sizes) < 1:
+        return None
     return [x.shape[0], weight.shape[1] * groups if transposed else weight.shape[0], *sizes]

@@ -1,7 +1,6 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Find the channels of a model that can be removed, and prove it by a trial cut."""
 
-import copy
 from collections.abc import Callable, Collection
 
 import numpy as np
@@ -10,7 +9,7 @@ from torch import nn
 
 from .groups import Channels
 from .oracle import WrongCut, check_cut
-from .running import ForwardFn
+from .running import ForwardFn, copied
 from .structure import Keep, keep_of
 from .surgery import channel_counts
 from .tracing import trace_channels
@@ -41,14 +40,18 @@ def find_channels(
         WrongCut: If no part of the model can be left whole so that the rest is right.
     """
     whole: dict[str, str] = {}
+    dry = True
     model = _awake(model)
     for _ in range(TRIALS):
-        channels = trace_channels(model, forward, whole)
+        channels = trace_channels(model, forward, whole, dry)
         kept = _half(channels)
         keep = keep_of(model, channels.groups, kept)
         try:
             check_cut(model, keep, forward, attribute_counts(model, channels, keep, kept))
         except WrongCut as error:
+            if dry:  # numbers may have left in a way that is not seen
+                dry = False
+                continue
             alike = _alike(model, error.module, whole)
             if not alike:
                 raise WrongCut(f'this model cannot be pruned yet: {error}', '') from error
@@ -70,7 +73,7 @@ def _awake(model: nn.Module) -> nn.Module:
     Scales and shifts of nearly 0 (the last norm of a residual branch) and weights that are 0 as
     a whole (offsets of a deformable convolution) hold small numbers there.
     """
-    model = copy.deepcopy(model)
+    model = copied(model)
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         if not parameter.is_floating_point() or not parameter.numel():
@@ -102,6 +105,8 @@ def _does_nothing_of_its_own(module: nn.Module) -> bool:
     """A dropout, an activation, a container: what is wrong there is wrong around it."""
     bases = [base for base in type(module).__mro__ if base is not nn.Module]
     plain = any(base.__module__.startswith('torch.nn.') for base in bases)
+    if isinstance(module, nn.Unflatten):  # it holds a size
+        return False
     return plain and not any(True for _ in module.parameters(recurse=False))
 
 
@@ -109,7 +114,7 @@ def attribute_counts(
     model: nn.Module, channels: Channels, keep: Keep, kept: list[np.ndarray]
 ) -> dict[str, dict[str, int]]:
     """All attributes that change with a cut: those of layers, and those met by the trace."""
-    counts = channels.attribute_counts(kept)
+    counts = channels.traced_attributes(kept)
     for module, attributes in channel_counts(model, keep).items():
         counts[module] = {**counts.get(module, {}), **attributes}
     return counts

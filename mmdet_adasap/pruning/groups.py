@@ -84,13 +84,27 @@ class Channels:
 
     @property
     def sizes(self) -> np.ndarray:
+        """Channels of each group, int of shape ``[groups]``."""
         return np.array([group.size for group in self.groups], dtype=np.int64)
+
+    @property
+    def widths(self) -> np.ndarray:
+        """How many outputs of a layer go with one channel, int of shape ``[groups]``.
+
+        More than 1 where a normalisation or convolution in groups ties them.
+        """
+        widths = [min(m.index.shape[1] for m in g.members if m.is_output) for g in self.groups]
+        return np.array(widths, dtype=np.int64)
+
+    def steps(self, round_to: int) -> np.ndarray:
+        """The steps in which groups shrink so that layers keep a multiple of ``round_to``."""
+        return round_to // np.gcd(round_to, self.widths)
 
     def cost(self, resource: str) -> Cost:
         """The cost of ``'params'`` or ``'flops'``."""
         return {'params': self.params, 'flops': self.flops}[resource]
 
-    def attribute_counts(self, kept: list[np.ndarray]) -> dict[str, dict[str, int]]:
+    def traced_attributes(self, kept: list[np.ndarray]) -> dict[str, dict[str, int]]:
         """The attributes that change when a choice of channels is kept, and their new values."""
         counts: dict[str, dict[str, int]] = {}
         for (module, attribute), (fixed, per_channel) in self.attributes.items():

@@ -2,7 +2,6 @@
 """The proof of a cut: the slim model gives what the masked one gives."""
 
 import contextlib
-import copy
 import math
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .masks import mask
-from .running import ForwardFn, evaluating, output_tensors, tensors_in
+from .running import ForwardFn, copied, evaluating, output_tensors, tensors_in
 from .structure import Keep
 from .surgery import channel_counts, cut
 
@@ -93,15 +92,13 @@ def check_cut(
         WrongCut: If it is above :data:`TOLERANCE`, naming the first module that differs.
     """
     attrs = channel_counts(model, keep) if attrs is None else attrs
-    # One copy does for both, since a cut leaves nothing of what the mask has changed.
-    slim = copy.deepcopy(model)
-    mask(slim, keep)
-    reference = _run(slim, forward)
+    # A copy each: what a model keeps from its first run must not serve the other.
+    masked, slim = copied(model), copied(model)
+    mask(masked, keep)
     cut(slim, keep, attrs)
-    found, where = _compare(_run(slim, forward), reference)
+    reference = _run(masked, forward, 'the model')
+    found, where = _compare(_run(slim, forward, 'the cut model'), reference)
     if where is not None:
-        masked = copy.deepcopy(model)
-        mask(masked, keep)
         found, where = _compare_in_double(slim, masked, forward) or (found, where)
     if where is not None:
         raise WrongCut(
@@ -157,7 +154,7 @@ class _Observer(TorchDispatchMode):
         return out
 
 
-def _run(model: nn.Module, forward: ForwardFn) -> _Observed:
+def _run(model: nn.Module, forward: ForwardFn, which: str) -> _Observed:
     """Run a model and look at what happens in it.
 
     Raises:
@@ -180,7 +177,7 @@ def _run(model: nn.Module, forward: ForwardFn) -> _Observed:
     except Exception as error:
         where = observer.running[-1][0] if observer.running else ''
         raise WrongCut(
-            f'the cut model does not run; it stops in {where or "its own code"} ({error})', where
+            f'{which} does not run; it stops in {where or "its own code"} ({error})', where
         ) from error
     finally:
         for handle in handles:
@@ -228,7 +225,7 @@ def _compare_in_double(
     for module in (module for model in models for module in model.modules()):
         module.register_forward_pre_hook(_inputs_in_double, with_kwargs=True)
     try:
-        return _compare(*(_run(model, forward) for model in models))
+        return _compare(*(_run(model, forward, 'it') for model in models))
     except WrongCut:
         return None
 

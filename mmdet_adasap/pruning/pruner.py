@@ -2,10 +2,11 @@
 """Prune one model step by step: score, choose, mask, and cut once at the end."""
 
 from collections.abc import Iterable, Mapping
+from numbers import Real
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .budget import UnreachableTarget, choose, smallest
@@ -13,11 +14,14 @@ from .finding import attribute_counts, find_channels
 from .importance import Importance
 from .masks import ChannelMasks
 from .oracle import check_cut
-from .running import ForwardFn
+from .running import ForwardFn, check_model
 from .structure import (
     VERSION,
     Keep,
+    StructureError,
+    check_structure,
     composed,
+    digest,
     keep_of,
     kept_of,
     named_tensors,
@@ -48,13 +52,23 @@ def check_target(target: object) -> tuple[str, float]:
             f'target=dict(params=0.4)'
         )
     ((resource, fraction),) = target.items()
-    number = isinstance(fraction, int | float) and not isinstance(fraction, bool)
-    if not number or not 0 < fraction <= 1:
+    if not _is_fraction(fraction):
         raise ValueError(
             f'target={target!r}: {resource} must be a fraction of the dense model above 0 and '
             f'at most 1, for example target=dict({resource}=0.4)'
         )
     return resource, float(fraction)
+
+
+def _is_fraction(value: object) -> bool:
+    number = isinstance(value, Real | np.floating) and not isinstance(value, bool)
+    return number and 0 < value <= 1
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f'one of shape {list(value.shape)}'
+    return f'a {type(value).__name__}'
 
 
 class Pruner:
@@ -70,10 +84,11 @@ class Pruner:
         target (dict): ``dict(params=f)`` or ``dict(flops=f)``, ``f`` in (0, 1]: the fraction of
             the dense model's parameters, or of its multiply-accumulates on that input.
         importance (Importance): Scores channels.
-        round_to (int): Channels that a group keeps are a multiple of it. Defaults to 1.
+        round_to (int): Channels that a layer keeps are a multiple of it. Defaults to 1.
 
     Raises:
-        ValueError: If the target or ``round_to`` is not valid.
+        ValueError: If an argument is not valid, or the model cannot be looked at.
+        Diverged: If a weight is not finite.
         UnreachableTarget: If protected and rounded channels leave more than the target.
         WrongCut: If a trial cut does not give what the masked model gives.
     """
@@ -89,18 +104,28 @@ class Pruner:
         self.resource, self.target = check_target(target)
         if type(round_to) is not int or round_to < 1:
             raise ValueError(f'round_to={round_to!r} must be an integer of at least 1')
+        if not isinstance(importance, Importance):
+            raise ValueError(f'importance={importance!r} must be a criterion, an Importance')
+        check_model(model)
         self.model = model
+        self._check_finite()
         self.forward = forward
         self.importance = importance
         self.round_to = round_to
         self.channels = find_channels(model, forward)
         self.cost = self.channels.cost(self.resource)
+        self._steps = self.channels.steps(round_to)
         base = structure_of(model)
         self._is_cut = False
         self._base = base or {'keep': {}, 'attrs': {}}
         whole = {r: self.channels.cost(r)(self.channels.sizes) for r in RESOURCES}
         self.dense = whole
         if base is not None:
+            if not {'params', 'flops'} <= base['reached'].keys() or 'params' not in base['dense']:
+                raise StructureError(
+                    'the structure that the model was cut to does not say what it reached, so '
+                    'it cannot be pruned again relative to the dense model'
+                )
             # FLOPs depend on the input, which may be another one than that of the first cut.
             flops = round(whole['flops'] / base['reached']['flops'])
             self.dense = {'params': base['dense']['params'], 'flops': flops}
@@ -108,7 +133,7 @@ class Pruner:
         self._check_reachable()
 
     def _check_reachable(self) -> None:
-        least = self.cost(smallest(self.channels.sizes, self.round_to))
+        least = self.cost(smallest(self.channels.sizes, self._steps))
         fraction = least / self.dense[self.resource]
         if fraction > self.target:
             raise UnreachableTarget(
@@ -151,10 +176,11 @@ class Pruner:
 
         Raises:
             Diverged: If a weight is not finite.
+            UnreachableTarget: If protected and rounded channels leave more.
+            ValueError: If the fraction is not one.
             RuntimeError: If the model was cut already.
         """
-        if self._is_cut:
-            raise RuntimeError('this Pruner has cut its model; make a new one to prune it further')
+        self._refuse_if_cut()
         kept = self.choice(fraction)
         self.masks.remove(kept, optimizers, copies)
         self.importance.start_interval()
@@ -167,7 +193,11 @@ class Pruner:
 
         Raises:
             Diverged: If a weight is not finite.
+            UnreachableTarget: If protected and rounded channels leave more.
+            ValueError: If the fraction is not one.
         """
+        if not _is_fraction(fraction):
+            raise ValueError(f'fraction={fraction!r} must be above 0 and at most 1')
         self._check_finite()
         tensors = named_tensors(self.model)
         scores = []
@@ -175,11 +205,16 @@ class Pruner:
             for group, kept in zip(self.channels.groups, self.masks.kept, strict=True):
                 device = tensors[group.members[0].name].device
                 mask = torch.as_tensor(kept, device=device)
-                found = self.importance.scores(group, tensors, mask).cpu().numpy()
+                found = self.importance.scores(group, tensors, mask)
+                if not isinstance(found, Tensor) or found.shape != mask.shape:
+                    raise ValueError(
+                        f'{type(self.importance).__name__}.scores() must return a tensor of '
+                        f'shape [{group.size}] for {group.name}, and returned {_kind(found)}'
+                    )
                 # A score that is not a number says nothing against its channel.
-                scores.append(np.nan_to_num(found, nan=np.inf, posinf=np.inf))
+                scores.append(np.nan_to_num(found.cpu().numpy(), nan=np.inf, posinf=np.inf))
         limit = fraction * self.dense[self.resource]
-        return choose(scores, self.masks.kept, self.cost, limit, self.round_to)
+        return choose(scores, self.masks.kept, self.cost, limit, self._steps)
 
     def _check_finite(self) -> None:
         parameters = dict(self.model.named_parameters())
@@ -193,7 +228,12 @@ class Pruner:
             )
 
     def restore(self, structure: Mapping, optimizers: Iterable[Optimizer] = ()) -> None:
-        """Take up the masks of a structure written in the phase 'prune'."""
+        """Take up the masks of a structure written in the phase 'prune'.
+
+        Raises:
+            StructureError: If it is malformed or of another model.
+        """
+        check_structure(structure)
         self.masks.remove(kept_of(self.channels.groups, structure['keep']), optimizers)
 
     def structure(self, phase: str) -> dict:
@@ -204,7 +244,7 @@ class Pruner:
         attributes = {name: dict(values) for name, values in self._base['attrs'].items()}
         for name, values in attrs.items():
             attributes[name] = {**attributes.get(name, {}), **values}
-        return {
+        structure = {
             'version': VERSION,
             'phase': phase,
             'target': {self.resource: self.target},
@@ -213,6 +253,7 @@ class Pruner:
             'keep': composed(self._base['keep'], keep),
             'attrs': attributes,
         }
+        return {**structure, 'digest': digest(structure)}
 
     def cut(self, optimizers: Iterable[Optimizer] = (), copies: Iterable[nn.Module] = ()) -> dict:
         """Slice the masked channels off the model, its optimizers and its copies.
@@ -223,7 +264,9 @@ class Pruner:
         Raises:
             WrongCut: If the slim model would not give what the masked one gives; nothing is
                 changed then.
+            RuntimeError: If the model was cut already.
         """
+        self._refuse_if_cut()
         keep, attrs = self._cut()
         check_cut(self.model, keep, self.forward, attrs)
         structure = self._described('finetune', keep, attrs)
@@ -234,6 +277,10 @@ class Pruner:
         remember(self.model, structure)
         self._is_cut = True
         return structure
+
+    def _refuse_if_cut(self) -> None:
+        if self._is_cut:
+            raise RuntimeError('this Pruner has cut its model; make a new one to prune it further')
 
     def _cut(self) -> tuple[Keep, dict[str, dict[str, int]]]:
         """Indices and attributes, of the model as it is, that the present choice keeps."""

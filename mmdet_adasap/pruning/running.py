@@ -2,6 +2,7 @@
 """Run a model to look at it, and leave it as it was."""
 
 import contextlib
+import copy
 import dataclasses
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +16,49 @@ ForwardFn = Callable[[nn.Module], object]
 CONTAINERS = (list, dict, set, OrderedDict)
 HOOKS = vars(nn.Module()).keys() - {'_parameters', '_buffers', '_modules'}
 """Attributes that every module has, of which running a model changes none."""
+
+
+def check_model(model: object) -> None:
+    """Refuse what cannot be run and copied, before anything is done with it.
+
+    Raises:
+        ValueError: Naming what is wrong and what to do.
+    """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f'model is a {type(model).__name__}, and must be a torch.nn.Module')
+    parameters = list(model.parameters())
+    if not parameters:
+        raise ValueError(f'{type(model).__name__} has no parameters: there is nothing to prune')
+    if any(isinstance(p, nn.parameter.UninitializedTensorMixin) for p in parameters):
+        raise ValueError(
+            f'{type(model).__name__} has lazy layers without weights yet; run it once first'
+        )
+    if any(p.device.type == 'meta' for p in parameters):
+        raise ValueError(
+            f'{type(model).__name__} is on the meta device, without weights; load or initialise '
+            f'them first'
+        )
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise ValueError(
+            f'{type(model).__name__} is compiled by torch.jit, which cannot be cut; prune the '
+            f'module that it was made of'
+        )
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A deep copy.
+
+    Raises:
+        ValueError: If something in the model cannot be copied.
+    """
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f'{type(model).__name__} cannot be copied with copy.deepcopy, which a trial cut needs '
+            f'({reason}); old weight_norm is one reason: use torch.nn.utils.parametrizations'
+        ) from error
 
 
 @contextlib.contextmanager

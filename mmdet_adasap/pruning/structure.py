@@ -10,10 +10,13 @@ A structure is a dict of str, int, float and list::
     dense     {'params': 26285486}: parameters (or MACs) of the model before any cut
     keep      {parameter or buffer: {axis: [kept indices of the dense model]}}
     attrs     {module: {attribute: int}}, channel counts that modules keep for themselves
+    digest    of keep and attrs, so that a damaged or edited one is noticed
 
 In the phase 'prune' tensors have their dense shape and whatever is not in ``keep`` is zero.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
 
 import numpy as np
@@ -124,7 +127,7 @@ def with_integer_axes(structure: object) -> object:
         return structure
 
     def integer(axis: object) -> object:
-        return int(axis) if isinstance(axis, str) and axis.isdecimal() else axis
+        return int(axis) if isinstance(axis, str) and axis.isascii() and axis.isdigit() else axis
 
     read = {
         name: {integer(a): index for a, index in axes.items()}
@@ -133,6 +136,12 @@ def with_integer_axes(structure: object) -> object:
         for name, axes in keep.items()
     }
     return {**structure, 'keep': read}
+
+
+def digest(structure: Mapping) -> str:
+    """SHA-256 of what a structure keeps, 16 hexadecimal digits."""
+    text = json.dumps([structure['keep'], structure['attrs']], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def check_structure(structure: object) -> None:
@@ -170,3 +179,8 @@ def check_structure(structure: object) -> None:
             type(value) is int for value in attributes.values()
         ):
             raise StructureError(f'{META_KEY}.attrs[{module!r}] is not a dict of integers')
+    if structure.get('digest', digest(structure)) != digest(structure):
+        raise StructureError(
+            f'{META_KEY}.digest does not fit keep and attrs: the structure was damaged or edited; '
+            f'take the checkpoint as it was written, or leave digest out if the edit is meant'
+        )

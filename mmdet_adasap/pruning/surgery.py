@@ -1,6 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Cut a model, its copies and its optimizer state down to a structure, by slicing alone."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 
@@ -43,6 +44,8 @@ def check_states(optimizers: Iterable[Optimizer]) -> None:
 def check_dense(model: nn.Module, structure: Mapping) -> None:
     """Refuse a model that has not the size of the one that a structure was made for.
 
+    Nor the size that the structure says it leaves.
+
     Raises:
         StructureError: Naming both numbers of parameters.
     """
@@ -53,6 +56,22 @@ def check_dense(model: nn.Module, structure: Mapping) -> None:
             f'{META_KEY}: the structure is of a model of {expected} parameters and this one has '
             f'{parameters}: {REMEDY}'
         )
+    reached = structure['reached'].get('params')
+    left = _parameters_left(model, structure['keep'])
+    if isinstance(reached, float | int) and abs(reached * expected - left) > 0.5:
+        raise StructureError(
+            f'{META_KEY}.keep leaves {left} parameters, and {META_KEY}.reached says '
+            f'{reached * expected:.0f}: the structure was damaged or edited; take the checkpoint '
+            f'as it was written'
+        )
+
+
+def _parameters_left(model: nn.Module, keep: Keep) -> int:
+    left = 0
+    for name, parameter in model.named_parameters():
+        kept = keep.get(name, {})
+        left += math.prod(len(kept.get(axis, range(n))) for axis, n in enumerate(parameter.shape))
+    return left
 
 
 def check_fits(model: nn.Module, keep: Keep, attrs: Mapping[str, Mapping[str, int]]) -> None:
@@ -69,6 +88,11 @@ def check_fits(model: nn.Module, keep: Keep, attrs: Mapping[str, Mapping[str, in
             )
         for axis, index in axes.items():
             shape = tuple(tensors[name].shape)
+            if axis > 1 and is_layer(modules[name.rpartition('.')[0]]):
+                raise StructureError(
+                    f'{META_KEY}.keep[{name!r}][{axis}] would cut a kernel, which has no channels '
+                    f'there'
+                )
             if not 0 <= axis < len(shape) or index[-1] >= shape[axis]:
                 raise StructureError(
                     f'{META_KEY}.keep[{name!r}][{axis}] goes up to index {index[-1]}, and the '

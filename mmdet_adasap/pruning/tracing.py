@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import functools
 import sys
+import warnings
 from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch.nn.modules import module as nn_module
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from .dry import DryRun, NeedsValues
+from .dry import DryRun, NeedsValues, has_storage
 from .groups import Channels, build_channels
 from .nodes import Label, NodeTable
 from .rules import EXTENSION_RULES, RULES, Call, axes_of, is_pointwise, pointwise
@@ -21,7 +22,9 @@ from .running import ForwardFn, evaluating, keeping_state, output_tensors, tenso
 from .surgery import count_attributes, is_layer
 
 
-def trace_channels(model: nn.Module, forward: ForwardFn, whole: Collection[str] = ()) -> Channels:
+def trace_channels(
+    model: nn.Module, forward: ForwardFn, whole: Collection[str] = (), dry: bool = True
+) -> Channels:
     """Run a model once and see which channels can only be removed together.
 
     The model runs in eval mode and without gradients, and is left as it was. Convolutions and
@@ -34,6 +37,7 @@ def trace_channels(model: nn.Module, forward: ForwardFn, whole: Collection[str] 
             more, and returns its raw outputs, which are never cut.
         whole (Collection[str]): Names of modules; no channel goes that reaches or leaves an
             operation which runs in one of them (not in its children). '' is the model.
+        dry (bool): Whether to leave arithmetic out. Defaults to True.
 
     Returns:
         Channels: Groups of channels, what each one costs, and what is left whole and why.
@@ -42,8 +46,9 @@ def trace_channels(model: nn.Module, forward: ForwardFn, whole: Collection[str] 
         ValueError: If ``forward`` returns no tensors.
     """
     traced = None
-    with contextlib.suppress(Exception):  # numbers matter, or the model cannot do with zeros
-        traced = _trace(model, forward, whole, DryRun())
+    if dry:
+        with contextlib.suppress(Exception):  # numbers matter, or the model stops at zeros
+            traced = _trace(model, forward, whole, DryRun())
     tracer, outputs = traced or _trace(model, forward, whole)
     for tensor in outputs:
         label = tracer.label_of(tensor)
@@ -118,7 +123,7 @@ class _Tracer(TorchDispatchMode):
         self._names: dict[tuple, str] = {}
         self._parameters = dict(model.named_parameters())
         for name, tensor in (*self._parameters.items(), *model.named_buffers()):
-            if tensor.numel():
+            if has_storage(tensor) and tensor.numel():
                 self._names.setdefault(_key(tensor), name)
         self._modules = dict(model.named_modules())
         # Its code reads sizes that it was made with.
@@ -193,7 +198,7 @@ class _Tracer(TorchDispatchMode):
         return [name for name in self._parameters if name not in self._met]
 
     def label_of(self, tensor: Tensor) -> Label | None:
-        if not isinstance(tensor, Tensor) or not tensor.numel():
+        if not isinstance(tensor, Tensor) or not has_storage(tensor) or not tensor.numel():
             return None
         key = _key(tensor)
         if key not in self._labels and key in self._names:
@@ -223,8 +228,9 @@ class _Tracer(TorchDispatchMode):
         if self.dry is None:
             out = func(*args, **kwargs)
         else:
-            known = rule is not None
-            out = self.dry.execute(func, name, args, kwargs, inputs, known, is_mutable)
+            out = self.dry.execute(
+                func, name, args, kwargs, inputs, bool(labelled), rule is not None, is_mutable
+            )
         if not labelled and rule is None:
             return out
         call = Call(
@@ -243,9 +249,10 @@ class _Tracer(TorchDispatchMode):
         why, results = f'{name}, which has no rule,', None
         if rule is not None:
             try:
-                why, results = None, rule(call)
+                why, results = None, _checked(rule(call))
             except Exception as error:  # arguments that the rule does not know
                 why = f'{name}, whose rule fails ({type(error).__name__}: {error}),'
+                warnings.warn(f'channels that reach {why} are left whole', stacklevel=2)
         if why is not None:
             for tensor in labelled:
                 call.freeze(self.label_of(tensor), None, why)
@@ -276,7 +283,7 @@ class _Tracer(TorchDispatchMode):
                         self.attributes.setdefault(key, vector)
 
     def _set(self, tensor: Tensor, label: Label | None) -> None:
-        if not tensor.numel() or _key(tensor) in self._names:
+        if not has_storage(tensor) or not tensor.numel() or _key(tensor) in self._names:
             return
         if label is None:
             self._labels.pop(_key(tensor), None)
@@ -292,6 +299,18 @@ class _Tracer(TorchDispatchMode):
         for key, other in self._labels.items():
             if key[0] == own[0] and key[-1] == own[-1]:
                 self._labels[key] = dataclasses.replace(other, zero=False)
+
+
+def _checked(results: object) -> object:
+    """What a rule may return.
+
+    Raises:
+        TypeError: If it is anything else.
+    """
+    for result in results if isinstance(results, list) else [results]:
+        if result is not None and not isinstance(result, Label):
+            raise TypeError(f'it returned a {type(result).__name__}, not a Label, a list or None')
+    return results
 
 
 def _key(tensor: Tensor) -> tuple:

@@ -22,13 +22,11 @@ from mmdet_adasap.models.raw_outputs import raw_forward
 from mmdet_adasap.models.synthetic import synthetic_batch
 from mmdet_adasap.pruning import (
     MagnitudeImportance,
-    UnreachableTarget,
     check_cut,
     choose,
     keep_of,
     trace_channels,
 )
-from mmdet_adasap.pruning.budget import smallest
 from mmdet_adasap.pruning.finding import attribute_counts, find_channels
 from mmdet_adasap.pruning.oracle import difference, raw_outputs
 from mmdet_adasap.pruning.running import evaluating
@@ -52,12 +50,8 @@ def choices(model: nn.Module, forward, channels) -> list[dict]:
                 for g in channels.groups
             ]
             row = {'ratio': ratio, 'round_to': round_to}
-            try:
-                kept = choose(scores, whole, channels.params, ratio * dense, round_to)
-            except UnreachableTarget:
-                least = channels.params(smallest(channels.sizes, round_to)) / dense
-                found.append({**row, 'least': least})
-                continue
+            steps = channels.steps(round_to)
+            kept = choose(scores, whole, channels.params, ratio * dense, steps)
             keep = keep_of(model, channels.groups, kept)
             apart = check_cut(model, keep, forward, attribute_counts(model, channels, keep, kept))
             counts = np.array([k.sum() for k in kept])
@@ -66,18 +60,18 @@ def choices(model: nn.Module, forward, channels) -> list[dict]:
                     **row,
                     'left': channels.params(counts) / dense,
                     'apart': apart,
-                    'step': coarsest(channels, counts, round_to) / dense,
+                    'step': coarsest(channels, counts, steps) / dense,
                 }
             )
     return found
 
 
-def coarsest(channels, counts: np.ndarray, round_to: int) -> int:
+def coarsest(channels, counts: np.ndarray, steps: np.ndarray) -> int:
     """Parameters that one more step of the most expensive group would bring."""
     costs = []
     for i in np.flatnonzero(counts < channels.sizes):
         more = counts.copy()
-        more[i] = min(more[i] + round_to, channels.sizes[i])
+        more[i] = min(more[i] + steps[i], channels.sizes[i])
         costs.append(channels.params(more) - channels.params(counts))
     return max(costs, default=0)
 
@@ -106,6 +100,8 @@ def prune(config: str, size: int, folder: Path) -> dict:
     apply_structure(dense, structure, mask=True)
     reference = raw_outputs(dense, forward)
     result['pruned'] = difference(raw_outputs(slim, forward), reference)
+    two = raw_forward(prepared(dense, size, images=2))
+    result['two images'] = difference(raw_outputs(slim, two), raw_outputs(dense, two))
     result['left'] = structure['reached']['params']
     torch.save(
         {'meta': {META_KEY: structure}, 'state_dict': slim.state_dict()}, folder / 'slim.pth'

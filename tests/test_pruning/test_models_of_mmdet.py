@@ -65,15 +65,13 @@ def test_model(name, tmp_path, record_property):
     print(json.dumps({'model': name, **found}))
     assert len(found['choices']) == 6
     for choice in found['choices']:
-        if 'least' in choice:
-            assert choice['least'] > choice['ratio']
-            continue
         assert choice['apart'] <= 1e-5
         assert choice['left'] <= choice['ratio']
         assert choice['left'] > choice['ratio'] * 0.98 or (
             choice['left'] + choice['step'] > choice['ratio']
         )
     assert found['pruned'] <= 1e-5
+    assert found['two images'] <= 1e-5
     assert found['left'] <= 0.5
     assert found['whole'] == {}
     assert run(config, size, tmp_path, '--again')['again'] <= 1e-5

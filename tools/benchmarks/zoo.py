@@ -162,6 +162,19 @@ def line_of(folder: str, found: dict) -> str:
     return f'{folder:<22} {numbers}, {times}{whole}'
 
 
+def read_results(path: Path) -> dict:
+    """What was found before; nothing if there is no such file."""
+    if not path.exists():
+        return {}
+    try:
+        results = json.loads(path.read_text())
+        for folder, found in results.items():
+            line_of(folder, found)
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        sys.exit(f'zoo: --out {path} does not hold results ({error!r}); remove it or name another')
+    return results
+
+
 def summary(results: dict) -> str:
     pruned = [r for r in results.values() if 'failed' not in r]
     small = [r for r in pruned if r['left'] <= 0.6]
@@ -199,7 +212,7 @@ def main() -> None:
         if unknown:
             sys.exit(f'zoo: --folders {" ".join(sorted(unknown))}: not in {root}')
         folders = [path for path in folders if path.name in args.folders]
-    results = json.loads(args.out.read_text()) if args.out.exists() else {}
+    results = read_results(args.out)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     for number, folder in enumerate(folders, start=1):
         before = folder.name in results and not args.redo

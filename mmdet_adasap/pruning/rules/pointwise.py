@@ -90,6 +90,8 @@ def _zero_stays_zero(call: Call, axis: int) -> bool:
 
     args = tuple(entry(v) for v in call.args)
     kwargs = tuple((k, entry(v)) for k, v in call.kwargs.items() if k != 'memory_format')
+    if not any(isinstance(v, _Entry) and v.zero for v in (*args, *dict(kwargs).values())):
+        return False  # no number of samples shows what becomes of anything
     try:
         hash((args, kwargs))
     except TypeError:  # an argument is a list
@@ -109,10 +111,15 @@ def _gives_zero(func: Callable, args: tuple, kwargs: tuple) -> bool:
         # Operands that may be anything are not all the same, or their difference were 0.
         return torch.full((), number * (1 + 0.4 * place), dtype=of.dtype, device=of.device)
 
-    for number in (3, -3, 0.3, -0.3, 1000):
+    for number in (0, 3, -3, 0.3, -0.3, 1000):
         operands = [value(v, number, i) for i, v in enumerate(args)]
         named = {k: value(v, number, len(args) + i) for i, (k, v) in enumerate(kwargs)}
-        if not (func(*operands, **named) == 0).all():
+        try:
+            result = func(*operands, **named)
+        except Exception:  # it wants a shape
+            return False
+        # 0 / 0 is no number with the masked model either.
+        if not ((result == 0) | result.isnan()).all():
             return False
     return True
 
