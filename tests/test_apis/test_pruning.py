@@ -3,6 +3,7 @@ import copy
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -225,3 +226,89 @@ def test_a_model_that_writes_into_its_input():
     structure = prune_model(Writes(), inputs=images, round_to=4)
     assert structure['reached']['params'] <= 0.5
     assert torch.equal(images, IMAGES)
+
+
+def exchange(index: list) -> None:
+    """One kept channel for one that was removed; their number stays."""
+    removed = min(set(range(16)) - set(index))
+    index[:] = sorted({*index[1:], removed})
+
+
+class TestDamagedStructures:
+    @pytest.fixture
+    def structure(self):
+        return copy.deepcopy(prune_model(net(), inputs=IMAGES, round_to=1))
+
+    @pytest.mark.parametrize(
+        'damage',
+        [
+            lambda s: s['keep'].pop('0.weight'),
+            lambda s: s['keep'].pop('1.running_var'),
+            lambda s: s['keep']['3.weight'].pop(1),
+            lambda s: s['attrs'].clear(),
+            lambda s: exchange(s['keep']['3.weight'][1]),
+        ],
+    )
+    def test_refused_by_its_digest(self, structure, damage):
+        damage(structure)
+        model = net()
+        before = parameters(model)
+        with pytest.raises(StructureError, match='digest does not fit'):
+            apply_structure(model, structure)
+        assert parameters(model) == before
+
+    def test_refused_by_what_it_leaves(self, structure):
+        del structure['digest'], structure['keep']['0.weight']
+        with pytest.raises(StructureError, match=r'keep leaves \d+ parameters, and'):
+            apply_structure(net(), structure)
+
+    def test_kernels_have_no_channels(self, structure):
+        del structure['digest'], structure['reached']['params']
+        structure['keep']['0.weight'][2] = [0, 1]
+        with pytest.raises(StructureError, match=r"keep\['0.weight'\]\[2\] would cut a kernel"):
+            apply_structure(net(), structure)
+
+    def test_by_hand_without_digest(self, structure):
+        del structure['digest']
+        apply_structure(net(), structure)
+
+    def test_again_without_what_it_reached(self, structure):
+        del structure['digest'], structure['reached']['params'], structure['reached']['flops']
+        model = net()
+        apply_structure(model, structure)
+        with pytest.raises(StructureError, match='does not say what it reached'):
+            prune_model(model, inputs=IMAGES, target=dict(params=0.3))
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (dict(importance='age'), "importance='age' is unknown"),
+        (dict(importance=None), 'importance=None; name one of'),
+        (dict(importance='taylor'), "importance='taylor' needs training steps"),
+        (dict(target=dict(params='0.5')), 'params must be a fraction'),
+    ],
+)
+def test_arguments_are_checked(arguments, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        prune_model(net(), inputs=IMAGES, **arguments)
+
+
+def test_names_of_criteria_and_numbers_of_numpy_are_taken():
+    prune_model(
+        net(),
+        inputs=IMAGES,
+        importance='MagnitudeImportance',
+        target=dict(params=np.float32(0.7)),
+        round_to=1,
+    )
+
+
+@pytest.mark.parametrize('data', ['x', 5, [], {}, IMAGES])
+def test_data_that_are_no_batch(data):
+    pytest.importorskip('mmdet')
+    from mmdet_adasap.apis import build_dense
+
+    model = build_dense('configs/demo/dense_yolox_tiny-voc.py')
+    with pytest.raises(ValueError, match=r'data is not a batch as YOLOX\.test_step takes it'):
+        prune_model(model, data)

@@ -186,3 +186,44 @@ def test_the_model_is_left_as_it_was():
     assert not hasattr(model, 'first')
     y = model.a(x)
     torch.testing.assert_close(model(x), model.head(y + y))
+
+
+def test_constants_are_computed():
+    """Functions keep them for other models."""
+    kept = {}
+
+    def run(net, x):
+        if 'table' not in kept:
+            kept['table'] = torch.arange(5.0)[:, None] @ torch.ones(1, 5)
+        return net.head(net.a(x) + kept['table'])
+
+    model = Net(run, a=nn.Conv2d(3, 4, 1), head=nn.Conv2d(4, 2, 1))
+    trace_channels(model, runs(torch.randn(2, 3, 5, 5)))
+    assert kept['table'].sum() == 50
+
+
+def test_an_image_that_is_too_small_is_refused_by_the_operation_itself():
+    model = Net(lambda n, x: n.head(n.a(x)), a=nn.Conv2d(3, 4, 3), head=nn.Conv2d(4, 2, 9))
+    with pytest.raises(RuntimeError, match='Kernel size'):
+        trace_channels(model, runs(torch.randn(2, 3, 5, 5)))
+    with pytest.raises(RuntimeError, match='to have 3 channels'):
+        trace_channels(model, runs(torch.randn(2, 4, 20, 20)))
+
+
+def test_strides_are_the_true_ones():
+    def run(net, x):
+        y = net.a(x)
+        return net.head(net.b(y) if y.is_contiguous() else y)
+
+    model = Net(run, a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(4, 4, 1), head=nn.Conv2d(4, 2, 1))
+    last = torch.randn(2, 3, 5, 5).to(memory_format=torch.channels_last)
+    assert trace_channels(model, runs(last)).unreached == ['b.weight', 'b.bias']
+
+
+def test_sparse_tensors_are_left_whole():
+    def run(net, x):
+        pairs = torch.eye(16).to_sparse()
+        return net.head(torch.sparse.mm(pairs, net.a(x)) + net.a(x))
+
+    model = Net(run, a=nn.Linear(3, 4), head=nn.Linear(4, 2))
+    assert not trace_channels(model, runs(torch.randn(16, 3))).groups

@@ -146,3 +146,41 @@ def test_nothing_hides_behind_weights_of_zero():
     nn.init.zeros_(model.zero.weight)
     x = torch.randn(1, 3, 6, 6)
     assert 'a' not in {group.name for group in find_channels(model, runs(x)).groups}
+
+
+def test_what_a_model_keeps_from_its_first_run_serves_no_other():
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.c = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(1, 4, 1)
+            self.scale = None
+
+        def forward(self, x):
+            h = self.a(x)
+            if self.scale is None:
+                self.scale = 1 / h.shape[1]
+            return self.c(h.sum(1, keepdim=True) * self.scale)
+
+    assert not find_channels(Scaled(), runs(torch.rand(2, 3, 8, 8))).groups
+
+
+@pytest.mark.parametrize(
+    'flag',
+    [
+        lambda h: h.relu() == 0,
+        lambda h: h > 2000,
+        lambda h: h.logical_not(),
+        lambda h: h.exp().isinf(),
+        lambda h: nn.functional.hardshrink(h, 2000.0) != 0,
+        lambda h: h == 3.5,
+    ],
+)
+def test_what_may_be_anything_is_not_taken_for_zero(flag):
+    """The shift of a masked channel by the image is seen in no run on a usual one."""
+
+    def run(net, x):
+        flags = flag(net.a(x) + x.mean()).float()
+        return net.head(flags.sum(1, keepdim=True))
+
+    model = Net(run, a=nn.Conv2d(3, 8, 1), head=nn.Conv2d(1, 2, 1))
+    assert not trace(model, torch.rand(2, 3, 6, 6)).groups

@@ -1,5 +1,6 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 import copy
+import math
 import random
 import re
 
@@ -12,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mmdet_adasap.pruning import (
+    Importance,
     MagnitudeImportance,
     Pruner,
     TaylorImportance,
@@ -247,3 +249,86 @@ def test_bad_targets(target):
 def test_good_targets():
     assert check_target(dict(params=0.4)) == ('params', 0.4)
     assert check_target(dict(flops=1)) == ('flops', 1.0)
+
+
+def test_it_cuts_once():
+    pruner = Pruner(wide_chain(), runs(X), dict(params=0.5), MagnitudeImportance())
+    pruner.prune_to(0.5)
+    pruner.cut()
+    with pytest.raises(RuntimeError, match='this Pruner has cut its model'):
+        pruner.cut()
+
+
+class Given(Importance):
+    """Scores that a test gives."""
+
+    def __init__(self, give) -> None:
+        super().__init__()
+        self.give = give
+
+    def scores(self, group, tensors, kept):
+        return self.give(group.size)
+
+
+@pytest.mark.parametrize('value', [math.inf, math.nan])
+def test_what_is_infinitely_important_stays(value):
+    def half(size):
+        scores = torch.rand(size)
+        scores[::2] = value
+        return scores
+
+    pruner = Pruner(wide_chain(), runs(X), dict(params=0.8), Given(half))
+    pruner.prune_to(0.8)
+    assert pruner.remaining() <= 0.8
+    assert all(kept[::2].all() for kept in pruner.masks.kept)
+    pruner = Pruner(wide_chain(), runs(X), dict(params=0.1), Given(half))
+    with pytest.raises(UnreachableTarget, match='of them are infinitely important'):
+        pruner.prune_to(0.1)
+
+
+@pytest.mark.parametrize(
+    ('give', 'returned'),
+    [
+        (lambda size: torch.ones(3), r'one of shape \[3\]'),
+        (lambda size: [1.0] * size, 'a list'),
+    ],
+)
+def test_scores_of_another_shape_are_refused(give, returned):
+    pruner = Pruner(chain(), runs(X), dict(params=0.5), Given(give))
+    with pytest.raises(ValueError, match=rf'Given.scores\(\) must return .* returned {returned}'):
+        pruner.prune_to(0.5)
+
+
+@pytest.mark.parametrize('fraction', [0, -1, 2, math.nan, 'x', None, True])
+def test_a_fraction_is_one(fraction):
+    pruner = Pruner(chain(), runs(X), dict(params=0.5), MagnitudeImportance())
+    with pytest.raises(ValueError, match='must be above 0 and at most 1'):
+        pruner.prune_to(fraction)
+
+
+@pytest.mark.parametrize(
+    ('model', 'message'),
+    [
+        (lambda: None, 'model is a NoneType'),
+        (lambda: nn.Sequential(nn.ReLU()), 'has no parameters'),
+        (lambda: nn.Sequential(nn.LazyConv2d(4, 1)), 'lazy layers'),
+        (lambda: chain().to('meta'), 'meta device'),
+        (lambda: torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 1))), r'torch\.jit'),
+        (lambda: Uncopied(), r'Uncopied cannot be copied with copy\.deepcopy'),
+    ],
+)
+def test_models_that_cannot_be_looked_at(model, message):
+    with pytest.raises(ValueError, match=message):
+        Pruner(model(), runs(X), dict(params=0.5), MagnitudeImportance())
+
+
+class Uncopied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.held = nn.Conv2d(3, 4, 1), torch.ops.aten
+
+    def __deepcopy__(self, memo):
+        raise TypeError('cannot be pickled')
+
+    def forward(self, x):
+        return self.a(x)
