@@ -74,6 +74,15 @@ class TestDense:
             assert (evaluator.type, evaluator.eval_mode) == ('VOCMetric', '11points')
 
 
+VOC = [path for path in CONFIGS if path.parent.name != 'demo']
+
+
+@pytest.mark.parametrize('path', VOC, ids=names(VOC))
+def test_the_lowest_rate_follows_the_scaled_one(path):
+    """train.py --auto-scale-lr changes the rate of the optimizer alone."""
+    assert not any(scheduler.get('eta_min') for scheduler in read(path).param_scheduler)
+
+
 @pytest.mark.parametrize('path', ADASAP, ids=names(ADASAP))
 class TestAdaSAP:
     def test_model_and_method_build(self, path):

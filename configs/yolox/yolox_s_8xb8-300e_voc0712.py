@@ -36,5 +36,26 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
+# As in the base, but the rate that the cosine leads down to follows --auto-scale-lr.
+param_scheduler = [
+    dict(
+        type='mmdet.QuadraticWarmupLR',
+        by_epoch=True,
+        begin=0,
+        end=5,
+        convert_to_iter_based=True,
+    ),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min_ratio=0.05,
+        begin=5,
+        T_max=285,
+        end=285,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    ),
+    dict(type='ConstantLR', by_epoch=True, factor=1, begin=285, end=300),
+]
+
 val_evaluator = dict(_base_.voc_metric, _delete_=True)
 test_evaluator = val_evaluator
