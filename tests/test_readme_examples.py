@@ -15,7 +15,7 @@ from mmdet_adasap.registry import IMPORTANCES
 
 README = (Path(__file__).parent.parent / 'README.md').read_text()
 SECTION = README.split('### New operations and criteria')[1].split('\n## ')[0]
-RULE, CRITERION = re.findall(r'```python\n(.*?)```', SECTION, flags=re.DOTALL)
+RULE, CHANNELS, CRITERION = re.findall(r'```python\n(.*?)```', SECTION, flags=re.DOTALL)
 
 
 class Net(nn.Module):
@@ -45,6 +45,11 @@ def test_rule(model, monkeypatch):
     channels = trace_channels(model, lambda m: m(IMAGE))
     assert not channels.groups
     assert 'mylib::swish2, which has no rule, in the model' in channels.frozen
+
+
+def test_what_came_of_it(model, capsys):
+    exec(CHANNELS, {'model': model, 'image': IMAGE})
+    assert capsys.readouterr().out.startswith("[('first', 8)] {")
 
 
 def test_criterion(model):

@@ -1,5 +1,6 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 from .budget import UnreachableTarget, choose
+from .finding import find_channels
 from .groups import ChannelGroup, Channels, Member
 from .importance import Importance, MagnitudeImportance, TaylorImportance, per_channel
 from .masks import ChannelMasks
@@ -27,6 +28,7 @@ __all__ = [
     'check_target',
     'choose',
     'cut',
+    'find_channels',
     'keep_of',
     'kept_of',
     'per_channel',
