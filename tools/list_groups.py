@@ -135,6 +135,7 @@ def main() -> None:
     with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
         warnings.simplefilter('ignore')
         from mmdet_adasap.apis import build_dense, forward_of, load_pruned, slim_sizes
+        from mmdet_adasap.files import write_atomically
         from mmdet_adasap.pruning import WrongCut
         from mmdet_adasap.pruning.finding import find_channels
     dense = {}
@@ -166,7 +167,7 @@ def main() -> None:
             print(f'slim: {left:,} {resource} ({left / dense[resource]:.4f} of the dense model)')
     if args.json:
         try:
-            args.json.write_text(json.dumps(found, indent=2) + '\n')
+            write_atomically(args.json, json.dumps(found, indent=2) + '\n')
         except OSError as error:
             sys.exit(f'list_groups: --json {args.json}: {error}')
         print(args.json)
