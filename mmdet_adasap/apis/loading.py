@@ -1,13 +1,8 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-import pickle
-
-import numpy as np
-import torch
-from mmengine.logging.history_buffer import HistoryBuffer
-from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner import load_state_dict
 from torch import nn
 
+from ..checkpoints import read_checkpoint
 from ..pruning import StructureError
 from ..pruning.loading import load_structure, refuse_misfit
 
@@ -51,38 +46,3 @@ def load_pruned(model: nn.Module, filename: str, map_location: str = 'cpu') -> d
     if meta:
         model.dataset_meta = {key.lower(): value for key, value in meta.items()}
     return structure
-
-
-def read_checkpoint(filename: str, map_location: str = 'cpu') -> dict:
-    """Read a checkpoint of mmengine as data; no code in it is run.
-
-    Raises:
-        ValueError: If the file is damaged, or holds objects that mmengine does not write.
-    """
-    try:
-        with torch.serialization.safe_globals(_safe_globals()):
-            return torch.load(filename, map_location=map_location, weights_only=True)
-    except FileNotFoundError:
-        raise
-    except (pickle.UnpicklingError, EOFError, OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f'{filename} is damaged or holds more than data, and is not loaded ({reason}); take '
-            f'a checkpoint as train.py writes it'
-        ) from error
-
-
-def _safe_globals() -> list:
-    """What checkpoints of mmengine hold beside tensors and plain data."""
-    if hasattr(mmengine_checkpoint, 'get_torch_safe_globals'):
-        return mmengine_checkpoint.get_torch_safe_globals()
-    multiarray = getattr(np, '_core', np.core).multiarray
-    dtypes = [type(np.dtype(kind)) for kind in (np.float64, np.int64, np.uint32)]
-    return [
-        HistoryBuffer,
-        np.ndarray,
-        np.dtype,
-        multiarray._reconstruct,
-        multiarray.scalar,
-        *dtypes,
-    ]
