@@ -49,9 +49,13 @@ class TestWriteAtomically:
         assert (tmp_path / 'link').is_symlink()
         assert (tmp_path / 'elsewhere' / 'file').read_text() == 'new'
 
-    def test_device_is_written_to(self):
-        write_atomically(os.devnull, 'nothing')
-        assert not os.path.isfile(os.devnull)
+    def test_pipe_is_written_to(self, tmp_path):
+        os.mkfifo(tmp_path / 'pipe')
+        reader = os.open(tmp_path / 'pipe', os.O_RDONLY | os.O_NONBLOCK)
+        write_atomically(tmp_path / 'pipe', 'new')
+        assert os.read(reader, 10) == b'new'
+        os.close(reader)
+        assert (tmp_path / 'pipe').is_fifo()
 
     def test_name_of_255_bytes(self, tmp_path):
         file = tmp_path / ('ä' * 127 + 'a')
