@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config, ConfigDict
+from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS, OPTIM_WRAPPERS, DefaultScope
 
 from mmdet_adasap.sharpness import AdaptivePerturbation, UniformPerturbation
@@ -40,6 +41,15 @@ def without_files(model: object) -> object:
 def adasap_of(control: Path) -> Path:
     """The config that a control is compared with."""
     return control.with_name('adasap_' + control.name.partition('_')[2])
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=names(CONFIGS))
+def test_checkpoints_are_whole(path):
+    """In every run, and with what the base config says about them."""
+    checkpoint = read(path).default_hooks.checkpoint
+    assert checkpoint.type == 'AtomicCheckpointHook'
+    assert checkpoint.interval >= 1
+    assert isinstance(HOOKS.build(checkpoint), CheckpointHook)
 
 
 @pytest.mark.parametrize('path', DENSE, ids=names(DENSE))

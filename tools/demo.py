@@ -10,6 +10,7 @@ A second call goes on where the first one stopped.
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import platform
@@ -220,6 +221,8 @@ class Demo:
     def report(self, results: dict) -> None:
         from demo_parts.picture import draw_picture, test_set
 
+        from mmdet_adasap.files import write_atomically
+
         files = {
             name: {
                 condition: self.tested[arm].folder / f'{condition}.pkl'
@@ -229,8 +232,10 @@ class Demo:
         }
         picture, table = self.out / 'demo.png', self.out / 'results.json'
         with quietly():
-            draw_picture(test_set(config('dense')), files, SEVERITY).save(picture)
-        table.write_text(json.dumps(results, indent=2) + '\n')
+            drawn = io.BytesIO()
+            draw_picture(test_set(config('dense')), files, SEVERITY).save(drawn, 'PNG')
+        write_atomically(picture, drawn.getvalue())
+        write_atomically(table, json.dumps(results, indent=2) + '\n')
         say(f'    {picture}\n    {table}\n')
         say(format_table(results['models'], CORRUPTIONS, SEVERITY))
 

@@ -172,6 +172,7 @@ def main() -> None:
             slim_sizes,
             working_size,
         )
+        from mmdet_adasap.files import write_atomically
         from mmdet_adasap.pruning.finding import find_channels
     dense = {}
     try:
@@ -205,7 +206,7 @@ def main() -> None:
             print(f'slim: {amount} ({left / dense[resource]:.4f} of the dense model)')
     if args.json:
         try:
-            args.json.write_text(json.dumps(found, indent=2) + '\n')
+            write_atomically(args.json, json.dumps(found, indent=2) + '\n')
         except OSError as error:
             sys.exit(f'list_groups: --json {args.json}: {error}')
         print(args.json)

@@ -134,6 +134,6 @@ param_scheduler = [
 ]
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=13),
-    checkpoint=dict(type='CheckpointHook', interval=10, max_keep_ckpts=2),
+    checkpoint=dict(type='AtomicCheckpointHook', interval=10, max_keep_ckpts=2),
 )
 randomness = dict(seed=0)

@@ -44,7 +44,7 @@ model = dict(
 # No batch of one image: the last map has one cell, and BN in training needs more than one value.
 train_dataloader = dict(batch_size=16, batch_sampler=dict(drop_last=True))
 train_cfg = dict(max_epochs=80, val_interval=4)
-default_hooks = dict(checkpoint=dict(interval=4))
+default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook', interval=4))
 param_scheduler = [
     dict(
         type='LinearLR',

@@ -1,13 +1,8 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-from collections.abc import Mapping
-
-import numpy as np
-import torch
-from mmengine.logging.history_buffer import HistoryBuffer
-from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner import load_state_dict
 from torch import nn
 
+from ..checkpoints import read_checkpoint
 from ..pruning import StructureError
 from ..pruning.loading import load_structure, refuse_misfit
 
@@ -51,58 +46,3 @@ def load_pruned(model: nn.Module, filename: str, map_location: str = 'cpu') -> d
     if meta:
         model.dataset_meta = {key.lower(): value for key, value in meta.items()}
     return structure
-
-
-def read_checkpoint(filename: str, map_location: str = 'cpu') -> dict:
-    """Read a checkpoint of mmengine as data; no code in it is run.
-
-    Raises:
-        ValueError: If the file is damaged, or holds objects that mmengine does not write.
-    """
-    try:
-        with torch.serialization.safe_globals(_safe_globals()):
-            checkpoint = torch.load(filename, map_location=map_location, weights_only=True)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # what a damaged file makes of pickle's instructions
-        reason = f'{type(error).__name__}: {error}'.strip().splitlines()[0]
-        raise ValueError(
-            f'{filename} is damaged or holds more than data, and is not loaded ({reason}); take '
-            f'a checkpoint as train.py writes it'
-        ) from error
-    wrong = _what_is_wrong(checkpoint)
-    if wrong:
-        raise ValueError(f'{filename}: {wrong}; take a checkpoint as train.py writes it')
-    return checkpoint
-
-
-def _what_is_wrong(checkpoint: object) -> str | None:
-    """What a file holds in the place of weights by name, and of plain data about them."""
-    if not isinstance(checkpoint, dict):
-        return f'it holds a {type(checkpoint).__name__} and no checkpoint'
-    weights = checkpoint.get('state_dict', checkpoint)
-    if not isinstance(weights, Mapping) or not all(
-        isinstance(name, str) and isinstance(value, torch.Tensor)
-        for name, value in weights.items()
-    ):
-        return 'its state_dict is not one of tensors by name'
-    meta = checkpoint.get('meta') or {}
-    if not isinstance(meta, Mapping) or not isinstance(meta.get('dataset_meta') or {}, Mapping):
-        return 'its meta is not a dict'
-    return None
-
-
-def _safe_globals() -> list:
-    """What checkpoints of mmengine hold beside tensors and plain data."""
-    if hasattr(mmengine_checkpoint, 'get_torch_safe_globals'):
-        return mmengine_checkpoint.get_torch_safe_globals()
-    multiarray = getattr(np, '_core', np.core).multiarray
-    dtypes = [type(np.dtype(kind)) for kind in (np.float64, np.int64, np.uint32)]
-    return [
-        HistoryBuffer,
-        np.ndarray,
-        np.dtype,
-        multiarray._reconstruct,
-        multiarray.scalar,
-        *dtypes,
-    ]

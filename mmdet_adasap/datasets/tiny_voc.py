@@ -1,6 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Writes the built-in VOC as a VOCdevkit tree. What is in it: ``tiny_voc_scenes.py``."""
 
+import io
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
+from ..files import write_atomically
 from .tiny_voc_scenes import SPLITS, TINY_VOC_CLASSES, Scene, draw_scene, plan_scenes
 from .voc_files import check_voc_files
 
@@ -211,8 +213,11 @@ def draw_preview(
     grid = Image.new('RGB', (columns * side, len(tiles) // columns * side))
     for index, tile in enumerate(tiles):
         grid.paste(tile, (index % columns * side, index // columns * side))
-    Path(target).parent.mkdir(parents=True, exist_ok=True)
-    grid.save(target)
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    drawn = io.BytesIO()
+    grid.save(drawn, Image.registered_extensions()[target.suffix.lower()])
+    write_atomically(target, drawn.getvalue())
 
 
 def _tile(year: Path, image_id: str, zoom: int) -> Image.Image:

@@ -1,7 +1,9 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 from .adasap_hook import AdaSAPHook
-from .guard import guard_loading
+from .atomic_checkpoint_hook import AtomicCheckpointHook
+from .guard import guard_loading, guard_reading
 
 guard_loading()
+guard_reading()
 
-__all__ = ['AdaSAPHook']
+__all__ = ['AdaSAPHook', 'AtomicCheckpointHook']

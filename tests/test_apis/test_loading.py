@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.runner import Runner
+from mmengine.runner import checkpoint as mmengine_checkpoint
 from toy import MeanLogit, ToyModel, loader
 
 from mmdet_adasap.apis import load_pruned
@@ -93,3 +95,19 @@ def test_torn_file(trained, tmp_path):
     torn.write_bytes(trained[0].read_bytes()[:5000])
     with pytest.raises(ValueError, match=r'torn\.pth is damaged'):
         load_pruned(ToyModel(), str(torn))
+
+
+def test_without_mmengine_s_list(trained, tmp_path, monkeypatch):
+    """Older releases have none; ours has no getattr, which would reach all of Python."""
+    monkeypatch.delattr(mmengine_checkpoint, 'get_torch_safe_globals', raising=False)
+    assert load_pruned(ToyModel(), str(trained[0]))['reached']['params'] <= 0.5
+    checkpoint = torch.load(trained[0], weights_only=False)
+    checkpoint['meta']['note'] = Reaching()
+    torch.save(checkpoint, tmp_path / 'evil.pth')
+    with pytest.raises(ValueError, match=r'evil\.pth is damaged or holds more than data, and is'):
+        load_pruned(ToyModel(), str(tmp_path / 'evil.pth'))
+
+
+class Reaching:
+    def __reduce__(self):
+        return getattr, (HistoryBuffer, '__init__')

@@ -48,6 +48,7 @@ import torch
 from torch import nn
 
 from mmdet_adasap.apis import build_dense
+from mmdet_adasap.files import write_atomically
 from mmdet_adasap.models.raw_outputs import raw_forward
 from mmdet_adasap.pruning import (
     ChannelMasks,
@@ -492,7 +493,7 @@ def benchmark(names: list[str], repeats: int, version: str | None, out: Path | N
             f'[{number}/{len(names)}] {name}: {taken:.0f} s {", ".join(bad)}'.rstrip(), flush=True
         )
         if out:
-            out.write_text(json.dumps(figures, indent=2) + '\n')
+            write_atomically(out, json.dumps(figures, indent=2) + '\n')
     return results
 
 

@@ -31,6 +31,7 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
 from mmdet_adasap.apis.building import read_config
+from mmdet_adasap.files import write_atomically
 from mmdet_adasap.optim import AdaSAPOptimWrapper
 from mmdet_adasap.sharpness import AdaptivePerturbation
 from mmdet_adasap.sharpness.blocks import find_blocks
@@ -327,7 +328,7 @@ def main() -> None:
     result = measure(args)
     print(report(result))
     if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + '\n')
+        write_atomically(args.json, json.dumps(result, indent=2) + '\n')
 
 
 if __name__ == '__main__':

@@ -202,6 +202,8 @@ def main() -> None:
 
     import mmdet
 
+    from mmdet_adasap.files import write_atomically
+
     root = Path(mmdet.__file__).parent / '.mim' / 'configs'
     if not root.is_dir():
         sys.exit(f'zoo: {root} is missing: install mmdet as a package, which carries its configs')
@@ -218,9 +220,7 @@ def main() -> None:
         before = folder.name in results and not args.redo
         if not before:
             results[folder.name] = look_at_folder(folder)
-            written = args.out.with_suffix('.tmp')
-            written.write_text(json.dumps(results, indent=2) + '\n')
-            written.replace(args.out)
+            write_atomically(args.out, json.dumps(results, indent=2) + '\n')
         progress = f'[{number}/{len(folders)}]'
         print(f'{progress:>9} {line_of(folder.name, results[folder.name])}', flush=True)
     print(summary(results))

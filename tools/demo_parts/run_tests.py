@@ -59,7 +59,10 @@ def main() -> None:
                 f'test_dataloader.dataset.severity={args.severity}',
             ],
         )
-    (args.out / 'map.json').write_text(json.dumps(results, indent=2))
+    # The configs have imported it by now; at the start it would be seconds.
+    from mmdet_adasap.files import write_atomically
+
+    write_atomically(args.out / 'map.json', json.dumps(results, indent=2))
 
 
 if __name__ == '__main__':
