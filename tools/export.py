@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
         help='write into a folder that holds other files; they stay',
     )
     parser.add_argument(
-        '--rounds', type=int, default=20, metavar='N', help='timed runs of each (default: 20)'
+        '--rounds', type=int, default=10, metavar='N', help='timed runs of each (default: 10)'
     )
     return parser.parse_args()
 

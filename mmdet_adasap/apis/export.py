@@ -44,7 +44,7 @@ def export_pruned(
     out: str | Path,
     onnx: bool = False,
     force: bool = False,
-    rounds: int = 20,
+    rounds: int = 10,
 ) -> dict:
     """Write a config, weights and one small module that mmdet takes without this plugin.
 
@@ -57,7 +57,7 @@ def export_pruned(
         out (str | Path): The folder to write.
         onnx (bool): Write ``model.onnx``, too. Defaults to False.
         force (bool): Write into a folder that holds other files, which stay. Defaults to False.
-        rounds (int): Timed runs of each model. Defaults to 20.
+        rounds (int): Timed runs of each model. Defaults to 10.
 
     Returns:
         dict: The report, which is also in ``report.json``.
