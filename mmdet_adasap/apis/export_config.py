@@ -2,6 +2,7 @@
 """The config of an exported model: the user's own, with nothing in it that needs the plugin."""
 
 import inspect
+import re
 
 import mmengine.registry
 from mmengine.config import Config
@@ -29,7 +30,7 @@ HEADER = f"""\
 # those of this folder; read such a copy with this folder on the PYTHONPATH, or use this file.
 import sys
 
-sys.path.append('{FOLDER}')
+sys.path.append("{FOLDER}")
 
 """
 
@@ -56,7 +57,9 @@ def exported_config(config: Config) -> tuple[str, list[str]]:
     exported['resume'] = False
     exported.pop('work_dir', None)  # of the run that pruned
     exported.setdefault('visualizer', VISUALIZER)
-    return HEADER + Config(exported).pretty_text, changes
+    text = Config(exported).pretty_text
+    # A folder may have an apostrophe in its name, where pretty_text has put some around it.
+    return HEADER + re.sub(f"'({FOLDER}[^']*)'", r'"\1"', text), changes
 
 
 def _imports(custom_imports: dict | None) -> dict:

@@ -65,17 +65,25 @@ def replacing(folder: Path) -> Iterator[Path]:
     try:
         new.chmod(0o777 & ~_umask())
         yield new
-        if folder.exists():
-            for path in _others(folder):
-                path.rename(new / path.name)
-            old = Path(tempfile.mkdtemp(prefix=f'.{folder.name}.', dir=folder.parent))
-            folder.rename(old)
-            new.rename(folder)
-            shutil.rmtree(old)
-        else:
-            new.rename(folder)
+        _put(new, folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def _put(new: Path, folder: Path) -> None:
+    if not folder.exists():
+        new.rename(folder)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f'.{folder.name}.', dir=folder.parent))
+    try:
+        folder.rename(old)  # a whole folder, so that nothing is lost if it fails
+    except OSError:
+        old.rmdir()
+        raise
+    new.rename(folder)
+    for path in _others(old):
+        path.rename(folder / path.name)
+    shutil.rmtree(old)
 
 
 def _umask() -> int:

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import HOOKS, DefaultScope
 from mmengine.runner import Runner
 
 pytest.importorskip('mmdet')
@@ -77,8 +78,9 @@ def exported(trained, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp('exported')
     out = folder / 'new' / 'first'
     export_pruned(trained / 'own.py', trained / 'epoch_3.pth', out, rounds=1)
-    shutil.move(out, folder / 'moved')
-    return folder / 'moved'
+    moved = folder / "somebody's own"
+    shutil.move(out, moved)
+    return moved
 
 
 def pruned(config: str | Path, file: Path, params: float) -> Path:
@@ -249,6 +251,13 @@ DETECTORS = {
 }
 
 
+def read(text: str, folder: Path) -> Config:
+    (folder / 'config.py').write_text(text)
+    found = Config.fromfile(folder / 'config.py', import_custom_modules=False)
+    sys.path.remove(str(folder))
+    return found
+
+
 @pytest.mark.parametrize('name', ['ssd300', 'yolox-s'])
 def test_config_has_nothing_of_ours(name, tmp_path):
     file = ROOT / 'configs' / DETECTORS[name][0]
@@ -260,45 +269,51 @@ def test_config_has_nothing_of_ours(name, tmp_path):
     assert not re.search('adasap|Perturbation|Importance|Pretrained|open-mmlab', code, re.I)
     assert 'optim_wrapper: OptimWrapper instead of AdaSAPOptimWrapper' in changes
     assert 'default_hooks.adasap: without AdaSAPHook' in changes
-    (tmp_path / 'config.py').write_text(text)
-    found = Config.fromfile(tmp_path / 'config.py', import_custom_modules=False)
+    found = read(text, tmp_path)
     for key in ('param_scheduler', 'train_cfg', 'train_dataloader', 'test_evaluator'):
         assert found[key] == config[key]
     assert found.optim_wrapper == dict(config.optim_wrapper, type='OptimWrapper')
     assert found.custom_imports.imports == ['slim_model_v1']
     assert found.load_from == f'{tmp_path}/model.pth'
     assert found.model.dense == config.model.type
-    sys.path.remove(str(tmp_path))
 
 
-def test_parts_of_ours_that_derive_from_mmdets_own():
+def test_parts_of_ours_that_derive_from_mmdets_own(tmp_path, monkeypatch):
+    class SaferCheckpointHook(CheckpointHook):
+        """Stands for any class of the plugin."""
+
+        def __init__(self, safer: bool = True, **kwargs) -> None:
+            super().__init__(**kwargs)
+
+    SaferCheckpointHook.__module__ = 'mmdet_adasap.hooks'
+    monkeypatch.setitem(HOOKS.module_dict, 'SaferCheckpointHook', SaferCheckpointHook)
     dataset = dict(type='CorruptedVOCDataset', corruption='fog', severity=3, data_root='x')
     step = dict(type='ImageCorruption', corruption='fog', severity=3)
+    pretrained = dict(type='Pretrained', checkpoint='x')
     config = Config(
         dict(
-            model=dict(
-                type='SSD', backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='x'))
-            ),
+            model=dict(type='SSD', backbone=dict(depth=16, init_cfg=[pretrained])),
             custom_imports=dict(imports=['mine', 'mmdet_adasap.hooks']),
             optim_wrapper=dict(type='AdaSAPOptimWrapper', perturbation=None, clip_grad=1),
             data=dict(type='RepeatDataset', dataset=dataset),
             pipeline=[dict(type='LoadImageFromFile'), step],
             custom_hooks=[dict(type='mmengine.AdaSAPHook', warmup=1), dict(type='EMAHook')],
+            default_hooks=dict(
+                checkpoint=dict(type='SaferCheckpointHook', safer=True, interval=7)
+            ),
             work_dir='old',
         )
     )
     text, changes = exported_config(config)
-    scope = dict(sys=sys)
-    exec(text.partition('\n\n')[2].partition('\n\n')[2] or text, scope)
-    assert scope['data'] == dict(
-        type='RepeatDataset', dataset=dict(type='VOCDataset', data_root='x')
-    )
-    assert scope['pipeline'] == [dict(type='LoadImageFromFile')]
-    assert scope['custom_hooks'] == [dict(type='EMAHook')]
-    assert scope['optim_wrapper'] == dict(type='OptimWrapper', clip_grad=1)
-    assert scope['custom_imports']['imports'] == ['mine', 'slim_model_v1']
-    assert scope['model']['backbone'] == {}
-    assert 'work_dir' not in scope
+    found = read(text, tmp_path)
+    assert found.data == dict(type='RepeatDataset', dataset=dict(type='VOCDataset', data_root='x'))
+    assert found.pipeline == [dict(type='LoadImageFromFile')]
+    assert found.custom_hooks == [dict(type='EMAHook')]
+    assert found.default_hooks == dict(checkpoint=dict(type='CheckpointHook', interval=7))
+    assert found.optim_wrapper == dict(type='OptimWrapper', clip_grad=1)
+    assert found.custom_imports.imports == ['mine', 'slim_model_v1']
+    assert found.model.backbone == dict(depth=16)
+    assert 'work_dir' not in found
     assert 'pipeline[1]: without ImageCorruption' in changes
 
 
