@@ -35,6 +35,7 @@ setup(
             'mmpretrain>=1.2.0',
             'numpy<2',
         ],
+        'export': ['onnx', 'onnxruntime'],
         'demo': ['scikit-learn', 'scikit-image', 'matplotlib'],
         'tests': ['pytest', 'pytorch_optimizer', 'ruff', 'tensorboard'],
     },

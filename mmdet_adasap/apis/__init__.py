@@ -1,12 +1,16 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 from .building import build_dense
+from .export import export_pruned
+from .inference import init_pruned_detector
 from .loading import load_pruned
 from .pruning import apply_structure, forward_of, prune_model, slim_sizes, working_size
 
 __all__ = [
     'apply_structure',
     'build_dense',
+    'export_pruned',
     'forward_of',
+    'init_pruned_detector',
     'load_pruned',
     'prune_model',
     'slim_sizes',

@@ -30,7 +30,11 @@ def load_pruned(model: nn.Module, filename: str, map_location: str = 'cpu') -> d
         >>> model = init_detector(config, None, device='cpu')
         >>> load_pruned(model, 'work_dirs/adasap_ssd300_voc0712/epoch_24.pth')
     """
-    checkpoint = read_checkpoint(filename, map_location)
+    return load_checkpoint_dict(model, read_checkpoint(filename, map_location), filename)
+
+
+def load_checkpoint_dict(model: nn.Module, checkpoint: dict, filename: str) -> dict | None:
+    """:func:`load_pruned` of what :func:`read_checkpoint` has read."""
     weights = checkpoint.get('state_dict', checkpoint)
     missing = model.state_dict().keys() ^ weights.keys()
     if missing:

@@ -1,0 +1,200 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Write a pruned detector so that mmdet takes it without this plugin."""
+
+import copy
+import io
+import json
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS
+from torch import nn
+
+from ..models.raw_outputs import raw_forward
+from ..pruning.oracle import raw_outputs
+from ..pruning.structure import META_KEY, check_structure, is_cut
+from ..version import __version__
+from .building import build_dense, read_config
+from .export_config import MODULE, exported_config
+from .export_folder import MARK, check_folder, replacing
+from .export_onnx import check_onnx, export_onnx
+from .export_report import (
+    fill_dense,
+    flops_of,
+    latencies,
+    noise_batch,
+    parameters_of,
+    preprocessed,
+)
+from .loading import load_checkpoint_dict, read_checkpoint
+
+
+class WrongExport(RuntimeError):
+    """Raised when an exported model does not give what the pruned one gives."""
+
+
+def export_pruned(
+    config: str | Path | Config,
+    checkpoint: str | Path,
+    out: str | Path,
+    onnx: bool = False,
+    force: bool = False,
+    rounds: int = 10,
+) -> dict:
+    """Write a config, weights and one small module that mmdet takes without this plugin.
+
+    The weights are those that ``test.py`` evaluates: with an EMAHook, mmengine saves the moving
+    average as ``state_dict``.
+
+    Args:
+        config (str | Path | Config): The unpruned config.
+        checkpoint (str | Path): The pruned checkpoint.
+        out (str | Path): The folder to write.
+        onnx (bool): Write ``model.onnx``, too. Defaults to False.
+        force (bool): Write into a folder that holds other files, which stay. Defaults to False.
+        rounds (int): Timed runs of each model. Defaults to 10.
+
+    Returns:
+        dict: The report, which is also in ``report.json``.
+
+    Raises:
+        ValueError: If the checkpoint is not one of a cut model, or does not fit the config.
+        FileNotFoundError: If a file is missing.
+        FileExistsError: If the folder holds what no export wrote.
+        ImportError: If ``onnx`` is asked for and not installed.
+        WrongExport: If what was written does not give the same outputs.
+    """
+    if onnx:
+        check_onnx()
+    if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
+        raise ValueError(f'rounds={rounds!r} must be an integer of at least 1')
+    out = Path(out).resolve()
+    check_folder(out, force)
+    config = config if isinstance(config, Config) else read_config(str(config))
+    found = read_checkpoint(str(checkpoint))
+    structure = _structure(found, checkpoint)
+    slim, dense = _build(config), _build(config)
+    load_checkpoint_dict(slim, found, str(checkpoint))
+    fill_dense(dense, slim, structure['keep'])
+    text, changes = exported_config(config)
+    with replacing(out) as folder:
+        (folder / 'config.py').write_text(text)
+        (folder / 'structure.json').write_text(_shape(structure))
+        shutil.copyfile(Path(__file__).with_name(f'{MODULE}.py'), folder / f'{MODULE}.py')
+        _save(slim, _dataset_meta(found, config), folder / 'model.pth')
+        exported = _read_back(folder)
+        batch = noise_batch(exported.cfg)
+        _check(exported, slim, batch)
+        report = _report(structure, dense, exported, batch, rounds) | {'changes': changes}
+        report['bytes'] = {
+            'checkpoint': Path(checkpoint).stat().st_size,
+            'weights': {'dense': _size(dense), 'slim': (folder / 'model.pth').stat().st_size},
+        }
+        if onnx:
+            inputs = preprocessed(exported, batch)['inputs']
+            report['onnx'] = export_onnx(exported, inputs, folder)
+        (folder / 'report.json').write_text(json.dumps(report, indent=2) + '\n')
+    return report
+
+
+def _structure(checkpoint: object, filename: str | Path) -> dict:
+    """The structure of a checkpoint of a cut model."""
+    if not isinstance(checkpoint, Mapping):
+        raise ValueError(f'{filename} is no checkpoint; take one as train.py writes it')
+    structure = (checkpoint.get('meta') or {}).get(META_KEY)
+    if structure is None:
+        raise ValueError(
+            f'{filename} is dense or not a training checkpoint: there is no '
+            f"checkpoint['meta'][{META_KEY!r}]; export one that AdaSAPHook has pruned"
+        )
+    check_structure(structure)
+    if not is_cut(structure):
+        raise ValueError(
+            f'{filename} was saved in the phase {structure["phase"]!r}, when channels are masked '
+            f'at most and not yet cut; export one that was saved after the cut'
+        )
+    return structure
+
+
+def _build(config: Config) -> nn.Module:
+    return revert_sync_batchnorm(build_dense(config)).eval()
+
+
+def _shape(structure: Mapping) -> str:
+    kept = {key: structure[key] for key in ('version', 'target', 'reached', 'keep', 'attrs')}
+    return json.dumps(kept, separators=(',', ':')) + '\n'
+
+
+def _save(model: nn.Module, dataset_meta: dict | None, file: Path) -> None:
+    meta = {'dataset_meta': dataset_meta} if dataset_meta else {}
+    torch.save({'meta': meta, 'state_dict': model.state_dict()}, file)
+
+
+def _size(model: nn.Module) -> int:
+    buffer = io.BytesIO()
+    torch.save({'meta': {}, 'state_dict': model.state_dict()}, buffer)
+    return buffer.tell()
+
+
+def _dataset_meta(checkpoint: Mapping, config: Config) -> dict | None:
+    """Names of the classes: those that the checkpoint was trained for, else the config's."""
+    found = (checkpoint.get('meta') or {}).get('dataset_meta')
+    if not found and 'test_dataloader' in config:
+        from mmdet.registry import DATASETS
+
+        dataset = copy.deepcopy(config.test_dataloader.dataset)
+        found = DATASETS.build(dict(dataset, lazy_init=True)).metainfo
+    return {key.lower(): value for key, value in found.items()} if found else None
+
+
+def _read_back(folder: Path) -> nn.Module:
+    """The exported model, as mmdet will build it."""
+    path, writes = list(sys.path), sys.dont_write_bytecode
+    sys.dont_write_bytecode = True
+    try:
+        config = Config.fromfile(folder / 'config.py')
+    finally:
+        sys.path[:], sys.dont_write_bytecode = path, writes
+    model = revert_sync_batchnorm(MODELS.build(config.model)).eval()
+    weights = torch.load(folder / 'model.pth', map_location='cpu', weights_only=True)
+    model.load_state_dict(weights['state_dict'], strict=True)
+    model.cfg = config
+    return model
+
+
+def _check(exported: nn.Module, slim: nn.Module, batch: dict) -> None:
+    forward = raw_forward(preprocessed(slim, batch))
+    pairs = zip(raw_outputs(exported, forward), raw_outputs(slim, forward), strict=True)
+    if not all(torch.equal(a, b) for a, b in pairs):
+        raise WrongExport(
+            'the exported model does not give what the pruned one gives, so nothing was written; '
+            'a module of it depends on more than tensors and channel counts'
+        )
+
+
+def _report(
+    structure: Mapping, dense: nn.Module, slim: nn.Module, batch: dict, rounds: int
+) -> dict:
+    models = {'dense': dense, 'slim': slim}
+    ready = preprocessed(slim, batch)
+    inputs = ready['inputs']
+    return {
+        MARK: f'mmdet_adasap {__version__}',
+        'target': dict(structure['target']),
+        'parameters': {name: parameters_of(model) for name, model in models.items()},
+        'flops': {
+            name: flops_of(model, inputs, ready['data_samples']) for name, model in models.items()
+        },
+        'latency': latencies(models, batch, rounds)
+        | {
+            'rounds': rounds,
+            'threads': torch.get_num_threads(),
+            'image': list(inputs.shape[2:]),
+            'torch': torch.__version__,
+        },
+    }

@@ -1,0 +1,152 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""The config of an exported model: the user's own, with nothing in it that needs the plugin."""
+
+import inspect
+import re
+
+import mmengine.registry
+from mmengine.config import Config
+from mmengine.registry import Registry
+
+from ..registry import IMPORTANCES, PERTURBATIONS
+from ..version import __version__
+
+PACKAGE = __name__.partition('.')[0]
+MODULE = 'slim_model_v1'
+"""Of what is read as version 1, whatever plugin wrote it: one process imports it but once."""
+FOLDER = '{{ fileDirname }}'
+"""mmengine puts the config's own folder there, wherever that is when the config is read."""
+
+VISUALIZER = dict(
+    type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer'
+)
+"""That of mmdet's default_runtime.py: DetInferencer fails without one."""
+
+HEADER = f"""\
+# A model that was pruned with mmdet_adasap {__version__}, which is not needed any more.
+#
+# {MODULE}.py, beside this file, cuts the dense model to the shape in structure.json. The
+# folder can be moved as a whole. In a copy that train.py dumps into its work_dir the paths are
+# those of this folder; read such a copy with this folder on the PYTHONPATH, or use this file.
+import sys
+
+sys.path.append("{FOLDER}")
+
+"""
+
+
+def exported_config(config: Config) -> tuple[str, list[str]]:
+    """The text of a config that mmdet reads without the plugin.
+
+    Training goes on from the slim weights, with the schedule as it was.
+
+    Args:
+        config (Config): The unpruned config.
+
+    Returns:
+        tuple[str, list[str]]: The text, and a line for everything that was replaced or left out.
+    """
+    changes: list[str] = []
+    exported = _without_plugin(config.to_dict(), '', _own_classes(), changes)
+    model = _without_pretrained(exported['model'])
+    exported['model'] = dict(
+        model, type='SlimModel', dense=model['type'], structure=f'{FOLDER}/structure.json'
+    )
+    exported['custom_imports'] = _imports(exported.get('custom_imports'))
+    exported['load_from'] = f'{FOLDER}/model.pth'
+    exported['resume'] = False
+    exported.pop('work_dir', None)  # of the run that pruned
+    exported.setdefault('visualizer', VISUALIZER)
+    text = Config(exported).pretty_text
+    # A folder may have an apostrophe in its name, where pretty_text has put some around it.
+    return HEADER + re.sub(f"'({FOLDER}[^']*)'", r'"\1"', text), changes
+
+
+def _imports(custom_imports: dict | None) -> dict:
+    found = custom_imports or {}
+    names = found.get('imports') or []
+    names = [names] if isinstance(names, str) else names
+    others = [name for name in names if name.partition('.')[0] != PACKAGE]
+    return dict(found, imports=[*others, MODULE], allow_failed_imports=False)
+
+
+def _own_classes() -> dict[str, type]:
+    """Everything that the plugin registers, by name."""
+    return {
+        name: cls
+        for registry in (*_registries(), PERTURBATIONS, IMPORTANCES)
+        for name, cls in registry.module_dict.items()
+        if cls.__module__.partition('.')[0] == PACKAGE
+    }
+
+
+def _registries() -> list[Registry]:
+    roots = [value for value in vars(mmengine.registry).values() if isinstance(value, Registry)]
+    return [*roots, *(child for root in roots for child in root.children.values())]
+
+
+_NOTHING = object()
+
+
+def _without_plugin(value: object, key: str, own: dict[str, type], changes: list[str]) -> object:
+    """Replace types of the plugin by what they derive from, and leave out those without one."""
+    if isinstance(value, dict):
+        value = _replaced(value, key, own, changes)
+        if value is _NOTHING:
+            return _NOTHING
+        parts = {
+            k: _without_plugin(v, f'{key}.{k}' if key else str(k), own, changes)
+            for k, v in value.items()
+        }
+        return {k: v for k, v in parts.items() if v is not _NOTHING}
+    if isinstance(value, list | tuple):
+        parts = [_without_plugin(v, f'{key}[{i}]', own, changes) for i, v in enumerate(value)]
+        return type(value)(v for v in parts if v is not _NOTHING)
+    return value
+
+
+def _replaced(value: dict, key: str, own: dict[str, type], changes: list[str]) -> object:
+    kind = value.get('type')
+    cls = own.get(kind.rpartition('.')[2]) if isinstance(kind, str) else None
+    if cls is None:
+        return value
+    base = _registered_base(cls)
+    if base is None:
+        changes.append(f'{key}: without {cls.__name__}')
+        return _NOTHING
+    changes.append(f'{key}: {base.__name__} instead of {cls.__name__}')
+    dropped = _arguments(cls) - set().union(*map(_arguments, base.__mro__))
+    return {k: v for k, v in value.items() if k not in dropped} | {'type': base.__name__}
+
+
+def _registered_base(cls: type) -> type | None:
+    """The nearest class that it derives from and a config of mmdet can name."""
+    for base in cls.__mro__[1:]:
+        ours = base.__module__.partition('.')[0] == PACKAGE
+        if not ours and any(base in r.module_dict.values() for r in _registries()):
+            return base
+    return None
+
+
+def _arguments(cls: type) -> set[str]:
+    if '__init__' not in vars(cls):
+        return set()
+    named = inspect.signature(cls.__init__).parameters.values()
+    return {p.name for p in named if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+
+
+def _without_pretrained(value: object) -> object:
+    """Without files of pretrained weights, which have the dense shape."""
+    if isinstance(value, dict):
+        kept = {k: v for k, v in value.items() if k != 'pretrained' and not _is_pretrained(k, v)}
+        return {k: _without_pretrained(v) for k, v in kept.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_without_pretrained(v) for v in value)
+    return value
+
+
+def _is_pretrained(key: str, value: object) -> bool:
+    if key != 'init_cfg':
+        return False
+    found = value if isinstance(value, list | tuple) else [value]
+    return any(isinstance(v, dict) and v.get('type') == 'Pretrained' for v in found)

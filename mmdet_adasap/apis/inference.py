@@ -1,0 +1,55 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import warnings
+from pathlib import Path
+
+from mmengine.config import Config
+from torch import nn
+
+from .loading import load_checkpoint_dict, read_checkpoint
+
+
+def init_pruned_detector(
+    config: str | Path | Config,
+    checkpoint: str | Path,
+    palette: str = 'none',
+    device: str = 'cpu',
+    cfg_options: dict | None = None,
+) -> nn.Module:
+    """``mmdet.apis.init_detector`` for a pruned checkpoint: the model gets its slim shape first.
+
+    Args:
+        config (str | Path | Config): The unpruned config.
+        checkpoint (str | Path): The pruned checkpoint; a dense one is loaded as it is.
+        palette (str): Colours of the boxes, as for init_detector. Defaults to 'none': those of
+            the config's dataset, else of the checkpoint.
+        device (str): Where the model is put. Defaults to 'cpu'.
+        cfg_options (dict, optional): Settings of the config to override.
+
+    Returns:
+        nn.Module: The detector in eval mode, for ``mmdet.apis.inference_detector``.
+
+    Raises:
+        StructureError: If the checkpoint does not fit the config.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the checkpoint is damaged or holds more than data.
+
+    Examples:
+        >>> model = init_pruned_detector('config.py', 'epoch_24.pth')
+        >>> result = inference_detector(model, 'image.jpg')
+    """
+    from mmdet.apis import init_detector
+
+    found = read_checkpoint(str(checkpoint))
+    with warnings.catch_warnings(record=True):  # that there is no checkpoint, which comes now
+        model = init_detector(config, None, palette, 'cpu', cfg_options)
+    chosen = model.dataset_meta.get('palette', 'random')
+    load_checkpoint_dict(model, found, str(checkpoint))
+    if not (found.get('meta') or {}).get('dataset_meta'):
+        warnings.warn(
+            f'{checkpoint} does not name its classes, so they are taken for those of COCO; set '
+            f"model.dataset_meta = {{'classes': (...)}}",
+            stacklevel=2,
+        )
+    if chosen != 'random' or palette == 'random' or 'palette' not in model.dataset_meta:
+        model.dataset_meta['palette'] = chosen
+    return model.to(device).eval()
