@@ -18,6 +18,7 @@ from .checks import (
     at_least,
     check_data,
     check_optim_wrapper,
+    check_resumable,
     check_start,
     phases_of_run,
     settings,
@@ -262,9 +263,10 @@ class AdaSAPHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Give the model, and moving averages of it, the shape that the checkpoint has."""
-        self.structure = load_structure(
-            checkpoint, unwrapped(runner.model), averaged_models(runner)
-        )
+        if runner._resume:
+            check_resumable(checkpoint)
+        model = unwrapped(runner.model)
+        self.structure = load_structure(checkpoint, model, averaged_models(runner))
         follow_cut(runner)
         state = checkpoint.get(META_KEY)
         self._state = state if isinstance(state, Mapping) else {}

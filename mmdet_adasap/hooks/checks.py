@@ -17,7 +17,7 @@ from ..datasets.voc_files import check_voc_dataset
 from ..optim import AdaSAPOptimWrapper
 from ..pruning import StructureError
 from ..pruning.structure import is_cut
-from ..pruning.surgery import check_states
+from ..pruning.surgery import check_states, misshapen_state
 from .phases import Phases
 
 if TYPE_CHECKING:
@@ -154,6 +154,11 @@ def check_start(hook: AdaSAPHook, runner: Runner, state: Mapping) -> None:
         )
     if not runner._resume:
         return
+    for key, shape, expected in misshapen_state(runner.optim_wrapper.optimizer):
+        raise ValueError(
+            f'resume: {key} of the optimizer has the shape {shape} and its parameter {expected}; '
+            f'resume from a checkpoint as train.py writes it, or start anew with load_from'
+        )
     if structure is None and runner.iter > hook.phases.warmup_end:
         raise ValueError(
             f'resume: the checkpoint is at iteration {runner.iter}, in the phase {phase!r}, but '
@@ -181,6 +186,26 @@ def check_start(hook: AdaSAPHook, runner: Runner, state: Mapping) -> None:
             'resume: mmengine does not restore the order of the data within an epoch, so '
             'this run will not equal an uninterrupted one; save checkpoints by epoch'
         )
+
+
+def check_resumable(checkpoint: Mapping) -> None:
+    """Refuse to go on from a checkpoint without what training needs, before it is loaded.
+
+    Raises:
+        ValueError: Naming the entry that is missing or malformed.
+    """
+    remedy = 'resume from one as train.py writes it, or start anew with load_from'
+    meta = checkpoint.get('meta')
+    for key in ('epoch', 'iter'):
+        if not isinstance(meta, Mapping) or type(meta.get(key)) is not int or meta[key] < 0:
+            raise ValueError(f'resume: meta.{key} of the checkpoint is no number; {remedy}')
+    for key in ('message_hub', 'optimizer'):
+        if not isinstance(checkpoint.get(key), Mapping):
+            raise ValueError(f'resume: the checkpoint has no {key}; {remedy}')
+    state = checkpoint['optimizer'].get('state')
+    groups = checkpoint['optimizer'].get('param_groups')
+    if not isinstance(state, Mapping) or not isinstance(groups, list):
+        raise ValueError(f'resume: optimizer.state or param_groups is malformed; {remedy}')
 
 
 def check_data(runner: Runner) -> None:

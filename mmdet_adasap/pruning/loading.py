@@ -1,6 +1,8 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Give a dense model the shape of a checkpoint, before the weights are loaded."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
@@ -36,11 +38,13 @@ def load_structure(checkpoint: dict, model: nn.Module, copies: list[nn.Module]) 
     Raises:
         StructureError: If it is malformed, or does not fit the model or the weights.
     """
-    structure = (checkpoint.get('meta') or {}).get(META_KEY)
+    meta, weights = checkpoint.get('meta') or {}, checkpoint.get('state_dict', {})
+    if not isinstance(meta, Mapping) or not isinstance(weights, Mapping):
+        raise StructureError('the checkpoint has a meta or a state_dict that is no dict')
+    structure = meta.get(META_KEY)
     if structure is None:
         return None
     check_structure(structure)
-    weights = checkpoint.get('state_dict', {})
     keep = structure['keep'] if is_cut(structure) else {}
     if is_cut(structure) and _misfit(model, weights, {}) is None:
         return structure  # this model has been cut already
@@ -64,12 +68,14 @@ def refuse_misfit(model: nn.Module, weights: dict, keep: Keep | None = None) -> 
         keep (dict, optional): What will be kept of the model's tensors before they are loaded.
 
     Raises:
-        StructureError: Naming the first tensor whose shape is not the model's.
+        StructureError: Naming the first tensor that is missing, or whose shape is not the model's.
     """
     found = _misfit(model, weights, keep or {})
     if found is None:
         return
     name, shape, expected = found
+    if shape is None:
+        raise StructureError(f'{name} of the model is missing in the pruned checkpoint; {REMEDY}')
     raise StructureError(
         f'{name} has the shape {shape} in the pruned checkpoint and {expected} in the model; '
         f'{REMEDY}'
@@ -83,6 +89,8 @@ def _misfit(model: nn.Module, weights: dict, keep: Keep) -> tuple | None:
         kept = keep.get(first_name.get(id(tensor), name), {})
         shape = tuple(len(kept.get(axis, range(n))) for axis, n in enumerate(tensor.shape))
         found = weights.get(name)
-        if isinstance(found, torch.Tensor) and tuple(found.shape) != shape:
+        if not isinstance(found, torch.Tensor):
+            return name, None, shape
+        if tuple(found.shape) != shape:
             return name, tuple(found.shape), shape
     return None

@@ -3,7 +3,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -29,16 +29,25 @@ def check_states(optimizers: Iterable[Optimizer]) -> None:
         UnknownState: Naming the optimizer, the entry and the remedy.
     """
     for optimizer in optimizers:
-        for parameter, state in optimizer.state.items():
-            for key, value in state.items():
-                whole = not isinstance(value, Tensor) or value.numel() <= 1
-                if not whole and value.shape != parameter.shape:
-                    raise UnknownState(
-                        f'optim_wrapper.optimizer: {type(optimizer).__name__} keeps {key!r} of '
-                        f'shape {tuple(value.shape)} for a parameter of shape '
-                        f'{tuple(parameter.shape)}, which cannot be cut with it; use SGD, Adam '
-                        f'or AdamW'
-                    )
+        for key, shape, expected in misshapen_state(optimizer):
+            raise UnknownState(
+                f'optim_wrapper.optimizer: {type(optimizer).__name__} keeps {key!r} of shape '
+                f'{shape} for a parameter of shape {expected}, which cannot be cut with it; use '
+                f'SGD, Adam or AdamW'
+            )
+
+
+def misshapen_state(optimizer: Optimizer) -> Iterator[tuple[str, tuple, tuple]]:
+    """Entries of an optimizer's state that have not the shape of their parameter.
+
+    Yields:
+        tuple[str, tuple, tuple]: The entry, its shape, and that of the parameter.
+    """
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            single = not isinstance(value, Tensor) or value.numel() <= 1
+            if not single and value.shape != parameter.shape:
+                yield key, tuple(value.shape), tuple(parameter.shape)
 
 
 def check_dense(model: nn.Module, structure: Mapping) -> None:
