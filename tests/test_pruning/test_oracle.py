@@ -184,3 +184,12 @@ def test_what_may_be_anything_is_not_taken_for_zero(flag):
 
     model = Net(run, a=nn.Conv2d(3, 8, 1), head=nn.Conv2d(1, 2, 1))
     assert not trace(model, torch.rand(2, 3, 6, 6)).groups
+
+
+def test_a_masked_channel_may_equal_what_it_is_compared_with():
+    def run(net, x):
+        same = (net.a(x) == x.mean()).float()
+        return net.head(same.sum(1, keepdim=True))
+
+    model = Net(run, a=nn.Conv2d(3, 8, 1), head=nn.Conv2d(1, 2, 1))
+    assert not trace(model, torch.rand(2, 3, 6, 6)).groups
