@@ -115,7 +115,8 @@ def _replaced(value: dict, key: str, own: dict[str, type], changes: list[str]) -
         changes.append(f'{key}: without {cls.__name__}')
         return _NOTHING
     changes.append(f'{key}: {base.__name__} instead of {cls.__name__}')
-    dropped = _arguments(cls) - set().union(*map(_arguments, base.__mro__))
+    dropped = set().union(*map(_arguments, cls.__mro__))
+    dropped -= set().union(*map(_arguments, base.__mro__))
     return {k: v for k, v in value.items() if k not in dropped} | {'type': base.__name__}
 
 

@@ -23,6 +23,11 @@ from .phases import Phases
 if TYPE_CHECKING:
     from .adasap_hook import AdaSAPHook
 
+MIXED_PRECISION = (
+    "For mixed precision write optim_wrapper=dict(type='AdaSAPAmpOptimWrapper') and leave out "
+    '--amp, with which train.py puts AmpOptimWrapper there'
+)
+
 
 def at_least(key: str, value: object, least: int) -> int:
     """``value``, if it is an integer that is not below ``least``."""
@@ -72,8 +77,8 @@ def check_optim_wrapper(hook: AdaSAPHook, runner: Runner) -> None:
         ):
             raise ValueError(
                 f'{key} needs optim_wrapper.type=AdaSAPOptimWrapper and the run has '
-                f'{wrapper} (train.py --amp puts AmpOptimWrapper there: leave it out); or '
-                f'set perturbation=None, finetune=None to prune without the second pass'
+                f'{wrapper}. {MIXED_PRECISION}. Or set perturbation=None, finetune=None to '
+                f'prune without the second pass'
             )
     if sum(type(other) is type(hook) for other in runner.hooks) > 1:
         raise ValueError(
@@ -86,10 +91,12 @@ def check_optim_wrapper(hook: AdaSAPHook, runner: Runner) -> None:
             'optim_wrapper.perturbation and AdaSAPHook are both set, and the hook would replace '
             'it; leave out optim_wrapper.perturbation, or the hook for plain SAM'
         )
-    if hook.importance.needs_gradients and hasattr(runner.optim_wrapper, 'loss_scaler'):
+    scaled = hasattr(runner.optim_wrapper, 'loss_scaler')
+    ours = isinstance(runner.optim_wrapper, AdaSAPOptimWrapper)
+    if hook.importance.needs_gradients and scaled and not ours:
         raise ValueError(
             f'importance={type(hook.importance).__name__} reads unscaled gradients, which '
-            f'{wrapper} does not have; use MagnitudeImportance, or leave out --amp'
+            f'{wrapper} does not have. {MIXED_PRECISION}. Or use MagnitudeImportance'
         )
     if not hasattr(runner.optim_wrapper, 'optimizer'):
         raise ValueError(

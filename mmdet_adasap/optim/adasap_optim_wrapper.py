@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from mmengine.optim import OptimWrapper
@@ -72,7 +72,7 @@ class AdaSAPOptimWrapper(OptimWrapper):
         """Have ``observer()`` called after each clean backward pass.
 
         At that moment every ``param.grad`` holds the gradient at w of this micro-batch alone,
-        of the loss as :meth:`scale_loss` scales it, whether or not there is a perturbation.
+        of the loss as :meth:`scale_loss` divides it, whether or not there is a perturbation.
 
         Args:
             observer (Callable): Called without arguments; it must not change the gradients.
@@ -99,7 +99,7 @@ class AdaSAPOptimWrapper(OptimWrapper):
         """
         self._forward = None
         if self._perturbation is None:
-            with super().optim_context(model):
+            with self._pass_context(model):
                 yield
             return
         bare = unwrapped(model)
@@ -108,11 +108,15 @@ class AdaSAPOptimWrapper(OptimWrapper):
             self._attached_to = bare
         forward = CapturedForward(model)
         try:
-            with super().optim_context(model):
+            with self._pass_context(model):
                 yield
         finally:
             forward.stop()
         self._forward = forward
+
+    def _pass_context(self, model: nn.Module) -> AbstractContextManager[None]:
+        """The context of one forward pass, of either kind."""
+        return super().optim_context(model)
 
     def update_params(
         self, loss: Tensor, step_kwargs: dict | None = None, zero_kwargs: dict | None = None
@@ -158,14 +162,15 @@ class AdaSAPOptimWrapper(OptimWrapper):
             )
         bare = unwrapped(forward.model)
         random_after = RandomState.capture(forward.device)
-        stats = self._perturb(loss, list(bare.parameters()))
+        stats, usable = self._perturb(loss, list(bare.parameters()))
         try:
             # Inside, because a failure to copy must not leave the weights moved.
             buffers = BufferSnapshot(bare)
             try:
-                with super().optim_context(forward.model):
-                    perturbed_loss = _parse_loss(bare, forward.run_again())
-                self.backward(self.scale_loss(perturbed_loss))
+                with _fresh_casts(), self._pass_context(forward.model):
+                    output = forward.run_again()
+                perturbed_loss = _parse_loss(bare, output)  # outside, as train_step does it
+                self._backward_perturbed(self.scale_loss(perturbed_loss), usable)
             finally:
                 buffers.restore()
         finally:
@@ -180,21 +185,61 @@ class AdaSAPOptimWrapper(OptimWrapper):
             'loss_ratio': perturbed_loss / loss,
         }
 
-    def _perturb(self, loss: Tensor, params: list[nn.Parameter]) -> PerturbationStats:
+    def _perturb(
+        self, loss: Tensor, params: list[nn.Parameter]
+    ) -> tuple[PerturbationStats, Tensor]:
         """Move the weights by the gradient of the clean pass, and free that gradient.
 
-        A loss that is not finite gives no direction: ε is zero then, and the second pass
-        repeats the first.
+        Returns:
+            tuple[PerturbationStats, Tensor]: What was done, and whether that gradient gave a
+            direction, as a 0-dim bool tensor. Where it did not, ε is zero, and the second pass
+            repeats the first.
         """
         with set_aside(params, add=False):
-            # Not self.backward, which counts the iteration; that is for the second pass.
-            self.scale_loss(loss).backward()
-            self._observe()
-            return self._perturbation.perturb(enabled=torch.isfinite(loss.detach()))
+            usable = self._backward_clean(self.scale_loss(loss), params)
+            return self._perturbation.perturb(enabled=usable), usable
+
+    def _backward_clean(self, loss: Tensor, params: list[nn.Parameter]) -> Tensor:
+        """Compute the gradient at w and show it to the observers.
+
+        Args:
+            loss (Tensor): The loss, divided by the number of micro-batches.
+            params (list[nn.Parameter]): Those that get a gradient.
+
+        Returns:
+            Tensor: Whether it gives a direction, as a 0-dim bool tensor.
+        """
+        # Not self.backward, which counts the iteration; that is for the second pass.
+        loss.backward()
+        self._observe()
+        return torch.isfinite(loss.detach())
+
+    def _backward_perturbed(self, loss: Tensor, usable: Tensor) -> None:
+        """Add the gradient at w + ε to what is accumulated.
+
+        Args:
+            loss (Tensor): The loss, divided by the number of micro-batches.
+            usable (Tensor): What :meth:`_backward_clean` returned.
+        """
+        self.backward(loss)
 
     def _observe(self) -> None:
         for observer in self._observers:
             observer()
+
+
+@contextmanager
+def _fresh_casts() -> Iterator[None]:
+    """Keep casts of w and of w + ε apart.
+
+    Autocast keeps what it has cast until the outermost autocast ends, and that may be one
+    around the whole step.
+    """
+    torch.clear_autocast_cache()
+    try:
+        yield
+    finally:
+        torch.clear_autocast_cache()
 
 
 def _parse_loss(model: nn.Module, output: Tensor | dict) -> Tensor:

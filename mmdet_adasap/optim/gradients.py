@@ -4,7 +4,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 
@@ -35,3 +36,43 @@ def set_aside(parameters: Iterable[nn.Parameter], add: bool) -> Iterator[None]:
             new, parameter.grad = parameter.grad, old
             if add and succeeded and new is not None:
                 parameter.grad = new if old is None else old.add_(new)
+
+
+@contextmanager
+def on_copies(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Let the block work in copies of the gradients; they are as before afterwards.
+
+    Args:
+        parameters (Iterable[nn.Parameter]): Those whose gradients are copied.
+    """
+    parameters = [parameter for parameter in parameters if parameter.grad is not None]
+    gradients = [parameter.grad for parameter in parameters]
+    try:
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient.clone()
+        yield
+    finally:
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+
+
+@torch.no_grad()
+def unscale(parameters: Iterable[nn.Parameter], scale: Tensor) -> Tensor:
+    """Divide gradients by the scale of the loss, in place, and see whether all are finite.
+
+    Args:
+        parameters (Iterable[nn.Parameter]): Those whose gradients are divided, on one device.
+        scale (Tensor): By what the loss was multiplied, 0-dim.
+
+    Returns:
+        Tensor: Whether no gradient had an inf or a NaN, as a 0-dim bool tensor that nothing has
+        waited for.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    gradients = [gradient for gradient in gradients if gradient.numel()]
+    if not gradients:
+        return torch.ones((), dtype=torch.bool, device=scale.device)
+    largest = torch._foreach_norm(gradients, float('inf'))  # that of a NaN is NaN
+    # Reciprocals as GradScaler takes them, so that both see the same numbers.
+    torch._foreach_mul_(gradients, scale.double().reciprocal().float())
+    return torch.stack([value.float() for value in largest]).isfinite().all()

@@ -66,9 +66,15 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     """Eval mode without gradients; modes and random numbers come back to where they were.
 
     ``model.eval()`` and ``train()`` would not do: detectors override them, e.g. to freeze stages.
+    An autocast around this is off inside, since a cut is proven to float32's rounding.
     """
     devices = {p.device for p in model.parameters() if p.device.type == 'cuda'}
-    with keeping_modes(model), torch.no_grad(), torch.random.fork_rng(devices):
+    with contextlib.ExitStack() as stack:
+        for kind in {'cpu', *(device.type for device in devices)}:
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        stack.enter_context(keeping_modes(model))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(torch.random.fork_rng(devices))
         for module in model.modules():
             module.training = False
         yield

@@ -294,7 +294,9 @@ def test_parts_of_ours_that_derive_from_mmdets_own(tmp_path, monkeypatch):
         dict(
             model=dict(type='SSD', backbone=dict(depth=16, init_cfg=[pretrained])),
             custom_imports=dict(imports=['mine', 'mmdet_adasap.hooks']),
-            optim_wrapper=dict(type='AdaSAPOptimWrapper', perturbation=None, clip_grad=1),
+            optim_wrapper=dict(
+                type='AdaSAPAmpOptimWrapper', perturbation=None, dtype='bfloat16', clip_grad=1
+            ),
             data=dict(type='RepeatDataset', dataset=dataset),
             pipeline=[dict(type='LoadImageFromFile'), step],
             custom_hooks=[dict(type='mmengine.AdaSAPHook', warmup=1), dict(type='EMAHook')],

@@ -193,3 +193,19 @@ def test_a_masked_channel_may_equal_what_it_is_compared_with():
 
     model = Net(run, a=nn.Conv2d(3, 8, 1), head=nn.Conv2d(1, 2, 1))
     assert not trace(model, torch.rand(2, 3, 6, 6)).groups
+
+
+def test_an_autocast_around_it_is_off():
+    """A product of bfloat16 would hide a wrong cut, or refuse a right one."""
+    model, x = chain(), torch.randn(2, 3, 8, 8)
+    expected = find_channels(model, runs(x))
+    dtypes = set()
+    model.head.register_forward_hook(lambda module, args, out: dtypes.add(out.dtype))
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        found = find_channels(model, runs(x))
+        keep = keep_of(model, found.groups, random_choice(found, 0.5))
+        assert check_cut(model, keep, runs(x)) < 1e-5
+        assert dtypes == {torch.float32}
+        assert model(x).dtype == torch.bfloat16  # and it is on again
+    assert not found.whole
+    assert [group.name for group in found.groups] == [group.name for group in expected.groups]

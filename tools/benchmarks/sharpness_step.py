@@ -2,6 +2,7 @@
 """What a two-pass step costs: time, memory, and how much of it is not the two passes.
 
 Plain steps (mmengine's OptimWrapper) and AdaSAP steps (AdaSAPOptimWrapper) are taken in turn,
+with --amp one pass and two of AdaSAPAmpOptimWrapper,
 in one process, by one model with one optimizer on one random batch, so that whatever else the
 machine does falls on both. Nothing is downloaded: pretrained weights are left out.
 
@@ -32,7 +33,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 from mmdet_adasap.apis.building import read_config
 from mmdet_adasap.files import write_atomically
-from mmdet_adasap.optim import AdaSAPOptimWrapper
+from mmdet_adasap.optim import AdaSAPAmpOptimWrapper, AdaSAPOptimWrapper
 from mmdet_adasap.sharpness import AdaptivePerturbation
 from mmdet_adasap.sharpness.blocks import find_blocks
 
@@ -225,7 +226,13 @@ def measure(args: argparse.Namespace) -> dict:
     model.to(device).train()
 
     plain = build_optim_wrapper(model, {'type': 'OptimWrapper', 'optimizer': dict(OPTIMIZER)})
-    adasap = AdaSAPOptimWrapper(plain.optimizer, perturbation=AdaptivePerturbation())
+    if args.amp:
+        plain = AdaSAPAmpOptimWrapper(plain.optimizer, dtype=args.amp)
+        adasap = AdaSAPAmpOptimWrapper(
+            plain.optimizer, dtype=args.amp, perturbation=AdaptivePerturbation()
+        )
+    else:
+        adasap = AdaSAPOptimWrapper(plain.optimizer, perturbation=AdaptivePerturbation())
 
     def step_of(wrapper: OptimWrapper) -> Callable[[], None]:
         batch = copy.deepcopy(data)  # a model may change its samples
@@ -250,6 +257,7 @@ def measure(args: argparse.Namespace) -> dict:
         'config': args.config,
         'batch': args.batch,
         'device': name,
+        'precision': args.amp or 'float32',
         'threads': torch.get_num_threads(),
         'torch': torch.__version__,
         'steps': args.steps,
@@ -289,7 +297,7 @@ def report(result: dict) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = [
         f'{result["config"]}, batch {result["batch"]}, {result["device"]}, '
-        f'{result["threads"]} threads, torch {result["torch"]}',
+        f'{result["precision"]}, {result["threads"]} threads, torch {result["torch"]}',
         f'{result["parameters"] / 1e6:.2f} M parameters, '
         f'{result["perturbed_weights"] / 1e6:.2f} M perturbed, {result["steps"]} steps each',
         '',
@@ -315,6 +323,9 @@ def parse_args() -> argparse.Namespace:
         '--size', type=int, help="side of the images (default: the config's input_size, or 640)"
     )
     parser.add_argument('--device', default='cpu', help='cpu, cuda, cuda:1 (default: cpu)')
+    parser.add_argument(
+        '--amp', choices=('bfloat16', 'float16'), help='mixed precision (default: float32)'
+    )
     parser.add_argument(
         '--steps', type=int, default=10, help='steps of each kind (default: %(default)s)'
     )
