@@ -1,0 +1,107 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Runs that are killed at random moments, and resumed until they are through."""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.runner import Runner
+from toy import MeanLogit, ToyModel, loader
+
+import mmdet_adasap  # noqa: F401
+
+CASES = {
+    'plain': {},
+    'EMA': dict(custom_hooks=[dict(type='EMAHook', momentum=0.1, update_buffers=True)]),
+    'bfloat16': dict(optim_wrapper=dict(type='AdaSAPAmpOptimWrapper', dtype='bfloat16')),
+    'AdamW': dict(optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.003, weight_decay=0.01))),
+    'Taylor, accumulated': dict(
+        adasap=dict(importance=dict(type='TaylorImportance')),
+        optim_wrapper=dict(accumulative_counts=2, clip_grad=dict(max_norm=1.0)),
+    ),
+}
+SGD = dict(type='SGD', lr=0.05, momentum=0.9, weight_decay=1e-3)
+
+
+def settings(work_dir: Path, case: str) -> dict:
+    """Six epochs of six iterations, with checkpoints that are written in one piece."""
+    changes = dict(CASES[case])
+    hook = dict(
+        type='AdaSAPHook', warmup=1, prune=2, target=dict(params=0.4), interval=3, round_to=1
+    )
+    wrapper = dict(type='AdaSAPOptimWrapper', optimizer=SGD)
+    return dict(
+        work_dir=str(work_dir),
+        experiment_name=f'{work_dir.name}_{os.getpid()}',
+        train_dataloader=loader(),
+        train_cfg=dict(by_epoch=True, max_epochs=6),
+        val_dataloader=loader(shuffle=False),
+        val_cfg=dict(),
+        val_evaluator=dict(type=MeanLogit),
+        optim_wrapper=wrapper | changes.pop('optim_wrapper', {}),
+        param_scheduler=dict(type='CosineAnnealingLR', T_max=6, by_epoch=True),
+        default_hooks=dict(
+            adasap=hook | changes.pop('adasap', {}),
+            checkpoint=dict(type='AtomicCheckpointHook', interval=1, max_keep_ckpts=2),
+        ),
+        randomness=dict(seed=3),
+        default_scope='mmengine',
+        log_level='ERROR',
+        **changes,
+    )
+
+
+def run(work_dir: Path, case: str) -> None:
+    torch.manual_seed(0)
+    model = ToyModel()
+    Runner(model=model, resume=True, **settings(work_dir, case)).train()
+
+
+def start(work_dir: Path, case: str) -> multiprocessing.Process:
+    # Forked, so that what takes seconds to import is there.
+    process = multiprocessing.get_context('fork').Process(target=run, args=(work_dir, case))
+    process.start()
+    return process
+
+
+def tensors(value: object, name: str = '') -> dict[str, torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return {name: value}
+    items = value.items() if isinstance(value, dict) else ()
+    return {k: t for key, v in items for k, t in tensors(v, f'{name}.{key}').items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('case', CASES)
+def test_equals_the_uninterrupted_run(case, tmp_path):
+    begun = time.monotonic()
+    whole = start(tmp_path / 'whole', case)
+    whole.join(120)
+    assert whole.exitcode == 0
+    length = time.monotonic() - begun
+
+    rng, kills, work_dir = random.Random(case), 0, tmp_path / 'killed'
+    for _ in range(30):
+        process = start(work_dir, case)
+        process.join(rng.uniform(0.1, 0.45) * length if kills < 10 else 120)
+        if process.exitcode is None:
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            kills += 1
+            continue
+        assert process.exitcode == 0
+        break
+    assert kills >= 3
+    expected, found = (
+        tensors(torch.load(folder / 'epoch_6.pth', weights_only=False))
+        for folder in (tmp_path / 'whole', work_dir)
+    )
+    assert expected.keys() == found.keys()
+    assert any('optimizer' in name for name in expected)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-6, msg=name)
