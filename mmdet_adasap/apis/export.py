@@ -104,8 +104,6 @@ def export_pruned(
 
 def _structure(checkpoint: object, filename: str | Path) -> dict:
     """The structure of a checkpoint of a cut model."""
-    if not isinstance(checkpoint, Mapping):
-        raise ValueError(f'{filename} is no checkpoint; take one as train.py writes it')
     structure = (checkpoint.get('meta') or {}).get(META_KEY)
     if structure is None:
         raise ValueError(

@@ -394,7 +394,7 @@ def test_program(export, exported, trained, tmp_path):
         ('own.py', 'no_such.pth', 'no_such.pth'),
         ('no_such.py', 'epoch_3.pth', 'no_such.py'),
         ('own.py', 'dense.pth', 'dense.pth is dense or not a training checkpoint'),
-        ('own.py', 'list.pth', 'list.pth is no checkpoint; take one as train.py writes it'),
+        ('own.py', 'list.pth', 'list.pth: it holds a list and no checkpoint'),
         ('own.py', 'epoch_1.pth', "was saved in the phase 'prune', when channels are masked"),
         ('own.py', 'torn.pth', 'torn.pth is damaged'),
         (SSDLITE, 'epoch_3.pth', 'use the config that the checkpoint was trained with'),
