@@ -4,7 +4,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import torch
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from ..registry import PERTURBATIONS, build
 from ..sharpness import Perturbation, PerturbationStats
 from ..unwrapping import unwrapped
-from .gradients import optimizer_parameters, set_aside
+from .gradients import finite_everywhere, optimizer_parameters, set_aside
 from .replay import BufferSnapshot, CapturedForward, RandomState
 
 
@@ -26,6 +25,11 @@ class AdaSAPOptimWrapper(OptimWrapper):
     leaves no trace in the buffers: running statistics come from the clean pass. The weights
     are put back to the bit before the step. With ``accumulative_counts``, ε is computed from
     each micro-batch on its own.
+
+    In a distributed run every clean pass that gives ε, or is observed, is averaged over the
+    processes, also where mmengine would leave that to the last micro-batch: all of them move
+    the weights by the same ε, that of their batches taken together. Second passes are averaged
+    when mmengine says so.
 
     Without a perturbation this is mmengine's OptimWrapper. With one of its own it is SAM for
     any model that trains through mmengine; AdaSAPHook sets another one in each phase.
@@ -54,6 +58,7 @@ class AdaSAPOptimWrapper(OptimWrapper):
         self.last_stats: dict[str, Tensor] | None = None
         self._observers: list[Callable[[], None]] = []
         self._forward: CapturedForward | None = None
+        self._in_second_pass = False
         self.perturbation = perturbation
 
     @property
@@ -89,6 +94,11 @@ class AdaSAPOptimWrapper(OptimWrapper):
             ValueError: If it was not.
         """
         self._observers.remove(observer)
+
+    def should_sync(self) -> bool:
+        """Whether the gradient of the pass to come is averaged over the processes."""
+        is_read = self._perturbation is not None or bool(self._observers)
+        return (is_read and not self._in_second_pass) or super().should_sync()
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
@@ -162,11 +172,13 @@ class AdaSAPOptimWrapper(OptimWrapper):
         try:
             # Inside, because a failure to copy must not leave the weights moved.
             buffers = BufferSnapshot(bare)
+            self._in_second_pass = True
             try:
                 with super().optim_context(forward.model):
                     perturbed_loss = _parse_loss(bare, forward.run_again())
                 self.backward(self.scale_loss(perturbed_loss))
             finally:
+                self._in_second_pass = False
                 buffers.restore()
         finally:
             self._perturbation.restore()
@@ -190,7 +202,7 @@ class AdaSAPOptimWrapper(OptimWrapper):
             # Not self.backward, which counts the iteration; that is for the second pass.
             self.scale_loss(loss).backward()
             self._observe()
-            return self._perturbation.perturb(enabled=torch.isfinite(loss.detach()))
+            return self._perturbation.perturb(enabled=finite_everywhere(loss))
 
     def _observe(self) -> None:
         for observer in self._observers:
