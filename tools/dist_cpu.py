@@ -20,6 +20,7 @@ examples:
 import argparse
 import contextlib
 import os
+import re
 import runpy
 import signal
 import socket
@@ -53,10 +54,12 @@ def main() -> int:
     started = {'RANK', 'WORLD_SIZE', 'LOCAL_RANK'} <= os.environ.keys()
     args = parse_args(started)
     if started:
+        # Ctrl-C reaches every process of a terminal; the one that started this one ends it.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         run_tool(args.tool, args.args)
         return 0
     for signum in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, lambda *_: sys.exit(128 + signal.SIGTERM))
+        signal.signal(signum, lambda number, _: sys.exit(128 + number))
     return start(args.processes)
 
 
@@ -67,9 +70,7 @@ def run_tool(tool: str, args: list[str]) -> None:
     """Run a script of mmdet in a process that has its rank in the environment."""
     from torch import distributed
 
-    from mmdet_adasap.env import find_tool
-
-    script = tool if os.path.isfile(tool) else str(find_tool(tool))
+    script = tool if os.path.isfile(tool) else tool_of_mmdet(tool)
     stay_on_cpu()
     # mmengine takes a group that is there already and asks for no GPU then.
     distributed.init_process_group('gloo')
@@ -77,6 +78,15 @@ def run_tool(tool: str, args: list[str]) -> None:
     sys.path[0] = os.path.dirname(script)
     runpy.run_path(script, run_name='__main__')
     distributed.destroy_process_group()
+
+
+def tool_of_mmdet(name: str) -> str:
+    from mmdet_adasap.env import find_tool
+
+    try:
+        return str(find_tool(name))
+    except FileNotFoundError as error:
+        sys.exit(f'{error} Give its path instead.')
 
 
 def stay_on_cpu() -> None:
@@ -148,6 +158,7 @@ def environment(rank: int, count: int, port: int) -> dict[str, str]:
 def forward(process: subprocess.Popen, rank: int, last_lines: list[str]) -> None:
     """Pass on what a process writes to stderr, and remember its last line."""
     for line in process.stderr:
+        line = re.sub(r'^\[rank\d+\]: ?', '', line)  # torch says it in tracebacks alone
         if line.strip():
             last_lines[rank] = line.strip()
         sys.stderr.write(f'[rank {rank}] {line}' if rank else line)
