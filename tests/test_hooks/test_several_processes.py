@@ -249,6 +249,22 @@ def step_with_an_infinite_loss() -> tuple:
     return wrapper.last_stats['eps_ratio'].item(), dict(model.module.named_parameters())
 
 
+def synced_passes(perturbation: dict | None) -> list[bool]:
+    """Whether the gradient of each pass of two micro-batches is averaged."""
+    model = MMDistributedDataParallel(FrozenNormModel())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    wrapper = AdaSAPOptimWrapper(optimizer, perturbation=perturbation, accumulative_counts=2)
+    wrapper.initialize_count_status(model, 0, 2)
+    synced = []
+    model.module.register_forward_pre_hook(
+        lambda *_: synced.append(model.require_backward_grad_sync)
+    )
+    for _ in range(2):
+        data = dict(inputs=torch.randn(4, 3, 8, 8), labels=torch.arange(4))
+        model.train_step(data, wrapper)
+    return synced
+
+
 class TestOptimWrapper:
     def test_second_pass_leaves_no_trace_in_buffers(self, tmp_path):
         perturbation = dict(type='UniformPerturbation', rho=0.5)
@@ -262,3 +278,11 @@ class TestOptimWrapper:
         (one, left), (other, right) = in_processes(step_with_an_infinite_loss, tmp_path)
         assert one == other == 0
         assert difference(left, right) == 0
+
+    def test_only_what_is_read_is_averaged(self, tmp_path):
+        """Clean passes always; second passes, and steps of one pass, in the last micro-batch."""
+        perturbation = dict(type='UniformPerturbation')
+        for synced in in_processes(synced_passes, tmp_path, perturbation):
+            assert synced == [True, False, True, True]
+        for synced in in_processes(synced_passes, tmp_path, None):
+            assert synced == [False, True]
