@@ -8,6 +8,7 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmdet_adasap.unwrapping import unwrapped
@@ -29,6 +30,9 @@ class FrozenNorm(Hook):
     What each process ends with is written to a file.
     """
 
+    def before_run(self, runner: Runner) -> None:
+        unwrapped(runner.model).backbone.register_forward_pre_hook(in_dtype_of_weights)
+
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         for norm in norms(runner):
             norm.eval()
@@ -40,3 +44,8 @@ class FrozenNorm(Hook):
 
 def norms(runner: Runner) -> list[_BatchNorm]:
     return [m for m in unwrapped(runner.model).modules() if isinstance(m, _BatchNorm)]
+
+
+def in_dtype_of_weights(module: nn.Module, images: tuple) -> tuple:
+    dtype = next(module.parameters()).dtype
+    return tuple(image.to(dtype) for image in images)
