@@ -7,11 +7,12 @@ from mmengine.runner import Runner
 from torch.optim import Optimizer
 
 from ..optim import AdaSAPOptimWrapper
+from ..optim.gradients import average_gradients, optimizer_parameters
 from ..optim.replay import keeping_random
 from ..pruning import Pruner, StructureError, check_target
 from ..pruning.groups import NOT_TRAINED
 from ..pruning.loading import load_structure
-from ..pruning.structure import META_KEY, PHASES
+from ..pruning.structure import META_KEY, PHASES, digest, is_cut
 from ..registry import IMPORTANCES, PERTURBATIONS, build
 from ..unwrapping import unwrapped
 from .checks import (
@@ -24,6 +25,7 @@ from .checks import (
     settings,
 )
 from .phases import SCHEDULES, Phases
+from .processes import check_same, failing_together, from_rank_0, wrap_anew
 from .report import cut_table, layer_shapes
 from .runner_parts import (
     averaged_models,
@@ -51,6 +53,9 @@ class AdaSAPHook(Hook):
     ``perturbation=None, finetune=None`` it prunes under any OptimWrapper. The pruned shape
     travels in ``checkpoint['meta']['mmdet_adasap']`` and is taken up before weights are
     loaded, so that the unpruned config tests and resumes pruned checkpoints.
+
+    In a distributed run gradients are averaged over the processes before a criterion sees them,
+    rank 0 chooses for all, and the cut model gets a new MMDistributedDataParallel.
 
     Args:
         warmup (int): Epochs (or iterations) of the first phase, 0 or more.
@@ -118,15 +123,18 @@ class AdaSAPHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Check the settings against the run, find the channels, and enter the phase."""
-        self.phases = phases_of_run(self, runner)
-        check_optim_wrapper(self, runner)
-        check_start(self, runner, self._state)
-        check_data(runner)
-        if not runner._resume:
-            self.structure, self._state = None, {}
-        phase = self.phases.phase(runner.iter)
-        if phase != 'finetune':
-            self._find_channels(runner)
+        with failing_together():
+            self.phases = phases_of_run(self, runner)
+            check_optim_wrapper(self, runner)
+            check_start(self, runner, self._state)
+            check_data(runner)
+            if not runner._resume:
+                self.structure, self._state = None, {}
+            phase = self.phases.phase(runner.iter)
+            if phase != 'finetune':
+                self._find_channels(runner)
+        if self.pruner is not None:
+            check_same('the channels that were found', self.pruner.digest())
         self._enter(runner, phase)
 
     def after_train_iter(
@@ -137,7 +145,11 @@ class AdaSAPHook(Hook):
         event = self.phases.event(done)
         if event is not None:
             fraction = self.phases.fraction(self.fraction, event)
-            self.pruner.prune_to(fraction, _optimizers(runner), averaged_models(runner))
+            with failing_together():
+                kept = self.pruner.choice(fraction)
+            # Rounding may differ from device to device; the choice must not.
+            kept = from_rank_0(kept)
+            self.pruner.remove(kept, _optimizers(runner), averaged_models(runner))
             self._leave_out_masked(runner)
         if done == self.phases.prune_end:
             self._cut(runner)
@@ -211,9 +223,11 @@ class AdaSAPHook(Hook):
     def _cut(self, runner: Runner) -> None:
         dense = layer_shapes(unwrapped(runner.model))
         self._stop_watching(runner)
-        with keeping_random(unwrapped(runner.model)):
+        with failing_together(), keeping_random(unwrapped(runner.model)):
             self.structure = self.pruner.cut(_optimizers(runner), averaged_models(runner))
+        check_same('the structures', self.structure['digest'])
         follow_cut(runner)
+        wrap_anew(runner)
         runner.logger.info(cut_table(unwrapped(runner.model), dense, self.structure))
         forget_best_score(runner)
         self.pruner = None
@@ -223,6 +237,8 @@ class AdaSAPHook(Hook):
             self.perturbation.keep = self.pruner.masks.neuron_masks()
 
     def _watch_gradients(self, runner: Runner) -> None:
+        # From now on each micro-batch is averaged over the processes on its own.
+        average_gradients(optimizer_parameters(runner.optim_wrapper.optimizer))
         if isinstance(runner.optim_wrapper, AdaSAPOptimWrapper):
             runner.optim_wrapper.add_clean_gradient_observer(self.pruner.observe)
         else:
@@ -263,11 +279,15 @@ class AdaSAPHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Give the model, and moving averages of it, the shape that the checkpoint has."""
-        if runner._resume:
-            check_resumable(checkpoint)
         model = unwrapped(runner.model)
-        self.structure = load_structure(checkpoint, model, averaged_models(runner))
+        with failing_together():
+            if runner._resume:
+                check_resumable(checkpoint)
+            self.structure = load_structure(checkpoint, model, averaged_models(runner))
+        check_same('the structures', digest(self.structure) if self.structure else 'none')
         follow_cut(runner)
+        if self.structure is not None and is_cut(self.structure):
+            wrap_anew(runner)
         state = checkpoint.get(META_KEY)
         self._state = state if isinstance(state, Mapping) else {}
 

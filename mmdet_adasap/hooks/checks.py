@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
-from mmengine.dist import get_world_size
-from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import nn
 from torch.optim import Optimizer
@@ -19,6 +17,7 @@ from ..pruning import StructureError
 from ..pruning.structure import is_cut
 from ..pruning.surgery import check_states, misshapen_state
 from .phases import Phases
+from .processes import check_wrapper
 
 if TYPE_CHECKING:
     from .adasap_hook import AdaSAPHook
@@ -103,12 +102,7 @@ def check_optim_wrapper(hook: AdaSAPHook, runner: Runner) -> None:
             f'optim_wrapper: AdaSAPHook works with one optimizer, and {wrapper} holds several'
         )
     _try_optimizer(runner.optim_wrapper.optimizer)
-    if get_world_size() > 1 or is_model_wrapper(runner.model):
-        raise ValueError(
-            f'launcher={runner.launcher!r}: AdaSAPHook runs in one process without a '
-            f'distributed wrapper so far, and this run has {get_world_size()} with '
-            f'{type(runner.model).__name__}; start train.py without --launcher'
-        )
+    check_wrapper(runner)
 
 
 def _try_optimizer(optimizer: Optimizer) -> None:

@@ -55,11 +55,14 @@ def watch_backward(optim_wrapper: OptimWrapper, observe: Callable[[], None]) -> 
             observe()
 
     optim_wrapper.backward = observed
+    # Only what a backward pass brings is averaged over processes, not what was set aside.
+    optim_wrapper.should_sync = lambda: True
 
 
 def stop_watching_backward(optim_wrapper: OptimWrapper) -> None:
     """Undo :func:`watch_backward`."""
     del optim_wrapper.backward
+    del optim_wrapper.should_sync
 
 
 def averaged_models(runner: Runner) -> list[nn.Module]:

@@ -11,7 +11,7 @@ from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
 
 from .adasap_optim_wrapper import AdaSAPOptimWrapper
-from .gradients import on_copies, optimizer_parameters, unscale
+from .gradients import finite_everywhere, on_copies, optimizer_parameters, unscale
 
 DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
@@ -143,7 +143,7 @@ class AdaSAPAmpOptimWrapper(AdaSAPOptimWrapper):
         finite = self._unscale(params)
         if self._observers and finite:
             super()._observe()
-        return finite & torch.isfinite(loss.detach())
+        return finite & finite_everywhere(loss)
 
     def _backward_perturbed(self, loss: Tensor, usable: Tensor) -> None:
         if self.loss_scaler is not None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..registry import PERTURBATIONS, build
 from ..sharpness import Perturbation, PerturbationStats
 from ..unwrapping import unwrapped
-from .gradients import optimizer_parameters, set_aside
+from .gradients import finite_everywhere, optimizer_parameters, set_aside
 from .replay import BufferSnapshot, CapturedForward, RandomState
 
 
@@ -26,6 +26,11 @@ class AdaSAPOptimWrapper(OptimWrapper):
     leaves no trace in the buffers: running statistics come from the clean pass. The weights
     are put back to the bit before the step. With ``accumulative_counts``, ε is computed from
     each micro-batch on its own.
+
+    In a distributed run every clean pass that gives ε, or is observed, is averaged over the
+    processes, also where mmengine would leave that to the last micro-batch: all of them move
+    the weights by the same ε, that of their batches taken together. Second passes are averaged
+    when mmengine says so.
 
     Without a perturbation this is mmengine's OptimWrapper. With one of its own it is SAM for
     any model that trains through mmengine; AdaSAPHook sets another one in each phase.
@@ -54,6 +59,7 @@ class AdaSAPOptimWrapper(OptimWrapper):
         self.last_stats: dict[str, Tensor] | None = None
         self._observers: list[Callable[[], None]] = []
         self._forward: CapturedForward | None = None
+        self._in_second_pass = False
         self.perturbation = perturbation
 
     @property
@@ -89,6 +95,11 @@ class AdaSAPOptimWrapper(OptimWrapper):
             ValueError: If it was not.
         """
         self._observers.remove(observer)
+
+    def should_sync(self) -> bool:
+        """Whether the gradient of the pass to come is averaged over the processes."""
+        is_read = self._perturbation is not None or bool(self._observers)
+        return (is_read and not self._in_second_pass) or super().should_sync()
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
@@ -166,12 +177,14 @@ class AdaSAPOptimWrapper(OptimWrapper):
         try:
             # Inside, because a failure to copy must not leave the weights moved.
             buffers = BufferSnapshot(bare)
+            self._in_second_pass = True
             try:
                 with _fresh_casts(), self._pass_context(forward.model):
                     output = forward.run_again()
                 perturbed_loss = _parse_loss(bare, output)  # outside, as train_step does it
                 self._backward_perturbed(self.scale_loss(perturbed_loss), usable)
             finally:
+                self._in_second_pass = False
                 buffers.restore()
         finally:
             self._perturbation.restore()
@@ -212,7 +225,7 @@ class AdaSAPOptimWrapper(OptimWrapper):
         # Not self.backward, which counts the iteration; that is for the second pass.
         loss.backward()
         self._observe()
-        return torch.isfinite(loss.detach())
+        return finite_everywhere(loss)
 
     def _backward_perturbed(self, loss: Tensor, usable: Tensor) -> None:
         """Add the gradient at w + ε to what is accumulated.

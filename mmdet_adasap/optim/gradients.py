@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
+from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -25,6 +26,8 @@ def set_aside(parameters: Iterable[nn.Parameter], add: bool) -> Iterator[None]:
     """
     parameters = list(parameters)
     accumulated = [parameter.grad for parameter in parameters]
+    if get_world_size() > 1:  # with gradient_as_bucket_view the next pass would write into them
+        accumulated = [None if old is None else old.clone() for old in accumulated]
     for parameter in parameters:
         parameter.grad = None
     succeeded = False
@@ -76,3 +79,34 @@ def unscale(parameters: Iterable[nn.Parameter], scale: Tensor) -> Tensor:
     # Reciprocals as GradScaler takes them, so that both see the same numbers.
     torch._foreach_mul_(gradients, scale.double().reciprocal().float())
     return torch.stack([value.float() for value in largest]).isfinite().all()
+
+
+@torch.no_grad()
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Average what each process has accumulated on its own; nothing to do in a single one.
+
+    Args:
+        parameters (Iterable[nn.Parameter]): The same in every process.
+    """
+    if get_world_size() == 1:
+        return
+    parameters = [parameter for parameter in parameters if parameter.requires_grad]
+    present = [parameter.grad is not None for parameter in parameters]
+    device = parameters[0].device if parameters else None
+    somewhere = torch.tensor(present, dtype=torch.float32, device=device)
+    all_reduce(somewhere, op='max')
+    for parameter, found in zip(parameters, somewhere.tolist(), strict=True):
+        if found:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            all_reduce(parameter.grad, op='mean')
+
+
+def finite_everywhere(loss: Tensor) -> Tensor:
+    """Whether a loss is finite in every process, as a 0-dim bool tensor that nobody waits for."""
+    finite = torch.isfinite(loss.detach())
+    if get_world_size() == 1:
+        return finite
+    finite = finite.float()
+    all_reduce(finite, op='min')
+    return finite > 0

@@ -1,6 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Prune one model step by step: score, choose, mask, and cut once at the end."""
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from numbers import Real
 
@@ -181,7 +182,25 @@ class Pruner:
             RuntimeError: If the model was cut already.
         """
         self._refuse_if_cut()
-        kept = self.choice(fraction)
+        self.remove(self.choice(fraction), optimizers, copies)
+
+    def remove(
+        self,
+        kept: list[np.ndarray],
+        optimizers: Iterable[Optimizer] = (),
+        copies: Iterable[nn.Module] = (),
+    ) -> None:
+        """Mask all channels that are not in a :meth:`choice`.
+
+        Args:
+            kept (list[np.ndarray]): bool of shape ``[size]`` for each group.
+            optimizers (Iterable[Optimizer]): Whose state is masked likewise.
+            copies (Iterable[nn.Module]): Moving averages of the model, masked likewise.
+
+        Raises:
+            RuntimeError: If the model was cut already.
+        """
+        self._refuse_if_cut()
         self.masks.remove(kept, optimizers, copies)
         self.importance.start_interval()
 
@@ -235,6 +254,15 @@ class Pruner:
         """
         check_structure(structure)
         self.masks.remove(kept_of(self.channels.groups, structure['keep']), optimizers)
+
+    def digest(self) -> str:
+        """SHA-256 of the channels that were found and are kept, 16 hexadecimal digits."""
+        found = hashlib.sha256(repr(self.dense).encode())
+        for group, kept in zip(self.channels.groups, self.masks.kept, strict=True):
+            found.update(kept.tobytes())
+            for member in group.members:
+                found.update(f'{member.name} {member.axis}'.encode() + member.index.tobytes())
+        return found.hexdigest()[:16]
 
     def structure(self, phase: str) -> dict:
         """The present choice of channels as plain data, see ``structure.py``."""

@@ -609,7 +609,7 @@ class TestBadInput:
     def test_distributed_wrapper(self, tmp_path):
         runner = build(settings(tmp_path))
         runner.model = Wrapper(runner.model)
-        with pytest.raises(ValueError, match=r"^launcher='none': .* 1 with Wrapper"):
+        with pytest.raises(ValueError, match=r'^model_wrapper_cfg: .* and this run has Wrapper'):
             runner.train()
 
     def test_perturbation_of_the_wrapper_beside_the_hook(self, tmp_path):
