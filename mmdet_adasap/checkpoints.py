@@ -53,7 +53,8 @@ def _what_is_wrong(checkpoint: object) -> str | None:
     """What a file holds in the place of weights by name, and of plain data about them."""
     if not isinstance(checkpoint, dict):
         return f'it holds a {type(checkpoint).__name__} and no checkpoint'
-    weights = checkpoint.get('state_dict', checkpoint)
+    # A file of weights alone has them at the top; one of meta alone has none.
+    weights = checkpoint.get('state_dict', {} if 'meta' in checkpoint else checkpoint)
     if not isinstance(weights, Mapping) or not all(
         isinstance(name, str) and isinstance(value, torch.Tensor)
         for name, value in weights.items()
