@@ -38,7 +38,8 @@ POINTWISE_WITHOUT_TAG = (
 
 
 def is_pointwise(func: object) -> bool:
-    return torch.Tag.pointwise in func.tags
+    """By PyTorch's own mark; ``equal`` has it, too, and gives one bool."""
+    return torch.Tag.pointwise in func.tags and torch.Tag.data_dependent_output not in func.tags
 
 
 @rule(*POINTWISE_WITHOUT_TAG)
