@@ -17,6 +17,8 @@ from mmdet_adasap.env import find_tool
 
 ROOT = Path(__file__).parent.parent
 ADASAP = [p for p in sorted((ROOT / 'configs').rglob('adasap_*.py')) if p.parent.name != 'demo']
+CLASSES = (*TINY_VOC_CLASSES, *(f'not there {i}' for i in range(20 - len(TINY_VOC_CLASSES))))
+"""As many as VOC has, for the heads of the configs."""
 LARGEST = 320
 """Side of the images, for detectors that are not made for one size."""
 
@@ -34,7 +36,7 @@ def smaller(value: object, data: str) -> object:
             data_root=data,
             ann_file=f'VOC2007/ImageSets/Main/{split}.txt',
             data_prefix=dict(sub_data_root='VOC2007/'),
-            metainfo=dict(classes=TINY_VOC_CLASSES),
+            metainfo=dict(classes=CLASSES),
         )
     if made.get('type') == 'RepeatDataset':
         made['times'] = 1

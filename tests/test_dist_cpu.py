@@ -153,10 +153,12 @@ def run(tool: str, config: Path, work_dir: Path, processes: int, *args: object) 
     assert process.returncode == 0, errors
 
 
-def train(dense: Path, work_dir: Path, processes: int) -> list[dict]:
+def train(dense: Path, work_dir: Path, processes: int, nudge: bool = False) -> list[dict]:
     """The checkpoints with which the three phases end."""
     work_dir.mkdir()
     rest = ADASAP.format(load_from=str(dense / 'epoch_10.pth'))
+    if nudge:
+        rest += "custom_hooks += [dict(type='Nudge', iteration=40, size=6e-9)]\n"
     config = written(work_dir, dense, 'adasap', 8 // processes, rest)
     run('train', config, work_dir, processes)
     files = [work_dir / f'epoch_{epoch}.pth' for epoch in (4, 8, 12)]
@@ -173,13 +175,18 @@ class TestDetector:
     def test_two_processes_equal_one_with_both_batches(self, dense, tmp_path):
         """With mmdet's own train.py, and a YOLOX, whose losses are averaged over processes."""
         one, two = train(dense, tmp_path / 'one', 1), train(dense, tmp_path / 'two', 2)
+        nudged = train(dense, tmp_path / 'nudged', 1, nudge=True)
         for left, right in zip(one, two, strict=True):
             found = difference(left['state_dict'], right['state_dict'])
             print(f'{left["meta"][META_KEY]["phase"]}: {found:.2e}')
             assert left['meta'][META_KEY] == right['meta'][META_KEY]
-            # TODO: 4e-3 when fine-tuning ends; whether assignments that flip, is not shown yet.
             if left is not one[-1]:
                 assert found < 1e-6
+        # SimOTA's assignments flip with the last bits, after the cut above all: one process whose
+        # weights differ as little as these do then ends as far away.
+        chaos = difference(one[-1]['state_dict'], nudged[-1]['state_dict'])
+        print(f'nudged: {chaos:.2e}')
+        assert found < 3 * chaos
         ranks = [torch.load(tmp_path / 'two' / f'rank_{rank}.pth') for rank in (0, 1)]
         assert difference(*ranks) == 0
 

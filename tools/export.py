@@ -50,7 +50,8 @@ def main() -> None:
 
         try:
             report = export_pruned(
-                args.config, args.checkpoint, args.out, args.onnx, args.force, args.rounds
+                *(args.config, args.checkpoint, args.out, args.onnx, args.force, args.rounds),
+                progress=lambda line: print(f'export: {line}', file=sys.stderr, flush=True),
             )
         except (
             *(OSError, ValueError, KeyError, ImportError, SyntaxError),

@@ -6,7 +6,7 @@ import io
 import json
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -45,6 +45,7 @@ def export_pruned(
     onnx: bool = False,
     force: bool = False,
     rounds: int = 10,
+    progress: Callable[[str], None] = lambda line: None,
 ) -> dict:
     """Write a config, weights and one small module that mmdet takes without this plugin.
 
@@ -58,6 +59,7 @@ def export_pruned(
         onnx (bool): Write ``model.onnx``, too. Defaults to False.
         force (bool): Write into a folder that holds other files, which stay. Defaults to False.
         rounds (int): Timed runs of each model. Defaults to 10.
+        progress (Callable): Called with a line when a part begins. Defaults to saying nothing.
 
     Returns:
         dict: The report, which is also in ``report.json``.
@@ -78,6 +80,7 @@ def export_pruned(
     config = config if isinstance(config, Config) else read_config(str(config))
     found = read_checkpoint(str(checkpoint))
     structure = _structure(found, checkpoint)
+    progress('building the dense and the slim model')
     slim, dense = _build(config), _build(config)
     load_checkpoint_dict(slim, found, str(checkpoint))
     fill_dense(dense, slim, structure['keep'])
@@ -89,13 +92,16 @@ def export_pruned(
         _save(slim, _dataset_meta(found, config), folder / 'model.pth')
         exported = _read_back(folder)
         batch = noise_batch(exported.cfg)
+        progress('comparing what was written with the pruned model')
         _check(exported, slim, batch)
+        progress(f'timing both, {rounds} rounds of each (minutes for a large detector on a CPU)')
         report = _report(structure, dense, exported, batch, rounds) | {'changes': changes}
         report['bytes'] = {
             'checkpoint': Path(checkpoint).stat().st_size,
             'weights': {'dense': _size(dense), 'slim': (folder / 'model.pth').stat().st_size},
         }
         if onnx:
+            progress('writing and comparing ONNX')
             inputs = preprocessed(exported, batch)['inputs']
             report['onnx'] = export_onnx(exported, inputs, folder)
         (folder / 'report.json').write_text(json.dumps(report, indent=2) + '\n')

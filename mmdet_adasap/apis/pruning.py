@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..checkpoints import first_line
 from ..models.raw_outputs import complete_forward, raw_forward
 from ..models.synthetic import SIZES, synthetic_batch
 from ..pruning import Importance, Pruner, cut
@@ -167,8 +168,7 @@ def forward_of(
     if inputs is not None:
         if data is not None:
             raise ValueError('data and inputs are both given; give one of them')
-        arguments = inputs if isinstance(inputs, tuple) else (inputs,)
-        return lambda model: model(*map(_copied, arguments))
+        return _checked_forward(model, inputs if isinstance(inputs, tuple) else (inputs,))
     if not hasattr(model, 'data_preprocessor'):
         raise ValueError(
             f'inputs is needed for {type(model).__name__}, which is not a model of mmengine: give '
@@ -198,6 +198,27 @@ def working_size(model: nn.Module) -> int:
         f'{type(model).__name__} runs on no square image of {SIZES} pixels '
         f'({type(last).__name__}: {last}); give data, a batch as test_step takes it'
     ) from last
+
+
+def _checked_forward(model: nn.Module, arguments: tuple) -> ForwardFn:
+    for argument in arguments:
+        if isinstance(argument, Tensor) and not (argument.numel() and argument.isfinite().all()):
+            raise ValueError(
+                'inputs are empty, or hold an inf or a NaN; give a batch of real ones'
+            )
+
+    def forward(model: nn.Module) -> object:
+        return model(*map(_copied, arguments))
+
+    try:
+        with evaluating(model), keeping_state(model):
+            forward(model)
+    except Exception as error:
+        raise ValueError(
+            f'inputs: {type(model).__name__} does not run with them, and they must be what its '
+            f'forward takes ({first_line(error)})'
+        ) from error
+    return forward
 
 
 def _preprocessed(model: nn.Module, data: Any) -> object:

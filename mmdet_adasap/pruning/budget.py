@@ -52,7 +52,8 @@ def choose(
         return [k.copy() for k in kept]
     round_to = np.broadcast_to(round_to, len(kept))
     floor = smallest(np.array([len(k) for k in kept], dtype=np.int64), round_to)
-    stay = np.array([np.isposinf(s[k]).sum() for s, k in zip(scores, kept, strict=True)])
+    stay = [np.isposinf(s[k]).sum() for s, k in zip(scores, kept, strict=True)]
+    stay = np.array(stay, dtype=np.int64)
     floor = np.minimum(counts, np.maximum(floor, -(-stay // round_to) * round_to))
     if cost(floor) > limit:
         infinite = f'; {stay.sum()} of them are infinitely important' if stay.any() else ''

@@ -73,7 +73,7 @@ class NodeTable:
 
     def locate(self, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Axis number (into :attr:`axes`) and index on that axis of every node but FROZEN."""
-        starts = np.asarray(self._starts)
+        starts = np.asarray(self._starts, dtype=np.int64)
         sizes = np.diff(starts, append=self._count)
         axis = np.repeat(np.arange(len(sizes)), sizes)[nodes - 1]
         return axis, nodes - starts[axis]

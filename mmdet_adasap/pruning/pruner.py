@@ -225,9 +225,10 @@ class Pruner:
                 device = tensors[group.members[0].name].device
                 mask = torch.as_tensor(kept, device=device)
                 found = self.importance.scores(group, tensors, mask)
-                if not isinstance(found, Tensor) or found.shape != mask.shape:
+                real = isinstance(found, Tensor) and not found.is_complex()
+                if not real or found.shape != mask.shape:
                     raise ValueError(
-                        f'{type(self.importance).__name__}.scores() must return a tensor of '
+                        f'{type(self.importance).__name__}.scores() must return a real tensor of '
                         f'shape [{group.size}] for {group.name}, and returned {_kind(found)}'
                     )
                 # A score that is not a number says nothing against its channel.

@@ -44,6 +44,31 @@ def check_model(model: object) -> None:
             f'module that it was made of'
         )
 
+    first, second = _overlapping(model) or (None, None)
+    if second is not None:
+        raise ValueError(
+            f'{first} and {second} overlap in memory without being one parameter, so that cutting '
+            f'one would change the other; assign the same nn.Parameter to both, or a copy'
+        )
+
+
+def _overlapping(model: nn.Module) -> tuple[str, str] | None:
+    """Names of two parameters that share a part of a storage."""
+    places = sorted(
+        (p.untyped_storage().data_ptr(), p.storage_offset() * p.element_size(), name, p)
+        for name, p in model.named_parameters()
+        if p.layout is torch.strided and p.numel()
+    )
+    last: tuple[int, int, str] | None = None
+    for storage, start, name, parameter in places:
+        reach = sum((n - 1) * s for n, s in zip(parameter.shape, parameter.stride(), strict=True))
+        end = start + (reach + 1) * parameter.element_size()
+        if last is not None and last[0] == storage and start < last[1]:
+            return last[2], name
+        if last is None or last[0] != storage or end > last[1]:
+            last = storage, end, name
+    return None
+
 
 def copied(model: nn.Module) -> nn.Module:
     """A deep copy.

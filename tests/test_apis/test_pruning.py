@@ -1,6 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 import copy
 import json
+import math
 import re
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import nn
 from toy import ToyModel
 
 from mmdet_adasap.apis import apply_structure, prune_model
-from mmdet_adasap.pruning import StructureError, TaylorImportance, WrongCut
+from mmdet_adasap.pruning import StructureError, TaylorImportance, UnreachableTarget, WrongCut
 from mmdet_adasap.pruning.finding import find_channels
 
 IMAGES = torch.randn(2, 3, 8, 8)
@@ -312,3 +313,42 @@ def test_data_that_are_no_batch(data):
     model = build_dense('configs/demo/dense_yolox_tiny-voc.py')
     with pytest.raises(ValueError, match=r'data is not a batch as YOLOX\.test_step takes it'):
         prune_model(model, data)
+
+
+@pytest.mark.parametrize(
+    ('inputs', 'message'),
+    [
+        (torch.randn(2, 4, 8, 8), 'inputs: Sequential does not run with them'),
+        (torch.randn(2, 3, 2, 2), 'inputs: Sequential does not run with them'),
+        (IMAGES.long(), 'inputs: Sequential does not run with them'),
+        ('image.jpg', 'inputs: Sequential does not run with them'),
+        ((), 'inputs: Sequential does not run with them'),
+        (IMAGES * math.inf, 'inputs are empty, or hold an inf or a NaN'),
+        (IMAGES[:0], 'inputs are empty, or hold an inf or a NaN'),
+    ],
+)
+def test_inputs_that_the_model_does_not_take(inputs, message):
+    with pytest.raises(ValueError, match=message):
+        prune_model(net(), inputs=inputs)
+
+
+def test_parameters_that_share_memory_without_being_one():
+    model = net()
+    model[3].weight = nn.Parameter(model[3].weight.data)
+    model.other = nn.Conv2d(16, 16, 3)
+    model.other.weight = nn.Parameter(model[3].weight.data[:])
+    with pytest.raises(ValueError, match=r'3\.weight and other\.weight overlap in memory'):
+        prune_model(model, inputs=IMAGES)
+
+
+def test_nothing_of_the_model_reaches_what_it_returns():
+    class Constant(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(8, 16)
+
+        def forward(self, x):
+            return x + 1
+
+    with pytest.raises(UnreachableTarget):
+        prune_model(Constant(), inputs=torch.randn(2, 8))
