@@ -13,36 +13,19 @@ import numpy as np
 import pytest
 import torch
 from mmengine.runner import Runner
-from toy import MeanLogit, ToyModel, loader
+from toy import ToyModel, settings
 
 from mmdet_adasap.apis import load_pruned
 
 META = 'mmdet_adasap'
 
 
-def settings(work_dir: Path, **kwargs) -> dict:
-    return dict(
-        work_dir=str(work_dir),
-        experiment_name=f'{work_dir.name}_{random.getrandbits(64)}',
-        train_dataloader=loader(),
-        train_cfg=dict(by_epoch=True, max_epochs=4),
-        val_dataloader=loader(shuffle=False),
-        val_cfg=dict(),
-        val_evaluator=dict(type=MeanLogit),
-        optim_wrapper=dict(
-            type='AdaSAPOptimWrapper', optimizer=dict(type='SGD', lr=0.05, momentum=0.9)
-        ),
-        default_hooks=dict(
-            adasap=dict(
-                type='AdaSAPHook',
-                **dict(warmup=1, prune=1, target=dict(params=0.5), interval=3, round_to=1),
-            ),
-            checkpoint=dict(type='CheckpointHook', interval=1),
-        ),
-        default_scope='mmengine',
-        log_level='ERROR',
-        **kwargs,
-    )
+def short(work_dir: Path, **kwargs) -> dict:
+    """A run that ends soon after the cut."""
+    cfg = settings(work_dir, dict(prune=1, target=dict(params=0.5)), log_level='ERROR', **kwargs)
+    cfg['experiment_name'] = f'{work_dir.name}_{random.getrandbits(64)}'
+    cfg['train_cfg']['max_epochs'] = 4
+    return cfg
 
 
 @pytest.fixture(scope='module')
@@ -50,7 +33,7 @@ def whole(tmp_path_factory) -> Path:
     """A checkpoint of the last phase."""
     work_dir = tmp_path_factory.mktemp('whole')
     torch.manual_seed(0)
-    Runner(model=ToyModel(), **settings(work_dir)).train()
+    Runner(model=ToyModel(), **short(work_dir)).train()
     return work_dir / 'epoch_3.pth'
 
 
@@ -262,7 +245,7 @@ class TestResume:
 
     def assert_refused(self, file: Path, tmp_path: Path) -> None:
         runner = Runner(
-            model=ToyModel(), **settings(tmp_path / 'run', load_from=str(file), resume=True)
+            model=ToyModel(), **short(tmp_path / 'run', load_from=str(file), resume=True)
         )
         steps = []
         train_step = runner.model.train_step

@@ -1,6 +1,8 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """A small model, data and Runner settings that exercise what detectors do."""
 
+from pathlib import Path
+
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
@@ -91,3 +93,32 @@ def loader(batch_size: int = 4, shuffle: bool = True, noise: float = 0.0, **kwar
         collate_fn=stacked,
         **{'num_workers': 0, **kwargs},
     )
+
+
+def settings(work_dir: Path, hook: dict | None = None, **kwargs) -> dict:
+    """A run of 6 epochs of 6 iterations: 1 warms up, 2 prune, 3 fine-tune."""
+    hook = dict(
+        type='AdaSAPHook', warmup=1, prune=2, target=dict(params=0.4), interval=3, round_to=1
+    ) | (hook or {})
+    cfg = dict(
+        work_dir=str(work_dir),
+        train_dataloader=loader(),
+        train_cfg=dict(by_epoch=True, max_epochs=6),
+        val_dataloader=loader(shuffle=False),
+        val_cfg=dict(),
+        val_evaluator=dict(type=MeanLogit),
+        optim_wrapper=dict(
+            type='AdaSAPOptimWrapper',
+            optimizer=dict(type='SGD', lr=0.05, momentum=0.9, weight_decay=1e-3),
+        ),
+        param_scheduler=dict(type='CosineAnnealingLR', T_max=6, by_epoch=True),
+        default_hooks=dict(
+            adasap=hook,
+            logger=dict(type='LoggerHook', interval=2),
+            checkpoint=dict(type='CheckpointHook', interval=1),
+        ),
+        randomness=dict(seed=3),
+        default_scope='mmengine',
+        log_level='WARNING',
+    )
+    return cfg | kwargs

@@ -12,7 +12,7 @@ import torch
 from mmengine.hooks import EarlyStoppingHook, EMAHook, Hook
 from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import Runner
-from toy import MeanLogit, ToyModel, loader
+from toy import ToyModel, loader, settings
 
 import mmdet_adasap  # noqa: F401
 from mmdet_adasap.hooks.runner_parts import averaged_models
@@ -24,35 +24,6 @@ from mmdet_adasap.sharpness import AdaptivePerturbation
 
 TESTS = Path(__file__).parent.parent
 EPOCH = 6  # iterations
-
-
-def settings(work_dir: Path, hook: dict | None = None, **kwargs) -> dict:
-    """A run of 6 epochs of 6 iterations: 1 warms up, 2 prune, 3 fine-tune."""
-    hook = dict(
-        type='AdaSAPHook', warmup=1, prune=2, target=dict(params=0.4), interval=3, round_to=1
-    ) | (hook or {})
-    cfg = dict(
-        work_dir=str(work_dir),
-        train_dataloader=loader(),
-        train_cfg=dict(by_epoch=True, max_epochs=6),
-        val_dataloader=loader(shuffle=False),
-        val_cfg=dict(),
-        val_evaluator=dict(type=MeanLogit),
-        optim_wrapper=dict(
-            type='AdaSAPOptimWrapper',
-            optimizer=dict(type='SGD', lr=0.05, momentum=0.9, weight_decay=1e-3),
-        ),
-        param_scheduler=dict(type='CosineAnnealingLR', T_max=6, by_epoch=True),
-        default_hooks=dict(
-            adasap=hook,
-            logger=dict(type='LoggerHook', interval=2),
-            checkpoint=dict(type='CheckpointHook', interval=1),
-        ),
-        randomness=dict(seed=3),
-        default_scope='mmengine',
-        log_level='WARNING',
-    )
-    return cfg | kwargs
 
 
 def for_testing(work_dir: Path, **kwargs) -> dict:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.runner import Runner
-from toy import MeanLogit, ToyModel, loader
+from toy import ToyModel, settings
 
 import mmdet_adasap  # noqa: F401
 
@@ -25,41 +25,24 @@ CASES = {
         optim_wrapper=dict(accumulative_counts=2, clip_grad=dict(max_norm=1.0)),
     ),
 }
-SGD = dict(type='SGD', lr=0.05, momentum=0.9, weight_decay=1e-3)
 
 
-def settings(work_dir: Path, case: str) -> dict:
+def killable(work_dir: Path, case: str) -> dict:
     """Six epochs of six iterations, with checkpoints that are written in one piece."""
     changes = dict(CASES[case])
-    hook = dict(
-        type='AdaSAPHook', warmup=1, prune=2, target=dict(params=0.4), interval=3, round_to=1
+    cfg = settings(work_dir, changes.pop('adasap', None), log_level='ERROR')
+    cfg['experiment_name'] = f'{work_dir.name}_{os.getpid()}'
+    cfg['optim_wrapper'] |= changes.pop('optim_wrapper', {})
+    cfg['default_hooks']['checkpoint'] = dict(
+        type='AtomicCheckpointHook', interval=1, max_keep_ckpts=2
     )
-    wrapper = dict(type='AdaSAPOptimWrapper', optimizer=SGD)
-    return dict(
-        work_dir=str(work_dir),
-        experiment_name=f'{work_dir.name}_{os.getpid()}',
-        train_dataloader=loader(),
-        train_cfg=dict(by_epoch=True, max_epochs=6),
-        val_dataloader=loader(shuffle=False),
-        val_cfg=dict(),
-        val_evaluator=dict(type=MeanLogit),
-        optim_wrapper=wrapper | changes.pop('optim_wrapper', {}),
-        param_scheduler=dict(type='CosineAnnealingLR', T_max=6, by_epoch=True),
-        default_hooks=dict(
-            adasap=hook | changes.pop('adasap', {}),
-            checkpoint=dict(type='AtomicCheckpointHook', interval=1, max_keep_ckpts=2),
-        ),
-        randomness=dict(seed=3),
-        default_scope='mmengine',
-        log_level='ERROR',
-        **changes,
-    )
+    return cfg | changes
 
 
 def run(work_dir: Path, case: str) -> None:
     torch.manual_seed(0)
     model = ToyModel()
-    Runner(model=model, resume=True, **settings(work_dir, case)).train()
+    Runner(model=model, resume=True, **killable(work_dir, case)).train()
 
 
 def start(work_dir: Path, case: str) -> multiprocessing.Process:
