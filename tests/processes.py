@@ -18,6 +18,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from torch import distributed, nn
 from toy import ToyModel, loader
+from toy import settings as toy_settings
 
 import mmdet_adasap  # noqa: F401
 
@@ -100,31 +101,15 @@ class FrozenNormModel(ToyModel):
 
 
 def settings(work_dir: Path, hook: dict | None = None, batch: int = 2, **kwargs) -> dict:
-    """A run of 6 epochs of 6 iterations: 1 warms up, 2 prune, 3 fine-tune; ``batch`` a process."""
-    hook = dict(
-        type='AdaSAPHook', warmup=1, prune=2, target=dict(params=0.4), interval=3, round_to=1
-    ) | (hook or {})
-    cfg = dict(
-        work_dir=str(work_dir),
-        train_dataloader=loader(batch_size=batch),
-        train_cfg=dict(by_epoch=True, max_epochs=6),
-        val_dataloader=loader(shuffle=False),
-        val_cfg=dict(),
-        val_evaluator=dict(type='MeanLogit'),
-        optim_wrapper=dict(
-            type='AdaSAPOptimWrapper',
-            optimizer=dict(type='SGD', lr=0.05, momentum=0.9, weight_decay=1e-3),
-        ),
-        default_hooks=dict(
-            adasap=hook,
-            logger=dict(type='LoggerHook', interval=6),
-            checkpoint=dict(type='AtomicCheckpointHook', interval=1),
-        ),
-        randomness=dict(seed=3),
-        default_scope='mmengine',
-        log_level='ERROR',
+    """That of the toy at a constant rate, with ``batch`` images a process."""
+    cfg = toy_settings(work_dir, hook, train_dataloader=loader(batch_size=batch))
+    del cfg['param_scheduler']
+    cfg['val_evaluator'] = dict(type='MeanLogit')
+    cfg['default_hooks'] |= dict(
+        logger=dict(type='LoggerHook', interval=6),
+        checkpoint=dict(type='AtomicCheckpointHook', interval=1),
     )
-    return cfg | kwargs
+    return cfg | dict(log_level='ERROR') | kwargs
 
 
 def build(cfg: dict, model: type[ToyModel] = FrozenNormModel) -> Runner:

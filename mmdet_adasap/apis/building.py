@@ -6,6 +6,8 @@ from mmengine.hub import get_config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
+from ..checkpoints import first_line
+
 PRETRAINED = ('init_cfg', 'pretrained')
 
 
@@ -41,11 +43,9 @@ def read_config(config: str) -> Config:
     except FileNotFoundError:
         raise
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else ''
         example = 'a file, or PACKAGE::FOLDER/FILE.py as in mmdet::ssd/ssd300_coco.py'
         raise ValueError(
-            f'{config} is not a config that can be read: give {example} '
-            f'({type(error).__name__}: {reason})'
+            f'{config} is not a config that can be read: give {example} ({first_line(error)})'
         ) from error
 
 
