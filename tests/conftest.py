@@ -1,5 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import runpy
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -16,3 +18,22 @@ def no_default_scope():
     """A Runner of one test sets mmengine's default scope for all that come after it."""
     yield
     DefaultScope._instance_dict.clear()
+
+
+@pytest.fixture
+def run_tool(monkeypatch, capsys):
+    """Runs a program of tools/ in this process; gives its exit code and what it printed."""
+    monkeypatch.chdir(Path(__file__).parent.parent)
+
+    def run(tool: str, *arguments: object) -> tuple[object, str, str]:
+        monkeypatch.setattr(sys, 'argv', [tool, *map(str, arguments)])
+        code = None
+        with warnings.catch_warnings():
+            try:
+                runpy.run_path(f'tools/{tool}', run_name='__main__')
+            except SystemExit as stopped:
+                code = stopped.code
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run

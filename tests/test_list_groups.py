@@ -1,9 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import functools
 import json
 import re
-import runpy
-import sys
-import warnings
 from pathlib import Path
 
 import pytest
@@ -15,22 +13,8 @@ DEMO = 'configs/demo/dense_yolox_tiny-voc.py'
 
 
 @pytest.fixture
-def list_groups(monkeypatch, capsys):
-    """Runs the program in this process, and gives its exit code and what it printed."""
-    monkeypatch.chdir(ROOT)
-
-    def run(*arguments: str) -> tuple[object, str, str]:
-        monkeypatch.setattr(sys, 'argv', ['list_groups.py', *arguments])
-        code = None
-        with warnings.catch_warnings():
-            try:
-                runpy.run_path('tools/list_groups.py', run_name='__main__')
-            except SystemExit as stopped:
-                code = stopped.code
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
+def list_groups(run_tool):
+    return functools.partial(run_tool, 'list_groups.py')
 
 
 def test_groups_and_the_slim_model(list_groups, tmp_path):

@@ -2,7 +2,6 @@
 import json
 import os
 import re
-import runpy
 import shutil
 import subprocess
 import sys
@@ -344,23 +343,8 @@ def test_init_pruned_detector(trained, image):
 
 
 @pytest.fixture
-def export(monkeypatch, capsys):
-    """Runs the program in this process, and gives its exit code and what it printed."""
-    monkeypatch.chdir(ROOT)
-
-    def run(*arguments: object) -> tuple[object, str, str]:
-        arguments = [*map(str, arguments), '--rounds', '1']
-        monkeypatch.setattr(sys, 'argv', ['export.py', *arguments])
-        code = None
-        with warnings.catch_warnings():
-            try:
-                runpy.run_path('tools/export.py', run_name='__main__')
-            except SystemExit as stopped:
-                code = stopped.code
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
+def export(run_tool):
+    return lambda *arguments: run_tool('export.py', *arguments, '--rounds', '1')
 
 
 def test_program(export, exported, trained, tmp_path):
