@@ -42,23 +42,6 @@ class FrozenNorm(Hook):
         torch.save(weights, Path(runner.work_dir, f'rank_{get_rank()}.pth'))
 
 
-@HOOKS.register_module()
-class Nudge(Hook):
-    """Moves the weights a little after one iteration, to see how far that carries."""
-
-    priority = 'LOWEST'
-
-    def __init__(self, iteration: int, size: float) -> None:
-        self.iteration, self.size = iteration, size
-
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None):
-        if runner.iter + 1 == self.iteration:
-            generator = torch.Generator().manual_seed(1)
-            for parameter in unwrapped(runner.model).parameters():
-                noise = torch.randn(parameter.shape, generator=generator)
-                parameter.data.add_(self.size * noise.to(parameter))
-
-
 def norms(runner: Runner) -> list[_BatchNorm]:
     return [m for m in unwrapped(runner.model).modules() if isinstance(m, _BatchNorm)]
 

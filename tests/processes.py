@@ -44,9 +44,7 @@ def in_processes(work: Callable, folder: Path, *args: object, count: int = 2) ->
     # Python 3.11 does not tell the server where to import from.
     with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):
         forkserver.ensure_running()
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
+    port = free_port()
     started = [
         CONTEXT.Process(target=_one, args=(rank, count, port, folder, work, args), daemon=True)
         for rank in range(count)
@@ -73,11 +71,22 @@ def in_processes(work: Callable, folder: Path, *args: object, count: int = 2) ->
     return [result['value'] for result in results]
 
 
-def _one(rank: int, count: int, port: int, folder: Path, work: Callable, args: tuple) -> None:
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        return free.getsockname()[1]
+
+
+def join_group(rank: int, count: int, port: int) -> None:
+    """Make this process one of several."""
     torch.set_num_threads(1)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count))
     os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
     distributed.init_process_group('gloo')
+
+
+def _one(rank: int, count: int, port: int, folder: Path, work: Callable, args: tuple) -> None:
+    join_group(rank, count, port)
     result = dict(value=None, error='')
     try:
         result['value'] = work(*args)

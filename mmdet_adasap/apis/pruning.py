@@ -139,8 +139,8 @@ def apply_structure(model: nn.Module, structure: Mapping, mask: bool = False) ->
         return
     if not is_cut(structure):
         raise StructureError(
-            f'{META_KEY}.phase is {structure["phase"]!r}: the model was not cut yet, its weights '
-            f'have the dense shape; use mask=True'
+            f'{META_KEY}.phase is {structure["phase"]!r}: the model was not cut yet, what is to '
+            f'go is still there as zeros; use mask=True'
         )
     cut(model, structure['keep'], structure['attrs'])
     remember(model, structure)

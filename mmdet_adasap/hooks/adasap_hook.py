@@ -12,7 +12,7 @@ from ..optim.replay import keeping_random
 from ..pruning import Pruner, StructureError, check_target
 from ..pruning.groups import NOT_TRAINED
 from ..pruning.loading import load_structure
-from ..pruning.structure import META_KEY, PHASES, digest, is_cut
+from ..pruning.structure import META_KEY, PHASES, cut_of, digest
 from ..registry import IMPORTANCES, PERTURBATIONS, build
 from ..unwrapping import unwrapped
 from .checks import (
@@ -52,7 +52,8 @@ class AdaSAPHook(Hook):
     perturbations to :class:`~mmdet_adasap.optim.AdaSAPOptimWrapper` phase by phase; with
     ``perturbation=None, finetune=None`` it prunes under any OptimWrapper. The pruned shape
     travels in ``checkpoint['meta']['mmdet_adasap']`` and is taken up before weights are
-    loaded, so that the unpruned config tests and resumes pruned checkpoints.
+    loaded, so that the unpruned config tests and resumes pruned checkpoints. A run whose
+    ``load_from`` is a pruned checkpoint prunes that one further.
 
     In a distributed run gradients are averaged over the processes before a criterion sees them,
     rank 0 chooses for all, and the cut model gets a new MMDistributedDataParallel.
@@ -61,7 +62,8 @@ class AdaSAPHook(Hook):
         warmup (int): Epochs (or iterations) of the first phase, 0 or more.
         prune (int): Epochs (or iterations) of the second phase; the rest fine-tunes.
         target (dict): What is to remain of the dense model: ``dict(params=0.4)``, or
-            ``dict(flops=0.5)`` of the multiply-accumulates for the first validation image.
+            ``dict(flops=0.5)`` of the multiply-accumulates for the first validation image. Of
+            the dense one also where a pruned model is pruned again.
         perturbation (dict, optional): Perturbation of warm-up and prune phase. Defaults to
             ``dict(type='AdaptivePerturbation')``.
         finetune (dict, optional): Perturbation of the third phase. Defaults to
@@ -116,6 +118,7 @@ class AdaSAPHook(Hook):
         self.pruner: Pruner | None = None
         self.structure: dict | None = None
         self.phases: Phases | None = None
+        self.start = 1.0
         self.phase = PHASES[0]
         self._state: dict = {}
 
@@ -144,7 +147,7 @@ class AdaSAPHook(Hook):
         done = runner.iter + 1
         event = self.phases.event(done)
         if event is not None:
-            fraction = self.phases.fraction(self.fraction, event)
+            fraction = self._fraction(event)
             with failing_together():
                 kept = self.pruner.choice(fraction)
             # Rounding may differ from device to device; the choice must not.
@@ -184,6 +187,7 @@ class AdaSAPHook(Hook):
         with keeping_random(model):
             forward = sample_forward(runner)
             self.pruner = Pruner(model, forward, self.target, self.importance, self.round_to)
+        self.start = self.pruner.remaining()
         if self.structure is not None:
             self.pruner.restore(self.structure, _optimizers(runner))
             self._restore_importance()
@@ -232,6 +236,10 @@ class AdaSAPHook(Hook):
         forget_best_score(runner)
         self.pruner = None
 
+    def _fraction(self, event: int) -> float:
+        """Fraction of the dense model that is to remain after an event."""
+        return self.phases.fraction(self.fraction, event, self.start)
+
     def _leave_out_masked(self, runner: Runner) -> None:
         if self.perturbation is not None:
             self.perturbation.keep = self.pruner.masks.neuron_masks()
@@ -260,7 +268,7 @@ class AdaSAPHook(Hook):
         for key in ONE_PASS:
             hub.update_scalar(f'train/{key}', stats[key])
         left = self.pruner.remaining() if self.pruner else self.structure['reached'][self.resource]
-        fraction = self.phases.fraction(self.fraction, self.phases.events_until(done))
+        fraction = self._fraction(self.phases.events_until(done))
         hub.update_scalar(f'train/{self.resource}_target', fraction)
         hub.update_scalar(f'train/{self.resource}_left', left)
 
@@ -286,7 +294,7 @@ class AdaSAPHook(Hook):
             self.structure = load_structure(checkpoint, model, averaged_models(runner))
         check_same('the structures', digest(self.structure) if self.structure else 'none')
         follow_cut(runner)
-        if self.structure is not None and is_cut(self.structure):
+        if self.structure is not None and cut_of(self.structure) is not None:
             wrap_anew(runner)
         state = checkpoint.get(META_KEY)
         self._state = state if isinstance(state, Mapping) else {}

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from ..datasets.voc_files import check_voc_dataset
 from ..optim import AdaSAPOptimWrapper
 from ..pruning import StructureError
-from ..pruning.structure import is_cut
+from ..pruning.structure import cut_of, is_cut
 from ..pruning.surgery import check_states, misshapen_state
 from .phases import Phases
 from .processes import check_wrapper
@@ -144,16 +144,13 @@ def check_start(hook: AdaSAPHook, runner: Runner, state: Mapping) -> None:
         state (Mapping): What the checkpoint holds for the hook beside the structure.
 
     Raises:
-        ValueError: If ``load_from`` names a pruned checkpoint, or a resumed one has not the
-            structure that its iteration should have.
+        ValueError: If ``load_from`` names a checkpoint that is not cut yet, or is as small as
+            the target, or a resumed one has not the structure that its iteration should have.
     """
     structure, phase = hook.structure, hook.phases.phase(runner.iter)
-    if structure is not None and structure['keep'] and not runner._resume:
-        raise ValueError(
-            f'load_from: {runner._load_from} was already pruned to {structure["reached"]}; '
-            f'start from a dense checkpoint, or continue that run with resume=True'
-        )
     if not runner._resume:
+        if structure is not None:
+            _check_pruned_start(hook, structure, runner._load_from)
         return
     for key, shape, expected in misshapen_state(runner.optim_wrapper.optimizer):
         raise ValueError(
@@ -186,6 +183,21 @@ def check_start(hook: AdaSAPHook, runner: Runner, state: Mapping) -> None:
         runner.logger.warning(
             'resume: mmengine does not restore the order of the data within an epoch, so '
             'this run will not equal an uninterrupted one; save checkpoints by epoch'
+        )
+
+
+def _check_pruned_start(hook: AdaSAPHook, structure: Mapping, load_from: str) -> None:
+    if structure['keep'] != (cut_of(structure) or {}).get('keep', {}):
+        raise ValueError(
+            f'load_from: {load_from} was written while channels were being removed, before its '
+            f'model was cut; go on with resume=True, or start from a checkpoint of another phase'
+        )
+    reached = structure['reached'].get(hook.resource)
+    if structure['keep'] and reached is not None and reached <= hook.fraction:
+        raise ValueError(
+            f'load_from: {load_from} was already pruned to {hook.resource} {reached:.4g}, within '
+            f'target=dict({hook.resource}={hook.fraction:g}); targets count from the dense model: '
+            f'set a lower one, or start from a dense checkpoint'
         )
 
 

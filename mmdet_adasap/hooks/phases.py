@@ -4,11 +4,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-SCHEDULES: dict[str, Callable[[float, float], float]] = {
-    'exponential': lambda target, progress: target**progress,
-    'linear': lambda target, progress: 1 - (1 - target) * progress,
+SCHEDULES: dict[str, Callable[[float, float, float], float]] = {
+    'exponential': lambda start, target, progress: start * (target / start) ** progress,
+    'linear': lambda start, target, progress: start - (start - target) * progress,
 }
-"""Fraction that is to remain, from the target and the share of events done in (0, 1]."""
+"""Fraction that is to remain: from what there is at the start, the target, and the share of events
+done in (0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,6 @@ class Phases:
         number = self.events_until(done)
         return number if number > self.events_until(done - 1) else None
 
-    def fraction(self, target: float, event: int) -> float:
+    def fraction(self, target: float, event: int, start: float = 1.0) -> float:
         """Fraction of the dense model that is to remain after an event; 0 is before the first."""
-        return SCHEDULES[self.schedule](target, event / self.events)
+        return SCHEDULES[self.schedule](start, target, event / self.events)

@@ -11,7 +11,7 @@ from .structure import (
     Keep,
     StructureError,
     check_structure,
-    is_cut,
+    cut_of,
     named_tensors,
     remember,
 )
@@ -45,17 +45,19 @@ def load_structure(checkpoint: dict, model: nn.Module, copies: list[nn.Module]) 
     if structure is None:
         return None
     check_structure(structure)
-    keep = structure['keep'] if is_cut(structure) else {}
-    if is_cut(structure) and _misfit(model, weights, {}) is None:
+    shape = cut_of(structure)
+    if shape is not None and _misfit(model, weights, {}) is None:
         return structure  # this model has been cut already
-    check_dense(model, structure)
+    for described in filter(None, {id(s): s for s in (structure, shape)}.values()):
+        check_dense(model, described)
+    keep, attrs = (shape['keep'], shape['attrs']) if shape is not None else ({}, {})
     for module in (model, *copies):
-        check_fits(module, keep, structure['attrs'])
+        check_fits(module, keep, attrs if shape is not None else structure['attrs'])
     refuse_misfit(model, weights, keep)
     for module in (model, *copies):
-        cut(module, keep, structure['attrs'] if keep else {})
-    if keep:
-        remember(model, structure)
+        cut(module, keep, attrs)
+    if shape is not None:
+        remember(model, shape)
     return structure
 
 

@@ -23,9 +23,11 @@ from .structure import (
     check_structure,
     composed,
     digest,
+    is_cut,
     keep_of,
     kept_of,
     named_tensors,
+    relative,
     remember,
     structure_of,
 )
@@ -116,7 +118,7 @@ class Pruner:
         self.channels = find_channels(model, forward)
         self.cost = self.channels.cost(self.resource)
         self._steps = self.channels.steps(round_to)
-        base = structure_of(model)
+        self._start = base = structure_of(model)
         self._is_cut = False
         self._base = base or {'keep': {}, 'attrs': {}}
         whole = {r: self.channels.cost(r)(self.channels.sizes) for r in RESOURCES}
@@ -254,7 +256,8 @@ class Pruner:
             StructureError: If it is malformed or of another model.
         """
         check_structure(structure)
-        self.masks.remove(kept_of(self.channels.groups, structure['keep']), optimizers)
+        keep = relative(structure['keep'], self._base['keep'])
+        self.masks.remove(kept_of(self.channels.groups, keep), optimizers)
 
     def digest(self) -> str:
         """SHA-256 of the channels that were found and are kept, 16 hexadecimal digits."""
@@ -282,6 +285,8 @@ class Pruner:
             'keep': composed(self._base['keep'], keep),
             'attrs': attributes,
         }
+        if self._start is not None and not is_cut(structure):
+            structure['start'] = dict(self._start)
         return {**structure, 'digest': digest(structure)}
 
     def cut(self, optimizers: Iterable[Optimizer] = (), copies: Iterable[nn.Module] = ()) -> dict:

@@ -11,8 +11,10 @@ A structure is a dict of str, int, float and list::
     keep      {parameter or buffer: {axis: [kept indices of the dense model]}}
     attrs     {module: {attribute: int}}, channel counts that modules keep for themselves
     digest    of keep and attrs, so that a damaged or edited one is noticed
+    start     the structure of the slim model that is pruned again; absent if a dense one is
 
-In the phase 'prune' tensors have their dense shape and whatever is not in ``keep`` is zero.
+Until the phase 'finetune' tensors have their shape at the start, which is the dense one or that of
+``start``, and whatever is not in ``keep`` is zero.
 """
 
 import hashlib
@@ -62,6 +64,29 @@ def composed(first: Keep, then: Keep) -> Keep:
             kept = index if before is None else [before[i] for i in index]
             keep.setdefault(name, {})[axis] = kept
     return keep
+
+
+def relative(keep: Keep, first: Keep) -> Keep:
+    """What of a cut is left to do where ``first`` was done: ``composed(first, this)`` is ``keep``.
+
+    Raises:
+        StructureError: If ``keep`` holds on to what ``first`` has removed.
+    """
+    then: Keep = {}
+    for name, axes in keep.items():
+        for axis, index in axes.items():
+            before = first.get(name, {}).get(axis)
+            if before is None:
+                then.setdefault(name, {})[axis] = index
+                continue
+            if not set(index) <= set(before):
+                raise StructureError(
+                    f'{META_KEY}.keep[{name!r}][{axis}] keeps what {META_KEY}.start has removed; '
+                    f'take the checkpoint as it was written'
+                )
+            if len(index) < len(before):
+                then.setdefault(name, {})[axis] = np.searchsorted(before, index).tolist()
+    return then
 
 
 def keep_of(model: nn.Module, groups: list[ChannelGroup], kept: list[np.ndarray]) -> Keep:
@@ -116,8 +141,13 @@ def kept_of(groups: list[ChannelGroup], keep: Keep) -> list[np.ndarray]:
 
 
 def is_cut(structure: Mapping) -> bool:
-    """Whether tensors have the pruned shape (rather than dense ones that hold zeros)."""
+    """Whether all that is not kept is gone (rather than held at zero)."""
     return structure['phase'] == 'finetune'
+
+
+def cut_of(structure: Mapping) -> Mapping | None:
+    """The structure that gives tensors their shape; None if that is the dense one."""
+    return structure if is_cut(structure) else structure.get('start')
 
 
 def with_integer_axes(structure: object) -> object:
@@ -125,6 +155,8 @@ def with_integer_axes(structure: object) -> object:
     keep = structure.get('keep') if isinstance(structure, Mapping) else None
     if not isinstance(keep, Mapping):
         return structure
+    if 'start' in structure:
+        structure = {**structure, 'start': with_integer_axes(structure['start'])}
 
     def integer(axis: object) -> object:
         return int(axis) if isinstance(axis, str) and axis.isascii() and axis.isdigit() else axis
@@ -184,3 +216,23 @@ def check_structure(structure: object) -> None:
             f'{META_KEY}.digest does not fit keep and attrs: the structure was damaged or edited; '
             f'take the checkpoint as it was written, or leave digest out if the edit is meant'
         )
+    if 'start' in structure:
+        _check_start(structure)
+
+
+def _check_start(structure: Mapping) -> None:
+    start = structure['start']
+    check_structure(start)
+    if is_cut(structure) or not is_cut(start):
+        raise StructureError(
+            f'{META_KEY}.start has the phase {start["phase"]!r} beside {structure["phase"]!r}; '
+            f'only a model that was cut can be at the start, and only until it is cut again'
+        )
+    for name, axes in start['keep'].items():
+        missing = axes.keys() - structure['keep'].get(name, {}).keys()
+        if missing:
+            raise StructureError(
+                f'{META_KEY}.keep[{name!r}] does not say what is kept along axis {min(missing)}, '
+                f'which {META_KEY}.start has shortened; take the checkpoint as it was written'
+            )
+    relative(structure['keep'], start['keep'])

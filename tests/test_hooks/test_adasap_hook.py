@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from toy import ToyModel, loader, settings
 
 import mmdet_adasap  # noqa: F401
+from mmdet_adasap.apis import load_pruned
 from mmdet_adasap.hooks.runner_parts import averaged_models
 from mmdet_adasap.pruning import StructureError, UnreachableTarget
 from mmdet_adasap.pruning.pruner import Diverged
@@ -28,7 +29,7 @@ EPOCH = 6  # iterations
 
 def for_testing(work_dir: Path, **kwargs) -> dict:
     """The same for testing what that run ends with on its validation set."""
-    cfg = settings(work_dir, load_from=str(work_dir / 'epoch_6.pth'), **kwargs)
+    cfg = settings(work_dir, **{'load_from': str(work_dir / 'epoch_6.pth'), **kwargs})
     for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
         del cfg[key]
     for key in ('val_dataloader', 'val_cfg', 'val_evaluator'):
@@ -57,6 +58,12 @@ def assert_same_weights(left: torch.nn.Module, right: torch.nn.Module, atol: flo
     assert left.keys() == right.keys()
     for name in left:
         torch.testing.assert_close(left[name], right[name], rtol=0, atol=atol, msg=name)
+
+
+def build_unpruned_and_load(checkpoint: Path) -> ToyModel:
+    model = ToyModel()
+    load_pruned(model, str(checkpoint))
+    return model
 
 
 def watch(runner: Runner, **methods) -> None:
@@ -460,6 +467,81 @@ class TestResume:
             train(settings(tmp_path, hook=dict(warmup=3), resume=True))
 
 
+class TestAgain:
+    """A pruned model is pruned further; targets and structures stay those of the dense one."""
+
+    FIRST, AGAIN = dict(target=dict(params=0.6)), dict(target=dict(params=0.3))
+
+    @pytest.fixture(scope='class')
+    def first(self, tmp_path_factory) -> Path:
+        folder = tmp_path_factory.mktemp('first')
+        train(settings(folder, hook=self.FIRST))
+        return folder / 'epoch_6.pth'
+
+    def test_ends_on_target_of_the_dense_model(self, first, tmp_path):
+        runner = train(settings(tmp_path, hook=self.AGAIN, load_from=str(first)))
+        dense = sum(p.numel() for p in ToyModel().parameters())
+        assert 0.28 * dense < sum(p.numel() for p in runner.model.parameters()) <= 0.3 * dense
+        structure = torch.load(tmp_path / 'epoch_6.pth', weights_only=False)['meta'][META_KEY]
+        assert structure['dense']['params'] == dense
+        assert 'start' not in structure
+
+    def test_schedule_begins_at_what_there_is(self, first, tmp_path):
+        runner = build(settings(tmp_path, hook=self.AGAIN, load_from=str(first)))
+        targets = []
+
+        def look(runner, *_, **__):
+            targets.append(runner.message_hub.get_scalar('train/params_target').current())
+
+        watch(runner, after_train_iter=look)
+        runner.train()
+        reached = torch.load(first, weights_only=False)['meta'][META_KEY]['reached']['params']
+        assert targets[5] == pytest.approx(reached)  # before the first of four events
+        assert targets[11] == pytest.approx(reached * (0.3 / reached) ** 0.5)
+        assert targets[35] == pytest.approx(0.3)
+
+    def test_unpruned_config_tests_every_checkpoint(self, first, tmp_path):
+        runner = build(settings(tmp_path, hook=self.AGAIN, load_from=str(first)))
+        scores = []
+
+        def look(runner, metrics):
+            scores.append(metrics['score'])
+
+        watch(runner, after_val_epoch=look)
+        runner.train()
+        for epoch in (1, 2, 3, 6):
+            file = str(tmp_path / f'epoch_{epoch}.pth')
+            assert (
+                build(for_testing(tmp_path, load_from=file)).test()['score'] == scores[epoch - 1]
+            )
+
+    @pytest.mark.parametrize('ema', [False, True])
+    @pytest.mark.parametrize('killed_at', [4, 8, 13, 18, 31])
+    def test_resuming(self, first, tmp_path, killed_at, ema):
+        hooks = [dict(type='EMAHook', momentum=0.1)] if ema else []
+        changes = dict(hook=self.AGAIN, load_from=str(first), custom_hooks=hooks)
+        whole = train(settings(tmp_path / 'whole', **changes))
+        cfg = settings(tmp_path / 'parts', **changes)
+        kill_after(cfg, killed_at)
+        if killed_at > EPOCH:  # else there is no checkpoint yet
+            cfg |= dict(resume=True, load_from=None)
+        resumed = train(cfg)
+        assert_same_weights(resumed.model, whole.model)
+        for left, right in zip(averaged_models(resumed), averaged_models(whole), strict=True):
+            assert_same_weights(left, right)
+
+    def test_a_third_time(self, first, tmp_path):
+        """From the slim checkpoint of the second run, and from its warm-up."""
+        train(settings(tmp_path, hook=self.AGAIN, load_from=str(first)))
+        third = dict(hook=dict(target=dict(params=0.2)))
+        for epoch, work_dir in ((6, tmp_path / 'slim'), (1, tmp_path / 'warm')):
+            load_from = str(tmp_path / f'epoch_{epoch}.pth')
+            train(settings(work_dir, load_from=load_from, **third))
+            model = build_unpruned_and_load(work_dir / 'epoch_6.pth')
+            dense = sum(p.numel() for p in ToyModel().parameters())
+            assert sum(p.numel() for p in model.parameters()) <= 0.2 * dense
+
+
 class TestBadInput:
     """One clear error each, before the first step, and nothing changed."""
 
@@ -596,10 +678,18 @@ class TestBadInput:
         train(settings(tmp_path))
         train(settings(tmp_path / 'again', load_from=str(tmp_path / 'epoch_1.pth')))
 
-    def test_pruned_checkpoint_as_a_start(self, tmp_path):
+    @pytest.mark.parametrize(
+        ('epoch', 'message'),
+        [
+            (2, 'was written while channels were being removed'),
+            (6, 'was already pruned to params'),
+        ],
+    )
+    def test_pruned_checkpoint_as_a_start(self, tmp_path, epoch, message):
         train(settings(tmp_path))
-        with pytest.raises(ValueError, match=r'^load_from: .* was already pruned'):
-            train(settings(tmp_path / 'again', load_from=str(tmp_path / 'epoch_6.pth')))
+        cfg = settings(tmp_path / 'again', load_from=str(tmp_path / f'epoch_{epoch}.pth'))
+        with pytest.raises(ValueError, match=rf'^load_from: .* {message}'):
+            train(cfg)
 
     def test_resumed_run_without_a_structure(self, tmp_path):
         cfg = settings(tmp_path)

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.runner import Runner
-from toy import ToyModel, settings
+from processes import FrozenNormModel, build, free_port, join_group
+from toy import loader, settings
 
 import mmdet_adasap  # noqa: F401
 
+TWO = 'two processes'
 CASES = {
     'plain': {},
     'EMA': dict(custom_hooks=[dict(type='EMAHook', momentum=0.1, update_buffers=True)]),
@@ -24,6 +25,11 @@ CASES = {
         adasap=dict(importance=dict(type='TaylorImportance')),
         optim_wrapper=dict(accumulative_counts=2, clip_grad=dict(max_norm=1.0)),
     ),
+    'ExpMomentumEMA, settings by layer': dict(
+        custom_hooks=[dict(type='EMAHook', ema_type='mmdet.ExpMomentumEMA', momentum=0.01)],
+        optim_wrapper=dict(paramwise_cfg=dict(norm_decay_mult=0.0, bias_lr_mult=2.0)),
+    ),
+    TWO: dict(train_dataloader=loader(batch_size=2)),
 }
 
 
@@ -31,7 +37,6 @@ def killable(work_dir: Path, case: str) -> dict:
     """Six epochs of six iterations, with checkpoints that are written in one piece."""
     changes = dict(CASES[case])
     cfg = settings(work_dir, changes.pop('adasap', None), log_level='ERROR')
-    cfg['experiment_name'] = f'{work_dir.name}_{os.getpid()}'
     cfg['optim_wrapper'] |= changes.pop('optim_wrapper', {})
     cfg['default_hooks']['checkpoint'] = dict(
         type='AtomicCheckpointHook', interval=1, max_keep_ckpts=2
@@ -39,17 +44,20 @@ def killable(work_dir: Path, case: str) -> dict:
     return cfg | changes
 
 
-def run(work_dir: Path, case: str) -> None:
-    torch.manual_seed(0)
-    model = ToyModel()
-    Runner(model=model, resume=True, **killable(work_dir, case)).train()
+def run(work_dir: Path, case: str, group: tuple | None) -> None:
+    if group:
+        join_group(*group)
+    build(killable(work_dir, case) | dict(resume=True), FrozenNormModel).train()
 
 
-def start(work_dir: Path, case: str) -> multiprocessing.Process:
+def start(work_dir: Path, case: str) -> list[multiprocessing.Process]:
     # Forked, so that what takes seconds to import is there.
-    process = multiprocessing.get_context('fork').Process(target=run, args=(work_dir, case))
-    process.start()
-    return process
+    context, port = multiprocessing.get_context('fork'), free_port()
+    groups = [(rank, 2, port) for rank in (0, 1)] if case == TWO else [None]
+    processes = [context.Process(target=run, args=(work_dir, case, group)) for group in groups]
+    for process in processes:
+        process.start()
+    return processes
 
 
 def tensors(value: object, name: str = '') -> dict[str, torch.Tensor]:
@@ -63,21 +71,25 @@ def tensors(value: object, name: str = '') -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize('case', CASES)
 def test_equals_the_uninterrupted_run(case, tmp_path):
     begun = time.monotonic()
-    whole = start(tmp_path / 'whole', case)
-    whole.join(120)
-    assert whole.exitcode == 0
+    for process in start(tmp_path / 'whole', case):
+        process.join(120)
+        assert process.exitcode == 0
     length = time.monotonic() - begun
 
     rng, kills, work_dir = random.Random(case), 0, tmp_path / 'killed'
     for _ in range(30):
-        process = start(work_dir, case)
-        process.join(rng.uniform(0.1, 0.45) * length if kills < 10 else 120)
-        if process.exitcode is None:
-            os.kill(process.pid, signal.SIGKILL)
-            process.join()
+        processes = start(work_dir, case)
+        processes[0].join(rng.uniform(0.1, 0.45) * length if kills < 10 else 120)
+        if processes[0].exitcode is None:
+            for process in rng.sample(processes, len(processes)):
+                os.kill(process.pid, signal.SIGKILL)
+                process.join()
+                time.sleep(rng.uniform(0, 0.1))  # meanwhile the other one goes on, or waits
             kills += 1
             continue
-        assert process.exitcode == 0
+        for process in processes:
+            process.join(120)
+            assert process.exitcode == 0
         break
     assert kills >= 3
     expected, found = (

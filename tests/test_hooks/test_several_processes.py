@@ -128,6 +128,15 @@ def whole_and_resumed(cfg: dict) -> list[dict]:
     return [train(cfg), *(resumed(cfg, epoch) for epoch in (1, 2, 3, 5))]
 
 
+def twice(cfg: dict) -> list[dict]:
+    """A run, one that prunes its result further, and that one resumed before and after its cut."""
+    first = train(cfg)
+    folder = Path(cfg['work_dir'])
+    again = settings(folder / 'again', TAYLOR | dict(target=dict(params=0.25)))
+    second = train(again | dict(load_from=str(folder / 'epoch_6.pth')))
+    return [first, second, resumed(again, 2), resumed(again, 3)]
+
+
 class NoisyImportance(MagnitudeImportance):
     """Scores that differ from process to process."""
 
@@ -189,6 +198,16 @@ class TestOneModel:
         for part in parts:
             assert part['weights']
             assert_same(part, whole, atol=1e-6)
+
+    def test_pruning_a_pruned_model(self, tmp_path):
+        ranks = in_processes(twice, tmp_path, settings(tmp_path / 'run', TAYLOR))
+        for left, right in zip(*ranks, strict=True):
+            assert_same(left, right, atol=0)
+        first, second, *parts = ranks[0]
+        assert second['structure']['reached']['params'] <= 0.25
+        assert second['structure']['dense'] == first['structure']['dense']
+        for part in parts:
+            assert_same(part, second, atol=1e-6)
 
     def test_rank_0_chooses(self, tmp_path):
         hook = dict(importance=NoisyImportance())

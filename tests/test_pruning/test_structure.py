@@ -16,7 +16,7 @@ from mmdet_adasap.pruning import (
     keep_of,
     kept_of,
 )
-from mmdet_adasap.pruning.structure import is_cut
+from mmdet_adasap.pruning.structure import composed, digest, is_cut, relative
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -98,6 +98,25 @@ def test_a_fresh_model_takes_the_shape_without_a_trace(monkeypatch):
     assert reached == structure['reached']['params'] <= structure['target']['params'] == 0.5
 
 
+def pruned_again() -> dict:
+    pruner, _ = pruned()
+    pruner.cut()
+    again = Pruner(pruner.model, runs(X), dict(params=0.3), MagnitudeImportance())
+    again.prune_to(0.3)
+    return again.structure('prune')
+
+
+def test_what_is_left_to_do_after_a_first_cut():
+    structure = pruned_again()
+    first = structure['start']['keep']
+    assert is_cut(structure['start'])
+    rest = relative(structure['keep'], first)
+    assert rest
+    assert composed(first, rest) == structure['keep']
+    assert relative(first, first) == {}
+    assert relative(structure['keep'], {}) == structure['keep']
+
+
 def change(*path_and_value):
     *path, last, value = path_and_value
 
@@ -155,6 +174,40 @@ def test_malformed(good, name):
     check_structure(structure)
     damage(structure)
     with pytest.raises(StructureError, match=r'^mmdet_adasap\..*' + message.lstrip(r'\.')):
+        check_structure(structure)
+
+
+def regrown(structure):
+    first = structure['start']['keep']['conv1.weight'][0]
+    structure['keep']['conv1.weight'][0] = [i for i in range(8) if i not in first]
+    structure['digest'] = digest(structure)
+
+
+def forgetful(structure):
+    del structure['keep']['conv1.weight']
+    structure['digest'] = digest(structure)
+
+
+MALFORMED_START = {
+    'no dict': (change('start', 3), r"checkpoint\['meta'\]\['mmdet_adasap'\] is not a dict"),
+    'not cut': (
+        change('start', 'phase', 'warmup'),
+        r"start has the phase 'warmup' beside 'prune'",
+    ),
+    'beside a cut model': (change('phase', 'finetune'), r"start has the phase 'finetune' beside"),
+    'damaged': (change('start', 'keep', 'conv1.weight', 0, [0]), r'digest does not fit'),
+    'kept what is gone': (regrown, r"keep\['conv1.weight'\]\[0\] keeps what .*start has removed"),
+    'says nothing': (forgetful, r"keep\['conv1.weight'\] does not say what is kept along axis 0"),
+}
+
+
+@pytest.mark.parametrize('name', MALFORMED_START)
+def test_malformed_start(name):
+    damage, message = MALFORMED_START[name]
+    structure = pruned_again()
+    check_structure(structure)
+    damage(structure)
+    with pytest.raises(StructureError, match=message):
         check_structure(structure)
 
 
