@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
@@ -84,6 +85,8 @@ def build_mmdet(path: str, batch: int, size: int | None) -> tuple[BaseModel, dic
     logging.disable(logging.INFO)  # a line for each parameter
     model.init_weights()
     logging.disable(logging.NOTSET)
+    # Resizing in batches asks a Runner for its iteration.
+    MessageHub.get_current_instance().update_info('iter', 0)
     size = size or cfg.get('input_size') or 640
     classes = max(find_values(cfg.model, 'num_classes'), default=20)
     data = demo_mm_inputs(

@@ -58,8 +58,8 @@ class Step:
             return {'key': None}  # as if it had been made otherwise
 
     def _write(self) -> None:
+        from mmdet_adasap.files import write_atomically  # seconds, for which --help need not wait
+
         self.folder.mkdir(parents=True, exist_ok=True)
         state = {'key': self.key, 'finished': self.finished, 'seconds': self.seconds}
-        written = self._file.with_suffix('.tmp')
-        written.write_text(json.dumps(state))
-        written.replace(self._file)
+        write_atomically(self._file, json.dumps(state))
