@@ -1,9 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 from .adasap_hook import AdaSAPHook
 from .atomic_checkpoint_hook import AtomicCheckpointHook
-from .guard import guard_loading, guard_reading
-
-guard_loading()
-guard_reading()
 
 __all__ = ['AdaSAPHook', 'AtomicCheckpointHook']

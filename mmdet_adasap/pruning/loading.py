@@ -24,6 +24,21 @@ REMEDY = (
 )
 
 
+def read_parts(checkpoint: Mapping) -> tuple[Mapping, Mapping]:
+    """What a checkpoint says about its weights, and the weights.
+
+    Raises:
+        StructureError: If either is there and no dict.
+    """
+    meta, weights = checkpoint.get('meta') or {}, checkpoint.get('state_dict', {})
+    if not isinstance(meta, Mapping) or not isinstance(weights, Mapping):
+        raise StructureError(
+            'the checkpoint has a meta or a state_dict that is no dict; take one as train.py '
+            'writes it'
+        )
+    return meta, weights
+
+
 def load_structure(checkpoint: dict, model: nn.Module, copies: list[nn.Module]) -> dict | None:
     """Give a model the shape that a checkpoint has, before its weights are loaded.
 
@@ -38,9 +53,7 @@ def load_structure(checkpoint: dict, model: nn.Module, copies: list[nn.Module]) 
     Raises:
         StructureError: If it is malformed, or does not fit the model or the weights.
     """
-    meta, weights = checkpoint.get('meta') or {}, checkpoint.get('state_dict', {})
-    if not isinstance(meta, Mapping) or not isinstance(weights, Mapping):
-        raise StructureError('the checkpoint has a meta or a state_dict that is no dict')
+    meta, weights = read_parts(checkpoint)
     structure = meta.get(META_KEY)
     if structure is None:
         return None

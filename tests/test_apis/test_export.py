@@ -245,7 +245,7 @@ def test_files(trained, exported):
 DETECTORS = {
     'ssd300': ('ssd300/adasap_ssd300_voc0712.py', 'ssd300_voc0712.py'),
     'retinanet': ('retinanet/adasap_retinanet_r50_fpn_1x_voc0712.py', None),
-    'faster-rcnn': ('faster-rcnn/adasap_faster-rcnn_r50_fpn_1x_voc0712.py', None),
+    'faster-rcnn': ('faster_rcnn/adasap_faster-rcnn_r50_fpn_1x_voc0712.py', None),
     'yolox-s': ('yolox/adasap_yolox_s_8xb8-300e_voc0712.py', None),
 }
 
