@@ -52,7 +52,7 @@ def write_atomically(path: str | Path, data: bytes | str, remedy: str = REMEDY) 
             text = f'{path} is not written ({reason}); what was there before still is; {remedy}'
             raise OSError(error.errno, text) from error
         raise
-    _sync_folder(target.parent)
+    bring_to_disk(target.parent)
 
 
 def remove_partial_files(folder: str | Path) -> list[Path]:
@@ -86,10 +86,10 @@ def _remove_if_left(file: Path) -> bool:
     return True
 
 
-def _sync_folder(folder: Path) -> None:
-    """Bring a rename to the disk, where the file system can."""
+def bring_to_disk(path: Path) -> None:
+    """Have the system write a file, or the names in a folder, now, where it can."""
     with contextlib.suppress(OSError):
-        opened = os.open(folder, os.O_RDONLY)
+        opened = os.open(path, os.O_RDONLY)
         try:
             os.fsync(opened)
         finally:

@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..files import bring_to_disk
+
 MARK = 'exported_by'
 """Key of report.json that says who wrote a folder."""
 OWN = (
@@ -65,7 +67,10 @@ def replacing(folder: Path) -> Iterator[Path]:
     try:
         new.chmod(0o777 & ~_umask())
         yield new
+        for file in new.iterdir():
+            bring_to_disk(file)
         _put(new, folder)
+        bring_to_disk(folder.parent)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
@@ -80,9 +85,16 @@ def _put(new: Path, folder: Path) -> None:
     except OSError:
         old.rmdir()
         raise
-    new.rename(folder)
-    for path in _others(old):
-        path.rename(folder / path.name)
+    try:
+        new.rename(folder)
+        for path in _others(old):
+            path.rename(folder / path.name)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f'--out {folder} is not written whole ({error.strerror or error}); what was there '
+            f'before is in {old}',
+        ) from error
     shutil.rmtree(old)
 
 

@@ -16,21 +16,25 @@ from ..pruning.structure import META_KEY, PHASES, cut_of, digest
 from ..registry import IMPORTANCES, PERTURBATIONS, build
 from ..unwrapping import unwrapped
 from .checks import (
+    RADII,
     at_least,
     check_data,
     check_optim_wrapper,
     check_resumable,
+    check_runner,
     check_start,
+    described,
     phases_of_run,
     settings,
 )
 from .phases import SCHEDULES, Phases
-from .processes import check_same, failing_together, from_rank_0, wrap_anew
+from .processes import check_same, check_wrapper, failing_together, from_rank_0, wrap_anew
 from .report import cut_table, layer_shapes
 from .runner_parts import (
     averaged_models,
     follow_cut,
     forget_best_score,
+    is_resumed,
     sample_forward,
     stop_watching_backward,
     watch_backward,
@@ -81,6 +85,7 @@ class AdaSAPHook(Hook):
         ValueError: If a setting is not valid; the message begins with its key.
     """
 
+    # Before hooks that load into copies of the model (EMA) or save it: the shape has to be right.
     priority = 'HIGH'
 
     def __init__(
@@ -118,21 +123,27 @@ class AdaSAPHook(Hook):
         self.pruner: Pruner | None = None
         self.structure: dict | None = None
         self.phases: Phases | None = None
-        self.start = 1.0
+        self.start_fraction = 1.0
+        """What there was of the dense model when this run began."""
         self.phase = PHASES[0]
         self._state: dict = {}
 
     # Training
 
+    def before_run(self, runner: Runner) -> None:
+        """Check that the run is one that the hook can follow."""
+        check_runner(self, runner)
+
     def before_train(self, runner: Runner) -> None:
         """Check the settings against the run, find the channels, and enter the phase."""
+        check_wrapper(runner)
         with failing_together():
             self.phases = phases_of_run(self, runner)
             check_optim_wrapper(self, runner)
             check_start(self, runner, self._state)
             check_data(runner)
-            if not runner._resume:
-                self.structure, self._state = None, {}
+            if not is_resumed(runner):
+                self.structure, self._state = None, {}  # the model remembers what it was cut to
             phase = self.phases.phase(runner.iter)
             if phase != 'finetune':
                 self._find_channels(runner)
@@ -187,7 +198,7 @@ class AdaSAPHook(Hook):
         with keeping_random(model):
             forward = sample_forward(runner)
             self.pruner = Pruner(model, forward, self.target, self.importance, self.round_to)
-        self.start = self.pruner.remaining()
+        self.start_fraction = self.pruner.remaining()
         if self.structure is not None:
             self.pruner.restore(self.structure, _optimizers(runner))
             self._restore_importance()
@@ -238,7 +249,7 @@ class AdaSAPHook(Hook):
 
     def _fraction(self, event: int) -> float:
         """Fraction of the dense model that is to remain after an event."""
-        return self.phases.fraction(self.fraction, event, self.start)
+        return self.phases.fraction(self.fraction, event, self.start_fraction)
 
     def _leave_out_masked(self, runner: Runner) -> None:
         if self.perturbation is not None:
@@ -279,7 +290,7 @@ class AdaSAPHook(Hook):
         if self.pruner is not None:
             checkpoint['meta'][META_KEY] = self.pruner.structure(self.phase)
             checkpoint[META_KEY] = {
-                'settings': settings(self),
+                'settings': settings(self) | {key: described(getattr(self, key)) for key in RADII},
                 'importance': self.importance.state_dict(),
             }
         elif self.structure is not None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
+from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import nn
 from torch.optim import Optimizer
@@ -17,7 +18,7 @@ from ..pruning import StructureError
 from ..pruning.structure import cut_of, is_cut
 from ..pruning.surgery import check_states, misshapen_state
 from .phases import Phases
-from .processes import check_wrapper
+from .runner_parts import is_resumed
 
 if TYPE_CHECKING:
     from .adasap_hook import AdaSAPHook
@@ -26,6 +27,29 @@ MIXED_PRECISION = (
     "For mixed precision write optim_wrapper=dict(type='AdaSAPAmpOptimWrapper') and leave out "
     '--amp, with which train.py puts AmpOptimWrapper there'
 )
+
+
+RADII = ('perturbation', 'finetune')
+"""Settings that may change when a run is resumed."""
+
+
+def check_runner(hook: AdaSAPHook, runner: Runner) -> None:
+    """Refuse a run that AdaSAPHook cannot follow.
+
+    Raises:
+        ValueError: Naming the key to change.
+    """
+    if not isinstance(runner, Runner):
+        raise ValueError(
+            f"runner_type={type(runner).__name__!r}: AdaSAPHook works with mmengine's Runner; "
+            f'leave out runner_type and strategy'
+        )
+    for other in runner.hooks[: runner.hooks.index(hook)]:
+        if isinstance(other, EMAHook | CheckpointHook):
+            raise ValueError(
+                f'priority: {type(other).__name__} comes before AdaSAPHook, which has to give the '
+                f'model its shape before others load or save it; leave out the priorities of both'
+            )
 
 
 def at_least(key: str, value: object, least: int) -> int:
@@ -102,7 +126,6 @@ def check_optim_wrapper(hook: AdaSAPHook, runner: Runner) -> None:
             f'optim_wrapper: AdaSAPHook works with one optimizer, and {wrapper} holds several'
         )
     _try_optimizer(runner.optim_wrapper.optimizer)
-    check_wrapper(runner)
 
 
 def _try_optimizer(optimizer: Optimizer) -> None:
@@ -132,7 +155,19 @@ def settings(hook: AdaSAPHook) -> dict:
     """What has to stay the same when a run is resumed, as plain data."""
     keys = ('warmup', 'prune', 'by_epoch', 'interval', 'schedule', 'round_to', 'target')
     values = {key: getattr(hook, key) for key in keys}
-    return {**values, 'importance': type(hook.importance).__name__}
+    return {**values, 'importance': described(hook.importance)}
+
+
+def described(part: object) -> dict | None:
+    """A criterion or a perturbation as plain data: its type and what it was built with."""
+    if part is None:
+        return None
+    arguments = {
+        key: value
+        for key, value in sorted(vars(part).items())
+        if not key.startswith('_') and isinstance(value, bool | int | float | str | None)
+    }
+    return {'type': type(part).__name__, **arguments}
 
 
 def check_start(hook: AdaSAPHook, runner: Runner, state: Mapping) -> None:
@@ -148,9 +183,9 @@ def check_start(hook: AdaSAPHook, runner: Runner, state: Mapping) -> None:
             the target, or a resumed one has not the structure that its iteration should have.
     """
     structure, phase = hook.structure, hook.phases.phase(runner.iter)
-    if not runner._resume:
+    if not is_resumed(runner):
         if structure is not None:
-            _check_pruned_start(hook, structure, runner._load_from)
+            _check_pruned_start(hook, structure, runner._load_from or 'what was loaded')
         return
     for key, shape, expected in misshapen_state(runner.optim_wrapper.optimizer):
         raise ValueError(
@@ -177,6 +212,13 @@ def check_start(hook: AdaSAPHook, runner: Runner, state: Mapping) -> None:
             raise StructureError(
                 f'resume: the run was started with {key}={started_with[key]!r} and goes on with '
                 f'{key}={value!r}; resume with the settings that it was started with'
+            )
+    for key in RADII:
+        value = described(getattr(hook, key))
+        if started_with.get(key, value) != value:
+            runner.logger.warning(
+                f'resume: the run was started with {key}={started_with[key]} and goes on with '
+                f'{key}={value}; it will not equal an uninterrupted one'
             )
     epochs = isinstance(runner.train_loop, EpochBasedTrainLoop)
     if epochs and runner.iter % len(runner.train_dataloader):

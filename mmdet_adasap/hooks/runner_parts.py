@@ -17,6 +17,11 @@ from ..pruning.running import ForwardFn, evaluating
 from ..unwrapping import unwrapped
 
 
+def is_resumed(runner: Runner) -> bool:
+    """Whether a run goes on, by ``resume=True`` or by ``Runner.resume()`` before it trains."""
+    return runner._resume or runner.iter > 0
+
+
 def sample_forward(runner: Runner) -> ForwardFn:
     """A function that runs a model on the first image of the validation set (or training set).
 

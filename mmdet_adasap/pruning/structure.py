@@ -5,13 +5,18 @@ A structure is a dict of str, int, float and list::
 
     version   1
     phase     'warmup', 'prune' or 'finetune'; the model is cut from 'finetune' on
-    target    {'params': 0.4}
-    reached   {'params': 0.3994}
-    dense     {'params': 26285486}: parameters (or MACs) of the model before any cut
+    target    {'params': 0.4}, or {'flops': 0.5}
+    reached   {'params': 0.3994, 'flops': 0.4712}, fractions of the dense model
+    dense     {'params': 26285486, 'flops': 30582398400} of the model before any cut; FLOPs are
+              multiply-accumulates for the input that the channels were found with
     keep      {parameter or buffer: {axis: [kept indices of the dense model]}}
     attrs     {module: {attribute: int}}, channel counts that modules keep for themselves
-    digest    of keep and attrs, so that a damaged or edited one is noticed
+    digest    SHA-256 of keep and attrs, so that a damaged or edited one is noticed; a structure
+              without it is taken, and checked against the model alone
     start     the structure of the slim model that is pruned again; absent if a dense one is
+
+What resuming needs besides is no part of it: AdaSAPHook writes its settings and what the criterion
+has observed into ``checkpoint['mmdet_adasap']``.
 
 Until the phase 'finetune' tensors have their shape at the start, which is the dense one or that of
 ``start``, and whatever is not in ``keep`` is zero.
@@ -56,7 +61,12 @@ def structure_of(model: nn.Module) -> Mapping | None:
 
 
 def composed(first: Keep, then: Keep) -> Keep:
-    """Two cuts as one: ``then`` counts indices of the model that ``first`` has left."""
+    """Two cuts as one: ``then`` counts indices of the model that ``first`` has left.
+
+    Examples:
+        >>> composed({'w': {0: [1, 3, 5]}}, {'w': {0: [0, 2]}})
+        {'w': {0: [1, 5]}}
+    """
     keep = {name: dict(axes) for name, axes in first.items()}
     for name, axes in then.items():
         for axis, index in axes.items():
@@ -68,6 +78,10 @@ def composed(first: Keep, then: Keep) -> Keep:
 
 def relative(keep: Keep, first: Keep) -> Keep:
     """What of a cut is left to do where ``first`` was done: ``composed(first, this)`` is ``keep``.
+
+    Examples:
+        >>> relative({'w': {0: [1, 5]}}, {'w': {0: [1, 3, 5]}})
+        {'w': {0: [0, 2]}}
 
     Raises:
         StructureError: If ``keep`` holds on to what ``first`` has removed.

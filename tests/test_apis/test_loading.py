@@ -72,7 +72,7 @@ def test_missing_tensor_changes_nothing(trained, tmp_path, key):
     torch.save(checkpoint, tmp_path / 'less.pth')
     model = ToyModel()
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises(StructureError, match=re.escape(f'{key} for one; use the config')):
+    with pytest.raises(StructureError, match=re.escape(f'lacks {key} of the model (1 tensors')):
         load_pruned(model, str(tmp_path / 'less.pth'))
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name])

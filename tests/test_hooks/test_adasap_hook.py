@@ -11,7 +11,7 @@ import pytest
 import torch
 from mmengine.hooks import EarlyStoppingHook, EMAHook, Hook
 from mmengine.registry import MODEL_WRAPPERS
-from mmengine.runner import Runner
+from mmengine.runner import FlexibleRunner, Runner
 from toy import ToyModel, loader, settings
 
 import mmdet_adasap  # noqa: F401
@@ -460,6 +460,24 @@ class TestResume:
         dense = sum(p.numel() for p in ToyModel().parameters())
         assert 0.38 * dense < sum(p.numel() for p in runner.model.parameters()) <= 0.4 * dense
 
+    @pytest.mark.parametrize('epoch', [2, 3, 5])
+    def test_by_hand(self, tmp_path, epoch):
+        whole = train(settings(tmp_path / 'whole'))
+        runner = build(settings(tmp_path / 'parts'))
+        runner.resume(str(tmp_path / 'whole' / f'epoch_{epoch}.pth'))
+        runner.train()
+        assert_same_weights(runner.model, whole.model)
+
+    def test_another_radius_is_said(self, tmp_path, caplog):
+        kill_after(settings(tmp_path), 14)
+        finetune = dict(type='UniformPerturbation', rho=0.3)
+        runner = build(settings(tmp_path, hook=dict(finetune=finetune), resume=True))
+        runner.logger.addHandler(caplog.handler)
+        runner.train()
+        assert "was started with finetune={'type': 'UniformPerturbation'" in caplog.text
+        assert "'rho': 0.1" in caplog.text
+        assert 'was started with perturbation' not in caplog.text
+
     def test_other_phases_are_refused(self, tmp_path):
         cfg = settings(tmp_path)
         kill_after(cfg, 20)
@@ -634,7 +652,12 @@ class TestBadInput:
 
     @pytest.mark.parametrize(
         ('key', 'value'),
-        [('round_to', 4), ('schedule', 'linear'), ('importance', dict(type='TaylorImportance'))],
+        [
+            ('round_to', 4),
+            ('schedule', 'linear'),
+            ('importance', dict(type='TaylorImportance')),
+            ('importance', dict(type='MagnitudeImportance', p=1)),
+        ],
     )
     def test_other_settings_when_resumed(self, tmp_path, key, value):
         kill_after(settings(tmp_path), 14)
@@ -652,6 +675,26 @@ class TestBadInput:
         cfg['optim_wrapper']['optimizer'] = dict(type='LBFGS', lr=0.01)
         with pytest.raises(ValueError, match=r'^optim_wrapper.optimizer: LBFGS cannot be stepped'):
             train(cfg)
+
+    @pytest.mark.parametrize('other', ['EMAHook', 'CheckpointHook'])
+    def test_hooks_in_another_order(self, tmp_path, other):
+        """They would load into, or save, a model that has not its shape yet."""
+        cfg = settings(tmp_path, custom_hooks=[dict(type='EMAHook')])
+        if other == 'EMAHook':
+            cfg['custom_hooks'][0]['priority'] = 'VERY_HIGH'
+        else:
+            cfg['default_hooks']['adasap']['priority'] = 'LOWEST'
+            cfg['custom_hooks'] = []
+        with pytest.raises(ValueError, match=rf'^priority: {other} comes before AdaSAPHook'):
+            train(cfg)
+
+    def test_another_runner(self, tmp_path):
+        cfg = settings(tmp_path)
+        cfg['optim_wrapper'] = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))
+        cfg['default_hooks']['adasap'] |= dict(perturbation=None, finetune=None)
+        runner = FlexibleRunner(model=ToyModel(), **cfg)
+        with pytest.raises(ValueError, match=r"^runner_type='FlexibleRunner': AdaSAPHook works"):
+            runner.train()
 
     def test_two_hooks(self, tmp_path):
         cfg = settings(tmp_path)

@@ -1,5 +1,6 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 import copy
+import doctest
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from mmdet_adasap.pruning import (
     keep_of,
     kept_of,
 )
+from mmdet_adasap.pruning import structure as structure_module
 from mmdet_adasap.pruning.structure import composed, digest, is_cut, relative
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -104,6 +106,10 @@ def pruned_again() -> dict:
     again = Pruner(pruner.model, runs(X), dict(params=0.3), MagnitudeImportance())
     again.prune_to(0.3)
     return again.structure('prune')
+
+
+def test_examples_of_the_docstrings():
+    assert doctest.testmod(structure_module) == (0, 2)
 
 
 def test_what_is_left_to_do_after_a_first_cut():
