@@ -19,6 +19,7 @@ from .checks import (
     RADII,
     at_least,
     check_data,
+    check_not_foreign,
     check_optim_wrapper,
     check_resumable,
     check_runner,
@@ -303,6 +304,7 @@ class AdaSAPHook(Hook):
             if runner._resume:
                 check_resumable(checkpoint)
             self.structure = load_structure(checkpoint, model, averaged_models(runner))
+            check_not_foreign(checkpoint, model)
         check_same('the structures', digest(self.structure) if self.structure else 'none')
         follow_cut(runner)
         if self.structure is not None and cut_of(self.structure) is not None:

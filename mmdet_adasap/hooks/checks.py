@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..datasets.voc_files import check_voc_dataset
@@ -261,6 +261,24 @@ def check_resumable(checkpoint: Mapping) -> None:
     groups = checkpoint['optimizer'].get('param_groups')
     if not isinstance(state, Mapping) or not isinstance(groups, list):
         raise ValueError(f'resume: optimizer.state or param_groups is malformed; {remedy}')
+
+
+def check_not_foreign(checkpoint: Mapping, model: nn.Module) -> None:
+    """Refuse weights of which mmengine would load none, and go on with random ones.
+
+    Raises:
+        ValueError: If not one tensor has the name and the shape of one of the model.
+    """
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    weights = checkpoint.get('state_dict', checkpoint)
+    if not any(
+        isinstance(tensor, Tensor) and tensor.shape == shapes.get(name.removeprefix('module.'))
+        for name, tensor in weights.items()
+    ):
+        raise ValueError(
+            f'load_from: the checkpoint has no tensor of {type(model).__name__}; use the config '
+            f'that it was trained with'
+        )
 
 
 def check_data(runner: Runner) -> None:
