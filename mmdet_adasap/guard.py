@@ -72,7 +72,7 @@ def _refusing_misfit(load: Callable) -> Callable:
     def guarded(model, checkpoint, *args, **kwargs):
         if isinstance(checkpoint, dict):
             meta, weights = read_parts(checkpoint)
-            if meta.get(META_KEY):
+            if meta.get(META_KEY) is not None:
                 check_structure(meta[META_KEY])
                 refuse_misfit(unwrapped(model), weights)
         return load(model, checkpoint, *args, **kwargs)

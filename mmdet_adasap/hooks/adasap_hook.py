@@ -12,7 +12,7 @@ from ..optim.replay import keeping_random
 from ..pruning import Pruner, StructureError, check_target
 from ..pruning.groups import NOT_TRAINED
 from ..pruning.loading import load_structure
-from ..pruning.structure import META_KEY, PHASES, cut_of, digest
+from ..pruning.structure import META_KEY, PHASES, cut_of
 from ..registry import IMPORTANCES, PERTURBATIONS, build
 from ..unwrapping import unwrapped
 from .checks import (
@@ -20,11 +20,14 @@ from .checks import (
     at_least,
     check_data,
     check_not_foreign,
+    check_nothing_left_out,
     check_optim_wrapper,
     check_resumable,
     check_runner,
     check_start,
+    contents,
     described,
+    fingerprint,
     phases_of_run,
     settings,
 )
@@ -41,6 +44,9 @@ from .runner_parts import (
     watch_backward,
 )
 
+STATE_KEY = 'mmdet_adasap'
+"""Where a checkpoint has what resuming needs besides the structure: 'settings' of the run,
+'importance' as the criterion's state_dict, and 'holds', numbers of what mmengine saved."""
 ONE_PASS = dict(mean_rho=0.0, eps_ratio=0.0, loss_ratio=1.0)
 
 
@@ -127,7 +133,8 @@ class AdaSAPHook(Hook):
         self.start_fraction = 1.0
         """What there was of the dense model when this run began."""
         self.phase = PHASES[0]
-        self._state: dict = {}
+        self._state: Mapping = {}
+        self.has_loaded = False
 
     # Training
 
@@ -141,6 +148,8 @@ class AdaSAPHook(Hook):
         with failing_together():
             self.phases = phases_of_run(self, runner)
             check_optim_wrapper(self, runner)
+            if not self.has_loaded:
+                check_nothing_left_out(runner)
             check_start(self, runner, self._state)
             check_data(runner)
             if not is_resumed(runner):
@@ -226,13 +235,11 @@ class AdaSAPHook(Hook):
 
     def _restore_importance(self) -> None:
         state = self._state.get('importance')
-        if not state:
-            return
         try:
-            self.importance.load_state_dict(state)
+            self.importance.load_state_dict(state, self.pruner.channels.groups)
         except (KeyError, TypeError, ValueError) as error:
             raise StructureError(
-                f'resume: {META_KEY}.importance of the checkpoint is not what '
+                f'resume: {STATE_KEY}.importance of the checkpoint is not what '
                 f'{type(self.importance).__name__} wrote ({error!r}); resume from another one'
             ) from error
 
@@ -290,28 +297,36 @@ class AdaSAPHook(Hook):
         """Put the structure beside the weights, and what the criterion has seen so far."""
         if self.pruner is not None:
             checkpoint['meta'][META_KEY] = self.pruner.structure(self.phase)
-            checkpoint[META_KEY] = {
-                'settings': settings(self) | {key: described(getattr(self, key)) for key in RADII},
-                'importance': self.importance.state_dict(),
-            }
         elif self.structure is not None:
             checkpoint['meta'][META_KEY] = self.structure
+        if self.phases is not None:
+            checkpoint[STATE_KEY] = {
+                'settings': settings(self) | {key: described(getattr(self, key)) for key in RADII},
+                'importance': self.importance.state_dict() if self.pruner else {},
+                'holds': contents(checkpoint),
+            }
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Give the model, and moving averages of it, the shape that the checkpoint has."""
         model = unwrapped(runner.model)
         with failing_together():
             if runner._resume:
-                check_resumable(checkpoint)
-            self.structure = load_structure(checkpoint, model, averaged_models(runner))
-            check_not_foreign(checkpoint, model)
-        check_same('the structures', digest(self.structure) if self.structure else 'none')
+                check_resumable(checkpoint, runner)
+            self.structure = load_structure(
+                checkpoint, model, averaged_models(runner), _optimizers(runner)
+            )
+            check_not_foreign(checkpoint, runner)
+            loaded = fingerprint(checkpoint)
+        check_same('the checkpoints', loaded)
         follow_cut(runner)
         if self.structure is not None and cut_of(self.structure) is not None:
             wrap_anew(runner)
-        state = checkpoint.get(META_KEY)
+        state = checkpoint.get(STATE_KEY)
         self._state = state if isinstance(state, Mapping) else {}
+        self.has_loaded = True
 
 
 def _optimizers(runner: Runner) -> list[Optimizer]:
-    return [runner.optim_wrapper.optimizer]
+    """The optimizer, where there is one already."""
+    optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
+    return [optimizer] if isinstance(optimizer, Optimizer) else []

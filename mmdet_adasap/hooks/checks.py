@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import inspect
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from mmengine.config import Config
 from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import Tensor, nn
@@ -15,8 +19,9 @@ from torch.optim import Optimizer
 from ..datasets.voc_files import check_voc_dataset
 from ..optim import AdaSAPOptimWrapper
 from ..pruning import StructureError
-from ..pruning.structure import cut_of, is_cut
+from ..pruning.structure import META_KEY, cut_of, digest, is_cut
 from ..pruning.surgery import check_states, misshapen_state
+from ..unwrapping import unwrapped
 from .phases import Phases
 from .runner_parts import is_resumed
 
@@ -29,6 +34,7 @@ MIXED_PRECISION = (
 )
 
 
+REMEDY = 'resume from one as train.py writes it, or start anew with load_from'
 RADII = ('perturbation', 'finetune')
 """Settings that may change when a run is resumed."""
 
@@ -135,12 +141,21 @@ def _try_optimizer(optimizer: Optimizer) -> None:
         UnknownState: If it cannot.
         ValueError: If it cannot be stepped without further arguments.
     """
+    trial = _trial(optimizer)
+    if trial is not None:
+        check_states([trial])
+
+
+def _trial(optimizer: Optimizer) -> Optimizer | None:
+    """Another one of the kind that has stepped once; None if it wants further arguments."""
     parameter = nn.Parameter(torch.zeros(4, 3))
     parameter.grad = torch.zeros(4, 3)
+    known = inspect.signature(type(optimizer)).parameters  # AdamW has defaults beside these
     try:
-        trial = type(optimizer)([parameter], **optimizer.defaults)
+        arguments = {key: value for key, value in optimizer.defaults.items() if key in known}
+        trial = type(optimizer)([parameter], **arguments)
     except Exception:
-        return  # it wants other arguments; the cut itself looks once more
+        return None  # the cut itself looks once more
     try:
         trial.step()
     except TypeError as error:
@@ -148,7 +163,7 @@ def _try_optimizer(optimizer: Optimizer) -> None:
             f'optim_wrapper.optimizer: {type(optimizer).__name__} cannot be stepped as mmengine '
             f'does ({error}); use SGD, Adam or AdamW'
         ) from error
-    check_states([trial])
+    return trial
 
 
 def settings(hook: AdaSAPHook) -> dict:
@@ -192,6 +207,8 @@ def check_start(hook: AdaSAPHook, runner: Runner, state: Mapping) -> None:
             f'resume: {key} of the optimizer has the shape {shape} and its parameter {expected}; '
             f'resume from a checkpoint as train.py writes it, or start anew with load_from'
         )
+    if not hook.has_loaded:
+        return  # there was nothing to resume from
     if structure is None and runner.iter > hook.phases.warmup_end:
         raise ValueError(
             f'resume: the checkpoint is at iteration {runner.iter}, in the phase {phase!r}, but '
@@ -204,7 +221,13 @@ def check_start(hook: AdaSAPHook, runner: Runner, state: Mapping) -> None:
             f'warmup={hook.warmup} and prune={hook.prune} put iteration {runner.iter} into '
             f'{phase!r}; resume with the settings that the run was started with'
         )
-    started_with = {**state.get('settings', {})}
+    started_with = state.get('settings')
+    if not isinstance(started_with, Mapping):
+        raise ValueError(
+            f'resume: the checkpoint does not say with what settings of AdaSAPHook the run was '
+            f'started; {REMEDY}'
+        )
+    started_with = {**started_with}
     if structure is not None:
         started_with['target'] = structure['target']
     for key, value in settings(hook).items():
@@ -228,6 +251,20 @@ def check_start(hook: AdaSAPHook, runner: Runner, state: Mapping) -> None:
         )
 
 
+def _check_written_by_this_kind(states: Iterable[Mapping], optimizer: Optimizer) -> None:
+    """Refuse optimizer state that another optimizer wrote."""
+    trial = _trial(optimizer)
+    needed = next(iter(trial.state.values()), {}).keys() if trial else ()
+    for state in states:
+        missing = sorted(needed - state.keys())
+        if missing:
+            raise ValueError(
+                f'resume: the state of the optimizer lacks {missing[0]!r}, which '
+                f'{type(optimizer).__name__} keeps; resume with the optimizer that the run was '
+                f'started with'
+            )
+
+
 def _check_pruned_start(hook: AdaSAPHook, structure: Mapping, load_from: str) -> None:
     if structure['keep'] != (cut_of(structure) or {}).get('keep', {}):
         raise ValueError(
@@ -243,42 +280,126 @@ def _check_pruned_start(hook: AdaSAPHook, structure: Mapping, load_from: str) ->
         )
 
 
-def check_resumable(checkpoint: Mapping) -> None:
+def contents(checkpoint: Mapping) -> dict[str, int]:
+    """How much a checkpoint holds of what training goes on from."""
+    return {
+        'optimizer states': len(checkpoint.get('optimizer', {}).get('state', ())),
+        'param_schedulers': len(checkpoint.get('param_schedulers', ())),
+    }
+
+
+def check_resumable(checkpoint: Mapping, runner: Runner) -> None:
     """Refuse to go on from a checkpoint without what training needs, before it is loaded.
 
     Raises:
         ValueError: Naming the entry that is missing or malformed.
     """
-    remedy = 'resume from one as train.py writes it, or start anew with load_from'
     meta = checkpoint.get('meta')
     for key in ('epoch', 'iter'):
         if not isinstance(meta, Mapping) or type(meta.get(key)) is not int or meta[key] < 0:
-            raise ValueError(f'resume: meta.{key} of the checkpoint is no number; {remedy}')
+            raise ValueError(f'resume: meta.{key} of the checkpoint is no number; {REMEDY}')
     for key in ('message_hub', 'optimizer'):
         if not isinstance(checkpoint.get(key), Mapping):
-            raise ValueError(f'resume: the checkpoint has no {key}; {remedy}')
+            raise ValueError(f'resume: the checkpoint has no {key}; {REMEDY}')
+    if not isinstance(checkpoint.get('ema_state_dict', {}), Mapping):
+        raise ValueError(f'resume: ema_state_dict of the checkpoint is no dict; {REMEDY}')
+    if runner.param_schedulers and not isinstance(checkpoint.get('param_schedulers'), list | dict):
+        raise ValueError(
+            'resume: the checkpoint has no param_schedulers, without which the learning rate '
+            'would start anew; train without save_param_scheduler=False, or start anew with '
+            'load_from'
+        )
     state = checkpoint['optimizer'].get('state')
     groups = checkpoint['optimizer'].get('param_groups')
-    if not isinstance(state, Mapping) or not isinstance(groups, list):
-        raise ValueError(f'resume: optimizer.state or param_groups is malformed; {remedy}')
+    whole = isinstance(state, Mapping) and isinstance(groups, list)
+    if not whole or not all(isinstance(part, Mapping) for part in (*state.values(), *groups)):
+        raise ValueError(f'resume: optimizer.state or param_groups is malformed; {REMEDY}')
+    optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
+    if optimizer is not None:  # several are refused later
+        _check_written_by_this_kind(state.values(), optimizer)
+    own = checkpoint.get('mmdet_adasap')
+    held = own.get('holds') if isinstance(own, Mapping) else None
+    if isinstance(held, Mapping):
+        for what, count in contents(checkpoint).items():
+            if held.get(what) != count:
+                raise ValueError(
+                    f'resume: the checkpoint holds {count} {what}, and was saved with '
+                    f'{held.get(what)}; {REMEDY}'
+                )
 
 
-def check_not_foreign(checkpoint: Mapping, model: nn.Module) -> None:
-    """Refuse weights of which mmengine would load none, and go on with random ones.
+def check_nothing_left_out(runner: Runner) -> None:
+    """Refuse to resume where there is nothing to resume from and load_from would be ignored.
+
+    mmdet's train.py --resume drops load_from, and mmengine then starts from random weights.
 
     Raises:
-        ValueError: If not one tensor has the name and the shape of one of the model.
+        ValueError: If the file of the config has a load_from.
     """
+    if not runner._resume:
+        return
+    filename = getattr(runner.cfg, 'filename', None)
+    if filename and Path(filename).is_file():
+        config = Config.fromfile(filename, import_custom_modules=False)
+        if config.get('load_from'):
+            raise ValueError(
+                f'resume: {runner.work_dir} has no checkpoint to go on from, and with --resume '
+                f'load_from={config.load_from!r} is left out; start without --resume'
+            )
+    runner.logger.warning(
+        f'resume: {runner.work_dir} has no checkpoint to go on from, so the run starts anew, '
+        f'without load_from'
+    )
+
+
+def check_not_foreign(checkpoint: Mapping, runner: Runner) -> None:
+    """Refuse weights of another shape, which mmengine logs, and goes on with random ones.
+
+    To start a training a few may differ, as those of a head for other classes do.
+
+    Raises:
+        ValueError: If not one tensor fits the model; if most do not; or if one does not, where
+            a run is tested or resumed.
+    """
+    model = unwrapped(runner.model)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     weights = checkpoint.get('state_dict', checkpoint)
-    if not any(
-        isinstance(tensor, Tensor) and tensor.shape == shapes.get(name.removeprefix('module.'))
+    found = {
+        name.removeprefix('module.'): tensor.shape
         for name, tensor in weights.items()
-    ):
+        if isinstance(tensor, Tensor)
+    }
+    common = found.keys() & shapes.keys()
+    misfits = sorted(name for name in common if found[name] != shapes[name])
+    name = type(model).__name__
+    if len(misfits) == len(common):
         raise ValueError(
-            f'load_from: the checkpoint has no tensor of {type(model).__name__}; use the config '
-            f'that it was trained with'
+            f'load_from: the checkpoint has no tensor of {name}; use the config that it was '
+            f'trained with'
         )
+    starts = runner._train_loop is not None and not runner._resume
+    if misfits and (not starts or 2 * len(misfits) > len(common)):
+        first = misfits[0]
+        raise ValueError(
+            f'load_from: {len(misfits)} of {len(common)} tensors of the checkpoint have other '
+            f'shapes than {name}, {first} {tuple(found[first])} and not {tuple(shapes[first])}; '
+            f'use the config that it was trained with. If it was pruned, its meta is missing: '
+            f"publish it with published_keys=['meta', 'state_dict']"
+        )
+
+
+def fingerprint(checkpoint: Mapping) -> str:
+    """What tells a checkpoint from another one of a model: iteration, structure and weights."""
+    meta = checkpoint.get('meta') or {}
+    weights = checkpoint.get('state_dict', checkpoint)
+    sums = [
+        (name, value.double().sum().item())
+        for name, value in weights.items()
+        if isinstance(value, Tensor)
+    ]
+    structure = meta.get(META_KEY)
+    described = (meta.get('iter'), structure and digest(structure), sums)
+    return hashlib.sha256(repr(described).encode()).hexdigest()[:16]
 
 
 def check_data(runner: Runner) -> None:

@@ -80,7 +80,14 @@ def check_same(what: str, digest: str) -> None:
     Raises:
         ProcessesDiffer: Naming the ranks that differ from rank 0.
     """
-    digests = all_gather_object(digest)
+    found = all_gather_object((what, digest))
+    for rank, (other, _) in enumerate(found):
+        if other != found[0][0]:
+            raise ProcessesDiffer(
+                f'rank 0 compares {found[0][0]} and rank {rank} {other}; start all processes with '
+                f'the same config and work_dir, and with files that all of them see'
+            )
+    digests = [other for _, other in found]
     others = [rank for rank, other in enumerate(digests) if other != digests[0]]
     if others:
         raise ProcessesDiffer(

@@ -1,10 +1,11 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Give a dense model the shape of a checkpoint, before the weights are loaded."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from .structure import (
     META_KEY,
@@ -39,13 +40,19 @@ def read_parts(checkpoint: Mapping) -> tuple[Mapping, Mapping]:
     return meta, weights
 
 
-def load_structure(checkpoint: dict, model: nn.Module, copies: list[nn.Module]) -> dict | None:
+def load_structure(
+    checkpoint: dict,
+    model: nn.Module,
+    copies: list[nn.Module],
+    optimizers: Iterable[Optimizer] = (),
+) -> dict | None:
     """Give a model the shape that a checkpoint has, before its weights are loaded.
 
     Args:
         checkpoint (dict): As loaded from a file.
         model (nn.Module): The model of the unpruned config.
         copies (list[nn.Module]): Moving averages of it, reshaped likewise.
+        optimizers (Iterable[Optimizer]): Those whose state is to follow, if they have one already.
 
     Returns:
         dict, optional: The structure; None if the checkpoint is not one of a pruned model.
@@ -60,14 +67,16 @@ def load_structure(checkpoint: dict, model: nn.Module, copies: list[nn.Module]) 
     check_structure(structure)
     shape = cut_of(structure)
     if shape is not None and _misfit(model, weights, {}) is None:
+        remember(model, shape)
         return structure  # this model has been cut already
-    for described in filter(None, {id(s): s for s in (structure, shape)}.values()):
+    for described in (structure,) if shape in (None, structure) else (structure, shape):
         check_dense(model, described)
+        for module in (model, *copies):
+            check_fits(module, described['keep'], described['attrs'])
     keep, attrs = (shape['keep'], shape['attrs']) if shape is not None else ({}, {})
-    for module in (model, *copies):
-        check_fits(module, keep, attrs if shape is not None else structure['attrs'])
     refuse_misfit(model, weights, keep)
-    for module in (model, *copies):
+    cut(model, keep, attrs, optimizers)
+    for module in copies:
         cut(module, keep, attrs)
     if shape is not None:
         remember(model, shape)

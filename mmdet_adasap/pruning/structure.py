@@ -210,6 +210,7 @@ def check_structure(structure: object) -> None:
     for key in ('target', 'reached', 'dense', 'keep', 'attrs'):
         if not isinstance(structure.get(key), Mapping):
             raise StructureError(f'{META_KEY}.{key} is missing or not a dict')
+    _check_numbers(structure)
     for name, axes in structure['keep'].items():
         if not isinstance(axes, Mapping):
             raise StructureError(f'{META_KEY}.keep[{name!r}] is not a dict of axes')
@@ -234,14 +235,26 @@ def check_structure(structure: object) -> None:
         _check_start(structure)
 
 
+def _check_numbers(structure: Mapping) -> None:
+    for resource, left in structure['reached'].items():
+        if type(left) not in (int, float) or not 0 < left <= 1:
+            raise StructureError(
+                f'{META_KEY}.reached.{resource} is {left!r}, no fraction of the dense model'
+            )
+    for resource, count in structure['dense'].items():
+        if type(count) is not int or count < 1:
+            raise StructureError(f'{META_KEY}.dense.{resource} is {count!r}, no number of them')
+
+
 def _check_start(structure: Mapping) -> None:
     start = structure['start']
-    check_structure(start)
-    if is_cut(structure) or not is_cut(start):
+    phase = start.get('phase') if isinstance(start, Mapping) else None
+    if is_cut(structure) or phase != PHASES[-1]:
         raise StructureError(
-            f'{META_KEY}.start has the phase {start["phase"]!r} beside {structure["phase"]!r}; '
+            f'{META_KEY}.start has the phase {phase!r} beside {structure["phase"]!r}; '
             f'only a model that was cut can be at the start, and only until it is cut again'
         )
+    check_structure(start)
     for name, axes in start['keep'].items():
         missing = axes.keys() - structure['keep'].get(name, {}).keys()
         if missing:
