@@ -82,6 +82,7 @@ def export_pruned(
     structure = _structure(found, checkpoint)
     progress('building the dense and the slim model')
     slim, dense = _build(config), _build(config)
+    _check_detector(slim, config)
     load_checkpoint_dict(slim, found, str(checkpoint))
     fill_dense(dense, slim, structure['keep'])
     text, changes = exported_config(config)
@@ -106,6 +107,16 @@ def export_pruned(
             report['onnx'] = export_onnx(exported, inputs, folder)
         (folder / 'report.json').write_text(json.dumps(report, indent=2) + '\n')
     return report
+
+
+def _check_detector(model: nn.Module, config: Config) -> None:
+    from mmdet.models import BaseDetector
+
+    if not isinstance(model, BaseDetector):
+        raise ValueError(
+            f'{config.filename} builds a {type(model).__name__}; only detectors of mmdet are '
+            f'exported so far. mmdet_adasap.apis.load_pruned loads the others where the plugin is'
+        )
 
 
 def _structure(checkpoint: object, filename: str | Path) -> dict:

@@ -30,10 +30,18 @@ def check_folder(folder: Path, force: bool = False) -> None:
 
     Raises:
         FileExistsError: Naming the first such file.
-        NotADirectoryError: If it is a file.
+        NotADirectoryError: If it, or what it should be in, is a file.
+        ValueError: If mmengine cannot write its name into a config.
     """
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f'--out {folder} is a file; name a folder')
+    for part in (folder, *folder.parents):
+        if part.exists() and not part.is_dir():
+            raise NotADirectoryError(f'--out {folder}: {part} is a file; name a folder')
+    odd = [text for text in ('"', '\\', '\n', '{{') if text in str(folder)]
+    if odd:
+        raise ValueError(
+            f'--out {str(folder)!r} has {odd[0]!r} in its name, which a config of mmengine cannot '
+            f'hold; name a folder without'
+        )
     if force or not folder.exists():
         return
     others = _others(folder)

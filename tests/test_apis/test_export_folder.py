@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mmdet_adasap.apis.export_folder import replacing
+from mmdet_adasap.apis.export_folder import check_folder, replacing
 
 
 def test_what_was_there_is_named_where_it_cannot_be_replaced(tmp_path, monkeypatch):
@@ -42,3 +42,15 @@ def test_files_of_others_stay(tmp_path):
         'notes.txt': 'mine',
     }
     assert [p.name for p in tmp_path.iterdir()] == ['slim']
+
+
+@pytest.mark.parametrize('name', ['a"b', 'a\\b', 'a\nb', '{{ fileBasename }}'])
+def test_names_that_a_config_cannot_hold(tmp_path, name):
+    with pytest.raises(ValueError, match=r'^--out .* which a config of mmengine cannot hold'):
+        check_folder(tmp_path / name)
+
+
+def test_below_a_file(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(NotADirectoryError, match=r'^--out .*/file/slim: .*/file is a file'):
+        check_folder(tmp_path / 'file' / 'slim')

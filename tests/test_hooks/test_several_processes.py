@@ -138,6 +138,18 @@ def twice(cfg: dict) -> list[dict]:
     return [first, second, resumed(again, 2), resumed(again, 3)]
 
 
+def resumed_apart(cfg: dict) -> None:
+    """Rank 1 goes on from a file with other weights."""
+    train(cfg)
+    epoch_5, other = (Path(cfg['work_dir'], f'{name}.pth') for name in ('epoch_5', 'other'))
+    if get_rank() == 1:
+        checkpoint = torch.load(epoch_5, weights_only=False)
+        checkpoint['state_dict']['fc.bias'] += 1
+        torch.save(checkpoint, other)
+    file = str(other if get_rank() == 1 else epoch_5)
+    train({**cfg, 'resume': True, 'load_from': file, 'work_dir': f'{cfg["work_dir"]}/parts'})
+
+
 class NoisyImportance(MagnitudeImportance):
     """Scores that differ from process to process."""
 
@@ -227,6 +239,12 @@ class TestOneModel:
         assert second['structure']['dense'] == first['structure']['dense']
         for part in parts:
             assert_same(part, second, atol=1e-6)
+
+    def test_other_checkpoints_are_an_error(self, tmp_path):
+        with pytest.raises(Failed) as failed:
+            in_processes(resumed_apart, tmp_path, settings(tmp_path / 'two'))
+        for error in failed.value.errors:
+            assert error.startswith('ProcessesDiffer: the checkpoints of rank 0 and of rank 1')
 
     def test_rank_0_chooses(self, tmp_path):
         hook = dict(importance=NoisyImportance())
