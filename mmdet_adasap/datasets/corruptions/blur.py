@@ -1,7 +1,6 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Blur corruptions of ImageNet-C (arXiv:1903.12261), as in Pascal-C (arXiv:1907.07484)."""
 
-import cv2
 import numpy as np
 
 from .defocusing import defocus, defocus_even
@@ -10,7 +9,7 @@ from .gaussian import smooth_levels
 from .levels import settle, to_levels
 from .shuffling import shuffled_sources
 from .smearing import smear, smear_even
-from .stretching import enlarged_transpose, middle
+from .stretching import enlarged_sum
 
 
 def defocus_blur(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
@@ -122,18 +121,14 @@ def zoom_blur(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     """
     settings = ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03))
     factors = np.arange(1, *settings[severity - 1])
-    height, width = image.shape[:2]
     pixels = image.astype(np.float32)
-    total = np.zeros((width, height, 3), dtype=np.float32)
-    for factor in factors[1:].tolist():
-        part = pixels[middle(height, factor), middle(width, factor)]
-        total += enlarged_transpose(part, factor)[:width, :height]
+    total = enlarged_sum(pixels, factors[1:].tolist())
     pixels *= 2
-    pixels += cv2.transpose(total)
-    pixels /= len(factors) + 1
+    total += pixels
+    total /= len(factors) + 1
 
     even = np.arange(256, dtype=np.float32) / np.float32(255)
     sums = np.zeros_like(even)
     for _ in factors:
         sums += even
-    return settle(pixels, (even + sums) / np.float32(len(factors) + 1) * np.float32(255))
+    return settle(total, (even + sums) / np.float32(len(factors) + 1) * np.float32(255))

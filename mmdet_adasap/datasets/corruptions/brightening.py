@@ -5,6 +5,7 @@ import cv2
 import numpy as np
 
 from .hsv import hsv_to_levels, rgb_to_hsv
+from .strips import strips
 
 _UNDECIDED = 256
 
@@ -21,18 +22,22 @@ def brighten(image: np.ndarray, added: float) -> np.ndarray:
     Returns:
         ndarray: uint8, (H, W, 3).
     """
-    red, green, blue = cv2.split(image)
-    largest = cv2.max(cv2.max(red, green), blue)
-    index = cv2.merge([largest] * 3).astype(np.intp)
-    index <<= 8
-    index |= image
-    bright = _table(added).take(index)
-    left = np.flatnonzero(bright & _UNDECIDED) // 3
-    bright = bright.astype(np.uint8)
-    if left.size:
-        hue, saturation, value = rgb_to_hsv(image.reshape(-1, 3).take(left, axis=0))
-        value = np.clip(value + added, 0, 1)
-        bright.reshape(-1, 3)[left] = hsv_to_levels(hue, saturation, value)
+    height, width = image.shape[:2]
+    table = _table(added)
+    bright = np.empty_like(image)
+    left = []
+    for rows in strips(height, width):
+        red, green, blue = cv2.split(image[rows])
+        index = cv2.merge([cv2.max(cv2.max(red, green), blue)] * 3).astype(np.intp)
+        index <<= 8
+        index |= image[rows]
+        found = table.take(index)
+        left.append(np.flatnonzero(found & _UNDECIDED) // 3 + rows.start * width)
+        bright[rows] = found
+    left = np.concatenate(left)
+    hue, saturation, value = rgb_to_hsv(image.reshape(-1, 3).take(left, axis=0))
+    value = np.minimum(value + added, 1)
+    bright.reshape(-1, 3)[left] = hsv_to_levels(hue, saturation, value)
     return bright
 
 

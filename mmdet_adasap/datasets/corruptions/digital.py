@@ -10,6 +10,7 @@ from PIL import Image
 from .draws import Rng, symmetric_uniform
 from .gaussian import gaussian_kernel
 from .levels import settle, to_levels
+from .strips import strips
 
 
 def contrast(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
@@ -63,29 +64,34 @@ def elastic_transform(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
         rough = symmetric_uniform(rng, 0.005 * height, (height, width)).astype(np.float32)
         return cv2.sepFilter2D(rough, -1, *kernels, borderType=cv2.BORDER_REFLECT) * alpha
 
-    right = field()
+    right, down = field(), field()
     even = np.arange(256, dtype=np.float32) / np.float32(255) * np.float32(255)
-    return settle(displace(image, field(), right), even)
+    moved = np.empty_like(image)
+    for rows in strips(height, width):
+        strip = displace(image, rows, down[rows], right[rows])
+        moved[rows] = settle(strip, even)
+    return moved
 
 
-def displace(image: np.ndarray, down: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Take each pixel from another place, by linear interpolation.
+def displace(image: np.ndarray, rows: slice, down: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Take each pixel of some rows from another place, by linear interpolation.
 
     OpenCV's own rounds places to 1/32 pixel, which is several levels at a sharp edge.
 
     Args:
         image (ndarray): uint8, (H, W, 3); beyond its edges it is mirrored.
-        down (ndarray): float32, (H, W), how many pixels below a pixel is what it becomes.
-        right (ndarray): float32, (H, W), the same to the right.
+        rows (slice): The rows.
+        down (ndarray): float32, (rows, W), how many pixels below a pixel is what it becomes.
+        right (ndarray): float32, (rows, W), the same to the right.
 
     Returns:
-        ndarray: float32, (H, W, 3).
+        ndarray: float32, (rows, W, 3).
     """
-    height, width = image.shape[:2]
     above, left = np.floor(down), np.floor(right)
     shares = [cv2.merge([part] * 3) for part in (right - left, down - above)]
-    places = cv2.merge([left + np.arange(width), above + np.arange(height)[:, None]])
-    places = places.astype(np.int16)
+    left += np.arange(image.shape[1], dtype=np.float32)
+    above += np.arange(rows.start, rows.stop, dtype=np.float32)[:, None]
+    places = cv2.merge([left, above]).astype(np.int16)
 
     def corner(x: int, y: int) -> np.ndarray:
         moved = cv2.add(places, (x, y, 0, 0))

@@ -8,6 +8,7 @@ from .draws import Rng, standard_normal
 from .gaussian import gaussian_kernel, smooth_levels
 from .hsv import hsv_to_levels, rgb_to_hsv
 from .levels import to_levels
+from .strips import strips
 
 
 def speckle_noise(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
@@ -26,11 +27,15 @@ def speckle_noise(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     Returns:
         ndarray: uint8, (H, W, 3).
     """
-    noisy = standard_normal(rng, image.shape)
-    noisy *= (0.15, 0.2, 0.35, 0.45, 0.6)[severity - 1]
-    noisy += 1
-    noisy *= image
-    return to_levels(noisy)
+    sigma = (0.15, 0.2, 0.35, 0.45, 0.6)[severity - 1]
+    noisy = np.empty_like(image)
+    for rows in strips(*image.shape[:2]):
+        noise = standard_normal(rng, image[rows].shape)
+        noise *= sigma
+        noise += 1
+        noise *= image[rows]
+        noisy[rows] = to_levels(noise)
+    return noisy
 
 
 def gaussian_blur(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
@@ -144,6 +149,9 @@ def saturate(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
         ndarray: uint8, (H, W, 3).
     """
     factor, added = ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2))[severity - 1]
-    hue, saturation, value = rgb_to_hsv(image.reshape(-1, 3))
-    stronger = np.clip(saturation * factor + added, 0, 1)
-    return hsv_to_levels(hue, stronger, value).reshape(image.shape)
+    saturated = np.empty_like(image)
+    for rows in strips(*image.shape[:2]):
+        hue, saturation, value = rgb_to_hsv(image[rows].reshape(-1, 3))
+        stronger = np.clip(saturation * factor + added, 0, 1)
+        saturated[rows] = hsv_to_levels(hue, stronger, value).reshape(image[rows].shape)
+    return saturated

@@ -3,8 +3,7 @@ import cv2
 import numpy as np
 
 from .levels import settle, to_levels
-
-_STRIP = 16
+from .strips import strips
 
 
 def gaussian_kernel(sigma: float, truncate: float = 4.0) -> np.ndarray:
@@ -36,39 +35,38 @@ def smooth_levels(image: np.ndarray, sigma: float, exact: bool) -> np.ndarray:
     """
     kernel = gaussian_kernel(sigma)
     if exact:
-        smooth = cv2.transpose(_smooth_columns(image / 255.0, kernel))
-        smooth = cv2.transpose(_smooth_columns(smooth, kernel))
-        smooth *= 255
-        return to_levels(smooth)
+        return _smooth_as_scipy(image, kernel)
     smooth = cv2.sepFilter2D(
         image.astype(np.float32), -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE
     )
-    even = np.arange(256)[None] / 255.0
+    even = np.repeat(np.arange(256)[None] / 255.0, len(kernel), axis=0)
     for _ in range(2):
-        even = _smooth_columns(even, kernel)
+        even = np.repeat(_smooth_rows(even, kernel), len(kernel), axis=0)
     return settle(smooth, even[0] * 255)
 
 
-def _smooth_columns(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Smooth along the first axis in scipy's order of operations.
-
-    Args:
-        image (ndarray): float64, (H, ...).
-        kernel (ndarray): An odd number of weights, the same on both sides.
-
-    Returns:
-        ndarray: float64, (H, ...).
-    """
+def _smooth_as_scipy(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Smooth levels in scipy's order of operations, to the last bit."""
+    height, width = image.shape[:2]
     reach = len(kernel) // 2
-    padded = image[np.clip(np.arange(-reach, len(image) + reach), 0, len(image) - 1)]
     smooth = np.empty_like(image)
-    # Strips of a few rows stay in the processor's cache.
-    for top in range(0, len(image), _STRIP):
-        strip = smooth[top : top + _STRIP]
-        height = len(strip)
-        np.multiply(padded[top + reach :][:height], kernel[reach], out=strip)
-        for step in range(reach):
-            pair = padded[top + step :][:height] + padded[top + 2 * reach - step :][:height]
-            pair *= kernel[step]
-            strip += pair
+    for rows in strips(height, width):
+        around = np.arange(rows.start - reach, rows.stop + reach).clip(0, height - 1)
+        strip = cv2.transpose(_smooth_rows(image[around] / 255.0, kernel))
+        around = np.arange(-reach, width + reach).clip(0, width - 1)
+        strip = cv2.transpose(_smooth_rows(strip[around], kernel))
+        strip *= 255
+        smooth[rows] = to_levels(strip)
     return smooth
+
+
+def _smooth_rows(rows: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Smooth along the first axis, from which as many rows are missing then as go beyond one."""
+    reach = len(kernel) // 2
+    height = len(rows) - 2 * reach
+    total = rows[reach : reach + height] * kernel[reach]
+    for step in range(reach):
+        pair = rows[step : step + height] + rows[2 * reach - step :][:height]
+        pair *= kernel[step]
+        total += pair
+    return total

@@ -2,6 +2,8 @@
 import cv2
 import numpy as np
 
+from .strips import strips
+
 # Above the rounding errors of sums of levels, and so small that few other values are this near.
 _NUDGES = {np.dtype(np.float32): 2**-10, np.dtype(np.float64): 2**-30}
 
@@ -38,5 +40,9 @@ def settle(values: np.ndarray, even: np.ndarray) -> np.ndarray:
     """
     nudge = _NUDGES[values.dtype]
     nudges = np.where(even >= np.arange(256), nudge, -nudge).astype(values.dtype)
-    values += cv2.LUT(cv2.convertScaleAbs(values), nudges).reshape(values.shape)
-    return to_levels(values)
+    levels = np.empty(values.shape, dtype=np.uint8)
+    for rows in strips(*values.shape[:2]):
+        strip = values[rows]
+        strip += cv2.LUT(cv2.convertScaleAbs(strip), nudges).reshape(strip.shape)
+        levels[rows] = to_levels(strip)
+    return levels

@@ -6,6 +6,7 @@ import numpy as np
 from .draws import Rng, standard_normal
 from .levels import to_levels
 from .poisson import capped_poisson
+from .strips import strips
 
 
 def gaussian_noise(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
@@ -27,10 +28,13 @@ def gaussian_noise(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
         ndarray: uint8, (H, W, 3).
     """
     sigma = (0.08, 0.12, 0.18, 0.26, 0.38)[severity - 1]
-    noisy = standard_normal(rng, image.shape)
-    noisy *= 255 * sigma
-    noisy += image
-    return to_levels(noisy)
+    noisy = np.empty_like(image)
+    for rows in strips(*image.shape[:2]):
+        noise = standard_normal(rng, image[rows].shape)
+        noise *= 255 * sigma
+        noise += image[rows]
+        noisy[rows] = to_levels(noise)
+    return noisy
 
 
 def shot_noise(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:

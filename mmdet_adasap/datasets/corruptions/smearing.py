@@ -4,6 +4,8 @@ import math
 import cv2
 import numpy as np
 
+from .strips import strips
+
 
 def smear(image: np.ndarray, radius: int, sigma: float, angle: float) -> np.ndarray:
     """Sum copies of an image that are moved along a line, edges continued outwards.
@@ -24,9 +26,13 @@ def smear(image: np.ndarray, radius: int, sigma: float, angle: float) -> np.ndar
     reach = 2 * radius
     padded = cv2.copyMakeBorder(image, reach, reach, reach, reach, cv2.BORDER_REPLICATE)
     total = np.zeros_like(image)
-    for weight, dy, dx in _copies(height, width, radius, sigma, angle):
-        moved = padded[reach + dy : reach + dy + height, reach + dx : reach + dx + width]
-        cv2.scaleAdd(moved, weight, total, total)
+    copies = _copies(height, width, radius, sigma, angle)
+    for rows in strips(height, width):
+        strip = total[rows]
+        for weight, dy, dx in copies:
+            top, left = rows.start + reach + dy, reach + dx
+            moved = padded[top : top + len(strip), left : left + width]
+            cv2.scaleAdd(moved, weight, strip, strip)
     return total
 
 

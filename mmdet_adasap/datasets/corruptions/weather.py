@@ -11,6 +11,7 @@ from .levels import to_levels
 from .plasma import plasma
 from .smearing import smear
 from .stretching import enlarge, middle
+from .strips import strips
 
 
 def snow(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
@@ -56,16 +57,26 @@ def snow(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     flakes = smear(np.minimum(flakes, 1), radius, sigma, rng.uniform(-135, -45))
     flakes = cv2.convertScaleAbs(flakes[:height, :width], alpha=255)
 
+    flakes = cv2.merge([flakes] * 3)
+    opposite = cv2.rotate(flakes, cv2.ROTATE_180)
+    snowy = np.empty_like(image)
+    for rows in strips(height, width):
+        snowy[rows] = _snow_over(image[rows], kept, flakes[rows], opposite[rows])
+    return snowy
+
+
+def _snow_over(
+    image: np.ndarray, kept: float, flakes: np.ndarray, opposite: np.ndarray
+) -> np.ndarray:
     # In the reference's order and precision: on grey images sums are whole levels often enough.
-    white = image.astype(np.float32) / np.float32(255)
-    grey = cv2.cvtColor(white, cv2.COLOR_RGB2GRAY) * np.float32(1.5) + np.float32(0.5)
-    bright = cv2.max(white, cv2.merge([grey] * 3))
-    white *= np.float32(kept)
-    bright *= np.float32(1 - kept)
-    white += bright
-    snowy = white.astype(np.float64)
-    snowy += cv2.LUT(cv2.merge([flakes] * 3), np.arange(256) / 255)
-    snowy += cv2.LUT(cv2.merge([cv2.rotate(flakes, cv2.ROTATE_180)] * 3), np.arange(256) / 255)
+    old = image.astype(np.float32) / np.float32(255)
+    grey = cv2.cvtColor(old, cv2.COLOR_RGB2GRAY) * np.float32(1.5) + np.float32(0.5)
+    white = cv2.max(old, cv2.merge([grey] * 3))
+    old *= np.float32(kept)
+    white *= np.float32(1 - kept)
+    old += white
+    snowy = old + flakes / 255.0
+    snowy += opposite / 255.0
     snowy *= 255
     return to_levels(snowy)
 
@@ -107,12 +118,16 @@ def frost(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     texture = frost_texture(integer(rng, 0, len(FROST_PHOTOS)), height, width)
     top = integer(rng, 0, texture.shape[0] - height)
     left = integer(rng, 0, texture.shape[1] - width)
-    index = texture[top : top + height, left : left + width].astype(np.intp)
-    index <<= 8
-    index |= image
+    texture = texture[top : top + height, left : left + width]
     levels = np.arange(256)
     table = to_levels(image_share * levels + frost_share * levels[:, None])
-    return table.take(index)
+    frosted = np.empty_like(image)
+    for rows in strips(height, width):
+        index = texture[rows].astype(np.intp)
+        index <<= 8
+        index |= image[rows]
+        frosted[rows] = table.take(index)
+    return frosted
 
 
 def fog(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
@@ -138,11 +153,16 @@ def fog(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     thickness, decay = ((1.5, 2.0), (2.0, 2.0), (2.5, 1.7), (2.5, 1.5), (3.0, 1.4))[severity - 1]
     height, width = image.shape[:2]
     side = 1 << (max(height, width) - 1).bit_length()
-    cloud = plasma(side, decay, rng)[:height, :width, None]
+    cloud = plasma(side, decay, rng)[:height, :width]
+    cloud *= np.float32(255 * thickness)
     largest = float(image.max()) / 255
-    foggy = image + np.float32(255 * thickness) * cloud
-    foggy *= np.float32(largest / (largest + thickness))
-    return to_levels(foggy)
+    foggy = np.empty_like(image)
+    for rows in strips(height, width):
+        mixture = cv2.merge([cloud[rows]] * 3)
+        mixture += image[rows]
+        mixture *= np.float32(largest / (largest + thickness))
+        foggy[rows] = to_levels(mixture)
+    return foggy
 
 
 def brightness(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
