@@ -4,11 +4,10 @@
 import errno
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -20,8 +19,6 @@ pytest.importorskip('mmdet')
 
 from mmdet_adasap.datasets import CorruptedVOCDataset, corrupted_copy
 from mmdet_adasap.datasets.tiny_voc import TINY_VOC_CLASSES
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -126,18 +123,17 @@ class TestCorruptVOC:
     def test_killed_and_called_again(self, call, tiny_voc, tmp_path):
         call(out=tmp_path / 'whole', corruptions='zoom_blur', severities='1 2 3 4 5')
         out = tmp_path / 'killed'
-        arguments = ['--data-root', tiny_voc / 'VOCdevkit', '--out', out, '--split', 'train']
-        arguments += ['--corruptions', 'zoom_blur', '--workers', '1']
-        process = subprocess.Popen(
-            [sys.executable, 'tools/corrupt_voc.py', *map(str, arguments)],
-            cwd=ROOT,
-            env={**os.environ, 'PYTHONPATH': str(ROOT)},
-            stderr=subprocess.DEVNULL,
+        settings = corrupted_copy.CopySettings(('zoom_blur',), (1, 2, 3, 4, 5), split='train')
+        process = multiprocessing.get_context('fork').Process(
+            target=corrupted_copy.write_corrupted_voc,
+            args=(tiny_voc / 'VOCdevkit', out, settings),
         )
-        while process.poll() is None and len(list(out.glob('*/JPEGImages/*/*/*.jpg'))) < 3:
+        process.start()
+        while process.is_alive() and len(list(out.glob('*/JPEGImages/*/*/*.jpg'))) < 3:
             time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
         assert call(out=out, corruptions='zoom_blur', severities='1 2 3 4 5')[0] is None
         assert contents(out) == contents(tmp_path / 'whole')
 

@@ -150,9 +150,10 @@ def main() -> None:
     for name in args.corruptions:
         times[name] = {s: measure(image, name, s, args.repeats, published) for s in SEVERITIES}
         print(f'[{len(times)}/{len(args.corruptions)}] {name}', file=sys.stderr, flush=True)
+    versions = f'OpenCV {cv2.__version__}, numpy {np.__version__}'
     print(
-        f'{width} x {height} pixels, OpenCV {cv2.__version__}, numpy {np.__version__}, one thread, '
-        f'processor time, the least of {args.repeats} rounds\n\n{report(times)}'
+        f'{width} x {height} pixels, {versions}, one thread, processor time, the least of '
+        f'{args.repeats} rounds\n\n{report(times)}'
     )
     if args.out:
         try:

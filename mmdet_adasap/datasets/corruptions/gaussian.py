@@ -36,13 +36,18 @@ def smooth_levels(image: np.ndarray, sigma: float, exact: bool) -> np.ndarray:
     kernel = gaussian_kernel(sigma)
     if exact:
         return _smooth_as_scipy(image, kernel)
-    smooth = cv2.sepFilter2D(
-        image.astype(np.float32), -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE
-    )
     even = np.repeat(np.arange(256)[None] / 255.0, len(kernel), axis=0)
     for _ in range(2):
         even = np.repeat(_smooth_rows(even, kernel), len(kernel), axis=0)
-    return settle(smooth, even[0] * 255)
+    height, width = image.shape[:2]
+    reach = len(kernel) // 2
+    padded = cv2.copyMakeBorder(image, reach, reach, reach, reach, cv2.BORDER_REPLICATE)
+    smooth = np.empty_like(image)
+    for rows in strips(height, width):
+        around = padded[rows.start : rows.stop + 2 * reach].astype(np.float32)
+        strip = cv2.sepFilter2D(around, -1, kernel, kernel)[reach:-reach, reach:-reach]
+        smooth[rows] = settle(strip, even[0] * 255)
+    return smooth
 
 
 def _smooth_as_scipy(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
