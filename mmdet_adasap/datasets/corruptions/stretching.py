@@ -20,7 +20,7 @@ class Lines(NamedTuple):
 
     Args:
         first (ndarray): intp, the line before.
-        share (ndarray): float32, how far from there to the next one, 0 to 1.
+        share (ndarray): float64, how far from there to the next one, 0 to 1.
         outside (ndarray): bool, whether rounding puts a line behind the last one. The reference
             finds 0 there.
     """
@@ -49,11 +49,11 @@ def enlarge(image: np.ndarray, factor: float) -> np.ndarray:
     """Enlarge an image.
 
     Args:
-        image (ndarray): float32, (H, W), at least 2 x 2.
+        image (ndarray): float32 or float64, (H, W), at least 2 x 2.
         factor (float): Enlargement, 1 or more.
 
     Returns:
-        ndarray: float32, each side ``round(factor * side)``.
+        ndarray: The same type, each side ``round(factor * side)``.
     """
     height, width = image.shape
     tall = _interpolate(image, _lines(0, height, factor))
@@ -93,7 +93,7 @@ def _lines(start: int, length: int, factor: float) -> Lines:
     size = round(length * factor)
     places = np.arange(size) * (last / (size - 1))
     first = np.minimum(places.astype(np.intp), last - 1)
-    return Lines(first + start, (places - first).astype(np.float32), places > last)
+    return Lines(first + start, places - first, places > last)
 
 
 def _interpolate(image: np.ndarray, lines: Lines) -> np.ndarray:
@@ -102,7 +102,7 @@ def _interpolate(image: np.ndarray, lines: Lines) -> np.ndarray:
     found = flat.take(lines.first, axis=0)
     step = flat.take(lines.first + 1, axis=0)
     step -= found
-    step *= lines.share[:, None]
+    step *= lines.share[:, None].astype(image.dtype)
     found += step
     if lines.outside.any():
         found[lines.outside] = 0

@@ -54,7 +54,8 @@ def snow(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     flakes += mean
     flakes = enlarge(flakes, size)
     flakes[flakes < threshold] = 0
-    flakes = smear(np.minimum(flakes, 1), radius, sigma, rng.uniform(-135, -45))
+    flakes = np.minimum(flakes, 1).astype(np.float32)
+    flakes = smear(flakes, radius, sigma, rng.uniform(-135, -45))
     flakes = cv2.convertScaleAbs(flakes[:height, :width], alpha=255)
 
     flakes = cv2.merge([flakes] * 3)
@@ -82,10 +83,10 @@ def _snow_over(
 
 
 def _flakes(height: int, width: int, size: float, rng: Rng) -> np.ndarray:
-    """Draw N(0, 1), float32, where it is seen after the enlargement: in the middle."""
+    """Draw N(0, 1) where it is seen after the enlargement: in the middle."""
     seen = middle(height, size), middle(width, size)
     if isinstance(rng, np.random.RandomState):
-        return standard_normal(rng, (height, width))[seen].astype(np.float32)
+        return np.ascontiguousarray(standard_normal(rng, (height, width))[seen])
     return standard_normal(rng, tuple(part.stop - part.start for part in seen))
 
 
