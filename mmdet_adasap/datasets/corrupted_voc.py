@@ -1,7 +1,10 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 import inspect
+import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import cv2
 from mmdet.datasets import VOCDataset
 from mmdet.registry import DATASETS
 
@@ -53,6 +56,19 @@ class CorruptedVOCDataset(VOCDataset):
         """Check that every file is there, then read the annotations."""
         check_voc_dataset(self)
         return super().load_data_list()
+
+    def prepare_data(self, idx: int) -> Any:
+        """Run the pipeline, and say which image it is that cannot be read."""
+        try:
+            return super().prepare_data(idx)
+        except Exception as error:
+            path = self.get_data_info(idx)['img_path']
+            # OpenCV raises for an empty file, without its name.
+            if os.path.isfile(path) and cv2.imread(path) is None:
+                raise OSError(
+                    f'{path} is no readable image: replace it, or take it out of {self.ann_file}'
+                ) from error
+            raise
 
 
 def _insert_behind_loading(
