@@ -55,7 +55,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--resamples',
-        type=at_least_0,
+        type=at_least_2_or_0,
         default=1000,
         metavar='N',
         help='of the images, for confidence intervals; 0 for none (default: 1000)',
@@ -105,6 +105,10 @@ def severity(text: str) -> int:
 
 def at_least_0(text: str) -> int:
     return _integer(text, 0)
+
+
+def at_least_2_or_0(text: str) -> int:
+    return 0 if text == '0' else _integer(text, 2)
 
 
 def at_least_1(text: str) -> int:
@@ -199,16 +203,16 @@ def table(results: dict) -> str:
         mce = '-' if model['mCE'] is None else f'{model["mCE"]:.2f}'
         rows.append((name, *(shown(model, key) for key in ('clean', 'mPC', 'rPC')), mce))
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    lines = [
-        '  '.join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))])
-        for row in rows
-    ]
-    protocol = results['protocol']
+    lines = []
+    for name, *figures in rows:
+        cells = [cell.rjust(width) for cell, width in zip(figures, widths[1:], strict=True)]
+        lines.append('  '.join([name.ljust(widths[0]), *cells]))
+    protocol, images = results['protocol'], results['protocol']['dataset']
     lines.append(
         f'{protocol["metric"]}; {len(protocol["corruptions"])} corruptions, severities '
-        f'{", ".join(map(str, protocol["severities"]))}; {protocol["dataset"]["images"]} of '
-        f'{protocol["dataset"]["of"]} images; [95 % interval of {protocol["bootstrap"]["resamples"]}'
-        f' resamples of the images]; mCE refers to {results["reference"]}'
+        f'{", ".join(map(str, protocol["severities"]))}; {images["images"]} of {images["of"]} '
+        f'images; [95 % interval, {protocol["bootstrap"]["resamples"]} resamples of the images]; '
+        f'mCE refers to {results["reference"]}'
     )
     over = next(iter(results['models'].values()))['over']
     if over is None or not over['complete']:

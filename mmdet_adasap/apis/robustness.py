@@ -142,7 +142,11 @@ def evaluate_robustness(
         'dataset': shared.described,
         'batch_size': size,
         'device': _device_name(device),
-        'bootstrap': {'resamples': drawn, 'seed': seed, 'interval': 'percentile, 95 %'},
+        'bootstrap': {
+            'resamples': drawn,
+            'seed': seed,
+            'interval': '1.96 standard errors',
+        },
         'models': {
             source.name: {
                 'config_sha256': digest({k: configs[source.name].get(k) for k in CONFIG_KEYS}),

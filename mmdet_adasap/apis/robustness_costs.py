@@ -1,11 +1,13 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """What a model under test costs: parameters, FLOPs and milliseconds of one image."""
 
+import copy
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 
-from ..evaluation.engine import Subject
+from ..evaluation.engine import ModelFailed, Subject
 from ..evaluation.shared_set import SharedSet
 from .export_report import flops_of, latencies, parameters_of, preprocessed
 
@@ -34,6 +36,8 @@ def measure_costs(subjects: Sequence[Subject], shared: SharedSet) -> dict[str, d
     for view in sorted({subject.view for subject in subjects}):
         models = {s.name: s.model for s in subjects if s.view == view}
         batch = shared.collate([views[view]])
+        for name, model in models.items():
+            _try(name, model, batch)
         times = latencies(models, batch, ROUNDS)['boxes_ms']
         for name, model in models.items():
             ready = preprocessed(model, batch)
@@ -49,3 +53,14 @@ def measure_costs(subjects: Sequence[Subject], shared: SharedSet) -> dict[str, d
                 'threads': torch.get_num_threads(),
             }
     return {subject.name: costs[subject.name] for subject in subjects}
+
+
+@torch.no_grad()
+def _try(name: str, model: nn.Module, batch: dict) -> None:
+    """Have an error of a model name it."""
+    try:
+        model.test_step(copy.deepcopy(batch))
+    except Exception as error:
+        raise ModelFailed(
+            f'model {name} fails on clean images, the first one: {type(error).__name__}: {error}'
+        ) from error

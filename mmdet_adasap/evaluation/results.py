@@ -13,7 +13,7 @@
                                              of their ids, sizes and annotations
         "subset": null or N,
         "batch_size": ..., "device": "cpu",
-        "bootstrap": {"resamples": R, "seed": ..., "interval": "percentile, 95 %"},
+        "bootstrap": {"resamples": R, "seed": ..., "interval": ...},
         "models": {NAME: {"config_sha256", "checkpoint_sha256"}},
         "versions": {...}
       },
@@ -147,8 +147,8 @@ class _Table:
         if self.clean is None or not (finished or partial):
             return described
         draws = self._draws()
-        described['ci95'] = self._intervals(draws)
         if not counted:
+            described['ci95'] = _intervals(draws, described)
             return described
         # Corruptions without any cell yet are missing as a whole.
         table = {name: self.values.get(name, {}) for name in corruptions}
@@ -170,6 +170,7 @@ class _Table:
             for key in ('corruptions', 'severities', 'complete', 'partial', 'missing')
         }
         described['per_class'] = self._per_class()
+        described['ci95'] = _intervals(draws, described)
         if reference is not None:
             described['difference'] = self._minus(reference, described, draws)
         return described
@@ -210,9 +211,6 @@ class _Table:
                 draws['rPC'] = draws['mPC'] / draws['clean']
         return draws
 
-    def _intervals(self, draws: dict | None) -> dict | None:
-        return None if draws is None else _apply(interval, draws)
-
     def _minus(self, reference: '_Table', described: dict, draws: dict | None) -> dict:
         theirs = reference._draws()
         figures = {}
@@ -224,7 +222,7 @@ class _Table:
             drawn = draws is not None and theirs is not None and key in draws and key in theirs
             figures[key] = {
                 'value': mine - other,
-                'ci95': interval(draws[key] - theirs[key]) if drawn else None,
+                'ci95': interval(draws[key] - theirs[key], mine - other) if drawn else None,
             }
         return figures
 
@@ -257,7 +255,13 @@ def _means(rows: Mapping[str, Mapping[int, Any]]) -> dict[str, Any]:
     }
 
 
-def _apply(function: Any, value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _apply(function, each) for key, each in value.items()}
-    return function(value)
+def _intervals(draws: Any, estimates: Any, key: str = '') -> Any:
+    """The interval of every figure that was resampled."""
+    if draws is None or estimates is None:
+        return None
+    if isinstance(draws, Mapping):
+        return {
+            str(name): _intervals(each, estimates[str(name)], name) for name, each in draws.items()
+        }
+    # A fraction, except that a model may be better on corrupted images than on clean ones.
+    return interval(draws, estimates, (0, np.inf) if key == 'rPC' else (0, 1))
