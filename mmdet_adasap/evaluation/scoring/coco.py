@@ -35,12 +35,13 @@ class CocoScorer(Scorer):
         self._from_file = metric._coco_api is not None
 
     def records(self, samples: Sequence[dict], batch: Any) -> list:
+        # Where the truth comes with the images, it is only kept while there is no COCO yet.
+        if not self._from_file:
+            self.metric._coco_api = None
         return results_of(self.metric, samples, batch)
 
     def score(self, records: Sequence, weights: np.ndarray | None) -> Score:
         ids = [found['img_id'] for _, found in records]
-        if not self._from_file:
-            self.metric._coco_api = None
         self.metric.img_ids = ids
         with _watched() as evaluations:
             metrics = computed(self.metric, records)
