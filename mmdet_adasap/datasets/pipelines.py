@@ -47,8 +47,7 @@ def without_pipeline(dataset: Mapping) -> tuple[dict, list[dict]]:
     found = _take_out(dataset)
     if any(pipeline != found[0] for pipeline in found):
         raise ValueError(
-            f'test_dataloader.dataset has {len(found)} parts with different pipelines; give them '
-            f'the same one'
+            f'the dataset has {len(found)} parts with different pipelines; give them the same one'
         )
     return dataset, found[0] if found else []
 

@@ -39,9 +39,7 @@ def choose_subset(ids: Sequence[str | int], count: int | None) -> list[int]:
         ValueError: If there are no images, or fewer than that.
     """
     if not ids:
-        raise ValueError(
-            'test_dataloader.dataset has no images: see its ann_file, data_prefix and filter_cfg'
-        )
+        raise ValueError('the dataset has no images: see its ann_file, data_prefix and filter_cfg')
     if count is None:
         return list(range(len(ids)))
     if not 1 <= count <= len(ids):

@@ -44,7 +44,10 @@ class SharedSet:
 
 
 def build_shared_set(
-    dataloaders: Mapping[str, Mapping], subset: int | None = None, seed: int = 0
+    dataloaders: Mapping[str, Mapping],
+    subset: int | None = None,
+    seed: int = 0,
+    key: str = 'test_dataloader',
 ) -> SharedSet:
     """Build the dataset of several configs, once, and the pipeline of each.
 
@@ -53,6 +56,7 @@ def build_shared_set(
             messages.
         subset (int, optional): How many images to take, always the same. Defaults to all.
         seed (int): Seed of the corruptions. Defaults to 0.
+        key (str): What the configs call it, for messages. Defaults to 'test_dataloader'.
 
     Raises:
         FileNotFoundError: If a file of the dataset is missing.
@@ -66,25 +70,25 @@ def build_shared_set(
     views = []
     for name, dataloader in dataloaders.items():
         config, pipeline = without_pipeline(_plain(dataloader['dataset']))
-        _refuse_corrupted(name, config, pipeline)
-        key = _key(config)
-        if key not in built:
-            built[key] = _build(name, config)
-        other, known = built[key]
+        _refuse_corrupted(f'{name}: {key}', config, pipeline)
+        same = _key(config)
+        if same not in built:
+            built[same] = _build(f'{name}: {key}', config)
+        other, known = built[same]
         if dataset is None:
             first, dataset, everything = name, other, known
         elif known != everything:
             raise ValueError(
-                f'{name}: test_dataloader.dataset has other images, annotations or classes than '
+                f'{name}: {key}.dataset has other images, annotations or classes than '
                 f'that of {first}; models are compared on the same ones: run them apart, or give '
                 f'both configs the same dataset'
             )
-        key = _key(pipeline)
-        if key not in pipelines:
-            before, after = split_behind_loading('test_dataloader.dataset.pipeline', pipeline)
+        same = _key(pipeline)
+        if same not in pipelines:
+            before, after = split_behind_loading(f'{key}.dataset.pipeline', pipeline)
             loading = loadings.setdefault(_key(before), Compose(copy.deepcopy(before)))
-            pipelines[key] = loading, Compose(copy.deepcopy(after))
-        views.append(list(pipelines).index(key))
+            pipelines[same] = loading, Compose(copy.deepcopy(after))
+        views.append(list(pipelines).index(same))
     ids, _, _ = everything
     indices = choose_subset(ids, subset)
     images = SharedImages(dataset, indices, list(pipelines.values()), seed)
@@ -103,7 +107,7 @@ def image_id(info: Mapping) -> str | int:
     return info['img_id'] if info.get('img_id') is not None else info['img_path']
 
 
-def _build(name: str, config: dict) -> tuple:
+def _build(where: str, config: dict) -> tuple:
     try:
         dataset = DATASETS.build(ConfigDict(copy.deepcopy(config)))
         if hasattr(dataset, 'full_init'):
@@ -113,20 +117,19 @@ def _build(name: str, config: dict) -> tuple:
         raise
     except Exception as error:
         raise ValueError(
-            f'{name}: test_dataloader.dataset cannot be built ({type(error).__name__}: {error})'
+            f'{where}.dataset cannot be built ({type(error).__name__}: {error})'
         ) from error
     infos = [dataset.get_data_info(i) for i in range(len(dataset))]
     ids = [image_id(info) for info in infos]
     return dataset, (ids, digest_of_images(infos), dataset.metainfo.get('classes'))
 
 
-def _refuse_corrupted(name: str, config: Mapping, pipeline: Sequence[Mapping]) -> None:
+def _refuse_corrupted(where: str, config: Mapping, pipeline: Sequence[Mapping]) -> None:
     corruption = config.get('corruption', 'none')
     if corruption != 'none' or 'ImageCorruption' in map(type_name, pipeline):
         raise ValueError(
-            f'{name}: the test set is corrupted already ({corruption}), and clean images are '
-            f"needed here: leave out ImageCorruption and set test_dataloader.dataset.corruption='"
-            f"none'"
+            f'{where}.dataset corrupts its images already ({corruption}), and clean ones are '
+            f"needed here: leave out ImageCorruption, and set corruption='none'"
         )
 
 

@@ -309,7 +309,7 @@ class TestBadInput:
             (dict(metric='coco/bbox_mAP'), 'test_evaluator has none of that prefix'),
             (
                 dict(cfg_options={'test_dataloader.dataset.corruption': 'fog'}),
-                'the test set is corrupted already',
+                'corrupts its images already',
             ),
             (
                 dict(cfg_options={'model.type': 'mmdet.YOLOX'}),

@@ -3,12 +3,13 @@ from collections.abc import Mapping, Sequence
 
 from mmengine.evaluator import Evaluator
 
+from ...registration import mmdet_works
 from .coco import CocoScorer
 from .scorer import MetricScorer, Scorer
 from .voc import VOCScorer
 
 SCORERS: tuple[type[Scorer], ...] = (VOCScorer, CocoScorer)
-"""Tried in this order for each metric of an evaluator."""
+"""Tried in this order for each metric of an evaluator; those of mmdet."""
 
 
 def build_scorer(
@@ -28,7 +29,8 @@ def build_scorer(
     """
     built = Evaluator(evaluator)
     built.dataset_meta = dict(dataset_meta)
-    scorers = [kind(metric) for metric in built.metrics for kind in SCORERS if kind.takes(metric)]
+    kinds = SCORERS if mmdet_works() else ()
+    scorers = [kind(metric) for metric in built.metrics for kind in kinds if kind.takes(metric)]
     if key is None and scorers:
         return scorers[0]
     if key is None:
