@@ -1,11 +1,14 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """mPC in training, on a few images, and a training that does not notice."""
 
+from multiprocessing.pool import ThreadPool
+
 import pytest
 import torch
 
 pytest.importorskip('mmdet')
 
+from mmdet.evaluation.functional import mean_ap
 from mmengine.config import Config
 from mmengine.runner import Runner
 
@@ -41,7 +44,6 @@ def settings(data: str, work_dir, epochs: int = 2, every: int = 1, **hooks: dict
 
 
 def train(data: str, work_dir, **changed) -> Runner:
-    # VOCMetric starts processes for each validation, so there are few.
     runner = Runner.from_cfg(settings(data, work_dir, **changed))
     runner.train()
     return runner
@@ -49,6 +51,8 @@ def train(data: str, work_dir, **changed) -> Runner:
 
 @pytest.fixture(autouse=True)
 def in_checkout(monkeypatch, request):
+    # VOCMetric starts four processes for each validation.
+    monkeypatch.setattr(mean_ap, 'Pool', ThreadPool)
     monkeypatch.chdir(request.config.rootpath)
 
 
