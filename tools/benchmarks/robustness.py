@@ -2,15 +2,15 @@
 """Time tools/robustness.py beside mmdet's test_robustness.py, and three models beside one.
 
 The set is made here: crops of 500x375 pixels from two photographs, with random boxes. The model is
-that of configs/demo, with random weights. Everything runs in one process on one thread, with no
-workers, so that the wall time is all work; what is spent in the model's forward (network and
-boxes) is taken off and reported beside it.
+that of configs/demo, with random weights. Everything runs in one process on one thread, without workers,
+and CPU seconds are counted, so that it does not matter what else the machine does; what is spent
+in the model's forward (network and boxes) is taken off and reported beside it.
 
 mmdet's loop is that of its tools/analysis_tools/test_robustness.py: a dataloader built for each
-cell, runner.test(), and a pickle. Repaired is what stops it here: the transform Corrupt, which this
-mmdet lacks, calls imagecorruptions as mmdet's old one did, and the aggregation at the end, which
-cannot read VOC, is left out. `--corrupt ours` gives it this project's corruptions instead, so
-that the loop alone differs.
+cell, runner.test(), and a pickle. Repaired is what stops it here: the transform Corrupt, which
+this mmdet lacks, calls imagecorruptions as mmdet's old one did, and the aggregation at the end,
+which cannot read VOC, is left out. `--corrupt ours` gives it this project's corruptions instead,
+so that the loop alone differs.
 
 Each is timed on two sets, one twice as large. Their difference is what more images cost; a small
 set is mostly start-up.
@@ -25,10 +25,10 @@ import copy
 import io
 import json
 import logging
+import os
 import pickle
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -91,6 +91,11 @@ def make_set(folder: Path, classes: tuple[str, ...], images: int) -> None:
         (year / 'Annotations' / f'{name}.xml').write_text(text)
 
 
+def cpu_seconds() -> float:
+    """Of this process and of those that it has started, as mmdet's eval_map does, and seen end."""
+    return sum(os.times()[:4])
+
+
 class Forward:
     """The seconds spent in detectors since it was asked last."""
 
@@ -101,20 +106,20 @@ class Forward:
         forward = BaseDetector.forward
 
         def timed(*args: object, **kwargs: object) -> object:
-            start = time.perf_counter()
+            start = cpu_seconds()
             try:
                 return forward(*args, **kwargs)
             finally:
-                self.seconds += time.perf_counter() - start
+                self.seconds += cpu_seconds() - start
 
         BaseDetector.forward = timed
 
     def time(self, run: Callable[[], object]) -> tuple[float, float]:
         """Seconds outside and inside the models' forward of a call."""
         self.seconds = 0.0
-        start = time.perf_counter()
+        start = cpu_seconds()
         run()
-        whole = time.perf_counter() - start
+        whole = cpu_seconds() - start
         return whole - self.seconds, self.seconds
 
 
