@@ -1,10 +1,10 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Time tools/robustness.py beside mmdet's test_robustness.py, and three models beside one.
 
-The set is made here: crops of 500x375 pixels from two photographs, with random boxes. The model is
-that of configs/demo, with random weights. Everything runs in one process on one thread, without workers,
-and CPU seconds are counted, so that it does not matter what else the machine does; what is spent
-in the model's forward (network and boxes) is taken off and reported beside it.
+The set is made here: crops of 500x375 pixels from two photographs, with random boxes. The model
+is that of configs/demo, with random weights. Everything runs in one process on one thread, without
+workers, and CPU seconds are counted, so that it does not matter what else the machine does; what
+is spent in the model's forward (network and boxes) is taken off and reported beside it.
 
 mmdet's loop is that of its tools/analysis_tools/test_robustness.py: a dataloader built for each
 cell, runner.test(), and a pickle. Repaired is what stops it here: the transform Corrupt, which
@@ -29,6 +29,7 @@ import os
 import pickle
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -93,7 +94,7 @@ def make_set(folder: Path, classes: tuple[str, ...], images: int) -> None:
 
 def cpu_seconds() -> float:
     """Of this process and of those that it has started, as mmdet's eval_map does, and seen end."""
-    return sum(os.times()[:4])
+    return time.process_time() + sum(os.times()[2:4])
 
 
 class Forward:
