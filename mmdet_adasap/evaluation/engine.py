@@ -154,8 +154,12 @@ def evaluate_cells(
 def _test(
     subject: Subject, batch: SharedBatch, found: _Found, clock: _Clock, examples: set[int]
 ) -> None:
-    """Have one model look at one batch."""
-    name, view = subject.name, _fresh(batch.views[subject.view])
+    """Have one model look at one batch.
+
+    What it writes into the samples the next one does not see: test_step begins with putting them
+    on the device, and that makes new ones around the same tensors.
+    """
+    name, view = subject.name, batch.views[subject.view]
     with clock.timing('forward', name):
         try:
             with autocast(enabled=subject.fp16):
@@ -216,23 +220,6 @@ def _put_together(parts: Sequence[_Found], names: Sequence[str]) -> _Found:
     ]
     unreadable = {i: value for part in parts for i, value in part.unreadable.items()}
     return _Found(*by_name, unreadable=unreadable)
-
-
-def _fresh(view: Any) -> Any:
-    """A batch whose samples a model may write into; the tensors are shared."""
-    if not isinstance(view, dict) or not isinstance(view.get('data_samples'), list):
-        return view
-    return {**view, 'data_samples': [_copied(sample) for sample in view['data_samples']]}
-
-
-def _copied(sample: Any) -> Any:
-    if not isinstance(sample, BaseDataElement):
-        return sample
-    copied = sample.new()
-    for key, value in sample.items():
-        if isinstance(value, BaseDataElement):
-            setattr(copied, key, value.new())
-    return copied
 
 
 def _on_cpu(value: Any) -> Any:
