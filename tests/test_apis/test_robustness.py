@@ -217,7 +217,7 @@ class Stopped(Exception):
 
 
 class TestResuming:
-    @pytest.mark.parametrize('after', [4, 14, 30, 49])
+    @pytest.mark.parametrize('after', [4, 30])
     def test_equals_an_uninterrupted_run(self, case, whole, tmp_path, after):
         left = [after]
 
