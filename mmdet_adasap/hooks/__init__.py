@@ -1,5 +1,6 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 from .adasap_hook import AdaSAPHook
 from .atomic_checkpoint_hook import AtomicCheckpointHook
+from .robustness_hook import RobustnessHook
 
-__all__ = ['AdaSAPHook', 'AtomicCheckpointHook']
+__all__ = ['AdaSAPHook', 'AtomicCheckpointHook', 'RobustnessHook']
