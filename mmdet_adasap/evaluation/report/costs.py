@@ -20,8 +20,8 @@ from .markup import Markup, element
 from .reading import Cost, Figure, Results
 from .words import quantity, shortened, with_ends
 
-WIDTH, HEIGHT, TOP, BOTTOM, LEFT = 460, 300, 28, 40, 34
-LETTERS = 18
+WIDTH, HEIGHT, TOP, BOTTOM, LEFT = 380, 270, 28, 40, 34
+LETTERS = 16
 
 
 class _Point(NamedTuple):
@@ -51,7 +51,7 @@ def scatters(results: Results) -> Markup | None:
     ]
     return element(
         'figure',
-        grid(panels, 'pairs'),
+        grid(panels),
         element(
             'figcaption',
             'Filled with a name: mPC; hollow: clean mAP. Whiskers: 95 % intervals. Time is the '

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .marks import (
-    ceiling,
+    bounds,
     drawing,
     grid,
     label_width,
@@ -58,19 +58,18 @@ def curves(results: Results) -> Markup | None:
             ]
     if not panels:
         return None
-    highest = ceiling(
-        100
-        * max(
-            end
-            for panel in panels.values()
-            for series in panel
-            for figure in series.figures.values()
-            for end in figure
-            if end is not None
-        )
+    drawn = [
+        100 * end
+        for panel in panels.values()
+        for series in panel
+        for figure in series.figures.values()
+        for end in figure
+        if end is not None
+    ]
+    axis = bounds(min(drawn), max(drawn))
+    return grid(
+        [_panel(title, panel, results.severities, axis) for title, panel in panels.items()]
     )
-    drawn = [_panel(title, panel, results.severities, highest) for title, panel in panels.items()]
-    return grid(drawn)
 
 
 def group_means(
@@ -86,7 +85,7 @@ def group_means(
 
 
 def _panel(
-    title: str, panel: Sequence[Series], severities: Sequence[int], highest: float
+    title: str, panel: Sequence[Series], severities: Sequence[int], axis: tuple[float, float]
 ) -> Markup:
     names = [series.name for series in panel]
     right = WIDTH - 18 - label_width(names, LETTERS)
@@ -97,12 +96,12 @@ def _panel(
         return LEFT + 10 + columns.index(severity) / (len(columns) - 1) * (right - LEFT - 20)
 
     def down(value: float) -> float:
-        return bottom - 100 * value / highest * (bottom - TOP)
+        return bottom - (100 * value - axis[0]) / (axis[1] - axis[0]) * (bottom - TOP)
 
     parts = [text(0, 14, title, 'strong')]
-    for value in ticks(0, highest):
+    for value in ticks(*axis):
         y = down(value / 100)
-        parts.append(line(LEFT, y, right, y, 'axis' if not value else 'rule'))
+        parts.append(line(LEFT, y, right, y, 'axis' if value == axis[0] else 'rule'))
         parts.append(text(LEFT - 6, y + 4, f'{value:g}', 'soft end'))
     for severity in columns:
         label = str(severity) if severity else 'clean'
@@ -110,16 +109,18 @@ def _panel(
     parts.append(text((LEFT + right) / 2, bottom + 31, 'severity', 'soft middle'))
     last = {}
     for i, series in enumerate(panel):
-        # Whiskers of several models at one severity stand side by side.
-        aside = 3.0 * (i - (len(panel) - 1) / 2)
-        parts.append(_line(series, columns, across, down))
+        # Several models at one severity stand side by side.
+        aside = min(4.0, 16 / len(panel)) * (i - (len(panel) - 1) / 2)
+
+        def moved(severity: int, aside: float = aside) -> float:
+            return across(severity) + aside
+
+        parts.append(_line(series, columns, moved, down))
         for severity, figure in series.figures.items():
-            x, y = across(severity), down(figure.value)
+            x, y = moved(severity), down(figure.value)
             if figure.low is not None:
                 ends = down(figure.low), down(figure.high)
-                parts.append(
-                    line(x + aside, ends[0], x + aside, ends[1], f'whisker {series.kind}')
-                )
+                parts.append(line(x, ends[0], x, ends[1], f'whisker {series.kind}'))
             where = f'severity {severity}' if severity else 'clean'
             label = f'{series.name}, {title}, {where}: {with_ends(figure)}'
             parts.append(marker(series.kind, x, y, 3.2, label))

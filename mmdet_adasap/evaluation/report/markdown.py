@@ -12,7 +12,7 @@ from .overview import quantity_of_parameters
 from .page import SCALE, subtitle, title
 from .reading import COMPARED, Figure, Model, Results
 from .settings import settings
-from .verdict import verdict
+from .verdict import caveats, verdict
 from .words import NAMES, NONE, decimal, hundredth, quantity, with_ends
 from .worst import worst_cells
 
@@ -29,7 +29,7 @@ def markdown(results: Results, files: CellFiles, said: Sequence[str]) -> str:
     """
     parts = [f'# {escaped(title(results))}', escaped(subtitle(results))]
     parts += [f'> **Note:** {escaped(one)}' for one in said]
-    parts += [escaped(SCALE), _models(results), *map(escaped, verdict(results))]
+    parts += [escaped(SCALE), _models(results), _verdict(results)]
     parts += ['## By corruption and severity']
     for model in results.models.values():
         parts += [f'### {escaped(model.name)}', _cells(results, model)]
@@ -76,6 +76,15 @@ def _models(results: Results) -> str:
             row += [with_ends(model.difference.get(key, Figure(None)), True) for key in COMPARED]
         rows.append(row)
     return table(head, rows)
+
+
+def _verdict(results: Results) -> str:
+    paragraphs = [
+        f'**{escaped(model)}** {escaped(words)}' if model else escaped(words)
+        for words, model in verdict(results)
+    ]
+    limits = caveats(results)
+    return '\n\n'.join([*paragraphs, *([escaped(limits)] if limits else [])])
 
 
 def _cells(results: Results, model: Model) -> str:

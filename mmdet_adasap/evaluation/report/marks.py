@@ -90,6 +90,14 @@ def ceiling(high: float, at_most: int = 5) -> float:
     return step * math.ceil(high / step - 1e-9) if high > 0 else step
 
 
+def bounds(low: float, high: float, at_most: int = 5) -> tuple[float, float]:
+    """Round ends of an axis with both on it: from 0, unless that would leave half of it empty."""
+    if low < high / 2:
+        return 0.0, ceiling(high, at_most)
+    step = nice_step(high - low, at_most)
+    return max(step * math.floor(low / step), 0.0), step * math.ceil(high / step - 1e-9) or step
+
+
 def spread(wanted: Mapping[str, float], gap: float, low: float, high: float) -> dict[str, float]:
     """Places of labels that are at least ``gap`` apart and as near as can be to where they belong.
 

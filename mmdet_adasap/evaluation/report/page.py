@@ -10,13 +10,14 @@ from .colours import rules
 from .costs import scatters
 from .curves import curves
 from .heatmaps import difference_maps, maps
+from .marks import model_classes, named
 from .markup import Markup, element, join
 from .notices import notices
 from .overview import differences, table
 from .pictures import Pictures
 from .reading import Results
 from .settings import settings
-from .verdict import verdict
+from .verdict import caveats, verdict
 from .worst import worst
 
 STYLE = Path(__file__).parent / 'style.css'
@@ -108,9 +109,18 @@ def subtitle(results: Results) -> str:
 
 
 def _models(results: Results) -> Markup:
-    sentences = element('div', *(element('p', one) for one in verdict(results)), class_='verdict')
+    kinds = model_classes(results)
+    sentences = [
+        element('p', model and element('strong', named(kinds[model], model)), f' {words}')
+        for words, model in verdict(results)
+    ]
+    limits = caveats(results)
     return join(
-        element('p', SCALE, class_='note'), table(results), sentences, differences(results)
+        element('p', SCALE, class_='note'),
+        table(results),
+        element('div', *sentences, class_='verdict'),
+        differences(results),
+        element('p', limits, class_='note') if limits else None,
     )
 
 

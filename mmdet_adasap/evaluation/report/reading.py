@@ -197,6 +197,7 @@ def parse_results(root: Node) -> Results:
     severities = [each.integer(1, 5) for each in protocol['severities'].elements()]
     if not corruptions or not severities:
         raise protocol['severities' if corruptions else 'corruptions'].refuse('is empty')
+    protocol.get('bootstrap').optional(Node.mapping)
     for key in ('metric', 'mode'):
         protocol[key].text()
     protocol['dataset']['images'].integer(1)

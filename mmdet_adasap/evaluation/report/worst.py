@@ -10,7 +10,7 @@ from .markup import Markup, element, join
 from .matching import SCORE, Found, match
 from .pictures import Picture, Pictures
 from .reading import Boxes, Example, Figure, Model, Results
-from .words import hundredth, with_ends
+from .words import hundredth
 
 SHOWN = 3
 """Corruptions for each model."""
@@ -105,7 +105,7 @@ def _figure(
     words = element(
         'figcaption',
         element('strong', f'{cell.corruption} {cell.severity}'),
-        f': {with_ends(cell.figure)}, {hundredth(cell.drop)} less than clean.',
+        f': {hundredth(cell.figure.value)}, {hundredth(cell.drop)} less than clean',
     )
     found = scene(results, model, cell, files, pictures)
     if found is None:
@@ -141,10 +141,10 @@ def draw(results: Results, picture: Picture, found: Found, truth: Boxes, title: 
         for box, label in zip(truth.bboxes, truth.labels, strict=True)
     ]
     for box, label, score, right in zip(*found.boxes, found.right, strict=True):
-        word = f'{_class(results, label)} {score:.2f}'
+        name = _class(results, label)
         kind, sign = ('right', '✓') if right else ('wrong', '✗')
-        boxes.append(_box(box, kind, f'{"right" if right else "wrong"}: {word}', picture))
-        boxes.append(_label(box, kind, f'{sign} {word}', unit, picture))
+        boxes.append(_box(box, kind, f'{kind}: {name}, score {score:.2f}', picture))
+        boxes.append(_label(box, kind, f'{sign} {name}', unit, picture))
     return element(
         'svg',
         element('title', title),
@@ -175,7 +175,7 @@ def _box(box: Sequence[float], kind: str, title: str, picture: Picture) -> Marku
 
 
 def _label(box: Sequence[float], kind: str, word: str, unit: float, picture: Picture) -> Markup:
-    x = min(max(box[0], 0.0) + unit, picture.width - len(word) * 3.2 * unit)
+    x = min(max(box[0], 0.0) + unit, picture.width - len(word) * 3.7 * unit)
     y = box[1] - 1.6 * unit if box[1] > 8 * unit else box[1] + 6 * unit
     y = min(max(y, 6 * unit), picture.height - unit)
     return element('text', word, x=float(max(x, unit)), y=float(y), class_=f'tag {kind}')
