@@ -44,7 +44,8 @@ class CellFiles:
         self.places = places or {name: Place(folder, name) for name in results.models}
         self.paired = paired
         self.gone: set[str] = set()
-        self._file = cache(self._read_file)
+        # Every part of a report asks for the same.
+        self._file, self.difference = cache(self._read_file), cache(self.difference)
 
     def examples(self, model: str, key: Key) -> dict[int, Boxes]:
         """What a model found in the examples, by their numbers.
@@ -77,12 +78,20 @@ class CellFiles:
             return Figure(mine - theirs)
         return Figure(mine - theirs, *interval(draws[0] - draws[1], mine - theirs))
 
+    def sample(self, model: str, key: Key) -> dict:
+        """P and its resamples, None where they are not known, as the file of a cell has them.
+
+        Raises:
+            MalformedResults: If the file is there, but not right.
+        """
+        draws = self._draws(model, key)
+        return {'value': self._value(model, key), 'per_class': {}, 'resampled': draws}
+
     def _draws(self, model: str, key: Key) -> np.ndarray | None:
         node = self._of(model, key) if self.paired else None
         if node is None or node['resampled'].value is None:
             return None
-        draws = np.array([each.fraction() for each in node['resampled'].elements()])
-        return draws if draws.size else None
+        return node['resampled'].fractions()
 
     def _value(self, model: str, key: Key) -> float | None:
         found = self.results.models[model]

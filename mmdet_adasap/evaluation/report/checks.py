@@ -8,6 +8,8 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 T = TypeVar('T')
 LOOK = 'it was not written by robustness.py, or was changed since; run robustness.py again'
 
@@ -83,6 +85,16 @@ class Node:
 
     def fraction(self) -> float:
         return self.number(0, 1)
+
+    def fractions(self) -> np.ndarray:
+        """Two or more fractions, (R,)."""
+        values = self.value if isinstance(self.value, list) else []
+        if len(values) < 2 or not all(type(each) in (int, float) for each in values):
+            raise self.refuse('must be an array of two or more numbers')
+        found = np.array(values, float)
+        if not ((found >= 0) & (found <= 1)).all():
+            raise self.refuse('has a number that is no fraction from 0 to 1')
+        return found
 
     def flag(self) -> bool:
         if not isinstance(self.value, bool):

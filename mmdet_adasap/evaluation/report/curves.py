@@ -42,7 +42,8 @@ def curves(results: Results) -> Markup | None:
     models = [m for m in results.models.values() if m.figures['clean'].value is not None]
     panels: dict[str, list[Series]] = {}
     if any(model.per_severity for model in models):
-        panels['mean over corruptions'] = [
+        title = 'mean over corruptions' if len(results.corruptions) > 1 else results.corruptions[0]
+        panels[title] = [
             Series(m.name, kinds[m.name], {0: m.figures['clean'], **m.per_severity})
             for m in models
         ]

@@ -77,20 +77,20 @@ def nice_step(span: float, at_most: int) -> float:
     return next(m * power for m in (1, 2, 5, 10) if m * power >= raw * (1 - 1e-9))
 
 
-def ticks(low: float, high: float, at_most: int = 5) -> list[float]:
+def ticks(low: float, high: float, at_most: int = 8) -> list[float]:
     """Round numbers from ``low`` to ``high``."""
     step = nice_step(high - low, at_most)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [round(i * step, 10) for i in range(first, last + 1)]
 
 
-def ceiling(high: float, at_most: int = 5) -> float:
+def ceiling(high: float, at_most: int = 8) -> float:
     """The end of an axis from 0 that has ``high`` on it, at a round number."""
     step = nice_step(high, at_most)
     return step * math.ceil(high / step - 1e-9) if high > 0 else step
 
 
-def bounds(low: float, high: float, at_most: int = 5) -> tuple[float, float]:
+def bounds(low: float, high: float, at_most: int = 8) -> tuple[float, float]:
     """Round ends of an axis with both on it: from 0, unless that would leave half of it empty."""
     if low < high / 2:
         return 0.0, ceiling(high, at_most)

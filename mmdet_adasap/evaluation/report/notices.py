@@ -79,9 +79,9 @@ def _unreadable(results: Results) -> str | None:
     found = results.unreadable
     if not found:
         return None
-    images = 'image' if len(found) == 1 else 'images'
+    subject = '1 image' if len(found) == 1 else f'{len(found)} images'
     names = _some([f'{one.image} ({one.error})' for one in found])
-    return f'{len(found)} {images} could not be read and are in no figure: {names}.'
+    return f'{subject} could not be read, and no figure counts what is in there: {names}.'
 
 
 def _other_mean(results: Results) -> str | None:
@@ -89,6 +89,8 @@ def _other_mean(results: Results) -> str | None:
     if over is None or over['complete']:
         return None
     benchmark = [name for names in GROUPS.values() for name in names]
+    if set(benchmark) <= set(results.corruptions) and len(results.severities) == 5:
+        return None  # only cells are missing, which is said
     counted = [name for name in results.corruptions if name in benchmark]
     severities = spoken([str(severity) for severity in results.severities])
     named = spoken(counted) if len(counted) <= NAMED else f'{len(counted)} of them'

@@ -1,6 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """What results.json says, checked, in the form that the parts of a report read."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,8 @@ from .checks import Node, read_json
 
 FORMAT = 1
 COMPARED = ('clean', 'mPC', 'rPC')
+NAME = re.compile(r'\w[\w-]*')
+"""Corruptions; files are called after them."""
 OTHER = 'other'
 """The group of corruptions that are in none of the benchmark's."""
 
@@ -193,7 +196,7 @@ def parse_results(root: Node) -> Results:
     protocol = root['protocol']
     if protocol['format'].value != FORMAT:
         raise protocol['format'].refuse(f'is another format than {FORMAT}, the one known here')
-    corruptions = [each.text() for each in protocol['corruptions'].elements()]
+    corruptions = [_corruption(each) for each in protocol['corruptions'].elements()]
     severities = [each.integer(1, 5) for each in protocol['severities'].elements()]
     if not corruptions or not severities:
         raise protocol['severities' if corruptions else 'corruptions'].refuse('is empty')
@@ -274,6 +277,12 @@ def _model(name: str, node: Node) -> Model:
         cost=cost,
         over=node['over'].optional(_over),
     )
+
+
+def _corruption(node: Node) -> str:
+    if not NAME.fullmatch(node.text()):
+        raise node.refuse('is no name of a corruption')
+    return node.text()
 
 
 def _inner(node: Node) -> Node:
