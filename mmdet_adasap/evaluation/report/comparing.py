@@ -62,7 +62,9 @@ def compare(files: Sequence[str | Path], out: str | Path) -> Path:
     root = _merged(runs)
     results = parse_results(Node(runs[0].file, root))
     places = {
-        new: Place(run.file.parent / 'cells', old) for run in runs for old, new in run.names.items()
+        new: Place(run.file.parent / 'cells', old)
+        for run in runs
+        for old, new in run.names.items()
     }
     cells = CellFiles(results, places, paired)
     _against_reference(root, results, cells)

@@ -38,25 +38,21 @@ class Series(NamedTuple):
 
 def curves(results: Results) -> Markup | None:
     """The mean and each group in a panel of its own, all to the same scale."""
-    kinds = model_classes(results)
-    models = [m for m in results.models.values() if m.figures['clean'].value is not None]
     panels: dict[str, list[Series]] = {}
-    if any(model.per_severity for model in models):
-        title = 'mean over corruptions' if len(results.corruptions) > 1 else results.corruptions[0]
-        panels[title] = [
-            Series(m.name, kinds[m.name], {0: m.figures['clean'], **m.per_severity})
-            for m in models
-        ]
+    all_of_them = results.corruptions
+    panels['mean over corruptions' if len(all_of_them) > 1 else all_of_them[0]] = _series(
+        results, {model.name: model.per_severity for model in results.models.values()}
+    )
     for group, corruptions in results.groups.items():
         if group != OTHER and len(results.groups) > 1:
-            panels[group] = [
-                Series(
-                    m.name,
-                    kinds[m.name],
-                    {0: m.figures['clean'], **group_means(m, corruptions, results.severities)},
-                )
-                for m in models
-            ]
+            panels[group] = _series(
+                results,
+                {
+                    model.name: group_means(model, corruptions, results.severities)
+                    for model in results.models.values()
+                },
+            )
+    panels = {title: panel for title, panel in panels.items() if panel}
     if not panels:
         return None
     drawn = [
@@ -83,6 +79,18 @@ def group_means(
         for severity in severities
         if all(severity in row for row in rows)
     }
+
+
+def _series(results: Results, figures: dict[str, dict[int, Figure]]) -> list[Series]:
+    """A line for each model that has any of these figures, from clean images on."""
+    kinds = model_classes(results)
+    series = []
+    for name, own in figures.items():
+        clean = results.models[name].figures['clean']
+        start = {} if clean.value is None else {0: clean}
+        if own:
+            series.append(Series(name, kinds[name], {**start, **own}))
+    return series
 
 
 def _panel(

@@ -16,7 +16,8 @@ from .verdict import caveats, verdict
 from .words import NAMES, NONE, decimal, hundredth, quantity, with_ends
 from .worst import worst_cells
 
-SPECIAL = re.compile(r'([\\`*_{}\[\]()<>#+!|~$@&:])')
+SPECIAL = re.compile(r'([\\`*\[\]|~$#]|(?<!\w)_|_(?!\w)|:(?=//))')
+ENTITIES = {'<': '&lt;', '>': '&gt;', '&': '&amp;', '@': '&#64;'}
 
 
 def markdown(results: Results, files: CellFiles, said: Sequence[str]) -> str:
@@ -47,12 +48,8 @@ def markdown(results: Results, files: CellFiles, said: Sequence[str]) -> str:
 
 def escaped(text: object) -> str:
     """Text that Markdown shows as it is, on one line and in a table as well."""
-    return (
-        SPECIAL.sub(r'\\\1', plain(text))
-        .replace('\\<', '&lt;')
-        .replace('\\>', '&gt;')
-        .replace('\\&', '&amp;')
-    )
+    shown = SPECIAL.sub(r'\\\1', plain(text))
+    return ''.join(ENTITIES.get(character, character) for character in shown)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
