@@ -175,7 +175,7 @@ class _Reader(HTMLParser):
     def handle_starttag(self, tag, attrs):
         one = Element(tag, dict(attrs))
         self.open[-1].children.append(one)
-        if tag != 'meta':
+        if tag not in ('meta', 'wbr'):
             self.open.append(one)
 
     def handle_endtag(self, tag):

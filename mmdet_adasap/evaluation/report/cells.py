@@ -74,7 +74,8 @@ class CellFiles:
         if mine is None or theirs is None:
             return Figure(None)
         draws = [self._draws(name, key) for name in (model, self.results.reference)]
-        if any(each is None for each in draws) or len(draws[0]) != len(draws[1]):
+        sizes = {0 if each is None else len(each) for each in draws}
+        if len(sizes) > 1 or min(sizes) < 2:
             return Figure(mine - theirs)
         return Figure(mine - theirs, *interval(draws[0] - draws[1], mine - theirs))
 

@@ -87,10 +87,10 @@ class Node:
         return self.number(0, 1)
 
     def fractions(self) -> np.ndarray:
-        """Two or more fractions, (R,)."""
+        """Fractions, (R,)."""
         values = self.value if isinstance(self.value, list) else []
-        if len(values) < 2 or not all(type(each) in (int, float) for each in values):
-            raise self.refuse('must be an array of two or more numbers')
+        if not values or not all(type(each) in (int, float) for each in values):
+            raise self.refuse('must be an array of numbers')
         found = np.array(values, float)
         if not ((found >= 0) & (found <= 1)).all():
             raise self.refuse('has a number that is no fraction from 0 to 1')

@@ -2,10 +2,11 @@
 """What the drawings share: markers of models, axes, labels that keep apart."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 from .colours import MODELS
-from .markup import Markup, element, join
+from .markup import Markup, element, join, plain
 from .reading import Results
 
 LETTER = 6.2
@@ -46,7 +47,9 @@ def swatch(kind: str) -> Markup:
 
 def named(kind: str, name: str) -> Markup:
     """A model's marker and name."""
-    return element('span', swatch(kind), element('span', name), class_='name')
+    pieces = re.split(r'(?<=[_/.-])', plain(name))
+    shown = join(*pieces, by=element('wbr'))
+    return element('span', swatch(kind), element('span', shown), class_='name')
 
 
 def drawing(width: float, height: float, title: str, *children: object) -> Markup:

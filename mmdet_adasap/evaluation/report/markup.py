@@ -11,7 +11,7 @@ class Markup(str):
     __slots__ = ()
 
 
-EMPTY = ('br', 'hr', 'link', 'meta')
+EMPTY = ('br', 'hr', 'link', 'meta', 'wbr')
 
 
 def plain(text: object) -> str:
@@ -19,7 +19,10 @@ def plain(text: object) -> str:
 
     Names come from files; these could hide what they are, or not be written as UTF-8 at all.
     """
-    shown = str(text).encode('utf-8', 'replace').decode()
+    shown = str(text)
+    if shown.isprintable():
+        return shown
+    shown = shown.encode('utf-8', 'replace').decode()
     return ''.join(
         ' ' if c in '\t\r\n' else '\ufffd' if unicodedata.category(c) in ('Cc', 'Cf') else c
         for c in shown

@@ -79,9 +79,10 @@ def _unreadable(results: Results) -> str | None:
     found = results.unreadable
     if not found:
         return None
-    subject = '1 image' if len(found) == 1 else f'{len(found)} images'
     names = _some([f'{one.image} ({one.error})' for one in found])
-    return f'{subject} could not be read, and no figure counts what is in there: {names}.'
+    one = len(found) == 1
+    subject, verb = ('1 image', 'is') if one else (f'{len(found)} images', 'are')
+    return f'{subject} could not be read and {verb} in no figure: {names}.'
 
 
 def _other_mean(results: Results) -> str | None:

@@ -53,14 +53,10 @@ def differences(results: Results) -> Markup | None:
     ]
     if not models:
         return None
-    drawn = [
-        end
-        for model in models
-        for figure in model.difference.values()
-        for end in figure
-        if end is not None
-    ]
-    reach = 100 * max(map(abs, drawn), default=0.01) or 1
+    figures = [figure for model in models for figure in model.difference.values()]
+    drawn = any(figure.low is not None for figure in figures)
+    # Where all models are equal the axis has some length all the same.
+    reach = 100 * max(abs(end) for figure in figures for end in figure if end is not None) or 1
     panels = [_panel(results, models, key, reach * 1.05) for key in COMPARED]
     return element(
         'figure',
@@ -69,7 +65,7 @@ def differences(results: Results) -> Markup | None:
             'figcaption',
             'Points of 100 minus ',
             results.reference,
-            '. Filled: the 95 % interval lies on one side of 0.',
+            '. Filled: the 95 % interval lies on one side of 0.' if drawn else '.',
         ),
     )
 
