@@ -9,8 +9,8 @@ from .colours import MODELS
 from .markup import Markup, element, join, plain
 from .reading import Results
 
-LETTER = 6.2
-"""Width of a letter of the 11 pixel type of drawings, in pixels; a little too wide."""
+LETTER = 6.8
+"""Width of a bold letter of the 11 pixel type of drawings, in pixels; a little too wide."""
 
 
 def model_classes(results: Results) -> dict[str, str]:
