@@ -170,8 +170,10 @@ class TestWhatIsMissing:
             cell['models']['slim']['value'] += 0.01
             file.write_text(json.dumps(cell))
         page = read_page(write_report(folder))
-        assert '1 files of cells are missing or of another run' in page.all('aside')[0].text
-        assert 'fog-3.json' in page.all('aside')[0].text
+        assert (
+            'missing, or of another run than results.json (1): fog-3.json.'
+            in page.all('aside')[0].text
+        )
 
 
 class TestSafety:

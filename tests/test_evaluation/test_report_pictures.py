@@ -97,7 +97,7 @@ class TestScenes:
         if content is not None:
             image.write_bytes(content)
         page = read_page(write_report(tmp_path))
-        assert '1 example images cannot be shown' in page.all('aside')[0].text
+        assert 'Example images that cannot be shown (1): ' in page.all('aside')[0].text
         assert 'image.png' in page.all('aside')[0].text
         assert 'No example can be shown.' in section(page, 'worst').text
         assert page.all('image') == []

@@ -31,15 +31,12 @@ def notices(
     ]
     if gone:
         found.append(
-            f'{len(gone)} files of cells are missing or of another run than results.json, so '
-            f'that intervals of differences and examples are missing where they are needed: '
-            f'{_some(sorted(gone))}.'
+            f'Cell files that are missing, or of another run than results.json ({len(gone)}): '
+            f'{_some(sorted(gone))}. Their examples and intervals of differences are left out.'
         )
     if lost:
-        found.append(
-            f'{len(lost)} example images cannot be shown: '
-            f'{_some([f"{one.image} ({one.error})" for one in lost])}.'
-        )
+        names = _some([f'{one.image} ({one.error})' for one in lost])
+        found.append(f'Example images that cannot be shown ({len(lost)}): {names}.')
     return [one for one in found if one]
 
 
