@@ -4,7 +4,9 @@
 Dense and pruned checkpoints may stand side by side; every corrupted image is made once for all
 of them. The config is the unpruned one, and its own test_dataloader and test_evaluator are used.
 DIR gets results.json and a file for each cell, which is there as soon as the cell is: a run that
-was stopped goes on with the same command. Other settings in the same DIR are refused.
+was stopped goes on with the same command. Other settings in the same DIR are refused. At the end
+report.html, report.md and report.csv show the models side by side; --compare writes them for the
+models of several runs.
 
 A checkpoint is written as one of
   CKPT                  a file; its name in the results is FOLDER/FILE
@@ -15,6 +17,7 @@ examples:
   python tools/robustness.py CONFIG dense=work_dirs/d/epoch_24.pth slim=work_dirs/s/epoch_24.pth \\
       --out work_dirs/robustness --workers 4
   python tools/robustness.py CONFIG CKPT --out DIR --subset 500 --severities 3
+  python tools/robustness.py --compare work_dirs/a/results.json work_dirs/b/results.json --out DIR
   torchrun --nproc_per_node 4 tools/robustness.py CONFIG CKPT --out DIR --launcher pytorch \\
       --device cuda
 """
@@ -35,8 +38,16 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', metavar='CONFIG', help='a file, or a name as mmdet::ssd/...py')
-    parser.add_argument('checkpoints', metavar='CKPT', nargs='+', help='see above')
+    parser.add_argument(
+        'config', metavar='CONFIG', nargs='?', help='a file, or a name as mmdet::ssd/...py'
+    )
+    parser.add_argument('checkpoints', metavar='CKPT', nargs='*', help='see above')
+    parser.add_argument(
+        '--compare',
+        nargs='+',
+        metavar='RESULTS',
+        help='results.json of two or more runs of one protocol, instead of CONFIG and CKPT',
+    )
     parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='the folder')
     parser.add_argument(
         '--corruptions',
@@ -94,7 +105,12 @@ def parse_args() -> argparse.Namespace:
         metavar='KEY=VALUE',
         help='override settings of all configs, as in test.py',
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.compare and args.config:
+        parser.error(f'--compare tests nothing: leave out {args.config}')
+    if not args.compare and not args.checkpoints:
+        parser.error('CONFIG and one CKPT or more are needed, or --compare')
+    return args
 
 
 def severity(text: str) -> int:
@@ -243,26 +259,31 @@ def main() -> None:
         warnings.simplefilter('ignore')
         from mmdet_adasap.apis import ModelSource, evaluate_robustness
         from mmdet_adasap.apis.robustness import Progress
+        from mmdet_adasap.evaluation import report
 
-        bar = Bar(first)
+        bar, results = Bar(first), None
         try:
-            results = evaluate_robustness(
-                [ModelSource(*parse_source(text, args.config)) for text in args.checkpoints],
-                args.out,
-                corruptions=args.corruptions,
-                severities=args.severities or (1, 2, 3, 4, 5),
-                subset=args.subset,
-                seed=args.seed,
-                resamples=args.resamples,
-                batch_size=args.batch_size,
-                workers=args.workers,
-                device=device,
-                reference=args.reference,
-                metric=args.metric,
-                partial=args.partial,
-                cfg_options=options_of(args.cfg_options),
-                progress=Progress(bar.start, bar.images, bar.say),
-            )
+            if args.compare:
+                page = report.compare(args.compare, args.out)
+            else:
+                results = evaluate_robustness(
+                    [ModelSource(*parse_source(text, args.config)) for text in args.checkpoints],
+                    args.out,
+                    corruptions=args.corruptions,
+                    severities=args.severities or (1, 2, 3, 4, 5),
+                    subset=args.subset,
+                    seed=args.seed,
+                    resamples=args.resamples,
+                    batch_size=args.batch_size,
+                    workers=args.workers,
+                    device=device,
+                    reference=args.reference,
+                    metric=args.metric,
+                    partial=args.partial,
+                    cfg_options=options_of(args.cfg_options),
+                    progress=Progress(bar.start, bar.images, bar.say),
+                )
+                page = report.write_report(args.out) if results is not None else None
         except KeyboardInterrupt:
             bar.close()
             sys.exit('robustness: interrupted; the same command goes on from here')
@@ -273,6 +294,8 @@ def main() -> None:
     if results is not None:
         print(table(results))
         print(args.out / 'results.json')
+    if page is not None:
+        print(page)
 
 
 def one_line(error: Exception) -> str:
