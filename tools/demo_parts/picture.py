@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from mmdet.datasets import VOCDataset
 from mmdet.registry import DATASETS
+from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from PIL import Image, ImageDraw, ImageFont
 
@@ -19,6 +20,7 @@ TRUTH, RIGHT, WRONG = '#ffd400', '#2fe04a', '#ff4d4d'
 
 def test_set(config: Path) -> VOCDataset:
     """The clean test set of a config."""
+    register_all_modules()
     return DATASETS.build(Config.fromfile(config).test_dataloader.dataset)
 
 
