@@ -97,8 +97,8 @@ def advice(folder: str, besides: str | None = None) -> str:
     newest = _newest(folder, besides)
     if newest is None:
         return (
-            'there is no whole checkpoint beside it to go on from; name another one, or start '
-            'without it'
+            'there is no whole checkpoint beside it to go on from; name another one (load_from, '
+            '--resume), or train it first'
         )
     return (
         f'the newest whole checkpoint beside it is {newest}: go on with --resume {newest}, or '

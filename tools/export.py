@@ -26,7 +26,13 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('config', help='the config that the model was pruned with')
     parser.add_argument('checkpoint', help='the pruned checkpoint')
-    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='the folder')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        required=True,
+        metavar='DIR',
+        help='the folder; an earlier export there is replaced, its ONNX files too',
+    )
     parser.add_argument('--onnx', action='store_true', help='write ONNX files and compare them')
     parser.add_argument(
         '--force',

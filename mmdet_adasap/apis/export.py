@@ -85,7 +85,7 @@ def export_pruned(
     _check_detector(slim, config)
     load_checkpoint_dict(slim, found, str(checkpoint))
     fill_dense(dense, slim, structure['keep'])
-    text, changes = exported_config(config)
+    text, changes = exported_config(config, out.name)
     with replacing(out) as folder:
         (folder / 'config.py').write_text(text)
         (folder / 'structure.json').write_text(_shape(structure))
@@ -112,6 +112,11 @@ def export_pruned(
 def _check_detector(model: nn.Module, config: Config) -> None:
     from mmdet.models import BaseDetector
 
+    if config.model.type == 'SlimModel':
+        raise ValueError(
+            f'{config.filename} was written by an export and builds a slim model; give the config '
+            f'that the model was pruned with'
+        )
     if not isinstance(model, BaseDetector):
         raise ValueError(
             f'{config.filename} builds a {type(model).__name__}; only detectors of mmdet are '

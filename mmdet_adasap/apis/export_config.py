@@ -35,13 +35,14 @@ sys.path.append("{FOLDER}")
 """
 
 
-def exported_config(config: Config) -> tuple[str, list[str]]:
+def exported_config(config: Config, name: str) -> tuple[str, list[str]]:
     """The text of a config that mmdet reads without the plugin.
 
     Training goes on from the slim weights, with the schedule as it was.
 
     Args:
         config (Config): The unpruned config.
+        name (str): Of the folder under work_dirs that training goes on in.
 
     Returns:
         tuple[str, list[str]]: The text, and a line for everything that was replaced or left out.
@@ -55,7 +56,7 @@ def exported_config(config: Config) -> tuple[str, list[str]]:
     exported['custom_imports'] = _imports(exported.get('custom_imports'))
     exported['load_from'] = f'{FOLDER}/model.pth'
     exported['resume'] = False
-    exported.pop('work_dir', None)  # of the run that pruned
+    exported['work_dir'] = f'./work_dirs/{name}'  # not that of the run that pruned
     exported.setdefault('visualizer', VISUALIZER)
     text = Config(exported).pretty_text
     # A folder may have an apostrophe in its name, where pretty_text has put some around it.
@@ -114,9 +115,12 @@ def _replaced(value: dict, key: str, own: dict[str, type], changes: list[str]) -
     if base is None:
         changes.append(f'{key}: without {cls.__name__}')
         return _NOTHING
-    changes.append(f'{key}: {base.__name__} instead of {cls.__name__}')
     dropped = set().union(*map(_arguments, cls.__mro__))
     dropped -= set().union(*map(_arguments, base.__mro__))
+    lost = ', '.join(f'{k}={v!r}' for k, v in value.items() if k in dropped)
+    changes.append(
+        f'{key}: {base.__name__} instead of {cls.__name__}' + (f', without {lost}' if lost else '')
+    )
     return {k: v for k, v in value.items() if k not in dropped} | {'type': base.__name__}
 
 

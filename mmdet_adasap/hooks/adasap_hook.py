@@ -230,7 +230,8 @@ class AdaSAPHook(Hook):
             )
         runner.logger.info(
             f'AdaSAP found {len(channels.groups)} groups of {channels.sizes.sum()} channels; '
-            f'{self.phases.events} pruning events lead to {self.resource} {self.fraction:g}'
+            f'{self.phases.events} pruning events lead from {self.resource} '
+            f'{self.start_fraction:g} to {self.fraction:g} of the dense model'
         )
 
     def _restore_importance(self) -> None:

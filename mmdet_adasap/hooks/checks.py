@@ -384,7 +384,8 @@ def check_not_foreign(checkpoint: Mapping, runner: Runner) -> None:
             f'load_from: {len(misfits)} of {len(common)} tensors of the checkpoint have other '
             f'shapes than {name}, {first} {tuple(found[first])} and not {tuple(shapes[first])}; '
             f'use the config that it was trained with. If it was pruned, its meta is missing: '
-            f"publish it with published_keys=['meta', 'state_dict']"
+            f"publish it with published_keys=['meta', 'state_dict']; a model.pth of "
+            f'tools/export.py goes with the config.py beside it alone'
         )
 
 

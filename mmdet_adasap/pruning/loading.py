@@ -19,9 +19,9 @@ from .structure import (
 from .surgery import check_dense, check_fits, cut
 
 REMEDY = (
-    'use the config that it was pruned with, AdaSAPHook among its default_hooks; where no hooks '
-    'run (init_detector, DetInferencer), build the model without weights and call '
-    'mmdet_adasap.apis.load_pruned(model, filename)'
+    'use the config that it was pruned with, AdaSAPHook among its default_hooks; in Python call '
+    'mmdet_adasap.apis.init_pruned_detector(config, checkpoint) instead of init_detector, or '
+    'load_pruned(model, checkpoint); for DetInferencer export it with tools/export.py'
 )
 
 

@@ -52,8 +52,9 @@ def check_target(target: object) -> tuple[str, float]:
     """
     if not isinstance(target, Mapping) or len(target) != 1 or next(iter(target)) not in RESOURCES:
         raise ValueError(
-            f'target={target!r} must be a dict with one of the keys {RESOURCES}, for example '
-            f'target=dict(params=0.4)'
+            f'target={target!r} must be a dict with exactly one of the keys {RESOURCES}, for '
+            f'example target=dict(params=0.4); over a base config that has the other one write '
+            f'target=dict(_delete_=True, flops=0.5)'
         )
     ((resource, fraction),) = target.items()
     if not _is_fraction(fraction):

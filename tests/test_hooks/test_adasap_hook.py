@@ -629,7 +629,7 @@ class TestBadInput:
         [
             (dict(target=dict(params=0)), r'^target=.*above 0 and at most 1'),
             (dict(target=dict(params=1.5)), r'^target=.*above 0 and at most 1'),
-            (dict(target=dict(params=0.4, flops=0.4)), r'^target=.*one of the keys'),
+            (dict(target=dict(params=0.4, flops=0.4)), r'^target=.*exactly one of the keys'),
             (dict(target=0.4), r'^target=0.4 must be a dict'),
             (dict(schedule='cubic'), r"^schedule='cubic' is unknown; use one of"),
             (dict(schedule=['linear']), r"^schedule=\['linear'\] is unknown; use one of"),
