@@ -81,7 +81,7 @@ class TestEnd:
         while not (tmp_path / '1').exists() and time.monotonic() < deadline:
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=150)
         assert process.returncode == 130
         assert errors.splitlines()[-1] == 'dist_cpu: interrupted, all processes have ended'
         assert_gone(tmp_path)

@@ -1,6 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """tools/robustness.py as a user calls it."""
 
+import csv
 import json
 import os
 import random
@@ -70,8 +71,33 @@ def test_table_and_names(robustness, case, tmp_path):
     assert f'{results["models"]["slim"]["clean"]:.4f} [' in lines[2]
     assert '2 corruptions, severities 2; 10 of 10 images' in out
     assert 'over these alone' in out
-    assert lines[-1] == str(tmp_path / 'out' / 'results.json')
+    assert lines[-2:] == [str(tmp_path / 'out' / name) for name in ('results.json', 'report.html')]
     assert '30/30' in err
+    assert (tmp_path / 'out' / 'report.html').read_text().count('slim')
+
+
+def test_compare(run_tool, robustness, case, tmp_path):
+    for name in ('sharp', 'dull'):
+        command = [f'{name}={case}/{name}.pth', '--out', tmp_path / name, '--severities', 3]
+        code, *_ = robustness(*command, '--corruptions', 'fog')
+        assert not code
+    files = [tmp_path / name / 'results.json' for name in ('sharp', 'dull')]
+    code, out, _ = run_tool('robustness.py', '--compare', *files, '--out', tmp_path / 'both')
+    assert not code
+    assert out.splitlines()[-1] == str(tmp_path / 'both' / 'report.html')
+    with (tmp_path / 'both' / 'report.csv').open() as file:
+        clean = [row for row in csv.DictReader(file) if row['corruption'] == 'none']
+    rows = {row['model']: row for row in clean if row['quantity'] == 'P' and not row['class']}
+    for name, file in zip(('sharp', 'dull'), files, strict=True):
+        model = json.loads(file.read_text())['models'][name]
+        assert float(rows[name]['value']) == model['clean']
+    for arguments, message in (
+        (['--compare', files[0]], 'robustness: '),
+        ([case / 'config.py'], 'CONFIG and one CKPT or more are needed, or --compare'),
+        ([case / 'config.py', '--compare', *files], '--compare tests nothing: leave out'),
+    ):
+        code, _, err = run_tool('robustness.py', *arguments, '--out', tmp_path / 'none')
+        assert message in (code if isinstance(code, str) else err.splitlines()[-1])
 
 
 @pytest.mark.parametrize(
