@@ -44,6 +44,8 @@ def start(*args: object) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         text=True,
         env=environment | dict(PYTHONPATH=paths, OMP_NUM_THREADS='1'),
+        # A shell has background jobs ignore it, and what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -81,7 +83,7 @@ class TestEnd:
         while not (tmp_path / '1').exists() and time.monotonic() < deadline:
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=150)
+        _, errors = process.communicate(timeout=60)
         assert process.returncode == 130
         assert errors.splitlines()[-1] == 'dist_cpu: interrupted, all processes have ended'
         assert_gone(tmp_path)
