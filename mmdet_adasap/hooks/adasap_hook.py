@@ -16,20 +16,11 @@ from ..pruning.structure import META_KEY, PHASES, cut_of
 from ..registry import IMPORTANCES, PERTURBATIONS, build
 from ..unwrapping import unwrapped
 from .checks import (
-    RADII,
     at_least,
     check_data,
-    check_not_foreign,
-    check_nothing_left_out,
     check_optim_wrapper,
-    check_resumable,
     check_runner,
-    check_start,
-    contents,
-    described,
-    fingerprint,
     phases_of_run,
-    settings,
 )
 from .phases import SCHEDULES, Phases
 from .processes import check_same, check_wrapper, failing_together, from_rank_0, wrap_anew
@@ -43,10 +34,19 @@ from .runner_parts import (
     stop_watching_backward,
     watch_backward,
 )
+from .starts import (
+    RADII,
+    STATE_KEY,
+    check_not_foreign,
+    check_nothing_left_out,
+    check_resumable,
+    check_start,
+    contents,
+    described,
+    fingerprint,
+    settings,
+)
 
-STATE_KEY = 'mmdet_adasap'
-"""Where a checkpoint has what resuming needs besides the structure: 'settings' of the run,
-'importance' as the criterion's state_dict, and 'holds', numbers of what mmengine saved."""
 ONE_PASS = dict(mean_rho=0.0, eps_ratio=0.0, loss_ratio=1.0)
 
 
