@@ -16,7 +16,7 @@ import os
 import sys
 
 from mmdet_adasap.datasets.corrupted_copy import CopySettings, write_corrupted_voc
-from mmdet_adasap.datasets.corruptions import GROUPS
+from mmdet_adasap.datasets.corruptions import GROUPS, MODES
 
 
 def parse_args() -> argparse.Namespace:
@@ -44,6 +44,12 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--seed', type=int, default=0, help='of the benchmark (default: 0)')
     parser.add_argument(
+        '--mode',
+        choices=MODES,
+        default='fast',
+        help='exact: with the random draws of the published code (default: fast)',
+    )
+    parser.add_argument(
         '--quality',
         type=int,
         help='write JPEG of this quality, 1 to 100, which changes pixels (default: PNG)',
@@ -67,6 +73,7 @@ def main() -> None:
             args.year,
             args.split,
             args.quality,
+            args.mode,
         )
         failed = write_corrupted_voc(args.data_root, args.out, settings, args.workers)
     except (OSError, RuntimeError, TypeError, ValueError) as error:

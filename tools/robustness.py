@@ -65,6 +65,12 @@ def parse_args() -> argparse.Namespace:
         '--seed', type=at_least_0, default=0, help='of corruptions and resampling (default: 0)'
     )
     parser.add_argument(
+        '--mode',
+        choices=('fast', 'exact'),
+        default='fast',
+        help='exact: corrupt with the random draws of the published code (default: fast)',
+    )
+    parser.add_argument(
         '--resamples',
         type=at_least_2_or_0,
         default=1000,
@@ -273,6 +279,7 @@ def main() -> None:
                     severities=args.severities or (1, 2, 3, 4, 5),
                     subset=args.subset,
                     seed=args.seed,
+                    mode=args.mode,
                     resamples=args.resamples,
                     batch_size=args.batch_size,
                     workers=args.workers,

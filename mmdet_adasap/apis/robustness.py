@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, get_dist_info
 from mmengine.registry import init_default_scope
 
-from ..datasets.corruptions import check_condition
+from ..datasets.corruptions import check_condition, check_mode
 from ..datasets.shared_images import CLEAN, Condition
 from ..evaluation.bootstrap import image_weights
 from ..evaluation.engine import Subject, evaluate_cells
@@ -68,6 +68,7 @@ def evaluate_robustness(
     severities: Sequence[int] = SEVERITIES,
     subset: int | None = None,
     seed: int = 0,
+    mode: str = 'fast',
     resamples: int = 1000,
     batch_size: int | None = None,
     workers: int = 0,
@@ -91,6 +92,8 @@ def evaluate_robustness(
         severities (Sequence[int]): Defaults to 1 to 5.
         subset (int, optional): Number of images, always the same ones. Defaults to all.
         seed (int): Of corruptions and bootstrap. Defaults to 0.
+        mode (str): Of the corruptions: 'fast', or 'exact' for the draws of the published code.
+            Defaults to 'fast'.
         resamples (int): Of the bootstrap over images; 0 for none. Defaults to 1000.
         batch_size (int, optional): Defaults to the smallest of the configs' test_dataloaders.
         workers (int): Processes that load and corrupt. Defaults to 0.
@@ -113,12 +116,16 @@ def evaluate_robustness(
     progress = progress or Progress()
     names = [source.name for source in sources]
     conditions = _conditions(corruptions, severities)
+    check_mode(mode)
     reference = _checked_reference(names, reference)
     configs = {source.name: _config(source.config, cfg_options) for source in sources}
     progress.say('reading the test set')
     init_default_scope(configs[names[0]].get('default_scope', 'mmengine'))
     shared = build_shared_set(
-        {name: config.test_dataloader for name, config in configs.items()}, subset, seed
+        {name: config.test_dataloader for name, config in configs.items()},
+        subset,
+        seed,
+        mode=mode,
     )
     subjects = []
     for source, view in zip(sources, shared.views, strict=True):
@@ -137,7 +144,7 @@ def evaluate_robustness(
         'corruptions': list(dict.fromkeys(c.corruption for c in conditions if c != CLEAN)),
         'severities': list(dict.fromkeys(c.severity for c in conditions if c != CLEAN)),
         'seed': seed,
-        'mode': 'fast',
+        'mode': mode,
         'subset': subset,
         'dataset': shared.described,
         'batch_size': size,

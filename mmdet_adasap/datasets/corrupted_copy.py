@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ..files import remove_partial_files, write_atomically
 from ..version import __version__
-from .corruptions import check_condition
+from .corruptions import check_condition, check_mode
 from .transforms import ImageCorruption
 from .voc_files import check_voc_files
 
@@ -39,6 +39,7 @@ class CopySettings:
         split (str): List of image ids in ImageSets/Main, without its ending. Defaults to 'test'.
         quality (int | None): Of JPEG, 1 to 100; None for PNG, which loses nothing. Defaults to
             None.
+        mode (str): 'fast', or 'exact' for the draws of the published code. Defaults to 'fast'.
 
     Raises:
         TypeError: If a severity is no int.
@@ -51,6 +52,7 @@ class CopySettings:
     year: str = 'VOC2007'
     split: str = 'test'
     quality: int | None = None
+    mode: str = 'fast'
 
     def __post_init__(self) -> None:
         for name in ('corruptions', 'severities'):
@@ -59,6 +61,7 @@ class CopySettings:
                 raise ValueError(f'{name}={values} must name one or more, each once')
         for corruption, severity in self.conditions:
             check_condition(corruption, severity)
+        check_mode(self.mode)
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise ValueError(f'quality={self.quality} must be from 1 to 100, or None for PNG')
 
@@ -239,7 +242,7 @@ def _write_image(
                 image = cv2.imread(str(path), cv2.IMREAD_COLOR)
             if image is None:
                 return image_id, {}, f'{path} is no readable image'
-            step = ImageCorruption(corruption, severity, settings.seed)
+            step = ImageCorruption(corruption, severity, settings.seed, mode=settings.mode)
             try:
                 corrupted = step({'img': image, 'img_id': image_id, 'img_path': str(path)})['img']
             except ValueError as error:

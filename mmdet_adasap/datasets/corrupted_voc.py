@@ -24,6 +24,7 @@ class CorruptedVOCDataset(VOCDataset):
         corruption (str): One of ``CORRUPTIONS``, or 'none'. Defaults to 'none'.
         severity (int): 1 (light) to 5 (heavy). Defaults to 1.
         seed (int): Seed of the benchmark, see :class:`ImageCorruption`. Defaults to 0.
+        mode (str): 'fast', or 'exact' for the draws of the published code. Defaults to 'fast'.
         pipeline (Sequence[dict | Callable]): As for VOCDataset. ImageCorruption is put right
             behind its image-loading step. Defaults to ().
         **kwargs: Everything else that VOCDataset takes.
@@ -31,7 +32,7 @@ class CorruptedVOCDataset(VOCDataset):
     Raises:
         FileNotFoundError: If data_root, the list of images or any file it names is missing.
         TypeError: If the severity or the seed is no int.
-        ValueError: If there is no such corruption or severity, or the pipeline loads no image.
+        ValueError: If there is no such corruption, severity or mode, or no step loads an image.
     """
 
     def __init__(
@@ -39,10 +40,11 @@ class CorruptedVOCDataset(VOCDataset):
         corruption: str = 'none',
         severity: int = 1,
         seed: int = 0,
+        mode: str = 'fast',
         pipeline: Sequence[dict | Callable] = (),
         **kwargs,
     ) -> None:
-        step = ImageCorruption(corruption, severity, seed)
+        step = ImageCorruption(corruption, severity, seed, mode=mode)
         if corruption != 'none':
             loading, rest = split_behind_loading('CorruptedVOCDataset.pipeline', pipeline)
             pipeline = [*loading, step, *rest]

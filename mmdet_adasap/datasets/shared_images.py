@@ -54,7 +54,8 @@ class SharedImages(Dataset):
             images' numbers.
         pipelines (Sequence[tuple[Callable, Callable]]): Of each pipeline the part up to loading
             the image, and the rest. Parts that are the same object are run once.
-        seed (int): Seed of the corruptions.
+        seed (int): Seed of the corruptions. Defaults to 0.
+        mode (str): Of the corruptions, 'fast' or 'exact'. Defaults to 'fast'.
     """
 
     def __init__(
@@ -63,11 +64,13 @@ class SharedImages(Dataset):
         indices: Sequence[int],
         pipelines: Sequence[tuple[Callable, Callable]],
         seed: int = 0,
+        mode: str = 'fast',
     ) -> None:
         self.dataset = dataset
         self.indices = list(indices)
         self.pipelines = list(pipelines)
         self.seed = seed
+        self.mode = mode
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -80,7 +83,7 @@ class SharedImages(Dataset):
         """The key and the prepared image for each pipeline, or the key and an Unreadable."""
         condition, position = key
         info = self.info(position)
-        corrupted = ImageCorruption(*condition, seed=self.seed)
+        corrupted = ImageCorruption(*condition, seed=self.seed, mode=self.mode)
         loaded, views = {}, []
         for loading, rest in self.pipelines:
             if id(loading) not in loaded:

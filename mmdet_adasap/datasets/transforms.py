@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from mmengine.registry import TRANSFORMS
 
-from .corruptions import check_condition, corrupt, corruption_seed
+from .corruptions import check_condition, check_mode, corrupt, corruption_seed
 
 
 # In mmengine's root registry, so that pipelines of mmdet and of mmpretrain find it by bare name.
@@ -34,6 +34,8 @@ class ImageCorruption:
             nothing else. Defaults to 0.
         channel_order (str): How ``img`` is stored: 'bgr', as ``LoadImageFromFile`` does, or
             'rgb'. Defaults to 'bgr'.
+        mode (str): 'fast', or 'exact' for the draws of the published code, see :func:`corrupt`.
+            Defaults to 'fast'.
 
     Raises:
         TypeError: If an argument is of another type.
@@ -46,6 +48,7 @@ class ImageCorruption:
         severity: int = 1,
         seed: int = 0,
         channel_order: str = 'bgr',
+        mode: str = 'fast',
     ) -> None:
         if corruption != 'none':
             check_condition(corruption, severity)
@@ -53,10 +56,12 @@ class ImageCorruption:
             raise TypeError(f'seed={seed!r} must be an int')
         if channel_order not in ('bgr', 'rgb'):
             raise ValueError(f"channel_order={channel_order!r} is unknown: use 'bgr' or 'rgb'")
+        check_mode(mode)
         self.corruption = corruption
         self.severity = severity
         self.seed = seed
         self.channel_order = channel_order
+        self.mode = mode
 
     def __call__(self, results: dict) -> dict:
         """Corrupt ``results['img']``, (H, W, 3), uint8.
@@ -69,9 +74,10 @@ class ImageCorruption:
         if self.corruption == 'none':
             return results
         image_id = self._image_id(results)
-        seed = corruption_seed(self.seed, image_id, self.corruption, self.severity)
+        condition = self.corruption, self.severity
+        seed = corruption_seed(self.seed, image_id, *condition, self.mode)
         try:
-            image = corrupt(self._turned(results['img']), self.corruption, self.severity, seed)
+            image = corrupt(self._turned(results['img']), *condition, seed, self.mode)
         except (TypeError, ValueError) as error:
             where = results.get('img_path', image_id)
             raise type(error)(f'ImageCorruption on {where}: {error}') from error
@@ -99,5 +105,5 @@ class ImageCorruption:
     def __repr__(self) -> str:
         return (
             f'{type(self).__name__}(corruption={self.corruption!r}, severity={self.severity}, '
-            f'seed={self.seed}, channel_order={self.channel_order!r})'
+            f'seed={self.seed}, channel_order={self.channel_order!r}, mode={self.mode!r})'
         )

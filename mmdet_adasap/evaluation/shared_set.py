@@ -48,6 +48,7 @@ def build_shared_set(
     subset: int | None = None,
     seed: int = 0,
     key: str = 'test_dataloader',
+    mode: str = 'fast',
 ) -> SharedSet:
     """Build the dataset of several configs, once, and the pipeline of each.
 
@@ -57,6 +58,7 @@ def build_shared_set(
         subset (int, optional): How many images to take, always the same. Defaults to all.
         seed (int): Seed of the corruptions. Defaults to 0.
         key (str): What the configs call it, for messages. Defaults to 'test_dataloader'.
+        mode (str): Of the corruptions, 'fast' or 'exact'. Defaults to 'fast'.
 
     Raises:
         FileNotFoundError: If a file of the dataset is missing.
@@ -91,7 +93,7 @@ def build_shared_set(
         views.append(list(pipelines).index(same))
     ids, _, _ = everything
     indices = choose_subset(ids, subset)
-    images = SharedImages(dataset, indices, list(pipelines.values()), seed)
+    images = SharedImages(dataset, indices, list(pipelines.values()), seed, mode)
     described = {
         'type': type(dataset).__name__,
         'images': len(indices),

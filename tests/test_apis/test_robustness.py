@@ -21,6 +21,7 @@ from mmdet_adasap.datasets.tiny_voc import build_tiny_voc
 from mmdet_adasap.evaluation import summarize
 from mmdet_adasap.evaluation.bootstrap import interval
 from mmdet_adasap.evaluation.protocol import ProtocolDiffers
+from mmdet_adasap.evaluation.report import write_report
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIG = """
@@ -89,6 +90,16 @@ class TestFigures:
             found = model['clean'] if corruption == 'none' else model['cells'][corruption]['4']
             assert 0.1 < expected < 0.99
             assert found == pytest.approx(expected, abs=1e-12)
+
+    def test_exact_mode(self, case, whole, tmp_path):
+        exact = run(case, tmp_path / 'out', 'dull', mode='exact')['models']['dull']['cells']
+        fast = whole[1]['models']['dull']['cells']
+        noise = [cells['gaussian_noise']['4'] for cells in (exact, fast)]
+        assert noise[0] != noise[1]
+        assert noise[0] == pytest.approx(noise[1], abs=0.3)
+        report = write_report(tmp_path / 'out').read_text()
+        assert 'exact' in report
+        assert 'cannot be' not in report
 
     def test_means_are_those_of_summarize(self, whole):
         reference = whole[1]['models']['sharp']
@@ -255,6 +266,7 @@ class TestResuming:
             (dict(severities=[1, 3]), r'severities is \[1, 4\] there and \[1, 3\] here'),
             (dict(corruptions=['fog']), 'corruptions is'),
             (dict(seed=1), 'seed is 0 there and 1 here'),
+            (dict(mode='exact'), 'mode is "fast" there and "exact" here'),
             (dict(subset=5), 'subset is null there and 5 here'),
             (dict(batch_size=2), 'batch_size is 4 there and 2 here'),
             (dict(resamples=10), 'bootstrap.resamples is 1000 there and 10 here'),

@@ -67,12 +67,13 @@ def die(*job) -> None:
 
 
 class TestCorruptVOC:
-    def test_copy_is_read_as_the_dataset_computes_it(self, call, tiny_voc, tmp_path):
-        code, out, _ = call(corruptions='fog glass_blur', severities='2 5')
+    @pytest.mark.parametrize('mode', ['fast', 'exact'])
+    def test_copy_is_read_as_the_dataset_computes_it(self, call, tiny_voc, tmp_path, mode):
+        code, out, _ = call(corruptions='fog glass_blur', severities='2 5', mode=mode)
         assert code is None
         assert '4 conditions of VOC2007 train' in out
         for corruption in ('fog', 'glass_blur'):
-            computed = dataset(tiny_voc / 'VOCdevkit', corruption, 5)
+            computed = dataset(tiny_voc / 'VOCdevkit', corruption, 5, mode=mode)
             stored = dataset(tmp_path / 'copy', img_subdir=f'JPEGImages/{corruption}/5')
             assert len(stored) == len(computed) == 4
             for index in range(4):

@@ -19,7 +19,8 @@ class TestImageCorruption:
         cfg = {'type': 'ImageCorruption', 'corruption': 'fog', 'severity': 2, 'seed': 4}
         with DefaultScope.overwrite_default_scope(scope):
             assert repr(TRANSFORMS.build(cfg)) == (
-                "ImageCorruption(corruption='fog', severity=2, seed=4, channel_order='bgr')"
+                "ImageCorruption(corruption='fog', severity=2, seed=4, channel_order='bgr', "
+                "mode='fast')"
             )
 
     def test_pure_red_is_corrupted_as_red(self):
@@ -61,6 +62,15 @@ class TestImageCorruption:
         assert not np.array_equal(base, run(1, img_id='000001'))
         assert not np.array_equal(base, run(0, img_id='000002'))
 
+    def test_exact_mode_repeats_the_published_draws(self, photo):
+        image = photo[:64, :80]
+        step = ImageCorruption('gaussian_noise', 3, 7, mode='exact')
+        seed = corruption_seed(7, 'a', 'gaussian_noise', 3, 'exact')
+        noise = np.random.RandomState(seed).normal(size=image.shape, scale=0.18)
+        expected = np.clip(image[..., ::-1] / 255 + noise, 0, 1) * 255
+        got = step({'img': image, 'img_id': 'a'})['img'][..., ::-1]
+        assert np.abs(got - expected).max() <= 1
+
     def test_coco(self, photo, tmp_path):
         coco_dataset = pytest.importorskip('mmdet.datasets').CocoDataset
         Image.fromarray(photo[:80, :90]).save(tmp_path / 'a.png')
@@ -100,6 +110,7 @@ class TestImageCorruption:
             ({'corruption': 'fog', 'severity': 6}, ValueError, 'severity=6'),
             ({'corruption': 'fog', 'seed': 'a'}, TypeError, "seed='a' must be an int"),
             ({'corruption': 'fog', 'channel_order': 'gbr'}, ValueError, "'bgr' or 'rgb'"),
+            ({'corruption': 'fog', 'mode': 'slow'}, ValueError, "'fast' or 'exact'"),
         ],
     )
     def test_refuses_arguments(self, arguments, error, message):

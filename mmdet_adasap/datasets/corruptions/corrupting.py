@@ -8,6 +8,7 @@ from .draws import Rng
 from .registry import CORRUPTIONS
 
 MIN_SIDE = 32
+MODES = ('fast', 'exact')
 
 
 def corrupt(
@@ -68,6 +69,16 @@ def check_condition(name: str, severity: int) -> None:
         raise ValueError(f'severity={severity} must be from 1 (light) to 5 (heavy)')
 
 
+def check_mode(mode: str) -> None:
+    """Refuse a mode other than 'fast' and 'exact'.
+
+    Raises:
+        ValueError: If it is another one.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode={mode!r} is unknown: use 'fast' or 'exact'")
+
+
 def _check_image(image: np.ndarray) -> None:
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
         kind = getattr(image, 'dtype', type(image).__name__)
@@ -88,8 +99,7 @@ def _check_image(image: np.ndarray) -> None:
 
 
 def _as_generator(rng: int | Rng, mode: str) -> Rng:
-    if mode not in ('fast', 'exact'):
-        raise ValueError(f"mode={mode!r} is unknown: use 'fast' or 'exact'")
+    check_mode(mode)
     kind = np.random.RandomState if mode == 'exact' else np.random.Generator
     if isinstance(rng, kind):
         return rng

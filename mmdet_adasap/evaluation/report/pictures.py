@@ -15,8 +15,6 @@ from .reading import Example, Results, Unreadable
 SIDE = 480
 """Pixels of the longer side, at most."""
 QUALITY = 85
-MODE = 'fast'
-"""How runs corrupt."""
 
 
 class Picture(NamedTuple):
@@ -70,11 +68,11 @@ class Pictures:
         return self.made[name]
 
     def _made(self, name: str, example: Example, corruption: str, severity: int) -> Picture:
-        if corruption != 'none' and self.results.protocol['mode'] != MODE:
-            raise ValueError(f'mode {self.results.protocol["mode"]!r} cannot be repeated here')
         image = self._load(example)
         height, width = image.shape[:2]
-        step = ImageCorruption(corruption, severity, self.results.seed)
+        step = ImageCorruption(
+            corruption, severity, self.results.seed, mode=self.results.protocol['mode']
+        )
         info = {'img': image, 'img_id': example.img_id, 'img_path': example.img_path}
         return Picture(name, width, height, _encoded(step(info)['img']))
 
