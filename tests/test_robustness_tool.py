@@ -154,6 +154,19 @@ def test_folder_of_other_settings(robustness, case, tmp_path):
     assert 'severities is [1] there and [2] here' in code
 
 
+def test_report_in_spite_of_an_unreadable_image(robustness, case, tmp_path):
+    build_tiny_voc(tmp_path / 'voc', seed=1, train=2, val=2, test=3, size=96)
+    image = next((tmp_path / 'voc/VOCdevkit/VOC2007').glob('JPEGImages/3*.jpg'))
+    image.write_bytes(image.read_bytes()[:-100])
+    code, out, _ = robustness(
+        *(f'dull={case}/dull.pth', '--out', tmp_path / 'out', '--corruptions', 'fog'),
+        *('--cfg-options', f'test_dataloader.dataset.data_root={tmp_path}/voc/VOCdevkit/'),
+    )
+    assert code.startswith('robustness: 1 of 3 images could not be read')
+    assert out.splitlines()[-1] == str(tmp_path / 'out' / 'report.html')
+    assert image.name in (tmp_path / 'out' / 'report.html').read_text()
+
+
 def start(case: Path, out: Path) -> subprocess.Popen:
     paths = os.pathsep.join([str(ROOT), str(ROOT / 'tests')])
     command = [sys.executable, 'tools/robustness.py', case / 'config.py']

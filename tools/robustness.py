@@ -254,6 +254,35 @@ def end_as_interrupted() -> None:
     signal.signal(signal.SIGTERM, handle)
 
 
+def run(args: argparse.Namespace, device: str, bar: Bar) -> tuple[dict | None, Exception | None]:
+    """What results.json says, in the first process, and what is said of images left out."""
+    from mmdet_adasap.apis import ModelSource, evaluate_robustness
+    from mmdet_adasap.apis.robustness import Progress, UnreadableImages
+
+    try:
+        results = evaluate_robustness(
+            [ModelSource(*parse_source(text, args.config)) for text in args.checkpoints],
+            args.out,
+            corruptions=args.corruptions,
+            severities=args.severities or (1, 2, 3, 4, 5),
+            subset=args.subset,
+            seed=args.seed,
+            mode=args.mode,
+            resamples=args.resamples,
+            batch_size=args.batch_size,
+            workers=args.workers,
+            device=device,
+            reference=args.reference,
+            metric=args.metric,
+            partial=args.partial,
+            cfg_options=options_of(args.cfg_options),
+            progress=Progress(bar.start, bar.images, bar.say),
+        )
+    except UnreadableImages as error:
+        return error.results, error
+    return results, None
+
+
 def main() -> None:
     args = parse_args()
     end_as_interrupted()
@@ -263,33 +292,14 @@ def main() -> None:
         device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
     with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
         warnings.simplefilter('ignore')
-        from mmdet_adasap.apis import ModelSource, evaluate_robustness
-        from mmdet_adasap.apis.robustness import Progress
         from mmdet_adasap.evaluation import report
 
-        bar, results = Bar(first), None
+        bar, results, unreadable = Bar(first), None, None
         try:
             if args.compare:
                 page = report.compare(args.compare, args.out)
             else:
-                results = evaluate_robustness(
-                    [ModelSource(*parse_source(text, args.config)) for text in args.checkpoints],
-                    args.out,
-                    corruptions=args.corruptions,
-                    severities=args.severities or (1, 2, 3, 4, 5),
-                    subset=args.subset,
-                    seed=args.seed,
-                    mode=args.mode,
-                    resamples=args.resamples,
-                    batch_size=args.batch_size,
-                    workers=args.workers,
-                    device=device,
-                    reference=args.reference,
-                    metric=args.metric,
-                    partial=args.partial,
-                    cfg_options=options_of(args.cfg_options),
-                    progress=Progress(bar.start, bar.images, bar.say),
-                )
+                results, unreadable = run(args, device, bar)
                 page = report.write_report(args.out) if results is not None else None
         except KeyboardInterrupt:
             bar.close()
@@ -303,6 +313,8 @@ def main() -> None:
         print(args.out / 'results.json')
     if page is not None:
         print(page)
+    if unreadable is not None:
+        sys.exit(f'robustness: {one_line(unreadable)}')
 
 
 def one_line(error: Exception) -> str:

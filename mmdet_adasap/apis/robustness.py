@@ -30,7 +30,15 @@ CONFIG_KEYS = ('model', 'test_dataloader', 'test_evaluator', 'test_cfg')
 
 
 class UnreadableImages(ValueError):
-    """Raised at the end of a run that had to leave images out."""
+    """Raised at the end of a run that had to leave images out.
+
+    Attributes:
+        results (dict): What results.json says.
+    """
+
+    def __init__(self, message: str, results: dict) -> None:
+        super().__init__(message)
+        self.results = results
 
 
 class OtherRankFailed(RuntimeError):
@@ -220,8 +228,9 @@ class _Run:
         if self.rank != 0:
             return None
         self.folder.close()
-        self._refuse_unreadable()
-        return self.results()
+        results = self.results()
+        self._refuse_unreadable(results)
+        return results
 
     @contextlib.contextmanager
     def _on_rank_0(self) -> Iterator[list]:
@@ -288,7 +297,7 @@ class _Run:
             },
         }
 
-    def _refuse_unreadable(self) -> None:
+    def _refuse_unreadable(self, results: dict) -> None:
         if not self.unreadable:
             return
         first = self.unreadable[min(self.unreadable)]
@@ -296,7 +305,8 @@ class _Run:
             f'{len(self.unreadable)} of {len(self.shared.images)} images could not be read and '
             f'are in no figure of {self.folder.folder}/results.json, which names them: '
             f'{first["image"]} ({first["error"]}); repair them and run the same again, which '
-            f'tests those cells anew'
+            f'tests those cells anew',
+            results,
         )
 
 

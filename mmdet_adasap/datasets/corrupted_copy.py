@@ -21,6 +21,7 @@ from ..version import __version__
 from .corruptions import check_condition, check_mode
 from .transforms import ImageCorruption
 from .voc_files import check_voc_files
+from .whole_images import check_whole
 
 MANIFEST = 'corrupted_voc.json'
 # Counts up whenever the same settings begin to give other files.
@@ -242,6 +243,10 @@ def _write_image(
                 image = cv2.imread(str(path), cv2.IMREAD_COLOR)
             if image is None:
                 return image_id, {}, f'{path} is no readable image'
+            try:
+                check_whole(path)
+            except OSError as error:
+                return image_id, {}, f'{path} is no readable image: {error}'
             step = ImageCorruption(corruption, severity, settings.seed, mode=settings.mode)
             try:
                 corrupted = step({'img': image, 'img_id': image_id, 'img_path': str(path)})['img']

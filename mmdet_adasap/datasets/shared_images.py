@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from .transforms import ImageCorruption
+from .whole_images import check_whole
 
 
 class Condition(NamedTuple):
@@ -88,6 +89,7 @@ class SharedImages(Dataset):
         for loading, rest in self.pipelines:
             if id(loading) not in loaded:
                 try:
+                    check_whole(info.get('img_path') or '')
                     loaded[id(loading)] = corrupted(loading(copy.deepcopy(info)))
                 # A file that is no image may fail in any way; a TypeError is the config's.
                 except (OSError, ValueError, AssertionError, AttributeError, cv2.error) as error:

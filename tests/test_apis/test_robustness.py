@@ -353,7 +353,8 @@ class TestBadInput:
         with pytest.raises(RuntimeError, match=r'model dull fails on clean images.*no such thing'):
             run(case, tmp_path / 'out', 'dull', cfg_options={'model.fail': True})
 
-    def test_unreadable_image(self, case, tmp_path):
+    @pytest.mark.parametrize('damage', ['no image', 'cut off'])
+    def test_unreadable_image(self, case, tmp_path, damage):
         """The run goes on and fails in the end; repaired, its cells are tested anew."""
         build_tiny_voc(tmp_path / 'voc', seed=1, train=2, val=2, test=10, size=96)
         write_config(tmp_path / 'config.py', tmp_path / 'voc')
@@ -362,11 +363,12 @@ class TestBadInput:
         ids = tmp_path / 'voc/VOCdevkit/VOC2007/ImageSets/Main/test.txt'
         image = tmp_path / f'voc/VOCdevkit/VOC2007/JPEGImages/{ids.read_text().split()[3]}.jpg'
         good = image.read_bytes()
-        image.write_bytes(b'no image')
+        image.write_bytes(b'no image' if damage == 'no image' else good[: len(good) // 2])
         out = tmp_path / 'out'
-        with pytest.raises(UnreadableImages, match=f'1 of 10 images .*{image.name}'):
+        with pytest.raises(UnreadableImages, match=f'1 of 10 images .*{image.name}') as error:
             run(tmp_path, out, 'dull')
         broken = json.loads((out / 'results.json').read_text())
+        assert error.value.results == broken
         assert broken['unreadable'][0]['image'].endswith(image.name)
         assert broken['finished']
         assert broken['models']['dull']['cells'] != whole['models']['dull']['cells']

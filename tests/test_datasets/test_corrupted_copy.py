@@ -143,15 +143,17 @@ class TestCorruptVOC:
         images = tmp_path / 'broken' / 'VOC2007' / 'JPEGImages'
         whole = (images / '100001.jpg').read_bytes()
         (images / '100001.jpg').write_bytes(b'no image')
+        (images / '100002.jpg').write_bytes(whole[:-2])
         cv2.imwrite(str(images / '100003.jpg'), np.zeros((20, 40, 3), np.uint8))
         code, _, err = call(data_root=tmp_path / 'broken')
-        assert code.startswith('corrupt_voc: 2 of the images could not be corrupted')
+        assert code.startswith('corrupt_voc: 3 of the images could not be corrupted')
         assert '100001.jpg is no readable image' in err
+        assert '100002.jpg is no readable image: it is cut off' in err
         assert '100003.jpg: the image is 40 x 20 pixels' in err
         manifest = tmp_path / 'copy' / 'corrupted_voc.json'
         assert 'sha256' not in json.loads(manifest.read_text())
-        assert len(list((tmp_path / 'copy').glob('*/JPEGImages/fog/3/*.jpg'))) == 2
-        for name in ('100001.jpg', '100003.jpg'):
+        assert len(list((tmp_path / 'copy').glob('*/JPEGImages/fog/3/*.jpg'))) == 1
+        for name in ('100001.jpg', '100002.jpg', '100003.jpg'):
             (images / name).write_bytes(whole)
         assert call(data_root=tmp_path / 'broken')[0] is None
         assert len(json.loads(manifest.read_text())['sha256']) == 4
