@@ -29,7 +29,10 @@ def build_dense(config: str | Path | Config) -> nn.Module:
     if not isinstance(config.get('model'), dict):
         raise ValueError(f'{config.filename}: model is missing or not a dict')
     init_default_scope(config.get('default_scope', 'mmengine'))
-    return MODELS.build(ConfigDict(_without_weights(config.model.to_dict())))
+    model = config.model.to_dict()
+    if config.get('data_preprocessor'):  # mmpretrain's configs have it beside the model
+        model.setdefault('data_preprocessor', config.data_preprocessor.to_dict())
+    return MODELS.build(ConfigDict(_without_weights(model)))
 
 
 def read_config(config: str) -> Config:

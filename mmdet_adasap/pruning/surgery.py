@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from .rules.layers import GROUPS_GO, whole_groups_go
 from .structure import META_KEY, Keep, StructureError, named_tensors
 
-CHANNEL_WORDS = re.compile(r'channels|features|planes|dims|width')
+CHANNEL_WORDS = re.compile(r'channels|features|planes|dims|width|heads')
 REMEDY = 'the config must build the model that was pruned, before pruning'
 IMAGE_WORDS = re.compile(r'max|min|img|image|height|pixel')
 
