@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Find and cut the channels of one config of every model folder in mmdet's zoo.
+"""Find and cut the channels of one config of every model folder in mmdet's or mmpretrain's zoo.
 
 Of each folder the first config is taken that builds and runs on a CPU, with random weights, the
 plain ones first. Half of every channel group goes; the slim model has to give what the masked
@@ -8,6 +8,7 @@ a second call goes on where the first one stopped.
 
 examples:
   python tools/benchmarks/zoo.py
+  python tools/benchmarks/zoo.py --package mmpretrain
   python tools/benchmarks/zoo.py --folders ssd yolox retinanet --redo
   python tools/benchmarks/zoo.py --config mmdet::ssd/ssd300_coco.py      # one, as JSON
 """
@@ -26,12 +27,15 @@ import torch
 
 # Parts of configs, sets of data, trackers, and training tricks over models of other folders.
 NO_MODELS = {
+    # mmdet
     *('_base_', 'common', 'misc', 'legacy_1.x', 'scratch', 'selfsup_pretrain', 'timm_example'),
     *('albu_example', 'cityscapes', 'deepfashion', 'lvis', 'objects365', 'openimages', 'v3det'),
     *('wider_face', 'pascal_voc', 'reid', 'sort', 'deepsort', 'bytetrack', 'ocsort', 'qdtrack'),
     *('strongsort', 'masktrack_rcnn', 'mask2former_vis', 'dsdl', 'soft_teacher'),
     *('strong_baselines', 'resnet_strikes_back', 'simple_copy_paste', 'instaboost'),
 }
+PLAIN = ('r50', 'tiny', '_s_', '_n_', 'nano', '18', '-small', '-s_', '-b0', 'resnet50_8xb32_')
+"""What is in the names of small and plain configs."""
 CANDIDATES = 3
 SECONDS = 240
 
@@ -40,16 +44,26 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--folders', nargs='+', help='only these folders of mmdet/configs')
+    parser.add_argument(
+        '--package',
+        choices=('mmdet', 'mmpretrain'),
+        default='mmdet',
+        help='whose zoo it is (default: mmdet)',
+    )
+    parser.add_argument('--folders', nargs='+', help="only these folders of the package's configs")
     parser.add_argument(
         '--out',
         type=Path,
-        default=Path('work_dirs/zoo.json'),
-        help='results (default: work_dirs/zoo.json)',
+        help='results (default: work_dirs/zoo.json, or work_dirs/zoo_mmpretrain.json)',
     )
     parser.add_argument('--redo', action='store_true', help='also what is in the results')
     parser.add_argument('--config', help='look at one config, in this process')
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.out is None:
+        args.out = Path('work_dirs/zoo.json')
+        if args.package != 'mmdet':
+            args.out = args.out.with_stem(f'zoo_{args.package}')
+    return args
 
 
 def look_at(config: str) -> dict:
@@ -118,14 +132,14 @@ def candidates(folder: Path) -> list[Path]:
 
     def rank(path: Path) -> tuple:
         name = path.stem
-        plain = any(mark in name for mark in ('r50', 'tiny', '_s_', '_n_', 'nano', '18'))
+        plain = any(mark in name for mark in PLAIN)
         return (not plain, len(name), name)
 
     files = [path for path in folder.glob('*.py') if 'panoptic' not in path.stem]
     return sorted(files or folder.glob('*.py'), key=rank)[:CANDIDATES]
 
 
-def look_at_folder(folder: Path) -> dict:
+def look_at_folder(package: str, folder: Path) -> dict:
     """The first config that can be looked at; else what stopped the first one."""
     first = None
     for config in candidates(folder):
@@ -140,7 +154,7 @@ def look_at_folder(folder: Path) -> dict:
                 found = json.loads(lines[-1])
         except subprocess.TimeoutExpired:
             found = {'failed': 'too slow', 'reason': f'more than {SECONDS} s'}
-        found = {'config': f'mmdet::{folder.name}/{config.name}', **found}
+        found = {'config': f'{package}::{folder.name}/{config.name}', **found}
         first = first or found
         if found.get('failed') in (None, 'refused', 'wrong cut', 'too slow'):
             return found
@@ -200,13 +214,18 @@ def main() -> None:
         print(json.dumps(found))
         return
 
-    import mmdet
-
+    from mmdet_adasap.env import package_folder, remedy
     from mmdet_adasap.files import write_atomically
 
-    root = Path(mmdet.__file__).parent / '.mim' / 'configs'
+    package = package_folder(args.package)
+    if package is None:
+        sys.exit(f'zoo: {args.package} is not installed. Remedy: {remedy(args.package)}')
+    root = package / '.mim' / 'configs'
     if not root.is_dir():
-        sys.exit(f'zoo: {root} is missing: install mmdet as a package, which carries its configs')
+        sys.exit(
+            f'zoo: {root} is missing: install {args.package} as a package, which carries its '
+            f'configs'
+        )
     folders = sorted(path for path in root.iterdir() if path.is_dir())
     folders = [path for path in folders if path.name not in NO_MODELS]
     if args.folders:
@@ -219,7 +238,7 @@ def main() -> None:
     for number, folder in enumerate(folders, start=1):
         before = folder.name in results and not args.redo
         if not before:
-            results[folder.name] = look_at_folder(folder)
+            results[folder.name] = look_at_folder(args.package, folder)
             write_atomically(args.out, json.dumps(results, indent=2) + '\n')
         progress = f'[{number}/{len(folders)}]'
         print(f'{progress:>9} {line_of(folder.name, results[folder.name])}', flush=True)
