@@ -34,7 +34,10 @@ NO_MODELS = {
     *('strongsort', 'masktrack_rcnn', 'mask2former_vis', 'dsdl', 'soft_teacher'),
     *('strong_baselines', 'resnet_strikes_back', 'simple_copy_paste', 'instaboost'),
 }
-PLAIN = ('r50', 'tiny', '_s_', '_n_', 'nano', '18', '-small', '-s_', '-b0', 'resnet50_8xb32_')
+PLAIN = {
+    'mmdet': ('r50', 'tiny', '_s_', '_n_', 'nano', '18'),
+    'mmpretrain': ('tiny', 'small', '-s_', '-b0', '11', '18', 'resnet50'),
+}
 """What is in the names of small and plain configs."""
 CANDIDATES = 3
 SECONDS = 240
@@ -127,22 +130,26 @@ def randomised(model: torch.nn.Module) -> torch.nn.Module:
     return model
 
 
-def candidates(folder: Path) -> list[Path]:
-    """Configs of a folder, those of small and plain models first."""
+def candidates(package: str, folder: Path) -> list[Path]:
+    """Configs of a folder, those of small and plain models first.
+
+    mmpretrain has those that classify by what was pretrained otherwise in a folder below.
+    """
 
     def rank(path: Path) -> tuple:
         name = path.stem
-        plain = any(mark in name for mark in PLAIN)
+        plain = any(mark in name for mark in PLAIN[package])
         return (not plain, len(name), name)
 
     files = [path for path in folder.glob('*.py') if 'panoptic' not in path.stem]
-    return sorted(files or folder.glob('*.py'), key=rank)[:CANDIDATES]
+    below = sorted(folder.glob('benchmarks/*.py'), key=rank)[:1]
+    return sorted(files or folder.glob('*.py'), key=rank)[:CANDIDATES] + below
 
 
 def look_at_folder(package: str, folder: Path) -> dict:
     """The first config that can be looked at; else what stopped the first one."""
     first = None
-    for config in candidates(folder):
+    for config in candidates(package, folder):
         command = [sys.executable, __file__, '--config', str(config)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
@@ -154,7 +161,7 @@ def look_at_folder(package: str, folder: Path) -> dict:
                 found = json.loads(lines[-1])
         except subprocess.TimeoutExpired:
             found = {'failed': 'too slow', 'reason': f'more than {SECONDS} s'}
-        found = {'config': f'{package}::{folder.name}/{config.name}', **found}
+        found = {'config': f'{package}::{config.relative_to(folder.parent)}', **found}
         first = first or found
         if found.get('failed') in (None, 'refused', 'wrong cut', 'too slow'):
             return found
