@@ -30,7 +30,7 @@ def build_dense(config: str | Path | Config) -> nn.Module:
         raise ValueError(f'{config.filename}: model is missing or not a dict')
     init_default_scope(config.get('default_scope', 'mmengine'))
     model = config.model.to_dict()
-    if config.get('data_preprocessor'):  # mmpretrain's configs have it beside the model
+    if config.get('data_preprocessor'):  # as mmengine's Runner does
         model.setdefault('data_preprocessor', config.data_preprocessor.to_dict())
     return MODELS.build(ConfigDict(_without_weights(model)))
 
