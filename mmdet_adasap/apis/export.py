@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS
+from mmengine.registry import DATASETS, MODELS
 from torch import nn
 
 from ..models.raw_outputs import raw_forward
@@ -84,11 +84,12 @@ def export_pruned(
     slim, dense = _build(config), _build(config)
     load_checkpoint_dict(slim, found, str(checkpoint))
     fill_dense(dense, slim, structure['keep'])
-    text, changes = exported_config(config)
+    text, files, changes = exported_config(config)
     with replacing(out) as folder:
         (folder / 'config.py').write_text(text)
         (folder / 'structure.json').write_text(_shape(structure))
-        shutil.copyfile(Path(__file__).with_name(f'{MODULE}.py'), folder / f'{MODULE}.py')
+        for file in (Path(__file__).with_name(f'{MODULE}.py'), *files):
+            shutil.copyfile(file, folder / file.name)
         _save(slim, _dataset_meta(found, config), folder / 'model.pth')
         exported = _read_back(folder)
         batch = noise_batch(exported.cfg)
@@ -149,8 +150,6 @@ def _dataset_meta(checkpoint: Mapping, config: Config) -> dict | None:
     """Names of the classes: those that the checkpoint was trained for, else the config's."""
     found = (checkpoint.get('meta') or {}).get('dataset_meta')
     if not found and 'test_dataloader' in config:
-        from mmdet.registry import DATASETS
-
         dataset = copy.deepcopy(config.test_dataloader.dataset)
         found = DATASETS.build(dict(dataset, lazy_init=True)).metainfo
     return {key.lower(): value for key, value in found.items()} if found else None

@@ -8,8 +8,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-# In mmengine's registry, which those of mmpretrain and mmdet ask last; mmpretrain has V2 and V3.
-@MODELS.register_module()
 class MobileNetV1(BaseModule):
     """MobileNet of depthwise separable convolutions, arXiv:1704.04861.
 
@@ -103,6 +101,12 @@ class MobileNetV1(BaseModule):
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
+
+
+# In mmengine's registry, which those of mmpretrain and mmdet ask last; mmpretrain has V2 and V3.
+# An exported model carries this file, which may then meet itself there.
+if 'MobileNetV1' not in MODELS.module_dict:
+    MODELS.register_module(module=MobileNetV1)
 
 
 def _widened(channels: int, factor: float) -> int:
