@@ -9,7 +9,8 @@ A structure is a dict of str, int, float and list::
     reached   {'params': 0.3994}
     dense     {'params': 26285486}: parameters (or MACs) of the model before any cut
     keep      {parameter or buffer: {axis: [kept indices of the dense model]}}
-    attrs     {module: {attribute: int}}, channel counts that modules keep for themselves
+    attrs     {module: {attribute: int}}, counts of channels or of attention heads that modules
+              keep for themselves
     digest    of keep and attrs, so that a damaged or edited one is noticed
     start     the structure of the slim model that is pruned again; absent if a dense one is
 

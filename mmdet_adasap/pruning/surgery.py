@@ -220,7 +220,7 @@ def is_layer(module: nn.Module) -> bool:
 
 
 def count_attributes(module: nn.Module | None) -> dict[str, int]:
-    """Integer attributes of a module that are named like a number of channels."""
+    """Integer attributes of a module that are named like a number of channels or heads."""
     return {
         attribute: value
         for attribute, value in (vars(module) if module is not None else {}).items()
