@@ -248,13 +248,55 @@ def test_a_number_of_heads_that_cannot_follow():
     assert_cuts(model, tokens(), channels)
 
 
-def test_tokens_are_no_channels():
-    """A trace of the fused products freezes what runs along tokens."""
-    model = Net(
-        lambda net, x: F.scaled_dot_product_attention(
-            *[net.layer(x).transpose(1, 2)[:, None].expand(-1, 2, -1, -1)] * 3
-        ).sum(1),
-        layer=nn.Linear(6, 8),
-    )
+def test_the_embedding_is_viewed_before_the_heads():
+    """An attribute of one value for two axes: it follows the one that shrinks."""
+
+    class Viewed(Attention):
+        def forward(self, x: Tensor) -> Tensor:
+            flat = x.view(-1, x.shape[-1])
+            return super().forward(flat.view(x.shape))
+
+    model = block(Viewed())
+    model.norm1 = nn.Identity()  # only what follows keeps the embedding whole
+    channels = find_channels(model, runs(tokens()))
+    assert channels.whole == {}
+    assert [g.size for g in heads_of(channels)] == [4]
+    assert_cuts(model, tokens(), channels)
+
+
+@pytest.mark.parametrize('transposed', [False, True], ids=['width', 'tokens'])
+def test_neither_width_nor_tokens_are_channels(transposed):
+    """Products are scaled by the width; whatever lies along tokens is summed over."""
+
+    def run(net: Net, x: Tensor) -> Tensor:
+        made = [layer(x)[:, None] for layer in (net.q, net.k, net.v)]
+        if transposed:
+            made = [t.transpose(2, 3) for t in made]
+        return F.scaled_dot_product_attention(*made)
+
+    model = Net(run, q=nn.Linear(6, 8), k=nn.Linear(6, 8), v=nn.Linear(6, 8))
     channels = trace(randomise(model), tokens())
     assert channels.groups == []
+
+
+class Added(nn.Module):
+    """Heads of width 3 that are added up instead of joined."""
+
+    def __init__(self, shift: float) -> None:
+        super().__init__()
+        self.num_heads, self.shift = 4, shift
+        self.q, self.k, self.v = (nn.Linear(6, 12) for _ in range(3))
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = (*x.shape[:2], self.num_heads, 3)
+        q, k, v = (layer(x).view(shape).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        return self.head(F.scaled_dot_product_attention(q, k, v + self.shift).sum(1))
+
+
+@pytest.mark.parametrize(('shift', 'sizes'), [(0.0, [4]), (1.0, [])])
+def test_what_a_masked_head_gives_follows_its_values(shift, sizes):
+    model = randomise(Added(shift))
+    channels = trace(model, tokens())
+    assert [group.size for group in channels.groups] == sizes
+    assert_cuts(model, tokens(), channels)
