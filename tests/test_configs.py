@@ -225,6 +225,19 @@ def test_imagenet_recipe(path):
     assert hook is None or (hook.warmup, hook.prune, hook.interval) == (10, 20, 30)
 
 
+def test_cifar_trains_on_one_gpu():
+    """In batches that fit one, and in a third of the epochs that phases have on ImageNet."""
+    cifar = [path for path in CLASSIFIERS if path not in IN1K]
+    assert len(cifar) == 1 + 2 + 4
+    for path in cifar:
+        cfg = read(path)
+        assert cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size == 128
+        assert cfg.train_cfg.max_epochs == schedulers(cfg)[0].end == 30
+        assert cfg.model.backbone.type == 'ResNet_CIFAR'
+        hook = cfg.default_hooks.get('adasap')
+        assert hook is None or (hook.warmup, hook.prune) == (3, 7)
+
+
 def test_models_share_the_method():
     """Phases, target and interval are a model's own."""
     own = ('warmup', 'prune', 'target', 'interval')

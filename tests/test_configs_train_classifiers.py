@@ -6,13 +6,10 @@ With mmpretrain alone: neither these runs nor its tools need mmdet.
 
 import json
 import math
-import os
-import subprocess
-import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
+from environments import python, without
 from mmengine.config import Config
 
 pytest.importorskip('mmpretrain')
@@ -32,27 +29,9 @@ QUICK = [p for p in RUNS if p.name == 'adasap_resnet18_1xb128-coslr-30e_cifar10.
 SLOW = [p for p in RUNS if p not in QUICK]
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def without_mmdet(tmp_path_factory) -> dict:
-    """The environment of a Python that has all installed packages but mmdet."""
-    folder = tmp_path_factory.mktemp('without_mmdet')
-    for package in Path(sysconfig.get_paths()['purelib']).iterdir():
-        if 'mmdet' not in package.name and 'mmdetection' not in package.name:
-            (folder / package.name).symlink_to(package)
-    path = os.pathsep.join(map(str, (ROOT, ROOT / 'tests', folder)))
-    return os.environ | dict(PYTHONPATH=path, OMP_NUM_THREADS='1')
-
-
-def python(environment: dict, *arguments: object) -> str:
-    """Run a program without the installed packages but those that the environment names."""
-    done = subprocess.run(
-        [sys.executable, '-S', *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
-    assert not done.returncode, done.stderr[-3000:]
-    return done.stdout
+    return without(tmp_path_factory.mktemp('without_mmdet'), 'mmdet')
 
 
 def test_mmdet_is_not_there(without_mmdet):
