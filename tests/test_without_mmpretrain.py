@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Detectors where mmpretrain is not installed; test_configs_train_classifiers.py is the reverse."""
+"""Detectors where mmpretrain is not installed. The reverse: test_configs_train_classifiers.py."""
 
 import json
 
