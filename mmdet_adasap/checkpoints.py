@@ -1,8 +1,10 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Read checkpoints as data, and say what to do about one that cannot be read."""
 
+import contextlib
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.logging.history_buffer import HistoryBuffer
-from mmengine.runner import checkpoint as mmengine_checkpoint
 
 
 class UnreadableCheckpoint(ValueError):
@@ -31,22 +32,37 @@ def read_checkpoint(filename: str, map_location: str = 'cpu', mmap: bool = False
         ValueError: If the file is damaged, or holds objects that mmengine does not write.
     """
     mmap = mmap and zipfile.is_zipfile(filename)
+    allowing = torch.serialization.safe_globals(SAFE) if KNOWS_NAMES else contextlib.nullcontext()
     try:
-        with torch.serialization.safe_globals(_safe_globals()):
+        with allowing:
             checkpoint = torch.load(
                 filename, map_location=map_location, weights_only=True, mmap=mmap
             )
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError, PermissionError):
         raise
     except Exception as error:  # what a damaged file makes of pickle's instructions
+        remedy = 'take a checkpoint as train.py writes it'
+        if not KNOWS_NAMES:
+            remedy = (
+                f'torch {torch.__version__} reads no more than weights and plain data without '
+                f'running code: take a file that was published with published_keys, or torch 2.6'
+            )
         raise ValueError(
             f'{filename} is damaged or holds more than data, and is not loaded '
-            f'({first_line(error)}); take a checkpoint as train.py writes it'
+            f'({_what_torch_says(error)}); {remedy}'
         ) from error
     wrong = _what_is_wrong(checkpoint)
     if wrong:
         raise ValueError(f'{filename}: {wrong}; take a checkpoint as train.py writes it')
     return checkpoint
+
+
+def _what_torch_says(error: Exception) -> str:
+    """Without its advice to read the file in a way that runs what is in it."""
+    found = re.search(
+        r'WeightsUnpickler error:\s*(.+?)(?: was not an allowed|\. |$)', str(error), re.M
+    )
+    return found[1] if found else first_line(error)
 
 
 def _what_is_wrong(checkpoint: object) -> str | None:
@@ -81,8 +97,8 @@ def advice(folder: str, besides: str | None = None) -> str:
     newest = _newest(folder, besides)
     if newest is None:
         return (
-            'there is no whole checkpoint beside it to go on from; name another one, or start '
-            'without it'
+            'there is no whole checkpoint beside it to go on from; name another one (load_from, '
+            '--resume), or train it first'
         )
     return (
         f'the newest whole checkpoint beside it is {newest}: go on with --resume {newest}, or '
@@ -125,25 +141,25 @@ def _opened(filename: str) -> dict | None:
     return checkpoint
 
 
-def _safe_globals() -> list:
-    """What checkpoints of mmengine hold beside tensors and plain data."""
-    if hasattr(mmengine_checkpoint, 'get_torch_safe_globals'):
-        return mmengine_checkpoint.get_torch_safe_globals()
-    multiarray = getattr(np, '_core', np.core).multiarray
-    dtypes = [type(np.dtype(kind)) for kind in (np.float64, np.int64, np.uint32)]
-    return [
-        HistoryBuffer,
-        np.ndarray,
-        np.dtype,
-        multiarray._reconstruct,
-        multiarray.scalar,
-        (_history_method, 'builtins.getattr'),
-        *dtypes,
-    ]
-
-
 def _history_method(owner: type, name: str) -> object:
     """What a HistoryBuffer names its statistics with; the real getattr reaches anything."""
     if owner is not HistoryBuffer or name.startswith('_'):
         raise pickle.UnpicklingError(f'{owner}.{name} is not data')
     return getattr(owner, name)
+
+
+KNOWS_NAMES = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 6)
+"""Whether torch can be told that a name in a file stands for another function than it says."""
+
+_multiarray = (np._core if hasattr(np, '_core') else np.core).multiarray
+SAFE = [
+    HistoryBuffer,
+    np.ndarray,
+    np.dtype,
+    _multiarray._reconstruct,
+    _multiarray.scalar,
+    (_history_method, 'builtins.getattr'),
+    *(type(np.dtype(kind)) for kind in (np.float64, np.int64, np.uint32)),
+]
+"""What checkpoints of mmengine hold beside tensors and plain data. In mmengine's own list is the
+real getattr, with which a file can reach, and overwrite, all of Python."""

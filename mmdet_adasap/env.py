@@ -260,7 +260,8 @@ def inspect_combinations(report: Report) -> None:
     elif report.imagecorruptions.startswith('imagecorruptions '):
         report.notes.append(
             f'{report.imagecorruptions} fails with current numpy and scikit-image; '
-            'imagecorruptions-imaug works. mmdet_adasap itself needs neither.'
+            'imagecorruptions-imaug works. mmdet_adasap runs neither; frost takes its photographs '
+            'from whichever is there.'
         )
     cv2 = report.packages['cv2'].distributions
     if len(cv2) > 1:

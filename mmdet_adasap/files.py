@@ -2,6 +2,7 @@
 """Write files in one piece: whoever reads one finds the old or the new, never half of it."""
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -13,7 +14,7 @@ except ImportError:  # Windows, where an open file cannot be removed anyway
     fcntl = None
 
 PARTIAL = re.compile(r'\..*\.[0-9a-f]{8}\.mmdet_adasap-partial', re.DOTALL)
-REMEDY = 'make room for it, or choose a folder that you may write to'
+REMEDY = 'make room for it, or choose a folder on another disk'
 
 
 def write_atomically(path: str | Path, data: bytes | str, remedy: str = REMEDY) -> None:
@@ -24,7 +25,7 @@ def write_atomically(path: str | Path, data: bytes | str, remedy: str = REMEDY) 
     Args:
         path (str | Path): The file; its folder must be there.
         data (bytes | str): All that is to be in it; text as UTF-8.
-        remedy (str): What the error tells the user to do.
+        remedy (str): What the error tells the user to do if the disk is full.
 
     Raises:
         OSError: If it cannot be written. Nothing of it is left, and a file that was there before
@@ -49,10 +50,12 @@ def write_atomically(path: str | Path, data: bytes | str, remedy: str = REMEDY) 
         partial.unlink(missing_ok=True)
         if isinstance(error, OSError):
             reason = error.strerror or str(error) or type(error).__name__
-            text = f'{path} is not written ({reason}); what was there before still is; {remedy}'
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            what = remedy if full else 'see that it can be written to, or choose another folder'
+            text = f'{path} is not written ({reason}); what was there before still is; {what}'
             raise OSError(error.errno, text) from error
         raise
-    _sync_folder(target.parent)
+    bring_to_disk(target.parent)
 
 
 def remove_partial_files(folder: str | Path) -> list[Path]:
@@ -86,10 +89,10 @@ def _remove_if_left(file: Path) -> bool:
     return True
 
 
-def _sync_folder(folder: Path) -> None:
-    """Bring a rename to the disk, where the file system can."""
+def bring_to_disk(path: Path) -> None:
+    """Have the system write a file, or the names in a folder, now, where it can."""
     with contextlib.suppress(OSError):
-        opened = os.open(folder, os.O_RDONLY)
+        opened = os.open(path, os.O_RDONLY)
         try:
             os.fsync(opened)
         finally:

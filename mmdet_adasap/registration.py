@@ -8,7 +8,7 @@ REGISTERING = ('hooks', 'optim', 'datasets', 'models')
 
 
 def register_all() -> None:
-    """Import every subpackage that adds something to a registry.
+    """Import every subpackage that adds something to a registry, and guard mmengine's loading.
 
     Without mmengine there is no registry: nothing is imported, and the pure torch parts
     (``mmdet_adasap.sharpness``, ``mmdet_adasap.pruning``) remain usable.
@@ -17,6 +17,7 @@ def register_all() -> None:
         return
     for name in REGISTERING:
         importlib.import_module(f'mmdet_adasap.{name}')
+    importlib.import_module('mmdet_adasap.guard').guard()
 
 
 @cache

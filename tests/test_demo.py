@@ -90,8 +90,15 @@ class TestJobs:
             'eta: 0:14:30  time: 1.7\n'
         )
         assert job.progress() == 'dense: epoch 10/70, 14:30 left'
-        job.log.write_text('condition 2/6 fog\nEpoch(test) [10/10]\n')
-        assert job.progress() == 'dense: 2/6 fog'
+        job.log.write_text(
+            'robustness: reading the test set\n  0%|          | 0/600 [00:00<?, ?img/s]'
+        )
+        assert job.progress() == 'dense: starting'
+        job.log.write_text(
+            '\r  0%|          | 0/600 [00:00<?, ?img/s]\r'
+            ' 42%|████▏     | 250/600 [00:10<00:14, 25img/s]'
+        )
+        assert job.progress() == 'dense: 42 %, 00:14 left'
 
 
 def test_table():

@@ -44,6 +44,8 @@ def start(*args: object) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         text=True,
         env=environment | dict(PYTHONPATH=paths, OMP_NUM_THREADS='1'),
+        # A shell has background jobs ignore it, and what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

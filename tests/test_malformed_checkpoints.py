@@ -172,10 +172,11 @@ DAMAGE = {
 }
 
 
-def of_weights(model: torch.nn.Module) -> bytes:
+def all_of(model: torch.nn.Module) -> tuple[str, bytes]:
+    """Numbers of channels that layers show, and weights."""
     buffer = io.BytesIO()
     torch.save(model.state_dict(), buffer)
-    return buffer.getvalue()
+    return repr(model), buffer.getvalue()
 
 
 def same_model(model: torch.nn.Module, whole: Path) -> bool:
@@ -199,23 +200,39 @@ def test_load_pruned(name, whole, tmp_path, capfd):
     file = tmp_path / 'damaged.pth'
     DAMAGE[name](whole, file)
     model = ToyModel()
-    before = of_weights(model)
+    before = all_of(model)
     try:
         load_pruned(model, str(file))
     except Exception as error:
         assert_one_clear_line(error, file)
-        assert of_weights(model) == before
+        assert all_of(model) == before
     else:  # the flip of a bit that means nothing
         assert name.startswith('bit flip')
         assert same_model(model, whole)
     assert 'code of a checkpoint' not in capfd.readouterr().out
 
 
-def test_enough_are_refused():
-    assert len(DAMAGE) >= 100
-
-
 # mmengine's own loading runs code where a file holds more than data, and says so.
+LOADED = [name for name in DAMAGE if name != 'code']
+
+
+@pytest.mark.parametrize('name', LOADED)
+def test_load_from(name, whole, tmp_path):
+    """By a run, through mmengine's loading and AdaSAPHook."""
+    file = tmp_path / 'damaged.pth'
+    DAMAGE[name](whole, file)
+    runner = Runner(model=ToyModel(), **short(tmp_path / 'run', load_from=str(file)))
+    before = all_of(runner.model)
+    try:
+        runner.load_or_resume()
+    except Exception as error:
+        assert_one_clear_line(error, file)
+        assert all_of(runner.model) == before
+    else:
+        assert name.startswith('bit flip')
+        assert same_model(runner.model, whole)
+
+
 RESUMED = [name for name in DAMAGE if not name.startswith(('cut off', 'bit flip', 'code'))]
 
 

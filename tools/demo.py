@@ -3,7 +3,8 @@
 
 Builds the small VOC, trains a dense detector, prunes it to half of its parameters with AdaSAP
 and, as a control, in the same way without perturbations, and tests all three clean and under
-five corruptions. Everything goes through mmdet's train.py and test.py and configs/demo.
+the corruptions of the benchmark. Everything goes through mmdet's train.py, tools/robustness.py
+and configs/demo.
 
 A second call goes on where the first one stopped.
 """
@@ -31,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / 'configs' / 'demo'
 DATA = ROOT / 'data' / 'tiny_voc'
 ARMS = {'dense': 'dense', 'control': 'control', 'adasap': 'AdaSAP'}
-CORRUPTIONS = ['gaussian_noise', 'motion_blur', 'fog', 'contrast', 'jpeg_compression']
+PICTURED = ['gaussian_noise', 'motion_blur', 'fog', 'contrast', 'jpeg_compression']
 SEVERITY = 3
 # The set is the same whatever the seed: that is the training's.
 DATA_SEED = 0
@@ -103,23 +104,19 @@ class Demo:
         self.seed, self.jobs, self.force = args.seed, args.jobs, args.force
         self.out = args.out / f'seed{args.seed}'
         self.trained: dict[str, Step] = {}
-        self.tested: dict[str, Step] = {}
 
     def run(self) -> None:
         say(f'results and logs go to {self.out}')
-        say('[1/6] the small VOC')
+        say('[1/5] the small VOC')
         self.make_data()
-        say('[2/6] train the dense detector')
+        say('[2/5] train the dense detector')
         self.work(self.training('dense'))
-        say('[3/6] prune it with AdaSAP, and without perturbations as the control')
-        # The control takes half the time: its core tests the dense detector then.
-        self.work([*self.training('adasap'), *self.training('control'), *self.testing('dense')])
-        say(f'[4/6] test them too, clean and under {len(CORRUPTIONS)} corruptions')
-        self.work([*self.testing('adasap'), *self.testing('control')])
-        say('[5/6] count and time')
-        results = self.collect()
-        say('[6/6] table and picture')
-        self.report(results)
+        say('[3/5] prune it with AdaSAP, and without perturbations as the control')
+        self.work([*self.training('adasap'), *self.training('control')])
+        say('[4/5] test all three, clean and under corruptions')
+        self.work(self.testing())
+        say('[5/5] table and picture')
+        self.report(self.collect())
 
     def make_data(self) -> None:
         command = [sys.executable, str(ROOT / 'tools' / 'make_tiny_voc.py')]
@@ -153,18 +150,19 @@ class Demo:
         command += ['--cfg-options', *options]
         return [(step, Job(ARMS[arm], command, log, ROOT))]
 
-    def testing(self, arm: str) -> list[tuple[Step, Job]]:
-        """What is left to do of the tests of one arm: one job, or none."""
-        key = fingerprint(self.trained[arm].key, CORRUPTIONS, SEVERITY)
-        step = self.tested[arm] = Step(self.out / f'{arm}_test', key, self.force)
+    def testing(self) -> list[tuple[Step, Job]]:
+        """What is left to do of the test of all three: one job, or none."""
+        trained = [self.trained[arm].key for arm in ARMS]
+        key = fingerprint(trained, SEVERITY, environment())
+        step = self.tested = Step(self.out / 'robustness', key, self.force)
         if step.finished:
-            say(f'    {ARMS[arm]}: tested before, {step.folder}')
+            say(f'    tested before, {step.folder}')
             return []
-        command = [sys.executable, str(ROOT / 'tools' / 'demo_parts' / 'run_tests.py')]
-        command += [mmdet_tool('test'), str(config(arm)), str(checkpoint(self.trained[arm]))]
-        command += [str(step.folder), '--severity', str(SEVERITY)]
-        command += ['--corruptions', *CORRUPTIONS]
-        return [(step, Job(f'{ARMS[arm]} test', command, step.folder / 'test.log', ROOT))]
+        command = [sys.executable, str(ROOT / 'tools' / 'robustness.py'), str(config('dense'))]
+        command += [f'{name}={checkpoint(self.trained[arm])}' for arm, name in ARMS.items()]
+        command += ['--severities', str(SEVERITY), '--workers', str(self.jobs - 1)]
+        command += ['--out', str(step.folder)]
+        return [(step, Job('test', command, step.folder / 'test.log', ROOT))]
 
     def work(self, steps: list[tuple[Step, Job]]) -> None:
         """Do jobs, as many at once as there are cores to use, and write down what came of them."""
@@ -177,32 +175,21 @@ class Demo:
 
     def collect(self) -> dict:
         """Everything that the table shows, unrounded."""
-        # Here, because mmdet takes its time, and the other steps run in programs of their own.
-        import torch
-
-        with quietly():
-            from demo_parts.costs import load_detector, measure
-
-            from mmdet_adasap.evaluation import summarize
-
-            torch.set_num_threads(1)
-            detectors = {
-                arm: load_detector(config(arm), checkpoint(self.trained[arm])) for arm in ARMS
-            }
-            costs = measure(detectors, config('dense'))
+        found = json.loads((self.tested.folder / 'results.json').read_text())
         models = {}
         for arm, name in ARMS.items():
-            found = json.loads((self.tested[arm].folder / 'map.json').read_text())
-            clean = found.pop('none')
-            corrupted = {corruption: {SEVERITY: value} for corruption, value in found.items()}
-            summary = summarize(corrupted, clean)
+            model = found['models'][name]
             models[name] = {
-                **costs[arm],
+                **model['cost'],
                 'train_seconds': self.trained[arm].seconds,
-                'mAP': clean,
-                'corrupted': corrupted,
-                'mPC': summary['mPC'],
-                'rPC': summary['rPC'],
+                'mAP': model['clean'],
+                'corrupted': {
+                    corruption: {SEVERITY: row[str(SEVERITY)]}
+                    for corruption, row in model['cells'].items()
+                },
+                'mPC': model['mPC'],
+                'rPC': model['rPC'],
+                'ci95': model['ci95'],
                 'config': str(config(arm).relative_to(ROOT)),
                 'checkpoint': str(checkpoint(self.trained[arm]).relative_to(self.out)),
             }
@@ -211,6 +198,7 @@ class Demo:
             'data': {'seed': DATA_SEED, 'key': self.data_key},
             'metric': 'pascal_voc/mAP (11 points, IoU 0.5), a fraction',
             'severity': SEVERITY,
+            'corruptions': found['protocol']['corruptions'],
             'training_time': 'of train.py, its start and validation included',
             'latency': 'one image, batch 1, 1 thread; preprocessing, network and NMS',
             'threads': 1,
@@ -219,25 +207,21 @@ class Demo:
         }
 
     def report(self, results: dict) -> None:
-        from demo_parts.picture import draw_picture, test_set
+        with quietly():  # mmdet takes its time, and the other steps run in programs of their own
+            from demo_parts.picture import draw_picture, test_set
 
-        from mmdet_adasap.files import write_atomically
+            from mmdet_adasap.files import write_atomically
 
-        files = {
-            name: {
-                condition: self.tested[arm].folder / f'{condition}.pkl'
-                for condition in ['none', *CORRUPTIONS]
-            }
-            for arm, name in ARMS.items()
-        }
         picture, table = self.out / 'demo.png', self.out / 'results.json'
+        shown = [name for name in PICTURED if name in results['corruptions']]
         with quietly():
             drawn = io.BytesIO()
-            draw_picture(test_set(config('dense')), files, SEVERITY).save(drawn, 'PNG')
+            dataset = test_set(config('dense'))
+            draw_picture(dataset, self.tested.folder, shown, SEVERITY).save(drawn, 'PNG')
         write_atomically(picture, drawn.getvalue())
         write_atomically(table, json.dumps(results, indent=2) + '\n')
-        say(f'    {picture}\n    {table}\n')
-        say(format_table(results['models'], CORRUPTIONS, SEVERITY))
+        say(f'    {picture}\n    {table}\n    {self.tested.folder / "results.json"}\n')
+        say(format_table(results['models'], results['corruptions'], SEVERITY))
 
 
 @contextlib.contextmanager

@@ -26,7 +26,13 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('config', help='the config that the model was pruned with')
     parser.add_argument('checkpoint', help='the pruned checkpoint')
-    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='the folder')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        required=True,
+        metavar='DIR',
+        help='the folder; an earlier export there is replaced, its ONNX files too',
+    )
     parser.add_argument('--onnx', action='store_true', help='write ONNX files and compare them')
     parser.add_argument(
         '--force',
@@ -47,17 +53,22 @@ def main() -> None:
         from mmdet_adasap.apis.export import WrongExport
         from mmdet_adasap.apis.export_onnx import WrongOnnx
         from mmdet_adasap.apis.export_report import table
+        from mmdet_adasap.checkpoints import first_line
 
         try:
             report = export_pruned(
-                *(args.config, args.checkpoint, args.out, args.onnx, args.force, args.rounds),
+                args.config,
+                args.checkpoint,
+                args.out,
+                onnx=args.onnx,
+                force=args.force,
+                rounds=args.rounds,
                 progress=lambda line: print(f'export: {line}', file=sys.stderr, flush=True),
             )
-        except (
-            *(OSError, ValueError, KeyError, ImportError, SyntaxError),
-            *(WrongExport, WrongOnnx),
-        ) as error:
+        except (OSError, ValueError, ImportError, SyntaxError, WrongExport, WrongOnnx) as error:
             sys.exit(f'export: {" ".join(str(error).split())}')  # mmengine's have many lines
+        except Exception as error:  # what building a model from a wrong config may raise
+            sys.exit(f'export: {args.config} or {args.checkpoint}: {first_line(error)}')
     for change in report['changes']:
         print(f'config: {change}')
     print(table(report))

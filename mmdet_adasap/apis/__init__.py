@@ -4,10 +4,13 @@ from .export import export_pruned
 from .inference import init_pruned_detector
 from .loading import load_pruned
 from .pruning import apply_structure, forward_of, prune_model, slim_sizes, working_size
+from .robustness import ModelSource, evaluate_robustness
 
 __all__ = [
+    'ModelSource',
     'apply_structure',
     'build_dense',
+    'evaluate_robustness',
     'export_pruned',
     'forward_of',
     'init_pruned_detector',

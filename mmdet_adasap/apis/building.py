@@ -52,6 +52,11 @@ def read_config(config: str) -> Config:
         ) from error
 
 
+def of_mmpretrain(config: Config) -> bool:
+    """Whether what a config names is looked for in mmpretrain first."""
+    return config.get('default_scope') == 'mmpretrain'
+
+
 def _without_weights(value: object) -> object:
     if isinstance(value, dict):
         return {k: _without_weights(v) for k, v in value.items() if k not in PRETRAINED}

@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Write a pruned detector so that mmdet takes it without this plugin."""
+"""Write a pruned model so that mmdet or mmpretrain takes it without this plugin."""
 
 import copy
 import io
@@ -15,6 +15,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS
 from torch import nn
 
+from ..models.kinds import is_classifier, is_detector
 from ..models.raw_outputs import raw_forward
 from ..pruning.oracle import raw_outputs
 from ..pruning.structure import META_KEY, check_structure, is_cut
@@ -47,7 +48,7 @@ def export_pruned(
     rounds: int = 10,
     progress: Callable[[str], None] = lambda line: None,
 ) -> dict:
-    """Write a config, weights and one small module that mmdet takes without this plugin.
+    """Write a config, weights and what it imports; mmdet or mmpretrain need no more.
 
     The weights are those that ``test.py`` evaluates: with an EMAHook, mmengine saves the moving
     average as ``state_dict``.
@@ -65,7 +66,8 @@ def export_pruned(
         dict: The report, which is also in ``report.json``.
 
     Raises:
-        ValueError: If the checkpoint is not one of a cut model, or does not fit the config.
+        ValueError: If the checkpoint is not one of a cut model or does not fit the config, or
+            that builds neither a detector nor a classifier.
         FileNotFoundError: If a file is missing.
         FileExistsError: If the folder holds what no export wrote.
         ImportError: If ``onnx`` is asked for and not installed.
@@ -82,9 +84,10 @@ def export_pruned(
     structure = _structure(found, checkpoint)
     progress('building the dense and the slim model')
     slim, dense = _build(config), _build(config)
+    _check_exportable(slim, config)
     load_checkpoint_dict(slim, found, str(checkpoint))
     fill_dense(dense, slim, structure['keep'])
-    text, files, changes = exported_config(config)
+    text, files, changes = exported_config(config, out.name)
     with replacing(out) as folder:
         (folder / 'config.py').write_text(text)
         (folder / 'structure.json').write_text(_shape(structure))
@@ -107,6 +110,20 @@ def export_pruned(
             report['onnx'] = export_onnx(exported, inputs, folder)
         (folder / 'report.json').write_text(json.dumps(report, indent=2) + '\n')
     return report
+
+
+def _check_exportable(model: nn.Module, config: Config) -> None:
+    if config.model.type == 'SlimModel':
+        raise ValueError(
+            f'{config.filename} was written by an export and builds a slim model; give the config '
+            f'that the model was pruned with'
+        )
+    if not is_detector(model) and not is_classifier(model):
+        raise ValueError(
+            f'{config.filename} builds a {type(model).__name__}; only detectors of mmdet and '
+            f'classifiers of mmpretrain are exported. mmdet_adasap.apis.load_pruned loads the '
+            f'others where the plugin is'
+        )
 
 
 def _structure(checkpoint: object, filename: str | Path) -> dict:
@@ -156,7 +173,7 @@ def _dataset_meta(checkpoint: Mapping, config: Config) -> dict | None:
 
 
 def _read_back(folder: Path) -> nn.Module:
-    """The exported model, as mmdet will build it."""
+    """The exported model, as mmdet or mmpretrain will build it."""
     path, writes = list(sys.path), sys.dont_write_bytecode
     sys.dont_write_bytecode = True
     try:

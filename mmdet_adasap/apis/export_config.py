@@ -12,6 +12,7 @@ from mmengine.registry import Registry
 from ..models import BACKBONES
 from ..registry import IMPORTANCES, PERTURBATIONS
 from ..version import __version__
+from .building import of_mmpretrain
 
 PACKAGE = __name__.partition('.')[0]
 MODULE = 'slim_model_v1'
@@ -39,13 +40,14 @@ sys.path.append("{FOLDER}")
 """
 
 
-def exported_config(config: Config) -> tuple[str, list[Path], list[str]]:
-    """The text of a config that mmdet reads without the plugin.
+def exported_config(config: Config, name: str) -> tuple[str, list[Path], list[str]]:
+    """The text of a config that mmdet or mmpretrain reads without the plugin.
 
     Training goes on from the slim weights, with the schedule as it was.
 
     Args:
         config (Config): The unpruned config.
+        name (str): Of the folder under work_dirs that training goes on in.
 
     Returns:
         tuple[str, list[Path], list[str]]: The text, the modules that it imports and that have to
@@ -62,8 +64,9 @@ def exported_config(config: Config) -> tuple[str, list[Path], list[str]]:
     exported['custom_imports'] = _imports(exported.get('custom_imports'), files)
     exported['load_from'] = f'{FOLDER}/model.pth'
     exported['resume'] = False
-    exported.pop('work_dir', None)  # of the run that pruned
-    exported.setdefault('visualizer', VISUALIZER)
+    exported['work_dir'] = f'./work_dirs/{name}'  # not that of the run that pruned
+    if not of_mmpretrain(config):
+        exported.setdefault('visualizer', VISUALIZER)
     text = Config(exported).pretty_text
     # A folder may have an apostrophe in its name, where pretty_text has put some around it.
     return HEADER + re.sub(f"'({FOLDER}[^']*)'", r'"\1"', text), files, changes
@@ -134,9 +137,12 @@ def _replaced(value: dict, key: str, own: dict[str, type], changes: list[str]) -
     if base is None:
         changes.append(f'{key}: without {cls.__name__}')
         return _NOTHING
-    changes.append(f'{key}: {base.__name__} instead of {cls.__name__}')
     dropped = set().union(*map(_arguments, cls.__mro__))
     dropped -= set().union(*map(_arguments, base.__mro__))
+    lost = ', '.join(f'{k}={v!r}' for k, v in value.items() if k in dropped)
+    changes.append(
+        f'{key}: {base.__name__} instead of {cls.__name__}' + (f', without {lost}' if lost else '')
+    )
     return {k: v for k, v in value.items() if k not in dropped} | {'type': base.__name__}
 
 

@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..files import bring_to_disk
+
 MARK = 'exported_by'
 """Key of report.json that says who wrote a folder."""
 OWN = (
@@ -29,10 +31,18 @@ def check_folder(folder: Path, force: bool = False) -> None:
 
     Raises:
         FileExistsError: Naming the first such file.
-        NotADirectoryError: If it is a file.
+        NotADirectoryError: If it, or what it should be in, is a file.
+        ValueError: If mmengine cannot write its name into a config.
     """
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f'--out {folder} is a file; name a folder')
+    for part in (folder, *folder.parents):
+        if part.exists() and not part.is_dir():
+            raise NotADirectoryError(f'--out {folder}: {part} is a file; name a folder')
+    odd = [text for text in ('"', '\\', '\n', '{{') if text in str(folder)]
+    if odd:
+        raise ValueError(
+            f'--out {str(folder)!r} has {odd[0]!r} in its name, which a config of mmengine cannot '
+            f'hold; name a folder without'
+        )
     if force or not folder.exists():
         return
     others = _others(folder)
@@ -66,7 +76,10 @@ def replacing(folder: Path) -> Iterator[Path]:
     try:
         new.chmod(0o777 & ~_umask())
         yield new
+        for file in new.iterdir():
+            bring_to_disk(file)
         _put(new, folder)
+        bring_to_disk(folder.parent)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
@@ -81,9 +94,16 @@ def _put(new: Path, folder: Path) -> None:
     except OSError:
         old.rmdir()
         raise
-    new.rename(folder)
-    for path in _others(old):
-        path.rename(folder / path.name)
+    try:
+        new.rename(folder)
+        for path in _others(old):
+            path.rename(folder / path.name)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f'--out {folder} is not written whole ({error.strerror or error}); what was there '
+            f'before is in {old}',
+        ) from error
     shutil.rmtree(old)
 
 

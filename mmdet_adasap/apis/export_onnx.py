@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..checkpoints import first_line
 from ..pruning.oracle import difference
 from ..pruning.tracing import evaluating, output_tensors
 
@@ -137,10 +138,8 @@ def _export(network: nn.Module, inputs: Tensor, file: Path, holds: str) -> dict:
                 dynamic_axes={name: {0: 'batch'} for name in names},
             )
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
         raise WrongOnnx(
-            f'--onnx: {file.name} cannot be written ({type(error).__name__}: {reason}); export '
-            f'without it'
+            f'--onnx: {file.name} cannot be written ({first_line(error)}); export without it'
         ) from error
     session = onnxruntime.InferenceSession(str(file), providers=['CPUExecutionProvider'])
     other = torch.cat([inputs, inputs.flip(-1)])  # a batch that was not traced

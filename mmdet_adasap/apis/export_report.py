@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..pruning.structure import Keep, named_tensors
 from ..pruning.tracing import evaluating
+from .building import of_mmpretrain
 
 NO_RESIZE = (640, 640)
 """Width and height of the image where the test pipeline names none."""
@@ -58,7 +59,7 @@ def noise_batch(config: Config) -> dict:
             f'{config.filename}: test_dataloader is missing, which says how images are prepared; '
             f'export with the config that test.py takes'
         )
-    if config.get('default_scope') == 'mmpretrain':
+    if of_mmpretrain(config):
         return _noise_to_classify(config)
     from mmcv.transforms import Compose
     from mmdet.utils import get_test_pipeline_cfg

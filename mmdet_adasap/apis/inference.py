@@ -40,7 +40,9 @@ def init_pruned_detector(
     from mmdet.apis import init_detector
 
     found = read_checkpoint(str(checkpoint))
-    with warnings.catch_warnings(record=True):  # that there is no checkpoint, which comes now
+    with warnings.catch_warnings():
+        # There is no checkpoint yet; it comes below.
+        warnings.filterwarnings('ignore', message='checkpoint is None|palette does not exist')
         model = init_detector(config, None, palette, 'cpu', cfg_options)
     chosen = model.dataset_meta.get('palette', 'random')
     load_checkpoint_dict(model, found, str(checkpoint))

@@ -36,11 +36,13 @@ def load_pruned(model: nn.Module, filename: str, map_location: str = 'cpu') -> d
 def load_checkpoint_dict(model: nn.Module, checkpoint: dict, filename: str) -> dict | None:
     """:func:`load_pruned` of what :func:`read_checkpoint` has read."""
     weights = checkpoint.get('state_dict', checkpoint)
-    missing = model.state_dict().keys() ^ weights.keys()
-    if missing:
+    expected = model.state_dict().keys()
+    if expected != weights.keys():
+        missing, more = sorted(expected - weights.keys()), sorted(weights.keys() - expected)
+        what = f'lacks {missing[0]} of the model' if missing else f'has {more[0]} beside the model'
         raise StructureError(
-            f'{filename} and the model do not have the same tensors, {min(missing)} for one; use '
-            f'the config that the checkpoint was trained with'
+            f'{filename} {what} ({len(missing)} tensors missing, {len(more)} too many); use the '
+            f'config that the checkpoint was trained with'
         )
     structure = load_structure(checkpoint, model, [])
     if structure is None:

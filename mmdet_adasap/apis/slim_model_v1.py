@@ -41,7 +41,24 @@ def build_slim_model(dense: str, structure: str, **arguments) -> nn.Module:
     model = MODELS.build(ConfigDict(type=dense, **arguments))
     _cut(model, shape['keep'], shape['attrs'])
     _let_ssd_predict(model)
+    model._register_load_state_dict_pre_hook(_refuse_other_weights, with_module=True)
     return model
+
+
+def _refuse_other_weights(model: nn.Module, weights: dict, prefix: str, *_: object) -> None:
+    """mmengine would log the sizes that do not fit, and go on with random weights.
+
+    A few may differ: those of a head that is to learn other classes.
+    """
+    shapes = {prefix + name: tensor.shape for name, tensor in model.state_dict().items()}
+    common = shapes.keys() & weights.keys()
+    misfits = sorted(name for name in common if weights[name].shape != shapes[name])
+    if 2 * len(misfits) > len(common):
+        raise ValueError(
+            f'{len(misfits)} of {len(common)} tensors have other shapes than the slim model, '
+            f'{misfits[0]} for one; load the model.pth beside its config.py, or what was trained '
+            f'from it'
+        )
 
 
 @torch.no_grad()

@@ -1,11 +1,12 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 from ..registration import mmdet_works
-from .corruptions import CORRUPTIONS, GROUPS, corrupt, corruption_seed
+from .corruptions import CORRUPTIONS, EXTRAS, GROUPS, corrupt, corruption_seed
 from .transforms import ImageCorruption
 from .voc_files import check_voc_dataset, check_voc_files
 
 __all__ = [
     'CORRUPTIONS',
+    'EXTRAS',
     'GROUPS',
     'ImageCorruption',
     'check_voc_dataset',

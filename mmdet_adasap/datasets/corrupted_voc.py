@@ -1,10 +1,13 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-import inspect
+import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import cv2
 from mmdet.datasets import VOCDataset
 from mmdet.registry import DATASETS
 
+from .pipelines import split_behind_loading
 from .transforms import ImageCorruption
 from .voc_files import check_voc_dataset
 
@@ -41,7 +44,8 @@ class CorruptedVOCDataset(VOCDataset):
     ) -> None:
         step = ImageCorruption(corruption, severity, seed)
         if corruption != 'none':
-            pipeline = _insert_behind_loading(pipeline, step)
+            loading, rest = split_behind_loading('CorruptedVOCDataset.pipeline', pipeline)
+            pipeline = [*loading, step, *rest]
         super().__init__(pipeline=pipeline, **kwargs)
         # Told 'VOC2007', VOCMetric prints VOC's own names beside whatever classes there are; told
         # nothing, it takes them from the metainfo. Nothing else depends on it: 11 points are the
@@ -54,21 +58,15 @@ class CorruptedVOCDataset(VOCDataset):
         check_voc_dataset(self)
         return super().load_data_list()
 
-
-def _insert_behind_loading(
-    pipeline: Sequence[dict | Callable], step: ImageCorruption
-) -> list[dict | Callable]:
-    """Copy a pipeline with a step added behind the one that loads the image."""
-    names = [_type_name(transform) for transform in pipeline or ()]
-    for position, name in enumerate(names):
-        if name.startswith('LoadImage'):
-            return [*pipeline[: position + 1], step, *pipeline[position + 1 :]]
-    raise ValueError(
-        f'CorruptedVOCDataset.pipeline={names} has no step that loads the image, behind which to '
-        "corrupt it: begin it with dict(type='LoadImageFromFile')"
-    )
-
-
-def _type_name(transform: dict | Callable) -> str:
-    kind = transform.get('type') if isinstance(transform, dict) else type(transform)
-    return kind.__name__ if inspect.isclass(kind) else str(kind).rsplit('.', 1)[-1]
+    def prepare_data(self, idx: int) -> Any:
+        """Run the pipeline, and say which image it is that cannot be read."""
+        try:
+            return super().prepare_data(idx)
+        except Exception as error:
+            path = self.get_data_info(idx)['img_path']
+            # OpenCV raises for an empty file, without its name.
+            if os.path.isfile(path) and cv2.imread(path) is None:
+                raise OSError(
+                    f'{path} is no readable image: replace it, or take it out of {self.ann_file}'
+                ) from error
+            raise

@@ -1,15 +1,29 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""The means of the robustness benchmark, arXiv:1907.07484."""
+"""The means of the robustness benchmark, arXiv:1907.07484 and arXiv:1903.12261."""
 
 from collections.abc import Mapping
 from numbers import Real
 
 import numpy as np
 
-from ..datasets.corruptions import GROUPS
+from ..datasets.corruptions import CORRUPTIONS, GROUPS
+
+Cells = Mapping[str, Mapping[int | str, float]]
+SEVERITIES = (1, 2, 3, 4, 5)
 
 
-def summarize(cells: Mapping[str, Mapping[int | str, float]], clean: float) -> dict:
+def benchmark_corruptions() -> tuple[str, ...]:
+    """The corruptions that mPC is the mean over, in the order of the benchmark."""
+    return tuple(name for names in GROUPS.values() for name in names)
+
+
+def summarize(
+    cells: Cells,
+    clean: float,
+    *,
+    reference: tuple[Cells, float] | None = None,
+    partial: bool = False,
+) -> dict:
     """Mean performance under corruption, and what share of the clean performance it is.
 
     With P_{c,s} the performance under corruption c at severity s, Eq. 1 and 2 of
@@ -17,72 +31,165 @@ def summarize(cells: Mapping[str, Mapping[int | str, float]], clean: float) -> d
 
         ``mPC = mean over c of (mean over s of P_{c,s})`` and ``rPC = mPC / P_clean``,
 
-    so rPC is a ratio of means, not a mean of ratios.
+    so rPC is a ratio of means, not a mean of ratios. With E = 1 - P, section 3 of
+    arXiv:1903.12261 compares with a reference model:
+
+        ``CE_c = sum over s of E_{c,s} / sum over s of E^ref_{c,s}`` and
+        ``relative CE_c = sum over s of (E_{c,s} - E_clean) / the same of the reference``;
+
+    mCE and relative mCE are their means over c, in percent.
 
     Args:
         cells (Mapping): P_{c,s} as a fraction, ``{corruption: {severity: P}}``. Severities
             may be written as text, as in JSON, and must be the same for every corruption.
+            Corruptions that are not among the benchmark's (``GROUPS``) are in no mean.
         clean (float): P_clean, a fraction above 0.
+        reference (tuple, optional): Cells and clean P of the reference model; the same cells.
+        partial (bool): Whether cells may be missing. The means are then over those that are
+            there, and the result names those that are not. Defaults to False.
 
     Returns:
-        dict: All as fractions: 'mPC', 'rPC', 'per_corruption' ``{corruption: mean over s}``,
+        dict: As fractions 'mPC', 'rPC', 'per_corruption' ``{corruption: mean over s}``,
         'per_severity' ``{severity as int: mean over c}`` and 'per_group' ``{'noise', 'blur',
         'weather', 'digital': mean over the group's corruptions}``, groups without a
-        corruption left out.
+        corruption left out. What they are means over: 'corruptions' and 'severities', lists;
+        'complete', whether these are the whole benchmark; 'missing', ``{corruption:
+        [severities]}``, and 'partial', whether there are any. With a reference, in percent:
+        'mCE', 'relative_mCE', 'CE' and 'relative_CE' ``{corruption: percent}``; None where the
+        reference has no error to divide by.
 
     Raises:
-        ValueError: If ``cells`` is empty, names an unknown corruption or severity, lacks one,
-            or a value is not a fraction; or if ``clean`` is zero.
+        ValueError: If ``cells`` is empty, names an unknown corruption or severity, or a value is
+            not a fraction; if a cell is missing and not ``partial``; if the reference has other
+            cells; or if ``clean`` is zero.
     """
     clean = _fraction('clean', clean)
     if clean == 0:
         raise ValueError('clean=0: rPC is a ratio to it; test a model that detects something')
     if not cells:
         raise ValueError('cells is empty; give {corruption: {severity: P}}')
-
-    known = {name for names in GROUPS.values() for name in names}
-    table = {}
-    for corruption, row in cells.items():
-        if corruption not in known:
-            raise ValueError(
-                f'cells: corruption {corruption!r} is unknown; use one of {sorted(known)}'
-            )
-        table[corruption] = {
-            _severity(corruption, severity): _fraction(f'cells[{corruption!r}][{severity!r}]', p)
-            for severity, p in row.items()
-        }
+    table = _table('cells', cells)
     severities = sorted(set().union(*table.values()))
-    for corruption, row in table.items():
-        missing = [severity for severity in severities if severity not in row]
-        if missing or not row:
-            raise ValueError(
-                f'cells[{corruption!r}] lacks severity {missing or "1 to 5"}, so that means '
-                f'would not compare; test it, or leave that severity out everywhere'
-            )
+    missing = _missing(table, severities, partial)
+    table = {name: row for name, row in table.items() if row}
 
-    per_corruption = {name: _mean(row.values()) for name, row in table.items()}
-    mpc = _mean(per_corruption.values())
-    return {
+    benchmark = benchmark_corruptions()
+    means = {name: _mean(row.values()) for name, row in table.items()}
+    counted = [name for name in table if name in benchmark]
+    if not counted:
+        raise ValueError(
+            f'cells has {", ".join(table) or "no values"}, but mPC is a mean over the '
+            f'corruptions of the benchmark: {", ".join(benchmark)}'
+        )
+    mpc = _mean(means[name] for name in counted)
+    result = {
         'mPC': mpc,
         'rPC': mpc / clean,
-        'per_corruption': per_corruption,
-        'per_severity': {s: _mean(row[s] for row in table.values()) for s in severities},
-        'per_group': {
-            group: _mean(per_corruption[name] for name in names if name in per_corruption)
-            for group, names in GROUPS.items()
-            if not per_corruption.keys().isdisjoint(names)
+        'per_corruption': means,
+        'per_severity': {
+            s: _mean(table[name][s] for name in counted if s in table[name])
+            for s in severities
+            if any(s in table[name] for name in counted)
         },
+        'per_group': {
+            group: _mean(means[name] for name in names if name in means)
+            for group, names in GROUPS.items()
+            if not means.keys().isdisjoint(names)
+        },
+        'corruptions': counted,
+        'severities': severities,
+        'complete': not missing
+        and set(counted) == set(benchmark)
+        and severities == list(SEVERITIES),
+        'missing': missing,
+        'partial': bool(missing),
     }
+    if reference is not None:
+        result |= _against(table, clean, counted, reference)
+    return result
+
+
+def _against(
+    table: dict[str, dict[int, float]],
+    clean: float,
+    counted: list[str],
+    reference: tuple[Cells, float],
+) -> dict:
+    """mCE and relative mCE, in percent."""
+    other, other_clean = reference
+    other, other_clean = _table('reference', other), _fraction('clean of reference', other_clean)
+    absolute, relative = {}, {}
+    for name in counted:
+        row, other_row = table[name], other.get(name, {})
+        if row.keys() != other_row.keys():
+            raise ValueError(
+                f'reference[{name!r}] has severities {sorted(other_row)} and cells[{name!r}] has '
+                f'{sorted(row)}; a ratio of sums needs the same ones'
+            )
+        errors = sum(1 - p for p in row.values())
+        other_errors = sum(1 - p for p in other_row.values())
+        absolute[name] = _percent(errors, other_errors)
+        relative[name] = _percent(
+            sum(clean - p for p in row.values()), sum(other_clean - p for p in other_row.values())
+        )
+    return {
+        'mCE': _mean_or_none(absolute.values()),
+        'relative_mCE': _mean_or_none(relative.values()),
+        'CE': absolute,
+        'relative_CE': relative,
+    }
+
+
+def _table(key: str, cells: Cells) -> dict[str, dict[int, float]]:
+    table = {}
+    for corruption, row in cells.items():
+        if corruption not in CORRUPTIONS:
+            raise ValueError(
+                f'{key}: corruption {corruption!r} is unknown; use one of {sorted(CORRUPTIONS)}'
+            )
+        table[corruption] = {
+            _severity(key, corruption, severity): _fraction(
+                f'{key}[{corruption!r}][{severity!r}]', p
+            )
+            for severity, p in row.items()
+        }
+    return table
+
+
+def _missing(
+    table: dict[str, dict[int, float]], severities: list[int], partial: bool
+) -> dict[str, list[int]]:
+    missing = {}
+    for corruption, row in table.items():
+        lacking = [severity for severity in severities if severity not in row]
+        if not partial and (lacking or not row):
+            raise ValueError(
+                f'cells[{corruption!r}] lacks severity {lacking or "1 to 5"}, so that means '
+                f'would not compare; test it, leave that severity out everywhere, or ask for a '
+                f'partial summary'
+            )
+        if lacking or not row:
+            missing[corruption] = lacking or list(SEVERITIES)
+    return missing
 
 
 def _mean(values) -> float:
     return float(np.mean(list(values)))
 
 
-def _severity(corruption: str, severity: object) -> int:
+def _mean_or_none(values) -> float | None:
+    values = list(values)
+    return None if None in values else _mean(values)
+
+
+def _percent(part: float, whole: float) -> float | None:
+    return 100 * part / whole if whole else None
+
+
+def _severity(key: str, corruption: str, severity: object) -> int:
     """1 to 5, also if it is written as text."""
     if str(severity) not in ('1', '2', '3', '4', '5'):
-        raise ValueError(f'cells[{corruption!r}]: severity {severity!r} must be 1 to 5')
+        raise ValueError(f'{key}[{corruption!r}]: severity {severity!r} must be 1 to 5')
     return int(severity)
 
 

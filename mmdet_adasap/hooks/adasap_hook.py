@@ -12,28 +12,39 @@ from ..optim.replay import keeping_random
 from ..pruning import Pruner, StructureError, check_target
 from ..pruning.groups import NOT_TRAINED
 from ..pruning.loading import load_structure
-from ..pruning.structure import META_KEY, PHASES, cut_of, digest
+from ..pruning.structure import META_KEY, PHASES, cut_of
 from ..registry import IMPORTANCES, PERTURBATIONS, build
 from ..unwrapping import unwrapped
 from .checks import (
     at_least,
     check_data,
     check_optim_wrapper,
-    check_resumable,
-    check_start,
+    check_runner,
     phases_of_run,
-    settings,
 )
 from .phases import SCHEDULES, Phases
-from .processes import check_same, failing_together, from_rank_0, wrap_anew
+from .processes import check_same, check_wrapper, failing_together, from_rank_0, wrap_anew
 from .report import cut_table, layer_shapes
 from .runner_parts import (
     averaged_models,
     follow_cut,
     forget_best_score,
+    is_resumed,
     sample_forward,
     stop_watching_backward,
     watch_backward,
+)
+from .starts import (
+    RADII,
+    STATE_KEY,
+    check_not_foreign,
+    check_nothing_left_out,
+    check_resumable,
+    check_start,
+    contents,
+    described,
+    fingerprint,
+    settings,
 )
 
 ONE_PASS = dict(mean_rho=0.0, eps_ratio=0.0, loss_ratio=1.0)
@@ -81,6 +92,7 @@ class AdaSAPHook(Hook):
         ValueError: If a setting is not valid; the message begins with its key.
     """
 
+    # Before hooks that load into copies of the model (EMA) or save it: the shape has to be right.
     priority = 'HIGH'
 
     def __init__(
@@ -118,21 +130,30 @@ class AdaSAPHook(Hook):
         self.pruner: Pruner | None = None
         self.structure: dict | None = None
         self.phases: Phases | None = None
-        self.start = 1.0
+        self.start_fraction = 1.0
+        """What there was of the dense model when this run began."""
         self.phase = PHASES[0]
-        self._state: dict = {}
+        self._state: Mapping = {}
+        self.has_loaded = False
 
     # Training
 
+    def before_run(self, runner: Runner) -> None:
+        """Check that the run is one that the hook can follow."""
+        check_runner(self, runner)
+
     def before_train(self, runner: Runner) -> None:
         """Check the settings against the run, find the channels, and enter the phase."""
+        check_wrapper(runner)
         with failing_together():
             self.phases = phases_of_run(self, runner)
             check_optim_wrapper(self, runner)
+            if not self.has_loaded:
+                check_nothing_left_out(runner)
             check_start(self, runner, self._state)
             check_data(runner)
-            if not runner._resume:
-                self.structure, self._state = None, {}
+            if not is_resumed(runner):
+                self.structure, self._state = None, {}  # the model remembers what it was cut to
             phase = self.phases.phase(runner.iter)
             if phase != 'finetune':
                 self._find_channels(runner)
@@ -187,7 +208,7 @@ class AdaSAPHook(Hook):
         with keeping_random(model):
             forward = sample_forward(runner)
             self.pruner = Pruner(model, forward, self.target, self.importance, self.round_to)
-        self.start = self.pruner.remaining()
+        self.start_fraction = self.pruner.remaining()
         if self.structure is not None:
             self.pruner.restore(self.structure, _optimizers(runner))
             self._restore_importance()
@@ -209,18 +230,17 @@ class AdaSAPHook(Hook):
             )
         runner.logger.info(
             f'AdaSAP found {len(channels.groups)} groups of {channels.sizes.sum()} channels; '
-            f'{self.phases.events} pruning events lead to {self.resource} {self.fraction:g}'
+            f'{self.phases.events} pruning events lead from {self.resource} '
+            f'{self.start_fraction:g} to {self.fraction:g} of the dense model'
         )
 
     def _restore_importance(self) -> None:
         state = self._state.get('importance')
-        if not state:
-            return
         try:
-            self.importance.load_state_dict(state)
+            self.importance.load_state_dict(state, self.pruner.channels.groups)
         except (KeyError, TypeError, ValueError) as error:
             raise StructureError(
-                f'resume: {META_KEY}.importance of the checkpoint is not what '
+                f'resume: {STATE_KEY}.importance of the checkpoint is not what '
                 f'{type(self.importance).__name__} wrote ({error!r}); resume from another one'
             ) from error
 
@@ -238,7 +258,7 @@ class AdaSAPHook(Hook):
 
     def _fraction(self, event: int) -> float:
         """Fraction of the dense model that is to remain after an event."""
-        return self.phases.fraction(self.fraction, event, self.start)
+        return self.phases.fraction(self.fraction, event, self.start_fraction)
 
     def _leave_out_masked(self, runner: Runner) -> None:
         if self.perturbation is not None:
@@ -278,27 +298,36 @@ class AdaSAPHook(Hook):
         """Put the structure beside the weights, and what the criterion has seen so far."""
         if self.pruner is not None:
             checkpoint['meta'][META_KEY] = self.pruner.structure(self.phase)
-            checkpoint[META_KEY] = {
-                'settings': settings(self),
-                'importance': self.importance.state_dict(),
-            }
         elif self.structure is not None:
             checkpoint['meta'][META_KEY] = self.structure
+        if self.phases is not None:
+            checkpoint[STATE_KEY] = {
+                'settings': settings(self) | {key: described(getattr(self, key)) for key in RADII},
+                'importance': self.importance.state_dict() if self.pruner else {},
+                'holds': contents(checkpoint),
+            }
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Give the model, and moving averages of it, the shape that the checkpoint has."""
         model = unwrapped(runner.model)
         with failing_together():
             if runner._resume:
-                check_resumable(checkpoint)
-            self.structure = load_structure(checkpoint, model, averaged_models(runner))
-        check_same('the structures', digest(self.structure) if self.structure else 'none')
+                check_resumable(checkpoint, runner)
+            self.structure = load_structure(
+                checkpoint, model, averaged_models(runner), _optimizers(runner)
+            )
+            check_not_foreign(checkpoint, runner)
+            loaded = fingerprint(checkpoint)
+        check_same('the checkpoints', loaded)
         follow_cut(runner)
         if self.structure is not None and cut_of(self.structure) is not None:
             wrap_anew(runner)
-        state = checkpoint.get(META_KEY)
+        state = checkpoint.get(STATE_KEY)
         self._state = state if isinstance(state, Mapping) else {}
+        self.has_loaded = True
 
 
 def _optimizers(runner: Runner) -> list[Optimizer]:
-    return [runner.optim_wrapper.optimizer]
+    """The optimizer, where there is one already."""
+    optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
+    return [optimizer] if isinstance(optimizer, Optimizer) else []

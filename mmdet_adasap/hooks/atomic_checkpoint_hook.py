@@ -11,14 +11,16 @@ from mmengine.dist import is_main_process, master_only
 from mmengine.fileio import LocalBackend, get_file_backend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner, save_checkpoint
-from mmengine.runner.checkpoint import _load_checkpoint
+from mmengine.runner import CheckpointLoader, Runner, save_checkpoint
 from mmengine.utils import mkdir_or_exist
 
 from ..files import remove_partial_files, write_atomically
+from .runner_parts import is_resumed
 
 BACKEND_ARGS = dict(backend='mmdet_adasap.atomic')
 NOTE = '.outdated_checkpoints'
+OVERRIDDEN = ('_save_checkpoint_with_step', '_save_best_checkpoint', '_publish_model')
+"""Methods of mmengine's hook that are not public; without them files would be written in place."""
 REMEDY = (
     'make room on that disk (max_keep_ckpts of the checkpoint hook keeps fewer files), then go on '
     'with --resume'
@@ -74,15 +76,26 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def before_train(self, runner: Runner) -> None:
         """Choose the backend, and remove what a killed run has left half done."""
+        missing = [name for name in OVERRIDDEN if not hasattr(CheckpointHook, name)]
+        if missing:
+            raise RuntimeError(
+                f"type='AtomicCheckpointHook': the CheckpointHook of this mmengine has no "
+                f'{", ".join(missing)}, where files were to be written otherwise; use '
+                f"type='CheckpointHook', or the mmengine of requirements/"
+            )
         self.atomic = (
-            self.file_client_args is None
+            isinstance(runner, Runner)  # others save in a way of their own
+            and self.file_client_args is None
             and self.backend_args in (None, BACKEND_ARGS)
             and type(get_file_backend(self.out_dir or runner.work_dir)) is LocalBackend
         )
         if self.atomic:
             self.backend_args = BACKEND_ARGS
         else:
-            runner.logger.info('AtomicCheckpointHook leaves writing to the backend of the config')
+            runner.logger.warning(
+                'AtomicCheckpointHook leaves writing to the backend or the runner of the config, '
+                'as CheckpointHook does'
+            )
         super().before_train(runner)
         if self.atomic and is_main_process():
             for folder in {runner.work_dir, self.out_dir}:
@@ -141,7 +154,7 @@ class AtomicCheckpointHook(CheckpointHook):
         if not self.atomic:
             super()._publish_model(runner, ckpt_path)
             return
-        checkpoint = _load_checkpoint(ckpt_path)
+        checkpoint = CheckpointLoader.load_checkpoint(ckpt_path, 'cpu')
         removed = [key for key in checkpoint if key not in self.published_keys]
         for key in removed:
             del checkpoint[key]
@@ -210,7 +223,7 @@ class AtomicCheckpointHook(CheckpointHook):
             note = json.loads(file.read_text())
             last = os.path.basename(runner.message_hub.runtime_info.get('last_ckpt', ''))
             # Only if what replaces it is what we go on from: else it may still be needed.
-            if runner._resume and note['saved'] == last:
+            if is_resumed(runner) and note['saved'] == last:
                 in_use = {os.path.basename(name) for name in self._in_use(runner)}
                 for name in {os.path.basename(name) for name in note['outdated']} - in_use:
                     self._remove(self.file_backend.join_path(self.out_dir, name))

@@ -3,21 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
 from typing import TYPE_CHECKING
 
 import torch
-from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from mmengine.hooks import CheckpointHook, EMAHook
+from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 from torch.optim import Optimizer
 
 from ..datasets.voc_files import check_voc_dataset
 from ..optim import AdaSAPOptimWrapper
-from ..pruning import StructureError
-from ..pruning.structure import cut_of, is_cut
-from ..pruning.surgery import check_states, misshapen_state
+from ..pruning.surgery import check_states
 from .phases import Phases
-from .processes import check_wrapper
 
 if TYPE_CHECKING:
     from .adasap_hook import AdaSAPHook
@@ -26,6 +24,25 @@ MIXED_PRECISION = (
     "For mixed precision write optim_wrapper=dict(type='AdaSAPAmpOptimWrapper') and leave out "
     '--amp, with which train.py puts AmpOptimWrapper there'
 )
+
+
+def check_runner(hook: AdaSAPHook, runner: Runner) -> None:
+    """Refuse a run that AdaSAPHook cannot follow.
+
+    Raises:
+        ValueError: Naming the key to change.
+    """
+    if not isinstance(runner, Runner):
+        raise ValueError(
+            f"runner_type={type(runner).__name__!r}: AdaSAPHook works with mmengine's Runner; "
+            f'leave out runner_type and strategy'
+        )
+    for other in runner.hooks[: runner.hooks.index(hook)]:
+        if isinstance(other, EMAHook | CheckpointHook):
+            raise ValueError(
+                f'priority: {type(other).__name__} comes before AdaSAPHook, which has to give the '
+                f'model its shape before others load or save it; leave out the priorities of both'
+            )
 
 
 def at_least(key: str, value: object, least: int) -> int:
@@ -102,7 +119,6 @@ def check_optim_wrapper(hook: AdaSAPHook, runner: Runner) -> None:
             f'optim_wrapper: AdaSAPHook works with one optimizer, and {wrapper} holds several'
         )
     _try_optimizer(runner.optim_wrapper.optimizer)
-    check_wrapper(runner)
 
 
 def _try_optimizer(optimizer: Optimizer) -> None:
@@ -112,12 +128,21 @@ def _try_optimizer(optimizer: Optimizer) -> None:
         UnknownState: If it cannot.
         ValueError: If it cannot be stepped without further arguments.
     """
+    trial = stepped_once(optimizer)
+    if trial is not None:
+        check_states([trial])
+
+
+def stepped_once(optimizer: Optimizer) -> Optimizer | None:
+    """Another one of the kind that has stepped once; None if it wants further arguments."""
     parameter = nn.Parameter(torch.zeros(4, 3))
     parameter.grad = torch.zeros(4, 3)
+    known = inspect.signature(type(optimizer)).parameters  # AdamW has defaults beside these
     try:
-        trial = type(optimizer)([parameter], **optimizer.defaults)
+        arguments = {key: value for key, value in optimizer.defaults.items() if key in known}
+        trial = type(optimizer)([parameter], **arguments)
     except Exception:
-        return  # it wants other arguments; the cut itself looks once more
+        return None  # the cut itself looks once more
     try:
         trial.step()
     except TypeError as error:
@@ -125,100 +150,7 @@ def _try_optimizer(optimizer: Optimizer) -> None:
             f'optim_wrapper.optimizer: {type(optimizer).__name__} cannot be stepped as mmengine '
             f'does ({error}); use SGD, Adam or AdamW'
         ) from error
-    check_states([trial])
-
-
-def settings(hook: AdaSAPHook) -> dict:
-    """What has to stay the same when a run is resumed, as plain data."""
-    keys = ('warmup', 'prune', 'by_epoch', 'interval', 'schedule', 'round_to', 'target')
-    values = {key: getattr(hook, key) for key in keys}
-    return {**values, 'importance': type(hook.importance).__name__}
-
-
-def check_start(hook: AdaSAPHook, runner: Runner, state: Mapping) -> None:
-    """Refuse a checkpoint that the run cannot start or go on from; warn of one it can hardly.
-
-    Args:
-        hook (AdaSAPHook): The hook, its structure loaded.
-        runner (Runner): The run.
-        state (Mapping): What the checkpoint holds for the hook beside the structure.
-
-    Raises:
-        ValueError: If ``load_from`` names a checkpoint that is not cut yet, or is as small as
-            the target, or a resumed one has not the structure that its iteration should have.
-    """
-    structure, phase = hook.structure, hook.phases.phase(runner.iter)
-    if not runner._resume:
-        if structure is not None:
-            _check_pruned_start(hook, structure, runner._load_from)
-        return
-    for key, shape, expected in misshapen_state(runner.optim_wrapper.optimizer):
-        raise ValueError(
-            f'resume: {key} of the optimizer has the shape {shape} and its parameter {expected}; '
-            f'resume from a checkpoint as train.py writes it, or start anew with load_from'
-        )
-    if structure is None and runner.iter > hook.phases.warmup_end:
-        raise ValueError(
-            f'resume: the checkpoint is at iteration {runner.iter}, in the phase {phase!r}, but '
-            f'holds no pruned structure; resume from one that was written with AdaSAPHook in '
-            f'the config, or start anew with load_from'
-        )
-    if structure is not None and is_cut(structure) != (phase == 'finetune'):
-        raise StructureError(
-            f'resume: the checkpoint was written in the phase {structure["phase"]!r}, but '
-            f'warmup={hook.warmup} and prune={hook.prune} put iteration {runner.iter} into '
-            f'{phase!r}; resume with the settings that the run was started with'
-        )
-    started_with = {**state.get('settings', {})}
-    if structure is not None:
-        started_with['target'] = structure['target']
-    for key, value in settings(hook).items():
-        if started_with.get(key, value) != value:
-            raise StructureError(
-                f'resume: the run was started with {key}={started_with[key]!r} and goes on with '
-                f'{key}={value!r}; resume with the settings that it was started with'
-            )
-    epochs = isinstance(runner.train_loop, EpochBasedTrainLoop)
-    if epochs and runner.iter % len(runner.train_dataloader):
-        runner.logger.warning(
-            'resume: mmengine does not restore the order of the data within an epoch, so '
-            'this run will not equal an uninterrupted one; save checkpoints by epoch'
-        )
-
-
-def _check_pruned_start(hook: AdaSAPHook, structure: Mapping, load_from: str) -> None:
-    if structure['keep'] != (cut_of(structure) or {}).get('keep', {}):
-        raise ValueError(
-            f'load_from: {load_from} was written while channels were being removed, before its '
-            f'model was cut; go on with resume=True, or start from a checkpoint of another phase'
-        )
-    reached = structure['reached'].get(hook.resource)
-    if structure['keep'] and reached is not None and reached <= hook.fraction:
-        raise ValueError(
-            f'load_from: {load_from} was already pruned to {hook.resource} {reached:.4g}, within '
-            f'target=dict({hook.resource}={hook.fraction:g}); targets count from the dense model: '
-            f'set a lower one, or start from a dense checkpoint'
-        )
-
-
-def check_resumable(checkpoint: Mapping) -> None:
-    """Refuse to go on from a checkpoint without what training needs, before it is loaded.
-
-    Raises:
-        ValueError: Naming the entry that is missing or malformed.
-    """
-    remedy = 'resume from one as train.py writes it, or start anew with load_from'
-    meta = checkpoint.get('meta')
-    for key in ('epoch', 'iter'):
-        if not isinstance(meta, Mapping) or type(meta.get(key)) is not int or meta[key] < 0:
-            raise ValueError(f'resume: meta.{key} of the checkpoint is no number; {remedy}')
-    for key in ('message_hub', 'optimizer'):
-        if not isinstance(checkpoint.get(key), Mapping):
-            raise ValueError(f'resume: the checkpoint has no {key}; {remedy}')
-    state = checkpoint['optimizer'].get('state')
-    groups = checkpoint['optimizer'].get('param_groups')
-    if not isinstance(state, Mapping) or not isinstance(groups, list):
-        raise ValueError(f'resume: optimizer.state or param_groups is malformed; {remedy}')
+    return trial
 
 
 def check_data(runner: Runner) -> None:

@@ -58,4 +58,6 @@ class Phases:
 
     def fraction(self, target: float, event: int, start: float = 1.0) -> float:
         """Fraction of the dense model that is to remain after an event; 0 is before the first."""
+        if event == self.events:
+            return target  # to the last bit
         return SCHEDULES[self.schedule](start, target, event / self.events)

@@ -9,6 +9,7 @@ from mmengine.dist import all_gather_object, broadcast_object_list, get_world_si
 from mmengine.model import MMSeparateDistributedDataParallel, is_model_wrapper
 from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import Runner
+from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from ..unwrapping import unwrapped
@@ -28,7 +29,8 @@ class ProcessesDiffer(RuntimeError):
 def failing_together() -> Iterator[None]:
     """Let an error in one process end all of them, which would wait for it for ever.
 
-    Nothing inside may communicate, since the process that fails would be missing there.
+    What is inside is computed as if there were no other processes: the one that fails would be
+    missing where SyncBN, or a loss that averages its counts, waits for it.
 
     Raises:
         OtherProcessFailed: In the processes that have no error of their own.
@@ -38,7 +40,8 @@ def failing_together() -> Iterator[None]:
         return
     failure = None
     try:
-        yield
+        with _alone():
+            yield
     except Exception as error:
         failure = error
     reports = all_gather_object(failure and f'{type(failure).__name__}: {failure}')
@@ -47,6 +50,17 @@ def failing_together() -> Iterator[None]:
     for rank, report in enumerate(reports):
         if report is not None:
             raise OtherProcessFailed(f'rank {rank} has stopped with {report}')
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Let torch, mmengine and mmdet, which all ask the same function, see a single process."""
+    is_initialized = distributed.is_initialized
+    distributed.is_initialized = lambda: False
+    try:
+        yield
+    finally:
+        distributed.is_initialized = is_initialized
 
 
 def from_rank_0(value: Value) -> Value:
@@ -66,7 +80,14 @@ def check_same(what: str, digest: str) -> None:
     Raises:
         ProcessesDiffer: Naming the ranks that differ from rank 0.
     """
-    digests = all_gather_object(digest)
+    found = all_gather_object((what, digest))
+    for rank, (other, _) in enumerate(found):
+        if other != found[0][0]:
+            raise ProcessesDiffer(
+                f'rank 0 compares {found[0][0]} and rank {rank} {other}; start all processes with '
+                f'the same config and work_dir, and with files that all of them see'
+            )
+    digests = [other for _, other in found]
     others = [rank for rank, other in enumerate(digests) if other != digests[0]]
     if others:
         raise ProcessesDiffer(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from math import inf
 
 import torch
+from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook, EMAHook
 from mmengine.model import BaseAveragedModel
 from mmengine.optim import OptimWrapper
@@ -15,6 +16,11 @@ from ..models.raw_outputs import complete_forward
 from ..optim.gradients import optimizer_parameters, set_aside
 from ..pruning.running import ForwardFn, evaluating
 from ..unwrapping import unwrapped
+
+
+def is_resumed(runner: Runner) -> bool:
+    """Whether a run goes on, by ``resume=True`` or by ``Runner.resume()`` before it trains."""
+    return runner._resume or runner.iter > 0
 
 
 def sample_forward(runner: Runner) -> ForwardFn:
@@ -86,12 +92,24 @@ def _averaging(runner: Runner) -> list[BaseAveragedModel]:
 
 
 def forget_best_score(runner: Runner) -> None:
-    """Let the best score be found anew among slim models: for checkpoints, early stopping."""
+    """Let the best score be found anew among slim models: for checkpoints, early stopping.
+
+    The best checkpoint so far, which is a dense one, goes.
+    """
     info = runner.message_hub.runtime_info
-    for key in [key for key in info if key.startswith('best_score')]:
+    dense = [info[key] for key in info if key.startswith('best_ckpt') and info[key]]
+    for key in [key for key in info if key.startswith(('best_score', 'best_ckpt'))]:
         del info[key]
-    if any(isinstance(hook, CheckpointHook) and hook.save_best for hook in runner.hooks):
-        runner.logger.info('AdaSAP cut the model: the best checkpoint is chosen anew')
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook) and hook.save_best:
+            runner.logger.info('AdaSAP cut the model: the best checkpoint is chosen anew')
+            if getattr(hook, 'best_ckpt_path', None):
+                hook.best_ckpt_path = None
+            for indicator in getattr(hook, 'best_ckpt_path_dict', {}):
+                hook.best_ckpt_path_dict[indicator] = None
+            if is_main_process():
+                for path in filter(hook.file_backend.isfile, dense):
+                    hook.file_backend.remove(path)
     for hook in runner.hooks:
         if isinstance(hook, EarlyStoppingHook):
             hook.wait_count = 0

@@ -1,17 +1,19 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Real
 
 import torch
+from mmengine.logging import print_log
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
 
 from .adasap_optim_wrapper import AdaSAPOptimWrapper
-from .gradients import finite_everywhere, on_copies, optimizer_parameters, unscale
+from .gradients import all_finite, finite_everywhere, on_copies, optimizer_parameters, unscale
 
 DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
@@ -22,8 +24,9 @@ class AdaSAPAmpOptimWrapper(AdaSAPOptimWrapper):
 
     Weights, ε, norms and radii stay in float32. In float16 the loss is scaled, since small
     gradients would vanish: by the same scale in both passes, out of which ε is divided again.
-    Where the gradient of either pass overflows, the weights go back, the step is skipped, and
-    the scale is lowered once, as GradScaler does it, also if it is one of several micro-batches.
+    Where the gradient of either pass is not finite, the weights go back and the step is skipped,
+    also if it is that of one of several micro-batches. The scale, if there is one, is lowered
+    once, as GradScaler does it. To know of it the host waits for the GPU once a step.
 
     Without a perturbation this is mmengine's AmpOptimWrapper, which also runs on a CPU.
     Observers of the clean gradient see it without the scale, and are not called where it holds
@@ -61,6 +64,7 @@ class AdaSAPAmpOptimWrapper(AdaSAPOptimWrapper):
         self.cast_dtype = _cast_dtype(dtype, self._device.type)
         scaler = _grad_scaler(loss_scale, self.cast_dtype, self._device.type)
         self.loss_scaler = scaler if scaler is not None and scaler.is_enabled() else None
+        self._has_skipped = False
         self._fixed_scale = None if isinstance(loss_scale, str | Mapping) else float(loss_scale)
 
     @property
@@ -86,13 +90,22 @@ class AdaSAPAmpOptimWrapper(AdaSAPOptimWrapper):
         super().backward(self._scaled(loss), **kwargs)
 
     def step(self, **kwargs) -> None:
-        """Clip and step without the scale, if no gradient overflowed; then adapt the scale.
+        """Clip and step without the scale, if all gradients are finite; then adapt the scale.
 
         Args:
             **kwargs: Arguments of the optimizer's ``step``.
         """
         if self.loss_scaler is None:
-            super().step(**kwargs)
+            if all_finite(optimizer_parameters(self.optimizer), self._device):
+                super().step(**kwargs)
+            elif not self._has_skipped:
+                self._has_skipped = True
+                print_log(
+                    'AdaSAPAmpOptimWrapper skips a step whose gradient is not finite, and will '
+                    'not say so again; if the loss stays inf or NaN, lower the learning rate',
+                    'current',
+                    logging.WARNING,
+                )
             return
         if self.clip_grad_kwargs:
             self.loss_scaler.unscale_(self.optimizer)
@@ -146,10 +159,9 @@ class AdaSAPAmpOptimWrapper(AdaSAPOptimWrapper):
         return finite & finite_everywhere(loss)
 
     def _backward_perturbed(self, loss: Tensor, usable: Tensor) -> None:
-        if self.loss_scaler is not None:
-            # A clean pass that overflowed has to skip the step, too, though its gradient is
-            # gone by then. Through the loss all processes get to know of it.
-            loss = loss * torch.where(usable, 1.0, math.nan)
+        # A clean pass that overflowed has to skip the step, too, though its gradient is gone by
+        # then. Through the loss all processes get to know of it.
+        loss = loss * torch.where(usable, 1.0, math.nan)
         super()._backward_perturbed(loss, usable)
 
 

@@ -1,10 +1,12 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
+from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
@@ -60,7 +62,9 @@ class AdaSAPOptimWrapper(OptimWrapper):
         self._observers: list[Callable[[], None]] = []
         self._forward: CapturedForward | None = None
         self._in_second_pass = False
+        self._is_told = False
         self.perturbation = perturbation
+        self._is_told = perturbation is not None
 
     @property
     def perturbation(self) -> Perturbation | None:
@@ -73,6 +77,7 @@ class AdaSAPOptimWrapper(OptimWrapper):
             PERTURBATIONS, perturbation, 'perturbation'
         )
         self._attached_to: nn.Module | None = None
+        self._is_told = True
 
     def add_clean_gradient_observer(self, observer: Callable[[], None]) -> None:
         """Have ``observer()`` called after each clean backward pass.
@@ -144,6 +149,15 @@ class AdaSAPOptimWrapper(OptimWrapper):
                 :meth:`optim_context`, or in a way that cannot be repeated.
         """
         self.last_stats = None
+        if not self._is_told:
+            self._is_told = True
+            print_log(
+                f'{type(self).__name__} has no perturbation, and no AdaSAPHook sets one: every '
+                f'step is a plain one. Put AdaSAPHook into default_hooks, or give the wrapper '
+                f'perturbation=dict(...)',
+                'current',
+                logging.WARNING,
+            )
         if self._perturbation is None:
             self._backward_once(loss)
         else:

@@ -71,14 +71,28 @@ def unscale(parameters: Iterable[nn.Parameter], scale: Tensor) -> Tensor:
         Tensor: Whether no gradient had an inf or a NaN, as a 0-dim bool tensor that nothing has
         waited for.
     """
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    gradients = [gradient for gradient in gradients if gradient.numel()]
+    parameters = list(parameters)
+    finite = all_finite(parameters, scale.device)
+    gradients = _gradients(parameters)
+    if gradients:
+        # Reciprocals as GradScaler takes them, so that both see the same numbers.
+        torch._foreach_mul_(gradients, scale.double().reciprocal().float())
+    return finite
+
+
+@torch.no_grad()
+def all_finite(parameters: Iterable[nn.Parameter], device: torch.device) -> Tensor:
+    """Whether no gradient has an inf or a NaN, as a 0-dim bool tensor that nobody waits for."""
+    gradients = _gradients(parameters)
     if not gradients:
-        return torch.ones((), dtype=torch.bool, device=scale.device)
+        return torch.ones((), dtype=torch.bool, device=device)
     largest = torch._foreach_norm(gradients, float('inf'))  # that of a NaN is NaN
-    # Reciprocals as GradScaler takes them, so that both see the same numbers.
-    torch._foreach_mul_(gradients, scale.double().reciprocal().float())
     return torch.stack([value.float() for value in largest]).isfinite().all()
+
+
+def _gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return [gradient for gradient in gradients if gradient.numel()]
 
 
 @torch.no_grad()

@@ -57,8 +57,16 @@ class Importance(ABC):
         """What was observed since the last event, as plain data and tensors."""
         return {}
 
-    def load_state_dict(self, state: dict) -> None:
-        """Take back what :meth:`state_dict` gave."""
+    def load_state_dict(self, state: dict, groups: list[ChannelGroup]) -> None:
+        """Take back what :meth:`state_dict` gave.
+
+        Args:
+            state (dict): It.
+            groups (list[ChannelGroup]): The groups that it has to fit.
+
+        Raises:
+            ValueError: If it does not.
+        """
 
     def _normalized(self, scores: Tensor, kept: Tensor) -> Tensor:
         if not self.normalize or not kept.any():
@@ -154,8 +162,14 @@ class TaylorImportance(Importance):
     def state_dict(self) -> dict:
         return {'sums': [s.cpu() for s in self._sums], 'count': self._count}
 
-    def load_state_dict(self, state: dict) -> None:
-        self._sums, self._count = list(state['sums']), state['count']
+    def load_state_dict(self, state: dict, groups: list[ChannelGroup]) -> None:
+        sums, count = list(state['sums']), state['count']
+        if type(count) is not int or count < 0 or bool(count) != bool(sums):
+            raise ValueError(f'count is {count!r} beside {len(sums)} sums')
+        shapes = [tuple(s.shape) if isinstance(s, Tensor) else s for s in sums]
+        if shapes != [(group.size,) for group in groups] and count:
+            raise ValueError(f'sums of {len(groups)} groups of channels are needed')
+        self._sums, self._count = sums, count
 
 
 def per_channel(values: Tensor, member: Member) -> Tensor:

@@ -1,10 +1,11 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Give a dense model the shape of a checkpoint, before the weights are loaded."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from .structure import (
     META_KEY,
@@ -18,19 +19,40 @@ from .structure import (
 from .surgery import check_dense, check_fits, cut
 
 REMEDY = (
-    'use the config that it was pruned with, AdaSAPHook among its default_hooks; where no hooks '
-    'run (init_detector, DetInferencer), build the model without weights and call '
-    'mmdet_adasap.apis.load_pruned(model, filename)'
+    'use the config that it was pruned with, AdaSAPHook among its default_hooks; in Python call '
+    'mmdet_adasap.apis.init_pruned_detector(config, checkpoint) instead of init_detector, or '
+    'load_pruned(model, checkpoint); for DetInferencer export it with tools/export.py'
 )
 
 
-def load_structure(checkpoint: dict, model: nn.Module, copies: list[nn.Module]) -> dict | None:
+def read_parts(checkpoint: Mapping) -> tuple[Mapping, Mapping]:
+    """What a checkpoint says about its weights, and the weights.
+
+    Raises:
+        StructureError: If either is there and no dict.
+    """
+    meta, weights = checkpoint.get('meta') or {}, checkpoint.get('state_dict', {})
+    if not isinstance(meta, Mapping) or not isinstance(weights, Mapping):
+        raise StructureError(
+            'the checkpoint has a meta or a state_dict that is no dict; take one as train.py '
+            'writes it'
+        )
+    return meta, weights
+
+
+def load_structure(
+    checkpoint: dict,
+    model: nn.Module,
+    copies: list[nn.Module],
+    optimizers: Iterable[Optimizer] = (),
+) -> dict | None:
     """Give a model the shape that a checkpoint has, before its weights are loaded.
 
     Args:
         checkpoint (dict): As loaded from a file.
         model (nn.Module): The model of the unpruned config.
         copies (list[nn.Module]): Moving averages of it, reshaped likewise.
+        optimizers (Iterable[Optimizer]): Those whose state is to follow, if they have one already.
 
     Returns:
         dict, optional: The structure; None if the checkpoint is not one of a pruned model.
@@ -38,23 +60,23 @@ def load_structure(checkpoint: dict, model: nn.Module, copies: list[nn.Module]) 
     Raises:
         StructureError: If it is malformed, or does not fit the model or the weights.
     """
-    meta, weights = checkpoint.get('meta') or {}, checkpoint.get('state_dict', {})
-    if not isinstance(meta, Mapping) or not isinstance(weights, Mapping):
-        raise StructureError('the checkpoint has a meta or a state_dict that is no dict')
+    meta, weights = read_parts(checkpoint)
     structure = meta.get(META_KEY)
     if structure is None:
         return None
     check_structure(structure)
     shape = cut_of(structure)
     if shape is not None and _misfit(model, weights, {}) is None:
+        remember(model, shape)
         return structure  # this model has been cut already
-    for described in filter(None, {id(s): s for s in (structure, shape)}.values()):
+    for described in (structure,) if shape in (None, structure) else (structure, shape):
         check_dense(model, described)
+        for module in (model, *copies):
+            check_fits(module, described['keep'], described['attrs'])
     keep, attrs = (shape['keep'], shape['attrs']) if shape is not None else ({}, {})
-    for module in (model, *copies):
-        check_fits(module, keep, attrs if shape is not None else structure['attrs'])
     refuse_misfit(model, weights, keep)
-    for module in (model, *copies):
+    cut(model, keep, attrs, optimizers)
+    for module in copies:
         cut(module, keep, attrs)
     if shape is not None:
         remember(model, shape)

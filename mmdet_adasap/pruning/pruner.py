@@ -2,6 +2,7 @@
 """Prune one model step by step: score, choose, mask, and cut once at the end."""
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from numbers import Real
 
@@ -51,8 +52,9 @@ def check_target(target: object) -> tuple[str, float]:
     """
     if not isinstance(target, Mapping) or len(target) != 1 or next(iter(target)) not in RESOURCES:
         raise ValueError(
-            f'target={target!r} must be a dict with one of the keys {RESOURCES}, for example '
-            f'target=dict(params=0.4)'
+            f'target={target!r} must be a dict with exactly one of the keys {RESOURCES}, for '
+            f'example target=dict(params=0.4); over a base config that has the other one write '
+            f'target=dict(_delete_=True, flops=0.5)'
         )
     ((resource, fraction),) = target.items()
     if not _is_fraction(fraction):
@@ -135,10 +137,15 @@ class Pruner:
         self.masks = ChannelMasks(model, self.channels.groups)
         self._check_reachable()
 
+    def _limit(self, fraction: float) -> float:
+        """What a fraction of the dense model is; a whole number in spite of rounding errors."""
+        limit = fraction * self.dense[self.resource]
+        return round(limit) if math.isclose(limit, round(limit), rel_tol=1e-14) else limit
+
     def _check_reachable(self) -> None:
         least = self.cost(smallest(self.channels.sizes, self._steps))
         fraction = least / self.dense[self.resource]
-        if fraction > self.target:
+        if least > self._limit(self.target):
             raise UnreachableTarget(
                 f'target=dict({self.resource}={self.target:g}) cannot be reached: with protected '
                 f'layers and round_to={self.round_to} at least {fraction:.4f} remain; set a '
@@ -235,7 +242,7 @@ class Pruner:
                     )
                 # A score that is not a number says nothing against its channel.
                 scores.append(np.nan_to_num(found.cpu().numpy(), nan=np.inf, posinf=np.inf))
-        limit = fraction * self.dense[self.resource]
+        limit = self._limit(fraction)
         return choose(scores, self.masks.kept, self.cost, limit, self._steps)
 
     def _check_finite(self) -> None:

@@ -5,14 +5,19 @@ A structure is a dict of str, int, float and list::
 
     version   1
     phase     'warmup', 'prune' or 'finetune'; the model is cut from 'finetune' on
-    target    {'params': 0.4}
-    reached   {'params': 0.3994}
-    dense     {'params': 26285486}: parameters (or MACs) of the model before any cut
+    target    {'params': 0.4}, or {'flops': 0.5}
+    reached   {'params': 0.3994, 'flops': 0.4712}, fractions of the dense model
+    dense     {'params': 26285486, 'flops': 30582398400} of the model before any cut; FLOPs are
+              multiply-accumulates for the input that the channels were found with
     keep      {parameter or buffer: {axis: [kept indices of the dense model]}}
     attrs     {module: {attribute: int}}, counts of channels or of attention heads that modules
               keep for themselves
-    digest    of keep and attrs, so that a damaged or edited one is noticed
+    digest    SHA-256 of keep and attrs, so that a damaged or edited one is noticed; a structure
+              without it is taken, and checked against the model alone
     start     the structure of the slim model that is pruned again; absent if a dense one is
+
+What resuming needs besides is no part of it: AdaSAPHook writes its settings and what the criterion
+has observed into ``checkpoint['mmdet_adasap']``.
 
 Until the phase 'finetune' tensors have their shape at the start, which is the dense one or that of
 ``start``, and whatever is not in ``keep`` is zero.
@@ -57,7 +62,12 @@ def structure_of(model: nn.Module) -> Mapping | None:
 
 
 def composed(first: Keep, then: Keep) -> Keep:
-    """Two cuts as one: ``then`` counts indices of the model that ``first`` has left."""
+    """Two cuts as one: ``then`` counts indices of the model that ``first`` has left.
+
+    Examples:
+        >>> composed({'w': {0: [1, 3, 5]}}, {'w': {0: [0, 2]}})
+        {'w': {0: [1, 5]}}
+    """
     keep = {name: dict(axes) for name, axes in first.items()}
     for name, axes in then.items():
         for axis, index in axes.items():
@@ -69,6 +79,10 @@ def composed(first: Keep, then: Keep) -> Keep:
 
 def relative(keep: Keep, first: Keep) -> Keep:
     """What of a cut is left to do where ``first`` was done: ``composed(first, this)`` is ``keep``.
+
+    Examples:
+        >>> relative({'w': {0: [1, 5]}}, {'w': {0: [1, 3, 5]}})
+        {'w': {0: [0, 2]}}
 
     Raises:
         StructureError: If ``keep`` holds on to what ``first`` has removed.
@@ -197,6 +211,7 @@ def check_structure(structure: object) -> None:
     for key in ('target', 'reached', 'dense', 'keep', 'attrs'):
         if not isinstance(structure.get(key), Mapping):
             raise StructureError(f'{META_KEY}.{key} is missing or not a dict')
+    _check_numbers(structure)
     for name, axes in structure['keep'].items():
         if not isinstance(axes, Mapping):
             raise StructureError(f'{META_KEY}.keep[{name!r}] is not a dict of axes')
@@ -221,14 +236,26 @@ def check_structure(structure: object) -> None:
         _check_start(structure)
 
 
+def _check_numbers(structure: Mapping) -> None:
+    for resource, left in structure['reached'].items():
+        if type(left) not in (int, float) or not 0 < left <= 1:
+            raise StructureError(
+                f'{META_KEY}.reached.{resource} is {left!r}, no fraction of the dense model'
+            )
+    for resource, count in structure['dense'].items():
+        if type(count) is not int or count < 1:
+            raise StructureError(f'{META_KEY}.dense.{resource} is {count!r}, no number of them')
+
+
 def _check_start(structure: Mapping) -> None:
     start = structure['start']
-    check_structure(start)
-    if is_cut(structure) or not is_cut(start):
+    phase = start.get('phase') if isinstance(start, Mapping) else None
+    if is_cut(structure) or phase != PHASES[-1]:
         raise StructureError(
-            f'{META_KEY}.start has the phase {start["phase"]!r} beside {structure["phase"]!r}; '
+            f'{META_KEY}.start has the phase {phase!r} beside {structure["phase"]!r}; '
             f'only a model that was cut can be at the start, and only until it is cut again'
         )
+    check_structure(start)
     for name, axes in start['keep'].items():
         missing = axes.keys() - structure['keep'].get(name, {}).keys()
         if missing:

@@ -108,6 +108,12 @@ def check_fits(model: nn.Module, keep: Keep, attrs: Mapping[str, Mapping[str, in
                     f'tensor of the model has the shape {shape}: {REMEDY}'
                 )
     counts = channel_counts(model, keep)
+    for name, expected in counts.items():
+        for attribute in expected.keys() - attrs.get(name, {}).keys():
+            raise StructureError(
+                f'{META_KEY}.attrs does not name {name}.{attribute}, of which '
+                f'{expected[attribute]} are kept: take the checkpoint as it was written'
+            )
     for name, attributes in attrs.items():
         for attribute, value in attributes.items():
             present = getattr(modules.get(name), attribute, None)

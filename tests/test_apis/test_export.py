@@ -19,7 +19,7 @@ from mmengine.runner import Runner
 
 pytest.importorskip('mmdet')
 
-from mmdet.apis import inference_detector
+from mmdet.apis import inference_detector, init_detector
 
 from mmdet_adasap.apis import build_dense, export_pruned, init_pruned_detector, prune_model
 from mmdet_adasap.apis.export import WrongExport
@@ -245,7 +245,7 @@ def test_files(trained, exported):
 DETECTORS = {
     'ssd300': ('ssd300/adasap_ssd300_voc0712.py', 'ssd300_voc0712.py'),
     'retinanet': ('retinanet/adasap_retinanet_r50_fpn_1x_voc0712.py', None),
-    'faster-rcnn': ('faster-rcnn/adasap_faster-rcnn_r50_fpn_1x_voc0712.py', None),
+    'faster-rcnn': ('faster_rcnn/adasap_faster-rcnn_r50_fpn_1x_voc0712.py', None),
     'yolox-s': ('yolox/adasap_yolox_s_8xb8-300e_voc0712.py', None),
 }
 
@@ -262,7 +262,7 @@ def test_config_has_nothing_of_ours(name, tmp_path):
     file = ROOT / 'configs' / DETECTORS[name][0]
     config = Config.fromfile(file)
     before = config.to_dict()
-    text, _, changes = exported_config(config)
+    text, _, changes = exported_config(config, 'slim')
     assert config.to_dict() == before
     code = text.split('sys.path.append')[1]
     assert not re.search('adasap|Perturbation|Importance|Pretrained|open-mmlab', code, re.I)
@@ -305,7 +305,7 @@ def test_parts_of_ours_that_derive_from_mmdets_own(tmp_path, monkeypatch):
             work_dir='old',
         )
     )
-    text, _, changes = exported_config(config)
+    text, _, changes = exported_config(config, 'slim')
     found = read(text, tmp_path)
     assert found.data == dict(type='RepeatDataset', dataset=dict(type='VOCDataset', data_root='x'))
     assert found.pipeline == [dict(type='LoadImageFromFile')]
@@ -314,7 +314,7 @@ def test_parts_of_ours_that_derive_from_mmdets_own(tmp_path, monkeypatch):
     assert found.optim_wrapper == dict(type='OptimWrapper', clip_grad=1)
     assert found.custom_imports.imports == ['mine', 'slim_model_v1']
     assert found.model.backbone == dict(depth=16)
-    assert 'work_dir' not in found
+    assert found.work_dir == './work_dirs/slim'
     assert 'pipeline[1]: without ImageCorruption' in changes
 
 
@@ -340,6 +340,27 @@ def test_init_pruned_detector(trained, image):
     assert all(torch.equal(value, runner[name]) for name, value in model.state_dict().items())
     with pytest.raises(FileNotFoundError):
         init_pruned_detector(trained / 'own.py', 'no_such.pth')
+
+
+def test_weights_of_another_model(exported, trained, tmp_path):
+    """mmengine would log the sizes and go on with random weights, either way."""
+    config = Config.fromfile(exported / 'config.py')
+    dense = tmp_path / 'dense.pth'
+    torch.save(build_dense(trained / 'own.py').state_dict(), dense)
+    with pytest.raises(ValueError, match=r'tensors have other shapes than the slim model'):
+        init_detector(config, str(dense), device='cpu')
+    cfg = Config.fromfile(trained / 'own.py')
+    cfg.load_from = str(exported / 'model.pth')
+    cfg.work_dir = str(tmp_path)
+    with pytest.raises(ValueError, match=r'other shapes than YOLOX.*the config.py beside it'):
+        Runner.from_cfg(cfg).test()
+    DefaultScope._instance_dict.clear()
+
+
+def test_head_for_other_classes_learns_on(exported):
+    config = Config.fromfile(exported / 'config.py')
+    config.model.bbox_head.num_classes = 3
+    init_detector(config, str(exported / 'model.pth'), device='cpu')
 
 
 @pytest.fixture
@@ -385,9 +406,10 @@ def test_program(export, exported, trained, tmp_path):
         ('own.py', 'config.py', 'is damaged or holds more than data'),
         ('wider.py', 'epoch_3.pth', 'the config must build the model that was pruned'),
         ('untested.py', 'epoch_3.pth', 'test_dataloader is missing'),
+        ('slim/config.py', 'epoch_3.pth', 'was written by an export and builds a slim model'),
     ],
 )
-def test_errors_are_one_line(export, trained, tmp_path, config, checkpoint, message):
+def test_errors_are_one_line(export, exported, trained, tmp_path, config, checkpoint, message):
     full = torch.load(trained / 'epoch_3.pth', weights_only=False)
     dense = build_dense(trained / 'own.py').state_dict()
     torch.save({'meta': {}, 'state_dict': dense}, tmp_path / 'dense.pth')
@@ -398,6 +420,7 @@ def test_errors_are_one_line(export, trained, tmp_path, config, checkpoint, mess
     own = f'_base_ = {str(trained / "own.py")!r}\n'
     (tmp_path / 'own.py').write_text(own)
     (tmp_path / 'config.py').write_text(own)
+    shutil.copytree(exported, tmp_path / 'slim')
     (tmp_path / 'wider.py').write_text(own + 'model = dict(bbox_head=dict(num_classes=11))\n')
     config = config if '::' in config else tmp_path / config
     if 'untested' in str(config):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 
 pytest.importorskip('mmpretrain')
 
@@ -80,6 +81,9 @@ def test_exported_classifiers_run_without_the_plugin(tmp_path):
         assert report['parameters']['slim'] == sum(p.numel() for p in model.parameters())
         assert report['latency']['image'] == [32, 32]
         assert (out / 'mobilenet_v1.py').exists() == (name == 'mobilenet')
+        exported = Config.fromfile(out / 'config.py')
+        assert exported.work_dir == f'./work_dirs/{out.name}'
+        assert 'visualizer' not in exported  # mmdet's is none for classifiers
         folders.append(str(out))
 
         # What was exported is the pruned model, and that can be pruned once more.
@@ -103,3 +107,35 @@ def test_exported_classifiers_run_without_the_plugin(tmp_path):
     found = json.loads(done.stdout.splitlines()[-1])
     for ours, theirs in zip(expected, found, strict=True):
         assert torch.allclose(ours, torch.tensor(theirs), atol=1e-6)
+
+
+def test_other_models_are_refused(tmp_path):
+    """Nothing is known of how others are called."""
+    config = Config(
+        dict(
+            default_scope='mmpretrain',
+            model=dict(
+                type='SimCLR',
+                backbone=dict(type='LeNet5'),
+                neck=dict(type='GlobalAveragePooling'),
+                head=dict(
+                    type='ContrastiveHead', loss=dict(type='CrossEntropyLoss', loss_weight=1.0)
+                ),
+            ),
+        )
+    )
+    model = build_dense(config)
+    structure = dict(
+        version=1,
+        phase='finetune',
+        target=dict(params=0.5),
+        reached=dict(params=1.0),
+        dense=dict(params=sum(p.numel() for p in model.parameters())),
+        keep={},
+        attrs={},
+    )
+    torch.save(
+        {'meta': {META_KEY: structure}, 'state_dict': model.state_dict()}, tmp_path / 'own.pth'
+    )
+    with pytest.raises(ValueError, match='builds a SimCLR; only detectors of mmdet and classif'):
+        export_pruned(config, tmp_path / 'own.pth', tmp_path / 'out')

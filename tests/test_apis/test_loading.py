@@ -1,16 +1,21 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import builtins
 import copy
+import pickle
 import re
+import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.runner import Runner
-from mmengine.runner import checkpoint as mmengine_checkpoint
 from toy import MeanLogit, ToyModel, loader
 
+from mmdet_adasap import checkpoints
 from mmdet_adasap.apis import load_pruned
+from mmdet_adasap.checkpoints import advice
 from mmdet_adasap.pruning import StructureError
 
 IMAGES = torch.randn(2, 3, 8, 8)
@@ -67,7 +72,7 @@ def test_missing_tensor_changes_nothing(trained, tmp_path, key):
     torch.save(checkpoint, tmp_path / 'less.pth')
     model = ToyModel()
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises(StructureError, match=re.escape(f'{key} for one; use the config')):
+    with pytest.raises(StructureError, match=re.escape(f'lacks {key} of the model (1 tensors')):
         load_pruned(model, str(tmp_path / 'less.pth'))
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name])
@@ -97,17 +102,61 @@ def test_torn_file(trained, tmp_path):
         load_pruned(ToyModel(), str(torn))
 
 
-def test_without_mmengine_s_list(trained, tmp_path, monkeypatch):
-    """Older releases have none; ours has no getattr, which would reach all of Python."""
-    monkeypatch.delattr(mmengine_checkpoint, 'get_torch_safe_globals', raising=False)
-    assert load_pruned(ToyModel(), str(trained[0]))['reached']['params'] <= 0.5
-    checkpoint = torch.load(trained[0], weights_only=False)
-    checkpoint['meta']['note'] = Reaching()
-    torch.save(checkpoint, tmp_path / 'evil.pth')
-    with pytest.raises(ValueError, match=r'evil\.pth is damaged or holds more than data, and is'):
-        load_pruned(ToyModel(), str(tmp_path / 'evil.pth'))
-
-
 class Reaching:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
     def __reduce__(self):
-        return getattr, (HistoryBuffer, '__init__')
+        return getattr, (HistoryBuffer, self.name)
+
+
+def test_nothing_but_statistics_is_reached(trained, tmp_path):
+    checkpoint = torch.load(trained[0], weights_only=False)
+    for name, allowed in (('mean', True), ('__init__', False)):
+        checkpoint['meta']['note'] = Reaching(name)
+        torch.save(checkpoint, tmp_path / 'reaching.pth')
+        with (
+            nullcontext()
+            if allowed
+            else pytest.raises(ValueError, match=r'\.__init__ is not data\)')
+        ):
+            load_pruned(ToyModel(), str(tmp_path / 'reaching.pth'))
+
+
+def overwriting_print() -> bytes:
+    """Instructions that put another function into Python's builtins, were getattr what it says."""
+    history, reach = b'cmmengine.logging.history_buffer\nHistoryBuffer\n', b'cbuiltins\ngetattr\n'
+    mean = reach + history + text('mean') + pickle.TUPLE2 + pickle.REDUCE
+    builtins = reach + mean + text('__builtins__') + pickle.TUPLE2 + pickle.REDUCE
+    return pickle.PROTO + b'\2' + builtins + text('print') + history + pickle.SETITEM + pickle.STOP
+
+
+def text(value: str) -> bytes:
+    return pickle.BINUNICODE + len(value).to_bytes(4, 'little') + value.encode()
+
+
+def test_python_stays_as_it_was(tmp_path):
+    """Also where a file is only looked at, as a neighbour of one that is missing."""
+    torch.save({}, tmp_path / 'empty.pth')
+    evil = tmp_path / 'evil.pth'
+    with zipfile.ZipFile(tmp_path / 'empty.pth') as old, zipfile.ZipFile(evil, 'w') as new:
+        for info in old.infolist():
+            is_pickle = info.filename.endswith('data.pkl')
+            new.writestr(info.filename, overwriting_print() if is_pickle else old.read(info))
+    before = builtins.print
+    try:
+        with pytest.raises(ValueError, match=r'evil\.pth is damaged or holds more than data'):
+            load_pruned(ToyModel(), str(evil))
+        advice(str(tmp_path))
+        assert builtins.print is before
+    finally:
+        builtins.print = before
+
+
+def test_torch_that_cannot_be_told_what_is_safe(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, 'KNOWS_NAMES', False)
+    with pytest.raises(ValueError, match=r'take a file that was published with published_keys'):
+        load_pruned(ToyModel(), str(trained[0]))
+    published = torch.load(trained[0], weights_only=False)
+    torch.save({key: published[key] for key in ('meta', 'state_dict')}, tmp_path / 'small.pth')
+    assert load_pruned(ToyModel(), str(tmp_path / 'small.pth'))['reached']['params'] <= 0.5

@@ -1,6 +1,10 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import hashlib
 import logging
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,10 +19,13 @@ from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
 from mmdet_adasap.datasets import (
+    CORRUPTIONS,
     CorruptedVOCDataset,
+    ImageCorruption,
     check_voc_dataset,
     corrupt,
     corruption_seed,
+    corruptions,
 )
 from mmdet_adasap.datasets.tiny_voc import TINY_VOC_CLASSES, plan_tiny_voc
 
@@ -36,6 +43,12 @@ def config(tiny_voc, split: str = 'val', **changed) -> dict:
         'test_mode': True,
         **changed,
     }
+
+
+def packages() -> dict[str, str]:
+    """Folders of this package, to import its parts without mmdet, which takes seconds."""
+    root = Path(corruptions.__file__).parents[2]
+    return {'mmdet_adasap': str(root), 'mmdet_adasap.datasets': str(root / 'datasets')}
 
 
 class TestPlainVOCDataset:
@@ -74,11 +87,13 @@ class TestCorruptedVOCDataset:
             assert np.array_equal(noisy[index]['img'][..., ::-1], expected)
             assert np.array_equal(noisy[index]['gt_bboxes'], plain[index]['gt_bboxes'])
 
-    def test_order_workers_and_restart_change_nothing(self, tiny_voc):
+    @pytest.mark.parametrize('corruption', ['fog', 'frost', 'shot_noise', 'glass_blur'])
+    def test_order_workers_and_batches_change_nothing(self, tiny_voc, corruption):
+        dataset = CorruptedVOCDataset(
+            corruption=corruption, severity=4, **config(tiny_voc, 'train', pipeline=PACKED)
+        )
+
         def images(num_workers: int, order: list[int], batch_size: int) -> dict:
-            dataset = CorruptedVOCDataset(
-                corruption='fog', severity=4, **config(tiny_voc, 'train', pipeline=PACKED)
-            )
             loader = DataLoader(
                 dataset,
                 batch_size,
@@ -93,10 +108,49 @@ class TestCorruptedVOCDataset:
             }
 
         first = images(0, [0, 1, 2, 3], 1)
-        for other in (images(2, [3, 1, 0, 2], 1), images(2, [0, 1, 2, 3], 2), images(0, [2], 1)):
-            for image_id, image in other.items():
-                assert (image == first[image_id]).all()
         assert len(first) == 4
+        for settings in (
+            *((0, [2, 0, 3, 1], 3), (1, [0, 1, 2, 3], 3), (2, [3, 1, 0, 2], 1)),
+            *((4, [3, 1, 0, 2], 3), (0, [2], 1)),
+        ):
+            for image_id, image in images(*settings).items():
+                assert (image == first[image_id]).all()
+
+    def test_another_process_gives_the_same(self, tiny_voc):
+        """Its own hash seed, threads and caches, and what it has corrupted before."""
+        path = tiny_voc / 'VOCdevkit' / 'VOC2007' / 'JPEGImages' / '100001.jpg'
+        code = f"""
+import hashlib, sys, types
+for name, path in {packages()!r}.items():
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = [path]
+import cv2
+from mmdet_adasap.datasets.corruptions import CORRUPTIONS, corrupt, corruption_seed
+cv2.setNumThreads(3)
+image = cv2.cvtColor(cv2.imread({str(path)!r}), cv2.COLOR_BGR2RGB)
+for name in reversed(CORRUPTIONS):
+    corrupted = corrupt(image, name, 3, corruption_seed(2, '100001', name, 3))
+    print(name, hashlib.sha256(corrupted.tobytes()).hexdigest())
+"""
+        printed = subprocess.run(
+            [sys.executable, '-c', code], check=True, capture_output=True, text=True
+        ).stdout
+        hashes = dict(line.split() for line in printed.splitlines())
+        assert list(hashes) == list(reversed(CORRUPTIONS))
+        clean = CorruptedVOCDataset(**config(tiny_voc, 'train'))[1]
+        for name, expected in hashes.items():
+            image = ImageCorruption(name, 3, seed=2)(dict(clean))['img'][..., ::-1]
+            assert hashlib.sha256(image.tobytes()).hexdigest() == expected
+
+    @pytest.mark.parametrize('content', [b'', b'no image'])
+    def test_names_an_unreadable_image(self, tiny_voc, tmp_path, content):
+        shutil.copytree(tiny_voc, tmp_path / 'set')
+        broken = tmp_path / 'set' / 'VOCdevkit' / 'VOC2007' / 'JPEGImages' / '100002.jpg'
+        broken.write_bytes(content)
+        dataset = CorruptedVOCDataset('fog', **config(tmp_path / 'set', 'train'))
+        assert dataset[1]['img'].any()
+        with pytest.raises(OSError, match=r'100002\.jpg is no readable image.*train\.txt'):
+            dataset[2]
 
     @pytest.mark.parametrize('loader', ['LoadImageFromFile', 'mmdet.LoadImageFromFile'])
     def test_step_stands_behind_loading(self, tiny_voc, loader):

@@ -1,10 +1,12 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import json
 import pickle
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
 from mmengine.registry import TRANSFORMS, DefaultScope
+from PIL import Image
 
 from mmdet_adasap.datasets import ImageCorruption, corrupt, corruption_seed
 
@@ -58,6 +60,28 @@ class TestImageCorruption:
         assert np.array_equal(base, run(0, img_path='x.jpg', img_id='000001'))
         assert not np.array_equal(base, run(1, img_id='000001'))
         assert not np.array_equal(base, run(0, img_id='000002'))
+
+    def test_coco(self, photo, tmp_path):
+        coco_dataset = pytest.importorskip('mmdet.datasets').CocoDataset
+        Image.fromarray(photo[:80, :90]).save(tmp_path / 'a.png')
+        annotations = {
+            'images': [{'id': 397133, 'file_name': 'a.png', 'width': 90, 'height': 80}],
+            'annotations': [],
+            'categories': [{'id': 1, 'name': 'person'}],
+        }
+        (tmp_path / 'instances.json').write_text(json.dumps(annotations))
+        loaded = coco_dataset(
+            ann_file=str(tmp_path / 'instances.json'),
+            data_prefix={'img': str(tmp_path)},
+            test_mode=True,
+            pipeline=[
+                {'type': 'LoadImageFromFile'},
+                {'type': 'ImageCorruption', 'corruption': 'shot_noise', 'severity': 2},
+            ],
+        )[0]
+        seed = corruption_seed(0, 397133, 'shot_noise', 2)
+        expected = corrupt(photo[:80, :90], 'shot_noise', 2, seed)
+        assert np.array_equal(loaded['img'][..., ::-1], expected)
 
     def test_none_is_identity(self, photo):
         results = {'img': photo}

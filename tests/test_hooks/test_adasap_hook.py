@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.hooks import EarlyStoppingHook, EMAHook, Hook
 from mmengine.registry import MODEL_WRAPPERS
-from mmengine.runner import Runner
+from mmengine.runner import FlexibleRunner, Runner
+from torch import nn
 from toy import ToyModel, loader, settings
 
 import mmdet_adasap  # noqa: F401
@@ -71,6 +73,26 @@ def watch(runner: Runner, **methods) -> None:
     hook = Hook()
     vars(hook).update(methods)
     runner.register_hook(hook, priority='LOWEST')
+
+
+class WithGroups(ToyModel):
+    """Layers whose number of groups follows their channels."""
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.extra = nn.Sequential(
+            nn.Conv2d(8, 8, 3, padding=1, groups=8),
+            nn.Conv2d(8, 8, 1, groups=4),
+            nn.GroupNorm(4, 8),
+        )
+
+    def forward(self, inputs, labels=None, mode='tensor'):
+        stem = self.stem
+        self.stem = nn.Sequential(*stem, *self.extra)
+        try:
+            return super().forward(inputs, labels, mode)
+        finally:
+            self.stem = stem
 
 
 class Killed(Exception):
@@ -307,6 +329,21 @@ class TestPhases:
         checkpoint = torch.load(best, weights_only=False)
         assert checkpoint['meta'][META_KEY]['phase'] == 'finetune'
 
+    @pytest.mark.parametrize('kind', ['CheckpointHook', 'AtomicCheckpointHook'])
+    def test_no_best_checkpoint_is_better_than_a_dense_one(self, tmp_path, kind):
+        cfg = settings(tmp_path)
+        cfg['default_hooks']['checkpoint'] = dict(type=kind, save_best=['score'], rule='less')
+        runner, seen = build(cfg), {}
+
+        def look(runner, *_, **__):
+            seen[runner.iter + 1] = [path.name for path in tmp_path.glob('best_*.pth')]
+
+        watch(runner, after_train_iter=look)
+        runner.train()
+        assert seen[17] == ['best_score_epoch_1.pth']
+        assert seen[18] == []
+        assert len(seen[36]) == 1
+
 
 class TestTesting:
     @pytest.mark.parametrize('ema', [None, False, True])
@@ -366,6 +403,16 @@ class TestTesting:
 
 class TestResume:
     """Killed and resumed runs against the uninterrupted one."""
+
+    @pytest.mark.parametrize('killed_at', [8, 14, 20])
+    def test_layers_with_groups(self, tmp_path, killed_at, monkeypatch):
+        monkeypatch.setattr(sys.modules[__name__], 'ToyModel', WithGroups)
+        hook = dict(target=dict(params=0.6))
+        whole = train(settings(tmp_path / 'whole', hook=hook))
+        assert whole.model.extra[0].groups < 8
+        cfg = settings(tmp_path / 'parts', hook=hook)
+        kill_after(cfg, killed_at)
+        assert_same_weights(train(cfg | dict(resume=True)).model, whole.model)
 
     # Into warm-up, right before the first event, between events, at the cut, and after it.
     @pytest.mark.parametrize('killed_at', [4, 8, 13, 18, 19, 31])
@@ -460,6 +507,24 @@ class TestResume:
         dense = sum(p.numel() for p in ToyModel().parameters())
         assert 0.38 * dense < sum(p.numel() for p in runner.model.parameters()) <= 0.4 * dense
 
+    @pytest.mark.parametrize('epoch', [2, 3, 5])
+    def test_by_hand(self, tmp_path, epoch):
+        whole = train(settings(tmp_path / 'whole'))
+        runner = build(settings(tmp_path / 'parts'))
+        runner.resume(str(tmp_path / 'whole' / f'epoch_{epoch}.pth'))
+        runner.train()
+        assert_same_weights(runner.model, whole.model)
+
+    def test_another_radius_is_said(self, tmp_path, caplog):
+        kill_after(settings(tmp_path), 14)
+        finetune = dict(type='UniformPerturbation', rho=0.3)
+        runner = build(settings(tmp_path, hook=dict(finetune=finetune), resume=True))
+        runner.logger.addHandler(caplog.handler)
+        runner.train()
+        assert "was started with finetune={'type': 'UniformPerturbation'" in caplog.text
+        assert "'rho': 0.1" in caplog.text
+        assert 'was started with perturbation' not in caplog.text
+
     def test_other_phases_are_refused(self, tmp_path):
         cfg = settings(tmp_path)
         kill_after(cfg, 20)
@@ -530,6 +595,20 @@ class TestAgain:
         for left, right in zip(averaged_models(resumed), averaged_models(whole), strict=True):
             assert_same_weights(left, right)
 
+    def test_optimizer_that_has_a_state_before_it_steps(self, first, tmp_path):
+        cfg = settings(tmp_path, hook=self.AGAIN, load_from=str(first))
+        cfg['optim_wrapper']['optimizer'] = dict(type='Adagrad', lr=0.01)
+        runner = train(cfg)
+        for parameter, state in runner.optim_wrapper.optimizer.state.items():
+            assert state['sum'].shape == parameter.shape
+
+    @pytest.mark.parametrize('schedule', ['exponential', 'linear'])
+    def test_least_that_can_remain(self, first, tmp_path, schedule):
+        """The last event asks for the target itself, whatever the schedule rounds to."""
+        hook = dict(target=dict(params=448 / 5444), round_to=3, schedule=schedule)
+        runner = train(settings(tmp_path, hook=hook, load_from=str(first)))
+        assert sum(p.numel() for p in runner.model.parameters()) == 448
+
     def test_a_third_time(self, first, tmp_path):
         """From the slim checkpoint of the second run, and from its warm-up."""
         train(settings(tmp_path, hook=self.AGAIN, load_from=str(first)))
@@ -550,7 +629,7 @@ class TestBadInput:
         [
             (dict(target=dict(params=0)), r'^target=.*above 0 and at most 1'),
             (dict(target=dict(params=1.5)), r'^target=.*above 0 and at most 1'),
-            (dict(target=dict(params=0.4, flops=0.4)), r'^target=.*one of the keys'),
+            (dict(target=dict(params=0.4, flops=0.4)), r'^target=.*exactly one of the keys'),
             (dict(target=0.4), r'^target=0.4 must be a dict'),
             (dict(schedule='cubic'), r"^schedule='cubic' is unknown; use one of"),
             (dict(schedule=['linear']), r"^schedule=\['linear'\] is unknown; use one of"),
@@ -626,6 +705,70 @@ class TestBadInput:
         dense = sum(p.numel() for p in ToyModel().parameters())
         assert sum(p.numel() for p in runner.model.parameters()) <= reachable * dense
 
+    @pytest.mark.parametrize('meta', [{}, dict(epoch=6)])
+    def test_slim_weights_without_their_structure(self, tmp_path, meta):
+        """As published_keys=['state_dict'] leaves them."""
+        train(settings(tmp_path))
+        weights = torch.load(tmp_path / 'epoch_6.pth', weights_only=False)['state_dict']
+        torch.save(dict(state_dict=weights, meta=meta), tmp_path / 'bare.pth')
+        cfg = dict(load_from=str(tmp_path / 'bare.pth'))
+        for run in (
+            lambda: build(for_testing(tmp_path, **cfg)).test(),
+            lambda: train(settings(tmp_path / 'again', **cfg)),
+        ):
+            with pytest.raises(
+                ValueError, match=r'have other shapes than ToyModel.*published_keys'
+            ):
+                run()
+
+    def test_head_for_other_classes_as_a_start(self, tmp_path):
+        weights = ToyModel().state_dict()
+        weights['head.weight'] = torch.zeros(9, 16)
+        torch.save(dict(state_dict=weights), tmp_path / 'other.pth')
+        train(settings(tmp_path / 'run', load_from=str(tmp_path / 'other.pth')))
+
+    def test_resuming_before_there_is_a_checkpoint(self, tmp_path):
+        """train.py --resume leaves load_from out, and mmengine would start at random weights."""
+        config = tmp_path / 'config.py'
+        config.write_text("load_from = 'dense.pth'\n")
+        cfg = settings(tmp_path, resume=True, cfg=Config.fromfile(config))
+        with pytest.raises(ValueError, match=r"^resume: .*load_from='dense.pth' is left out"):
+            train(cfg)
+        config.write_text('load_from = None\n')
+        train(cfg | dict(cfg=Config.fromfile(config)))
+
+    @pytest.mark.parametrize(
+        ('epoch', 'damage', 'message'),
+        [
+            (4, lambda c: c['optimizer']['state'].clear(), 'holds 0 optimizer states, and was'),
+            (4, lambda c: c['optimizer']['state'].pop(0), 'optimizer states, and was saved with'),
+            (4, lambda c: c.pop('param_schedulers'), 'has no param_schedulers'),
+            (2, lambda c: c.pop(META_KEY), 'does not say with what settings'),
+            (2, lambda c: c[META_KEY].update(settings=5), 'does not say with what settings'),
+            (2, lambda c: c[META_KEY].pop('importance'), 'importance of the checkpoint is not'),
+            (2, lambda c: c[META_KEY]['importance'].update(count=0), 'is not what Taylor'),
+            (2, lambda c: c[META_KEY]['importance'].update(sums=[]), 'is not what Taylor'),
+            (4, lambda c: c['optimizer']['state'].update({0: 5}), 'is malformed'),
+            (4, lambda c: c.update(ema_state_dict=5), 'ema_state_dict of the checkpoint'),
+        ],
+    )
+    def test_resumed_without_a_part_of_its_state(self, tmp_path, epoch, damage, message):
+        hook = dict(importance=dict(type='TaylorImportance'), interval=12)
+        train(settings(tmp_path, hook=hook))
+        checkpoint = torch.load(tmp_path / f'epoch_{epoch}.pth', weights_only=False)
+        damage(checkpoint)
+        torch.save(checkpoint, tmp_path / 'damaged.pth')
+        cfg = settings(tmp_path / 'again', hook, resume=True)
+        with pytest.raises(ValueError, match=message):
+            train(cfg | dict(load_from=str(tmp_path / 'damaged.pth')))
+
+    def test_resumed_with_another_optimizer(self, tmp_path):
+        cfg = settings(tmp_path)
+        kill_after(cfg, 20)
+        cfg['optim_wrapper']['optimizer'] = dict(type='AdamW', lr=0.001)
+        with pytest.raises(ValueError, match=r"^resume: .* lacks 'exp_avg', which AdamW keeps"):
+            train(cfg | dict(resume=True))
+
     def test_other_target_when_resumed(self, tmp_path):
         cfg = settings(tmp_path)
         kill_after(cfg, 20)
@@ -634,7 +777,12 @@ class TestBadInput:
 
     @pytest.mark.parametrize(
         ('key', 'value'),
-        [('round_to', 4), ('schedule', 'linear'), ('importance', dict(type='TaylorImportance'))],
+        [
+            ('round_to', 4),
+            ('schedule', 'linear'),
+            ('importance', dict(type='TaylorImportance')),
+            ('importance', dict(type='MagnitudeImportance', p=1)),
+        ],
     )
     def test_other_settings_when_resumed(self, tmp_path, key, value):
         kill_after(settings(tmp_path), 14)
@@ -652,6 +800,26 @@ class TestBadInput:
         cfg['optim_wrapper']['optimizer'] = dict(type='LBFGS', lr=0.01)
         with pytest.raises(ValueError, match=r'^optim_wrapper.optimizer: LBFGS cannot be stepped'):
             train(cfg)
+
+    @pytest.mark.parametrize('other', ['EMAHook', 'CheckpointHook'])
+    def test_hooks_in_another_order(self, tmp_path, other):
+        """They would load into, or save, a model that has not its shape yet."""
+        cfg = settings(tmp_path, custom_hooks=[dict(type='EMAHook')])
+        if other == 'EMAHook':
+            cfg['custom_hooks'][0]['priority'] = 'VERY_HIGH'
+        else:
+            cfg['default_hooks']['adasap']['priority'] = 'LOWEST'
+            cfg['custom_hooks'] = []
+        with pytest.raises(ValueError, match=rf'^priority: {other} comes before AdaSAPHook'):
+            train(cfg)
+
+    def test_another_runner(self, tmp_path):
+        cfg = settings(tmp_path)
+        cfg['optim_wrapper'] = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))
+        cfg['default_hooks']['adasap'] |= dict(perturbation=None, finetune=None)
+        runner = FlexibleRunner(model=ToyModel(), **cfg)
+        with pytest.raises(ValueError, match=r"^runner_type='FlexibleRunner': AdaSAPHook works"):
+            runner.train()
 
     def test_two_hooks(self, tmp_path):
         cfg = settings(tmp_path)

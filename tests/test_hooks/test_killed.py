@@ -79,7 +79,7 @@ def test_equals_the_uninterrupted_run(case, tmp_path):
     rng, kills, work_dir = random.Random(case), 0, tmp_path / 'killed'
     for _ in range(30):
         processes = start(work_dir, case)
-        processes[0].join(rng.uniform(0.1, 0.45) * length if kills < 10 else 120)
+        processes[0].join(rng.uniform(0.05, 0.3) * length if kills < 10 else 120)
         if processes[0].exitcode is None:
             for process in rng.sample(processes, len(processes)):
                 os.kill(process.pid, signal.SIGKILL)

@@ -11,6 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.model import MMDistributedDataParallel
 from mmengine.runner import Runner
 from processes import Failed, FrozenNormModel, build, in_processes, settings
+from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from toy import ToyModel
 
@@ -137,6 +138,18 @@ def twice(cfg: dict) -> list[dict]:
     return [first, second, resumed(again, 2), resumed(again, 3)]
 
 
+def resumed_apart(cfg: dict) -> None:
+    """Rank 1 goes on from a file with other weights."""
+    train(cfg)
+    epoch_5, other = (Path(cfg['work_dir'], f'{name}.pth') for name in ('epoch_5', 'other'))
+    if get_rank() == 1:
+        checkpoint = torch.load(epoch_5, weights_only=False)
+        checkpoint['state_dict']['fc.bias'] += 1
+        torch.save(checkpoint, other)
+    file = str(other if get_rank() == 1 else epoch_5)
+    train({**cfg, 'resume': True, 'load_from': file, 'work_dir': f'{cfg["work_dir"]}/parts'})
+
+
 class NoisyImportance(MagnitudeImportance):
     """Scores that differ from process to process."""
 
@@ -145,7 +158,7 @@ class NoisyImportance(MagnitudeImportance):
         return torch.rand(group.size)
 
 
-def train_failing(cfg: dict, name: str) -> None:
+def train_failing(cfg: dict, name: str, model: type[ToyModel] = FrozenNormModel) -> None:
     """Rank 1 cannot do one thing."""
 
     def fail(*args, **kwargs):
@@ -153,7 +166,25 @@ def train_failing(cfg: dict, name: str) -> None:
 
     if get_rank() == 1:
         setattr(adasap_hook if name == 'sample_forward' else Pruner, name, fail)
-    train(cfg)
+    train(cfg, model)
+
+
+class WithSharedLoss(FrozenNormModel):
+    """A layer of the loss alone, and a loss that is averaged over processes as mmdet's are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extra = nn.Conv2d(8, 4, 1)
+
+    def forward(self, inputs, labels=None, mode='tensor'):
+        result = super().forward(inputs, labels, mode)
+        if mode == 'loss':
+            loss = self.extra(self.stem(inputs)).square().mean()
+            boxes = torch.ones(1)
+            if distributed.is_initialized():
+                distributed.all_reduce(boxes)
+            result['loss_extra'] = loss / boxes.item()
+        return result
 
 
 def train_with_other_digests(cfg: dict, found: bool) -> None:
@@ -209,6 +240,12 @@ class TestOneModel:
         for part in parts:
             assert_same(part, second, atol=1e-6)
 
+    def test_other_checkpoints_are_an_error(self, tmp_path):
+        with pytest.raises(Failed) as failed:
+            in_processes(resumed_apart, tmp_path, settings(tmp_path / 'two'))
+        for error in failed.value.errors:
+            assert error.startswith('ProcessesDiffer: the checkpoints of rank 0 and of rank 1')
+
     def test_rank_0_chooses(self, tmp_path):
         hook = dict(importance=NoisyImportance())
         ranks = in_processes(train, tmp_path, settings(tmp_path / 'two', hook))
@@ -229,6 +266,17 @@ class TestOneModel:
             'OtherProcessFailed: rank 1 has stopped with WrongCut: it broke',
             'WrongCut: it broke',
         ]
+
+    def test_failure_where_others_share_a_loss(self, tmp_path):
+        """Rank 1 cannot run the model, rank 0 computes a loss that waits for all."""
+        args = settings(tmp_path / 'two'), 'sample_forward', WithSharedLoss
+        with pytest.raises(Failed) as failed:
+            in_processes(train_failing, tmp_path, *args)
+        assert failed.value.errors[0].startswith('OtherProcessFailed: rank 1 has stopped with')
+
+    def test_a_layer_of_a_shared_loss(self, tmp_path):
+        ranks = in_processes(train, tmp_path, settings(tmp_path / 'two'), WithSharedLoss)
+        assert_same(*ranks, atol=0)
 
     @pytest.mark.parametrize(
         ('found', 'what'), [(True, 'the channels that were found'), (False, 'the structures')]

@@ -67,6 +67,15 @@ class Scaling:
             self.scale, self.good = self.scale * 2, 0
 
 
+class NoScaling:
+    """As in bfloat16."""
+
+    scale = 1.0
+
+    def update(self, overflow):
+        pass
+
+
 def is_finite(gradients):
     return all(bool(g.isfinite().all()) for g in gradients)
 
@@ -206,15 +215,18 @@ class TestTwoPasses:
     @pytest.mark.parametrize('bad', BAD, ids=str)
     @pytest.mark.parametrize('counts', [1, 2])
     @pytest.mark.parametrize('max_norm', [None, 0.5])
-    def test_overflow(self, bad, counts, max_norm):
+    @pytest.mark.parametrize('scaled', [True, False])
+    def test_overflow(self, bad, counts, max_norm, scaled):
         model, reference = Overflowing(bad), Overflowing(bad)
         interval = 3
+        by_hand = Scaling(64.0, interval) if scaled else NoScaling()
+        scaling = {'loss_scale': {'init_scale': 64.0, 'growth_interval': interval}}
         wrapper = wrapped(
             model,
             UniformPerturbation(RHO),
             accumulative_counts=counts,
             clip_grad=max_norm and {'max_norm': max_norm},
-            loss_scale={'init_scale': 64.0, 'growth_interval': interval},
+            **(scaling if scaled else {}),
         )
         wrapper.initialize_count_status(model, 0, STEPS)
         scales, stats = [], []
@@ -222,16 +234,14 @@ class TestTwoPasses:
             before = {n: p.detach().clone() for n, p in model.named_parameters()}
             steps = [s['momentum_buffer'].clone() for s in wrapper.optimizer.state.values()]
             model.train_step(batch(i), wrapper)
-            scales.append(wrapper.loss_scaler.get_scale())
+            scales.append(wrapper.loss_scaler.get_scale() if scaled else 1.0)
             stats.append(wrapper.last_stats)
             if (i + 1) % counts == 0 and {2 * i + 1, 2 * i + 2} & set(bad):
                 for name, p in model.named_parameters():
                     assert torch.equal(p, before[name])
                 after = [s['momentum_buffer'] for s in wrapper.optimizer.state.values()]
                 assert all(map(torch.equal, steps, after))
-        expected, skipped = train_by_hand(
-            reference, RHO, Scaling(64.0, interval), counts, max_norm
-        )
+        expected, skipped = train_by_hand(reference, RHO, by_hand, counts, max_norm)
         assert scales == expected
         assert sum(skipped) == len({(call - 1) // (2 * counts) for call in bad})
         assert_close(model, reference)

@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from pytorch_optimizer import SAM
@@ -512,3 +513,17 @@ class TestObserver:
             train(model, wrapper)
             models.append(model)
         assert_same(*models)
+
+
+@pytest.mark.parametrize('told', ['nothing', 'perturbation', 'none by the hook'])
+def test_says_so_where_nothing_gives_it_a_perturbation(told, caplog):
+    """As where AdaSAPHook was forgotten: it would train as plain SGD without a word."""
+    MMLogger.get_instance(f'told_{told.replace(" ", "_")}').addHandler(caplog.handler)
+    model = TinyModel()
+    perturbation = dict(type='UniformPerturbation') if told == 'perturbation' else None
+    wrapper = AdaSAPOptimWrapper(optimizer_of(model), perturbation=perturbation)
+    if told == 'none by the hook':
+        wrapper.perturbation = None
+    for i in range(2):
+        model.train_step(batch(i), wrapper)
+    assert caplog.text.count('no AdaSAPHook sets one') == (told == 'nothing')

@@ -230,7 +230,7 @@ class TestTaylor:
                 first.observe(groups, dict(model.named_parameters()))
         torch.save(first.state_dict(), tmp_path / 'state.pth')
         second = TaylorImportance()
-        second.load_state_dict(torch.load(tmp_path / 'state.pth', weights_only=True))
+        second.load_state_dict(torch.load(tmp_path / 'state.pth', weights_only=True), groups)
         second.observe(groups, dict(model.named_parameters()))
         for group in groups:
             kept = torch.ones(group.size, dtype=torch.bool)

@@ -13,7 +13,6 @@ ROOT = Path(__file__).parents[2]
 # Config and side of the image.
 QUICK = {
     'SSDLite-MobileNetV2': ('mmdet::ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py', 320),
-    'YOLOX-nano': ('mmdet::yolox/yolox_nano_8xb8-300e_coco.py', 256),
     'Faster R-CNN': ('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', 256),
 }
 SLOW = {
@@ -24,6 +23,7 @@ SLOW = {
     'SSD512': ('mmdet::pascal_voc/ssd512_voc0712.py', 512),
     'SSD512-R50': (str(ROOT / 'configs/ssd512/ssd512_r50_8xb16-800e_voc0712.py'), 512),
     'YOLOv3-D53': ('mmdet::yolo/yolov3_d53_8xb8-320-273e_coco.py', 320),
+    'YOLOX-nano': ('mmdet::yolox/yolox_nano_8xb8-300e_coco.py', 256),
     'YOLOX-tiny': ('mmdet::yolox/yolox_tiny_8xb8-300e_coco.py', 256),
     'YOLOX-s': ('mmdet::yolox/yolox_s_8xb8-300e_coco.py', 256),
     'YOLOX-l': ('mmdet::yolox/yolox_l_8xb8-300e_coco.py', 256),

@@ -1,5 +1,6 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 import copy
+import doctest
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from mmdet_adasap.pruning import (
     keep_of,
     kept_of,
 )
+from mmdet_adasap.pruning import structure as structure_module
 from mmdet_adasap.pruning.structure import composed, digest, is_cut, relative
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -106,6 +108,10 @@ def pruned_again() -> dict:
     return again.structure('prune')
 
 
+def test_examples_of_the_docstrings():
+    assert doctest.testmod(structure_module) == (0, 2)
+
+
 def test_what_is_left_to_do_after_a_first_cut():
     structure = pruned_again()
     first = structure['start']['keep']
@@ -132,6 +138,13 @@ def change(*path_and_value):
 
 
 MALFORMED = {
+    'nothing reached': (change('reached', 'params', 0.0), r'reached\.params is 0\.0, no fraction'),
+    'reached as NaN': (change('reached', 'flops', float('nan')), r'reached\.flops is nan'),
+    'reached as text': (change('reached', 'flops', 'x'), r"reached\.flops is 'x'"),
+    'reached as true': (change('reached', 'params', True), r'reached\.params is True'),
+    'grown': (change('reached', 'params', 1.5), r'reached\.params is 1\.5'),
+    'no dense size': (change('dense', 'flops', 0), r'dense\.flops is 0'),
+    'dense as a fraction': (change('dense', 'params', 0.5), r'dense\.params is 0\.5'),
     'no version': (change('version', change), r'version is None'),
     'newer version': (change('version', 2), r'version is 2 and this package reads 1'),
     'no phase': (change('phase', change), r'phase is None'),
@@ -189,7 +202,8 @@ def forgetful(structure):
 
 
 MALFORMED_START = {
-    'no dict': (change('start', 3), r"checkpoint\['meta'\]\['mmdet_adasap'\] is not a dict"),
+    'no dict': (change('start', 3), r"start has the phase None beside 'prune'"),
+    'itself': (lambda s: s.__setitem__('start', s), r"start has the phase 'prune' beside"),
     'not cut': (
         change('start', 'phase', 'warmup'),
         r"start has the phase 'warmup' beside 'prune'",

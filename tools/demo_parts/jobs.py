@@ -12,7 +12,7 @@ from pathlib import Path
 
 EPOCH = re.compile(r'Epoch\(train\)\s+\[(\d+)\]\[.*?eta: (\S+)')
 MAX_EPOCHS = re.compile(r'max_epochs\s*=\s*(\d+)')
-CONDITION = re.compile(r'^condition (.*)$', re.MULTILINE)
+TESTED = re.compile(r'(\d+)%\|[^\[]*\[[^<]*<([^,]+),')
 
 
 @dataclass
@@ -73,8 +73,10 @@ class Job:
         if epochs:
             (epoch, left), of = epochs[-1], f'/{total[1]}' if total else ''
             return f'{self.name}: epoch {epoch}{of}, {left.removeprefix("0:")} left'
-        conditions = CONDITION.findall(text)
-        return f'{self.name}: {conditions[-1] if conditions else "starting"}'
+        tested = TESTED.findall(text)
+        if tested and '?' not in tested[-1][1]:
+            return f'{self.name}: {tested[-1][0]} %, {tested[-1][1]} left'
+        return f'{self.name}: starting'
 
     def fail(self, status: int) -> None:
         """End this program with what the job said last."""

@@ -1,13 +1,14 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """One picture: an image clean and corrupted, with what each model detects in it."""
 
-import pickle
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from mmdet.datasets import VOCDataset
 from mmdet.registry import DATASETS
+from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from PIL import Image, ImageDraw, ImageFont
 
@@ -19,53 +20,60 @@ TRUTH, RIGHT, WRONG = '#ffd400', '#2fe04a', '#ff4d4d'
 
 def test_set(config: Path) -> VOCDataset:
     """The clean test set of a config."""
+    register_all_modules()
     return DATASETS.build(Config.fromfile(config).test_dataloader.dataset)
 
 
-def choose_image(dataset: VOCDataset, objects: int = 3) -> int:
-    """The first image of a set with at least so many objects, by index."""
-    return next(i for i in range(len(dataset)) if len(_truth(dataset, i)) >= objects)
+def choose_example(examples: Sequence[Mapping], objects: int = 3) -> Mapping:
+    """The first example that has at least so many objects, else the one with the most."""
+    counts = [len(example['ground_truth']['labels']) for example in examples]
+    enough = [i for i, count in enumerate(counts) if count >= objects]
+    return examples[enough[0] if enough else int(np.argmax(counts))]
 
 
 def draw_picture(
     dataset: VOCDataset,
-    detections: Mapping[str, Mapping[str, Path]],
+    results: Path,
+    corruptions: Sequence[str],
     severity: int,
     min_score: float = 0.3,
 ) -> Image.Image:
-    """Draw the first test image that has three objects or more.
+    """Draw a test image with what each model finds in it.
 
     Args:
         dataset (VOCDataset): The clean test set.
-        detections (Mapping): For each model and condition ('none' or a corruption) the file
-            that test.py has written with ``--out``.
-        severity (int): Severity of the corruptions.
+        results (Path): Folder that tools/robustness.py has written.
+        corruptions (Sequence[str]): Those to show, beside the clean image.
+        severity (int): Their severity.
         min_score (float): Detections below it are left out. Defaults to 0.3.
     """
-    index = choose_image(dataset)
+    found = json.loads((results / 'results.json').read_text())
+    example = choose_example(found['examples'])
+    index, conditions = example['number'], ['none', *corruptions]
+    cells = {name: _cell(results, name, severity) for name in conditions}
     info = dataset.get_data_info(index)
     truth, names = _truth(dataset, index), dataset.metainfo['classes']
-    conditions = list(next(iter(detections.values())))
     clean = np.asarray(Image.open(info['img_path']).convert('RGB'))
     images = {name: _corrupted(clean, name, severity, info['img_id']) for name in conditions}
 
     width = LEFT + len(conditions) * (SIDE + GAP)
-    height = TOP + (1 + len(detections)) * (SIDE + GAP) + BOTTOM
+    height = TOP + (1 + len(found['models'])) * (SIDE + GAP) + BOTTOM
     canvas = Image.new('RGB', (width, height), 'white')
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=16)
-    rows = {'ground truth': None, **detections}
+    rows = ['ground truth', *found['models']]
     for column, condition in enumerate(conditions):
         title = 'clean' if condition == 'none' else f'{condition} {severity}'
         x = LEFT + column * (SIDE + GAP)
         draw.text((x + SIDE // 2, TOP // 2), title, 'black', font, anchor='mm')
-        for row, (model, files) in enumerate(rows.items()):
+        for row, model in enumerate(rows):
             y = TOP + row * (SIDE + GAP)
-            boxes = truth if files is None else _found(files[condition], index, min_score, truth)
+            cell = cells[condition]
+            boxes = _found(cell, model, index, min_score, truth) if row else truth
             canvas.paste(_panel(images[condition], boxes, names), (x, y))
             if not column:
                 draw.text((LEFT // 2, y + SIDE // 2), model, 'black', font, anchor='mm')
     legend = (
-        f'Test image {info["img_id"]}, the first with three objects or more. Detections with a '
+        f'Test image {info["img_id"]}, one with three objects or more. Detections with a '
         f'score of {min_score} or more; green: right digit, IoU 0.5 or more; red: wrong.'
     )
     draw.text((LEFT, height - BOTTOM // 2), legend, 'black', font, anchor='lm')
@@ -78,18 +86,25 @@ def _truth(dataset: VOCDataset, index: int) -> list[tuple]:
     return [(np.array(i['bbox'], float), i['bbox_label'], TRUTH, '') for i in instances]
 
 
-def _found(file: Path, index: int, min_score: float, truth: Sequence[tuple]) -> list[tuple]:
+def _cell(results: Path, condition: str, severity: int) -> dict:
+    name = 'clean' if condition == 'none' else f'{condition}-{severity}'
+    return json.loads((results / 'cells' / f'{name}.json').read_text())
+
+
+def _found(
+    cell: Mapping, model: str, index: int, min_score: float, truth: Sequence[tuple]
+) -> list[tuple]:
     """Detections of an image, best last, so that it is drawn over the others.
 
     As in the benchmark, an object is found once: what comes after that is wrong.
     """
-    found = pickle.loads(file.read_bytes())[index]['pred_instances']
+    found = cell['models'][model]['examples'][str(index)]
     boxes, taken = [], set()
-    for i in np.argsort(-found['scores'].numpy()):
-        score, label = float(found['scores'][i]), int(found['labels'][i])
+    rows = zip(found['bboxes'], found['scores'], found['labels'], strict=True)
+    for corners, score, label in rows:  # best first
         if score < min_score:
             break
-        box = found['bboxes'][i].numpy()
+        box = np.array(corners)
         hits = [
             number
             for number, (other, name, *_) in enumerate(truth)

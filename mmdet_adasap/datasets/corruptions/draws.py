@@ -42,3 +42,18 @@ def symmetric_uniform(rng: Rng, half_width: float, shape: tuple[int, ...]) -> np
     draws -= np.float32(0.5)
     draws *= np.float32(2 * half_width)
     return draws
+
+
+def integer(rng: Rng, low: int, high: int) -> int:
+    """Draw one of the integers low, ..., high - 1.
+
+    Args:
+        rng (RandomState | Generator): Where the number comes from.
+        low (int): The smallest.
+        high (int): One more than the largest.
+
+    Returns:
+        int: The number.
+    """
+    draw = rng.randint if isinstance(rng, np.random.RandomState) else rng.integers
+    return int(draw(low, high))

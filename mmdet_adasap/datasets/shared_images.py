@@ -1,0 +1,170 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Images under many conditions, each loaded and corrupted once for all who want it."""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from .transforms import ImageCorruption
+
+
+class Condition(NamedTuple):
+    """A corruption at a severity; CLEAN for images as they are."""
+
+    corruption: str
+    severity: int
+
+
+CLEAN = Condition('none', 0)
+
+
+class Unreadable(NamedTuple):
+    """An image that could not be loaded or corrupted, and why."""
+
+    image: str
+    error: str
+
+
+class SharedBatch(NamedTuple):
+    """Some images of one condition.
+
+    Attributes:
+        condition (Condition): The condition.
+        positions (list[int]): Numbers of the images, those that are unreadable left out.
+        views (list): For each pipeline what its ``test_step`` takes; empty without positions.
+        unreadable (dict[int, Unreadable]): The others.
+    """
+
+    condition: Condition
+    positions: list[int]
+    views: list
+    unreadable: dict[int, Unreadable]
+
+
+class SharedImages(Dataset):
+    """Gives an image under a condition as several pipelines prepare it.
+
+    Args:
+        dataset (Dataset): Says what is known of an image by ``get_data_info(index)``.
+        indices (Sequence[int]): Which of its images to use; their positions in here are the
+            images' numbers.
+        pipelines (Sequence[tuple[Callable, Callable]]): Of each pipeline the part up to loading
+            the image, and the rest. Parts that are the same object are run once.
+        seed (int): Seed of the corruptions.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        indices: Sequence[int],
+        pipelines: Sequence[tuple[Callable, Callable]],
+        seed: int = 0,
+    ) -> None:
+        self.dataset = dataset
+        self.indices = list(indices)
+        self.pipelines = list(pipelines)
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def info(self, position: int) -> dict:
+        """What the dataset knows of an image."""
+        return self.dataset.get_data_info(self.indices[position])
+
+    def __getitem__(self, key: tuple[Condition, int]) -> tuple:
+        """The key and the prepared image for each pipeline, or the key and an Unreadable."""
+        condition, position = key
+        info = self.info(position)
+        corrupted = ImageCorruption(*condition, seed=self.seed)
+        loaded, views = {}, []
+        for loading, rest in self.pipelines:
+            if id(loading) not in loaded:
+                try:
+                    loaded[id(loading)] = corrupted(loading(copy.deepcopy(info)))
+                # A file that is no image may fail in any way; a TypeError is the config's.
+                except (OSError, ValueError, AssertionError, AttributeError, cv2.error) as error:
+                    return key, Unreadable(_name(info), _reason(error, info))
+            views.append(rest(copy.deepcopy(loaded[id(loading)])))
+        return key, views
+
+
+def batches(
+    conditions: Sequence[Condition], images: int, batch_size: int, rank: int, processes: int
+) -> Iterator[list[tuple[Condition, int]]]:
+    """The keys of each batch of one of several processes, condition after condition.
+
+    Whole batches are dealt out, so that a batch is the same one however many processes there are.
+    """
+    for condition in conditions:
+        for start in range(rank * batch_size, images, processes * batch_size):
+            yield [(condition, i) for i in range(start, min(start + batch_size, images))]
+
+
+def shared_loader(
+    images: SharedImages,
+    conditions: Sequence[Condition],
+    batch_size: int,
+    collate: Callable,
+    workers: int = 0,
+    rank: int = 0,
+    processes: int = 1,
+) -> DataLoader:
+    """Load all conditions in one go: workers are started once and read ahead over their borders.
+
+    Args:
+        images (SharedImages): The images.
+        conditions (Sequence[Condition]): In this order.
+        batch_size (int): Images in a batch.
+        collate (Callable): Makes a batch of what a pipeline gives for each of its images.
+        workers (int): Processes that load. Defaults to 0, in this one.
+        rank (int): Number of this process among those that share the images. Defaults to 0.
+        processes (int): How many they are. Defaults to 1.
+
+    Returns:
+        DataLoader: Of :class:`SharedBatch`.
+    """
+    return DataLoader(
+        images,
+        batch_sampler=list(batches(conditions, len(images), batch_size, rank, processes)),
+        num_workers=workers,
+        collate_fn=_Collate(collate),
+        worker_init_fn=_one_thread,
+        # A generator of its own, so that a training around it draws what it would have drawn.
+        generator=torch.Generator(),
+    )
+
+
+class _Collate:
+    def __init__(self, collate: Callable) -> None:
+        self.collate = collate
+
+    def __call__(self, items: Sequence[tuple]) -> SharedBatch:
+        failed = {key[1]: item for key, item in items if isinstance(item, Unreadable)}
+        good = [(key[1], item) for key, item in items if not isinstance(item, Unreadable)]
+        return SharedBatch(
+            items[0][0][0],
+            [position for position, _ in good],
+            [self.collate(list(views)) for views in zip(*(item for _, item in good), strict=True)],
+            failed,
+        )
+
+
+def _one_thread(worker: int) -> None:
+    cv2.setNumThreads(0)
+
+
+def _name(info: dict) -> str:
+    return str(info.get('img_path') or info.get('img_id'))
+
+
+def _reason(error: Exception, info: dict) -> str:
+    text = ' '.join(str(error).split()) or type(error).__name__
+    if isinstance(error, AssertionError | AttributeError | cv2.error):
+        text = f'it cannot be decoded ({text})'
+    # The file is named beside it.
+    return text.removeprefix(f'ImageCorruption on {_name(info)}: ')

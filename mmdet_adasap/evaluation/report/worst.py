@@ -1,0 +1,218 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Where a model loses most, and what it saw there."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from .cells import CellFiles
+from .marks import model_classes, named
+from .markup import Markup, element, join
+from .matching import SCORE, Found, match
+from .pictures import Picture, Pictures
+from .reading import Boxes, Example, Figure, Model, Results
+from .words import hundredth
+
+SHOWN = 3
+"""Corruptions for each model."""
+
+
+class WorstCell(NamedTuple):
+    """The severity at which a corruption costs most."""
+
+    corruption: str
+    severity: int
+    figure: Figure
+    drop: float
+
+
+class Scene(NamedTuple):
+    """An example, clean and corrupted, with what a model found."""
+
+    example: Example
+    clean: tuple[Picture, Found]
+    corrupted: tuple[Picture, Found]
+
+    @property
+    def lost(self) -> int:
+        """Objects that are found in the clean image and not in the corrupted one."""
+        return sum(self.clean[1].right) - sum(self.corrupted[1].right)
+
+
+def worst_cells(results: Results, model: Model, count: int = SHOWN) -> list[WorstCell]:
+    """The corruptions that a model loses most to, each at its worst severity."""
+    clean = model.figures['clean'].value
+    if clean is None:
+        return []
+    cells = [
+        WorstCell(corruption, severity, figure, clean - figure.value)
+        for corruption, row in model.cells.items()
+        for severity, figure in row.items()
+    ]
+    worst: dict[str, WorstCell] = {}
+    for cell in sorted(cells, key=lambda cell: (-cell.drop, cell.corruption, cell.severity)):
+        worst.setdefault(cell.corruption, cell)
+    return list(worst.values())[:count]
+
+
+def worst(results: Results, files: CellFiles, pictures: Pictures) -> Markup | None:
+    """The worst cells of each model with an example, the boxes found and the ground truth."""
+    kinds = model_classes(results)
+    parts = []
+    for model in results.models.values():
+        cells = worst_cells(results, model)
+        if not cells:
+            continue
+        figures = [_figure(results, model, cell, files, pictures) for cell in cells]
+        title = named(kinds[model.name], model.name)
+        parts.append(
+            element(
+                'section', element('h3', title), element('div', *figures, class_='grid scenes')
+            )
+        )
+    if not parts:
+        return None
+    drawn = [_stored(picture) for picture in pictures.made.values()]
+    store = element(
+        'svg', element('defs', *drawn), width='0', height='0', class_='store', aria_hidden='true'
+    )
+    return join(store, _key(), *parts)
+
+
+def scene(
+    results: Results, model: Model, cell: WorstCell, files: CellFiles, pictures: Pictures
+) -> Scene | None:
+    """The example where a cell takes most objects from a model; of equals the first."""
+    key = (cell.corruption, cell.severity)
+    clean, corrupted = files.examples(model.name, None), files.examples(model.name, key)
+    scenes = []
+    for example in results.examples:
+        if example.number not in clean or example.number not in corrupted:
+            continue
+        pair = [(clean, 'none', 0), (corrupted, *key)]
+        shown = [
+            (pictures.get(example, *where), match(found[example.number], example.truth))
+            for found, *where in pair
+        ]
+        if all(picture is not None for picture, _ in shown):
+            scenes.append(Scene(example, *shown))
+    best = max(scenes, key=lambda one: (one.lost, len(one.example.truth.labels)), default=None)
+    return best
+
+
+def _figure(
+    results: Results, model: Model, cell: WorstCell, files: CellFiles, pictures: Pictures
+) -> Markup:
+    words = element(
+        'figcaption',
+        element('strong', f'{cell.corruption} {cell.severity}'),
+        f': {hundredth(cell.figure.value)}, {hundredth(cell.drop)} less than clean',
+    )
+    found = scene(results, model, cell, files, pictures)
+    if found is None:
+        none = 'No example can be shown.' if results.examples else 'No examples were kept.'
+        return element('figure', words, element('p', none, class_='note'))
+    pair = [
+        element(
+            'div',
+            draw(results, *side, found.example.truth, title),
+            element('small', f'{title}: {_counted(side[1], found.example.truth)}'),
+        )
+        for side, title in (
+            (found.clean, 'clean'),
+            (found.corrupted, f'{cell.corruption} {cell.severity}'),
+        )
+    ]
+    return element('figure', words, element('div', *pair, class_='pair'))
+
+
+def draw(results: Results, picture: Picture, found: Found, truth: Boxes, title: str) -> Markup:
+    """An image with boxes, in the pixels of its file.
+
+    Args:
+        results (Results): Knows what classes are called.
+        picture (Picture): The image, which must be in the page's store by its name.
+        found (Found): Boxes of a model.
+        truth (Boxes): The ground truth.
+        title (str): What is seen.
+    """
+    unit = max(picture.width, picture.height) / 100
+    boxes = [
+        _box(box, 'truth', f'ground truth: {_class(results, label)}', picture)
+        for box, label in zip(truth.bboxes, truth.labels, strict=True)
+    ]
+    for box, label, score, right in zip(*found.boxes, found.right, strict=True):
+        name = _class(results, label)
+        kind, sign = ('right', '✓') if right else ('wrong', '✗')
+        boxes.append(_box(box, kind, f'{kind}: {name}, score {score:.2f}', picture))
+        boxes.append(_label(box, kind, f'{sign} {name}', unit, picture))
+    return element(
+        'svg',
+        element('title', title),
+        element('use', href=f'#{picture.name}'),
+        *boxes,
+        viewBox=f'0 0 {picture.width} {picture.height}',
+        role='img',
+        class_='scene',
+        style=f'--unit:{unit:.3f}px',
+    )
+
+
+def _box(box: Sequence[float], kind: str, title: str, picture: Picture) -> Markup:
+    left, right = (min(max(x, 0.0), picture.width) for x in (box[0], box[2]))
+    top, bottom = (min(max(y, 0.0), picture.height) for y in (box[1], box[3]))
+    place = dict(
+        x=float(left),
+        y=float(top),
+        width=float(max(right - left, 0)),
+        height=float(max(bottom - top, 0)),
+    )
+    return element(
+        'g',
+        element('title', title),
+        element('rect', **place, class_='halo'),
+        element('rect', **place, class_=kind),
+    )
+
+
+def _label(box: Sequence[float], kind: str, word: str, unit: float, picture: Picture) -> Markup:
+    x = min(max(box[0], 0.0) + unit, picture.width - len(word) * 3.7 * unit)
+    y = box[1] - 1.6 * unit if box[1] > 8 * unit else box[1] + 6 * unit
+    y = min(max(y, 6 * unit), picture.height - unit)
+    return element('text', word, x=float(max(x, unit)), y=float(y), class_=f'tag {kind}')
+
+
+def _stored(picture: Picture) -> Markup:
+    return element(
+        'image',
+        id=picture.name,
+        href=picture.uri,
+        width=picture.width,
+        height=picture.height,
+        preserveAspectRatio='none',
+    )
+
+
+def _key() -> Markup:
+    return element(
+        'p',
+        element('span', class_='line truth'),
+        'ground truth  ',
+        element('span', class_='line right'),
+        '✓ found, of the right class  ',
+        element('span', class_='line wrong'),
+        f'✗ found, but wrong. Boxes with a score from {SCORE:g} on. Of the examples '
+        f'that were kept the one that loses most objects is shown: it is worse than the rule.',
+        class_='note key',
+    )
+
+
+def _counted(found: Found, truth: Boxes) -> str:
+    hits = sum(found.right)
+    wrong = len(found.right) - hits
+    text = f'{hits} of {len(truth.labels)} found'
+    return f'{text}, {wrong} wrong' if wrong else text
+
+
+def _class(results: Results, label: int) -> str:
+    known = 0 <= label < len(results.classes)
+    return results.classes[label] if known else f'class {label}'

@@ -1,0 +1,267 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""What results.json says, from the cells of a run.
+
+``results.json``::
+
+    {
+      "protocol": {            all that the figures depend on; two runs compare if it is equal
+        "format": 1,
+        "metric": "pascal_voc/mAP",          what P is
+        "corruptions": [...], "severities": [...],
+        "seed": 0, "mode": "fast",
+        "dataset": {"type", "images", "of", "sha256"},   images tested, of how many; the hash is
+                                             of their ids, sizes and annotations
+        "subset": null or N,
+        "batch_size": ..., "device": "cpu",
+        "bootstrap": {"resamples": R, "seed": ..., "interval": ...},
+        "models": {NAME: {"config_sha256", "checkpoint_sha256"}},
+        "versions": {...}
+      },
+      "reference": NAME,       what mCE and differences refer to
+      "finished": true,        whether every cell is there
+      "models": {NAME: {
+        "config": path, "checkpoint": path,  as they were given
+        "clean": P,                          all P, mPC and rPC are fractions
+        "cells": {corruption: {"1": P, ...}},
+        "mPC": ..., "rPC": ...,              null while cells are missing, except with --partial
+        "over": {"corruptions": [...], "severities": [...], "complete": bool,
+                 "partial": bool, "missing": {corruption: [severities]}},
+        "per_corruption": {...}, "per_group": {...}, "per_severity": {"1": ...},
+        "per_class": {class: {"clean", "mPC", "rPC"}},   null for a class without objects
+        "mCE": ..., "relative_mCE": ..., "CE": {...}, "relative_CE": {...},     percent
+        "ci95": null or {"clean": [low, high], "mPC", "rPC", "cells": {corruption: {"1"}},
+                         "per_corruption": {...}, "per_group": {...}, "per_severity": {...}},
+        "difference": null or {"clean": {"value", "ci95"}, "mPC": ..., "rPC": ...}
+                                             this model minus the reference, on the same images
+        "cost": {"params", "flops", "image": [height, width], "latency_ms", "threads"}
+                                             flops are multiply-accumulates of one image
+      }},
+      "classes": [...],
+      "examples": [{"number", "img_id", "img_path", "ground_truth": {"bboxes", "labels"}}],
+      "unreadable": [{"image", "error"}],    left out of every figure
+      "times": {...}           seconds; with latency_ms all that differs from run to run
+    }
+
+Each cell has a file of its own, ``cells/clean.json`` or ``cells/fog-3.json``::
+
+    {"protocol": sha256, "corruption": "fog", "severity": 3, "unreadable": [...],
+     "seconds": {"images", "forward": {NAME}, "scoring": {NAME}},
+     "models": {NAME: {"value": P, "per_class": {class: P}, "metrics": {...},
+                       "resampled": null or [R values],
+                       "examples": {number: {"bboxes", "scores", "labels"}}}}}
+
+``resampled`` of all cells and models belong together, draw by draw.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..datasets.corruptions import GROUPS
+from ..datasets.shared_images import CLEAN, Condition
+from .bootstrap import interval
+from .engine import Cell
+from .summary import benchmark_corruptions, summarize
+
+Cells = Mapping[Condition, Mapping[str, Any]]
+
+
+def cell_to_dict(cell: Cell) -> dict:
+    """A cell as its file has it, without the protocol."""
+    return {
+        'corruption': cell.condition.corruption,
+        'severity': cell.condition.severity,
+        'unreadable': [one._asdict() for one in cell.unreadable],
+        'seconds': cell.seconds,
+        'models': {
+            name: {
+                'value': score.value,
+                'per_class': score.per_class,
+                'metrics': score.metrics,
+                'resampled': None if score.resampled is None else score.resampled.tolist(),
+                'examples': {str(i): found for i, found in cell.examples[name].items()},
+            }
+            for name, score in cell.scores.items()
+        },
+    }
+
+
+def build_models(
+    cells: Cells,
+    names: Iterable[str],
+    conditions: Iterable[Condition],
+    reference: str,
+    partial: bool,
+) -> dict[str, dict]:
+    """The figures of each model, as results.json has them under 'models'.
+
+    Args:
+        cells (Mapping): The cells that are there, as :func:`cell_to_dict` gives them.
+        names (Iterable[str]): The models.
+        conditions (Iterable[Condition]): All cells of the run.
+        reference (str): The model that others are compared with.
+        partial (bool): Whether to give means over the cells that are there, if some are missing.
+    """
+    tested = [condition for condition in conditions if condition != CLEAN]
+    finished = CLEAN in cells and all(condition in cells for condition in tested)
+    tables = {name: _Table(cells, name, tested) for name in names}
+    return {
+        name: table.describe(tables[reference] if name != reference else None, finished, partial)
+        for name, table in tables.items()
+    }
+
+
+class _Table:
+    """The cells of one model."""
+
+    def __init__(self, cells: Cells, name: str, tested: list[Condition]) -> None:
+        self.tested = tested
+        self.found = {condition: cell['models'][name] for condition, cell in cells.items()}
+        self.clean = self.found[CLEAN]['value'] if CLEAN in self.found else None
+        self.values = self._by_corruption({c: cell['value'] for c, cell in self.found.items()})
+
+    def describe(self, reference: '_Table | None', finished: bool, partial: bool) -> dict:
+        corruptions = dict.fromkeys(condition.corruption for condition in self.tested)
+        described = {
+            'clean': self.clean,
+            'cells': {
+                name: {str(s): p for s, p in sorted(self.values.get(name, {}).items())}
+                for name in corruptions
+            },
+            'mPC': None,
+            'rPC': None,
+            'over': None,
+            'per_corruption': None,
+            'per_group': None,
+            'per_severity': None,
+            'per_class': None,
+            'mCE': None,
+            'relative_mCE': None,
+            'CE': None,
+            'relative_CE': None,
+            'ci95': None,
+            'difference': None,
+        }
+        counted = [name for name in self.values if name in benchmark_corruptions()]
+        if self.clean is None or not (finished or partial):
+            return described
+        draws = self._draws()
+        if not counted:
+            described['ci95'] = _intervals(draws, described)
+            return described
+        # Corruptions without any cell yet are missing as a whole.
+        table = {name: self.values.get(name, {}) for name in corruptions}
+        other = reference or self
+        summary = summarize(
+            table,
+            self.clean or 1.0,  # a model that detects nothing has no rPC, but the rest
+            reference=(other.values, other.clean),
+            partial=partial,
+        )
+        described.update(
+            (key, summary[key]) for key in ('mPC', 'per_corruption', 'per_group', 'mCE', 'CE')
+        )
+        described.update((key, summary[key]) for key in ('relative_mCE', 'relative_CE'))
+        described['rPC'] = summary['rPC'] if self.clean else None
+        described['per_severity'] = {str(s): p for s, p in summary['per_severity'].items()}
+        described['over'] = {
+            key: summary[key]
+            for key in ('corruptions', 'severities', 'complete', 'partial', 'missing')
+        }
+        described['per_class'] = self._per_class()
+        described['ci95'] = _intervals(draws, described)
+        if reference is not None:
+            described['difference'] = self._minus(reference, described, draws)
+        return described
+
+    def _by_corruption(self, values: Mapping[Condition, Any]) -> dict[str, dict[int, Any]]:
+        table: dict[str, dict[int, Any]] = {}
+        for condition in self.tested:
+            if condition in values:
+                table.setdefault(condition.corruption, {})[condition.severity] = values[condition]
+        return table
+
+    def _per_class(self) -> dict[str, dict]:
+        described = {}
+        for name, clean in self.found[CLEAN]['per_class'].items():
+            rows = self._by_corruption(
+                {c: cell['per_class'][name] for c, cell in self.found.items()}
+            )
+            mpc = None
+            if clean is not None:
+                mpc = float(_means(rows)['mPC'])
+            described[name] = {'clean': clean, 'mPC': mpc, 'rPC': mpc / clean if clean else None}
+        return described
+
+    def _draws(self) -> dict[str, Any] | None:
+        """Every figure in every resample, arrays of (R,)."""
+        resampled = {
+            c: np.array(cell['resampled'])
+            for c, cell in self.found.items()
+            if cell['resampled'] is not None
+        }
+        if len(resampled) < len(self.found):
+            return None
+        rows = self._by_corruption(resampled)
+        draws = {'clean': resampled[CLEAN], 'cells': rows}
+        if any(name in benchmark_corruptions() for name in rows):
+            draws |= _means(rows)
+            if draws['clean'].all():
+                draws['rPC'] = draws['mPC'] / draws['clean']
+        return draws
+
+    def _minus(self, reference: '_Table', described: dict, draws: dict | None) -> dict:
+        theirs = reference._draws()
+        figures = {}
+        for key in ('clean', 'mPC', 'rPC'):
+            mine, other = self._figure(key, described), reference._figure(key)
+            if mine is None or other is None:
+                figures[key] = None
+                continue
+            drawn = draws is not None and theirs is not None and key in draws and key in theirs
+            figures[key] = {
+                'value': mine - other,
+                'ci95': interval(draws[key] - theirs[key], mine - other) if drawn else None,
+            }
+        return figures
+
+    def _figure(self, key: str, described: dict | None = None) -> float | None:
+        if key == 'clean':
+            return self.clean
+        if described is not None:
+            return described[key]
+        mpc = float(_means(self.values)['mPC'])
+        return mpc if key == 'mPC' else (mpc / self.clean if self.clean else None)
+
+
+def _means(rows: Mapping[str, Mapping[int, Any]]) -> dict[str, Any]:
+    """The means of :func:`summarize`, for numbers or for arrays of resamples."""
+    by_corruption = {name: np.mean(list(row.values()), axis=0) for name, row in rows.items()}
+    counted = [name for name in rows if name in benchmark_corruptions()]
+    severities = sorted({s for name in counted for s in rows[name]})
+    return {
+        'mPC': np.mean([by_corruption[name] for name in counted], axis=0),
+        'per_corruption': by_corruption,
+        'per_group': {
+            group: np.mean([by_corruption[name] for name in names if name in counted], axis=0)
+            for group, names in GROUPS.items()
+            if any(name in counted for name in names)
+        },
+        'per_severity': {
+            s: np.mean([rows[name][s] for name in counted if s in rows[name]], axis=0)
+            for s in severities
+        },
+    }
+
+
+def _intervals(draws: Any, estimates: Any, key: str = '') -> Any:
+    """The interval of every figure that was resampled."""
+    if draws is None or estimates is None:
+        return None
+    if isinstance(draws, Mapping):
+        return {
+            str(name): _intervals(each, estimates[str(name)], name) for name, each in draws.items()
+        }
+    # A fraction, except that a model may be better on corrupted images than on clean ones.
+    return interval(draws, estimates, (0, np.inf) if key == 'rPC' else (0, 1))

@@ -1,0 +1,112 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import contextlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..datasets.shared_images import CLEAN, Condition
+from ..files import remove_partial_files, write_atomically
+from .protocol import ProtocolDiffers, check_same_protocol, digest
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+
+class ResultsFolder:
+    """A folder that a run writes its cells into, each at once, and goes on from.
+
+    Args:
+        folder (str | Path): The folder; it is made.
+        protocol (Mapping): What the figures depend on.
+
+    Attributes:
+        cells (dict[Condition, dict]): The cells that are there.
+
+    Raises:
+        ProtocolDiffers: If the folder holds results of other settings.
+        BlockingIOError: If another run writes there now.
+        OSError: If it cannot be written to.
+    """
+
+    def __init__(self, folder: str | Path, protocol: Mapping) -> None:
+        self.folder = Path(folder)
+        self.protocol = protocol
+        self._key = digest(dict(protocol))
+        self._file = self.folder / 'results.json'
+        self._cells = self.folder / 'cells'
+        self._cells.mkdir(parents=True, exist_ok=True)
+        self._lock()
+        for place in (self.folder, self._cells):
+            remove_partial_files(place)
+        self._check()
+        self.cells = self._read()
+
+    def add(self, condition: Condition, cell: dict) -> None:
+        """Write down a cell."""
+        text = json.dumps({'protocol': self._key, **cell}) + '\n'
+        write_atomically(self._path(condition), text)
+        self.cells[condition] = json.loads(text)
+
+    def keep(self, name: str, value: dict) -> None:
+        """Write down something else that a run that goes on need not compute again."""
+        text = json.dumps({'protocol': self._key, 'value': value}) + '\n'
+        write_atomically(self._cells / f'_{name}.json', text)
+
+    def kept(self, name: str) -> dict | None:
+        """What :meth:`keep` has written, if it was for this protocol."""
+        found = _read_json(self._cells / f'_{name}.json')
+        return found['value'] if found and found.get('protocol') == self._key else None
+
+    def write(self, results: Mapping) -> None:
+        """Write results.json."""
+        write_atomically(self._file, json.dumps(results, indent=1, allow_nan=False) + '\n')
+
+    def close(self) -> None:
+        """Let others write into the folder."""
+        self._held.close()
+
+    def _path(self, condition: Condition) -> Path:
+        name = 'clean' if condition == CLEAN else f'{condition.corruption}-{condition.severity}'
+        return self._cells / f'{name}.json'
+
+    def _lock(self) -> None:
+        # The lock ends with the process, however it ends.
+        self._held = (self._cells / '_lock').open('w')
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BlockingIOError(
+                error.errno, f'another run writes into {self.folder}: wait for it, or use another'
+            ) from error
+        except OSError:  # some network file systems have no locks
+            pass
+
+    def _check(self) -> None:
+        if not self._file.exists():
+            return
+        found = _read_json(self._file)
+        if not isinstance((found or {}).get('protocol'), dict):
+            raise ProtocolDiffers(
+                f'{self._file} was not written by robustness.py: give another folder with --out'
+            )
+        check_same_protocol(str(self.folder), found['protocol'], self.protocol)
+
+    def _read(self) -> dict[Condition, dict]:
+        cells = {}
+        for file in sorted(self._cells.glob('[!_]*.json')):
+            cell = _read_json(file)
+            # One with unreadable images is tested anew: they may have been repaired.
+            if cell and cell.get('protocol') == self._key and not cell['unreadable']:
+                cells[Condition(cell['corruption'], cell['severity'])] = cell
+        return cells
+
+
+def _read_json(file: Path) -> dict | None:
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        value = json.loads(file.read_bytes())
+        return value if isinstance(value, dict) else None
+    return None

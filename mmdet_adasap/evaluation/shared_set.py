@@ -1,0 +1,147 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""From the dataloaders of several configs to one set of images that all of them share."""
+
+import copy
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from mmengine.config import ConfigDict
+from mmengine.dataset import Compose
+from mmengine.registry import DATASETS, FUNCTIONS
+
+from ..datasets import check_voc_dataset
+from ..datasets.pipelines import split_behind_loading, type_name, without_pipeline
+from ..datasets.shared_images import SharedImages
+from .protocol import choose_subset, digest_of_images
+
+
+@dataclass
+class SharedSet:
+    """The images to test on, and how each config prepares them.
+
+    Attributes:
+        images (SharedImages): The images.
+        views (list[int]): For each dataloader the number of its pipeline in ``images``.
+        collate (Callable): Makes a batch of samples.
+        metainfo (dict): The dataset's, with its 'classes'.
+        described (dict): Type, number of images and their digest, for the protocol.
+        total (int): Images of the whole set.
+    """
+
+    images: SharedImages
+    views: list[int]
+    collate: Callable
+    metainfo: dict
+    described: dict
+
+    @property
+    def ids(self) -> list[str | int]:
+        """The id of each image."""
+        return [image_id(self.images.info(i)) for i in range(len(self.images))]
+
+
+def build_shared_set(
+    dataloaders: Mapping[str, Mapping],
+    subset: int | None = None,
+    seed: int = 0,
+    key: str = 'test_dataloader',
+) -> SharedSet:
+    """Build the dataset of several configs, once, and the pipeline of each.
+
+    Args:
+        dataloaders (Mapping[str, Mapping]): The test_dataloader of each config, by a name for
+            messages.
+        subset (int, optional): How many images to take, always the same. Defaults to all.
+        seed (int): Seed of the corruptions. Defaults to 0.
+        key (str): What the configs call it, for messages. Defaults to 'test_dataloader'.
+
+    Raises:
+        FileNotFoundError: If a file of the dataset is missing.
+        ValueError: If the configs have different images, annotations or classes, there are no
+            images, or a pipeline loads none or corrupts by itself.
+    """
+    first, dataset, everything = '', None, ()
+    pipelines: dict[str, tuple[Callable, Callable]] = {}
+    loadings: dict[str, Callable] = {}
+    built: dict[str, tuple] = {}
+    views = []
+    for name, dataloader in dataloaders.items():
+        config, pipeline = without_pipeline(_plain(dataloader['dataset']))
+        _refuse_corrupted(f'{name}: {key}', config, pipeline)
+        same = _key(config)
+        if same not in built:
+            built[same] = _build(f'{name}: {key}', config)
+        other, known = built[same]
+        if dataset is None:
+            first, dataset, everything = name, other, known
+        elif known != everything:
+            raise ValueError(
+                f'{name}: {key}.dataset has other images, annotations or classes than '
+                f'that of {first}; models are compared on the same ones: run them apart, or give '
+                f'both configs the same dataset'
+            )
+        same = _key(pipeline)
+        if same not in pipelines:
+            before, after = split_behind_loading(f'{key}.dataset.pipeline', pipeline)
+            loading = loadings.setdefault(_key(before), Compose(copy.deepcopy(before)))
+            pipelines[same] = loading, Compose(copy.deepcopy(after))
+        views.append(list(pipelines).index(same))
+    ids, _, _ = everything
+    indices = choose_subset(ids, subset)
+    images = SharedImages(dataset, indices, list(pipelines.values()), seed)
+    described = {
+        'type': type(dataset).__name__,
+        'images': len(indices),
+        'of': len(ids),
+        'sha256': digest_of_images([dataset.get_data_info(i) for i in indices]),
+    }
+    collate = _collate(next(iter(dataloaders.values())))
+    return SharedSet(images, views, collate, dict(dataset.metainfo), described)
+
+
+def image_id(info: Mapping) -> str | int:
+    """What an image is called."""
+    return info['img_id'] if info.get('img_id') is not None else info['img_path']
+
+
+def _build(where: str, config: dict) -> tuple:
+    try:
+        dataset = DATASETS.build(ConfigDict(copy.deepcopy(config)))
+        if hasattr(dataset, 'full_init'):
+            dataset.full_init()
+        check_voc_dataset(dataset)
+    except (OSError, ValueError):
+        raise
+    except Exception as error:
+        raise ValueError(
+            f'{where}.dataset cannot be built ({type(error).__name__}: {error})'
+        ) from error
+    infos = [dataset.get_data_info(i) for i in range(len(dataset))]
+    ids = [image_id(info) for info in infos]
+    return dataset, (ids, digest_of_images(infos), dataset.metainfo.get('classes'))
+
+
+def _refuse_corrupted(where: str, config: Mapping, pipeline: Sequence[Mapping]) -> None:
+    corruption = config.get('corruption', 'none')
+    if corruption != 'none' or 'ImageCorruption' in map(type_name, pipeline):
+        raise ValueError(
+            f'{where}.dataset corrupts its images already ({corruption}), and clean ones are '
+            f"needed here: leave out ImageCorruption, and set corruption='none'"
+        )
+
+
+def _collate(dataloader: Mapping) -> Callable:
+    config = dict(dataloader.get('collate_fn') or dict(type='pseudo_collate'))
+    kind = config.pop('type')
+    return partial(FUNCTIONS.get(kind) if isinstance(kind, str) else kind, **config)
+
+
+def _plain(value: Any) -> Any:
+    return value.to_dict() if isinstance(value, ConfigDict) else dict(value)
+
+
+def _key(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)

@@ -1,0 +1,384 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Models tested side by side, on images that they share."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip('mmdet')
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+from processes import in_processes
+
+from mmdet_adasap.apis import ModelSource, evaluate_robustness
+from mmdet_adasap.apis.robustness import OtherRankFailed, Progress, UnreadableImages
+from mmdet_adasap.datasets import ImageCorruption
+from mmdet_adasap.datasets.tiny_voc import build_tiny_voc
+from mmdet_adasap.evaluation import summarize
+from mmdet_adasap.evaluation.bootstrap import interval
+from mmdet_adasap.evaluation.protocol import ProtocolDiffers
+
+ROOT = Path(__file__).parent.parent.parent
+CONFIG = """
+_base_ = {base!r}
+custom_imports = dict(imports=['mmdet_adasap', 'seeing_detector'])
+model = dict(_delete_=True, type='SeeingDetector')
+train_dataloader = dict(dataset=dict(data_root={data!r}))
+val_dataloader = dict(dataset=dict(data_root={data!r}))
+test_dataloader = dict(batch_size=4, dataset=dict(data_root={data!r}))
+"""
+NAMES = ['sharp', 'dull', 'blind']
+CELLS = dict(corruptions=['fog', 'gaussian_noise'], severities=[1, 4])
+
+
+@pytest.fixture(scope='module')
+def case(tmp_path_factory) -> Path:
+    """A folder with a set of 10 test images, a config and three checkpoints."""
+    from seeing_detector import SeeingDetector
+
+    folder = tmp_path_factory.mktemp('robustness')
+    build_tiny_voc(folder / 'voc', seed=1, train=2, val=2, test=10, size=96)
+    write_config(folder / 'config.py', folder / 'voc')
+    for name, blur in zip(NAMES, (1.0, 3.0, 6.0), strict=True):
+        torch.save(dict(state_dict=SeeingDetector(blur).state_dict()), folder / f'{name}.pth')
+    return folder
+
+
+def write_config(file: Path, data: Path, more: str = '') -> None:
+    base = str(ROOT / 'configs' / 'demo' / 'dense_yolox_tiny-voc.py')
+    file.write_text(CONFIG.format(base=base, data=f'{data}/VOCdevkit/') + more)
+
+
+def sources(case: Path, *names: str, config: str = 'config.py') -> list[ModelSource]:
+    return [ModelSource(n, str(case / config), str(case / f'{n}.pth')) for n in names or NAMES]
+
+
+def run(case: Path, out: Path, *names: str, **changed) -> dict:
+    return evaluate_robustness(sources(case, *names), out, **{**CELLS, **changed})
+
+
+def without_times(out: Path) -> str:
+    results = json.loads((out / 'results.json').read_text())
+    results.pop('times')
+    for model in results['models'].values():
+        model['cost'].pop('latency_ms')
+    return json.dumps(results)
+
+
+@pytest.fixture(scope='module')
+def whole(case) -> tuple[Path, dict]:
+    """An uninterrupted run of the three models."""
+    out = case / 'whole'
+    return out, run(case, out)
+
+
+class TestFigures:
+    def test_are_what_mmdet_computes(self, case, whole):
+        """Clean and in one cell, by mmdet's Runner."""
+        config = Config.fromfile(case / 'config.py')
+        for corruption, severity in (('none', 1), ('fog', 4)):
+            config.test_dataloader.dataset.update(corruption=corruption, severity=severity)
+            config.update(work_dir=str(case / 'runner'), load_from=str(case / 'dull.pth'))
+            config.update(log_level='ERROR', experiment_name=f'{corruption}{severity}')
+            expected = Runner.from_cfg(config).test()['pascal_voc/mAP']
+            model = whole[1]['models']['dull']
+            found = model['clean'] if corruption == 'none' else model['cells'][corruption]['4']
+            assert 0.1 < expected < 0.99
+            assert found == pytest.approx(expected, abs=1e-12)
+
+    def test_means_are_those_of_summarize(self, whole):
+        reference = whole[1]['models']['sharp']
+        for model in whole[1]['models'].values():
+            summary = summarize(
+                model['cells'], model['clean'], reference=(reference['cells'], reference['clean'])
+            )
+            for key in ('mPC', 'rPC', 'mCE', 'relative_mCE', 'CE', 'per_group'):
+                assert model[key] == summary[key]
+            assert not model['over']['complete']
+        assert whole[1]['models']['sharp']['mCE'] == 100
+        assert whole[1]['models']['blind']['mCE'] > whole[1]['models']['dull']['mCE'] > 100
+
+    def test_intervals_and_differences(self, whole):
+        for name, model in whole[1]['models'].items():
+            for key in ('clean', 'mPC', 'rPC'):
+                low, high = model['ci95'][key]
+                assert low <= model[key] <= high
+            if name != 'sharp':
+                difference = model['difference']['mPC']
+                sharp = whole[1]['models']['sharp']
+                assert difference['value'] == pytest.approx(model['mPC'] - sharp['mPC'])
+                assert difference['ci95'][0] <= difference['value'] <= difference['ci95'][1] < 0
+
+    def test_intervals_of_means_are_of_means(self, whole):
+        """The same draws in all cells: resample by resample as summarize would."""
+        cells = {
+            path.stem: json.loads(path.read_text())['models']['dull']['resampled']
+            for path in (whole[0] / 'cells').glob('[!_]*.json')
+        }
+        draws = [
+            summarize(
+                {c: {s: cells[f'{c}-{s}'][i] for s in (1, 4)} for c in CELLS['corruptions']}, 1.0
+            )['mPC']
+            for i in range(1000)
+        ]
+        dull = whole[1]['models']['dull']
+        expected = interval(np.array(draws), dull['mPC'], (0, 1))
+        assert dull['ci95']['mPC'] == pytest.approx(expected, abs=1e-12)
+
+    def test_per_class_and_costs(self, whole):
+        model = whole[1]['models']['dull']
+        classes = [row['clean'] for row in model['per_class'].values() if row['clean'] is not None]
+        assert len(model['per_class']) == 10
+        assert np.mean(classes) == pytest.approx(model['clean'], abs=1e-6)
+        assert model['cost']['params'] == 5
+        assert model['cost']['latency_ms'] > 0
+
+    def test_examples_are_kept(self, whole):
+        cell = json.loads((whole[0] / 'cells' / 'fog-4.json').read_text())
+        numbers = {str(example['number']) for example in whole[1]['examples']}
+        assert len(numbers) == 6
+        for model in cell['models'].values():
+            assert model['examples'].keys() == numbers
+            for example in whole[1]['examples']:
+                found = model['examples'][str(example['number'])]
+                assert len(found['labels']) == 2 * len(example['ground_truth']['labels'])
+
+
+class TestSharing:
+    def test_gives_what_separate_runs_give(self, case, whole, tmp_path):
+        for name in NAMES:
+            alone = run(case, tmp_path / name, name)['models'][name]
+            together = whole[1]['models'][name]
+            for key in ('clean', 'cells', 'mPC', 'rPC', 'per_class', 'ci95'):
+                assert alone[key] == together[key]
+
+    def test_loads_and_corrupts_once(self, case, tmp_path, monkeypatch):
+        counts = []
+        call = ImageCorruption.__call__
+        monkeypatch.setattr(
+            ImageCorruption, '__call__', lambda self, r: counts.append(1) or call(self, r)
+        )
+        run(case, tmp_path / 'out')
+        assert len(counts) == 10 * 5 + 1  # and the image for the costs
+
+    def test_workers_and_another_pipeline(self, case, whole, tmp_path):
+        """A config that resizes otherwise shares the image and nothing behind it."""
+        pipeline = Config.fromfile(case / 'config.py').test_pipeline
+        pipeline[1].scale = (64, 64)
+        more = f'test_dataloader = dict(batch_size=4, dataset=dict(pipeline={pipeline!r}))'
+        write_config(case / 'small.py', case / 'voc', '')
+        text = (case / 'small.py').read_text()
+        head = text.partition('test_dataloader')[0]
+        data = f'{case}/voc/VOCdevkit/'
+        (case / 'small.py').write_text(
+            head + more.replace('dataset=dict(', f'dataset=dict(data_root={data!r}, ') + '\n'
+        )
+        mixed = [*sources(case, 'sharp', 'dull'), *sources(case, 'blind', config='small.py')]
+        results = evaluate_robustness(mixed, tmp_path / 'mixed', workers=2, **CELLS)
+        alone = evaluate_robustness(
+            sources(case, 'blind', config='small.py'), tmp_path / 'alone', **CELLS
+        )
+        found = {name: model['cells'] for name, model in results['models'].items()}
+        assert found['blind'] == alone['models']['blind']['cells']
+        assert found['blind'] != whole[1]['models']['blind']['cells']
+        for name in ('sharp', 'dull'):
+            assert found[name] == whole[1]['models'][name]['cells']
+
+    def test_two_processes_are_one(self, case, whole, tmp_path):
+        in_processes(in_one_of_two, tmp_path / 'processes', case, tmp_path / 'out')
+        assert without_times(tmp_path / 'out') == without_times(whole[0])
+
+    def test_error_of_rank_0_ends_both(self, case, tmp_path):
+        out = tmp_path / 'out'
+        out.mkdir()
+        (out / 'results.json').write_text('{}')
+        errors = in_processes(error_in_one_of_two, tmp_path / 'processes', case, out)
+        assert errors == ['ProtocolDiffers', 'OtherRankFailed']
+
+
+def in_one_of_two(case: Path, out: Path) -> None:
+    run(case, out)
+
+
+def error_in_one_of_two(case: Path, out: Path) -> str:
+    try:
+        run(case, out)
+    except (ProtocolDiffers, OtherRankFailed) as error:
+        return type(error).__name__
+    return ''
+
+
+class Stopped(Exception):
+    """What a killed process would not even say."""
+
+
+class TestResuming:
+    @pytest.mark.parametrize('after', [4, 30])
+    def test_equals_an_uninterrupted_run(self, case, whole, tmp_path, after):
+        left = [after]
+
+        def stop(images: int) -> None:
+            left[0] -= images
+            if left[0] <= 0:
+                raise Stopped
+
+        with pytest.raises(Stopped):
+            run(case, tmp_path / 'out', progress=Progress(images=stop))
+        before = json.loads((tmp_path / 'out' / 'results.json').read_text())
+        assert not before['finished']
+        assert before['models']['dull']['mPC'] is None
+        tested = []
+        run(case, tmp_path / 'out', progress=Progress(images=tested.append))
+        assert sum(tested) == 50 - (after - 1) // 10 * 10
+        assert without_times(tmp_path / 'out') == without_times(whole[0])
+
+    def test_partial_means_are_marked(self, case, tmp_path):
+        def stop(images: int) -> None:
+            if len(list((tmp_path / 'out' / 'cells').glob('[!_]*.json'))) == 4:
+                raise Stopped
+
+        with pytest.raises(Stopped):
+            run(case, tmp_path / 'out', partial=True, progress=Progress(images=stop))
+        model = json.loads((tmp_path / 'out' / 'results.json').read_text())['models']['dull']
+        assert model['over']['partial']
+        assert model['over']['missing'] == {'gaussian_noise': [4]}
+        fog, noise = model['cells']['fog'], model['cells']['gaussian_noise']
+        assert model['mPC'] == pytest.approx(((fog['1'] + fog['4']) / 2 + noise['1']) / 2)
+
+    @pytest.mark.parametrize(
+        ('changed', 'setting'),
+        [
+            (dict(severities=[1, 3]), r'severities is \[1, 4\] there and \[1, 3\] here'),
+            (dict(corruptions=['fog']), 'corruptions is'),
+            (dict(seed=1), 'seed is 0 there and 1 here'),
+            (dict(subset=5), 'subset is null there and 5 here'),
+            (dict(batch_size=2), 'batch_size is 4 there and 2 here'),
+            (dict(resamples=10), 'bootstrap.resamples is 1000 there and 10 here'),
+        ],
+    )
+    def test_other_settings_are_refused(self, case, whole, changed, setting):
+        before = (whole[0] / 'results.json').read_bytes()
+        with pytest.raises(ProtocolDiffers, match=setting):
+            run(case, whole[0], **changed)
+        assert (whole[0] / 'results.json').read_bytes() == before
+
+    def test_another_checkpoint_is_refused(self, case, whole):
+        other = [ModelSource('sharp', str(case / 'config.py'), str(case / 'dull.pth'))]
+        with pytest.raises(ProtocolDiffers, match=r'models.sharp.checkpoint_sha256 is'):
+            evaluate_robustness([*other, *sources(case, 'dull', 'blind')], whole[0], **CELLS)
+
+    def test_one_run_at_a_time(self, case, tmp_path):
+        def start_another(images: int) -> None:
+            with pytest.raises(BlockingIOError, match='another run writes into'):
+                run(case, tmp_path / 'out')
+            raise Stopped
+
+        with pytest.raises(Stopped):
+            run(case, tmp_path / 'out', progress=Progress(images=start_another))
+
+    def test_full_disk(self, case, whole, tmp_path, monkeypatch):
+        from mmdet_adasap import files
+        from mmdet_adasap.evaluation import results_folder
+
+        def full(path: Path, data: str) -> None:
+            if path.name == 'gaussian_noise-1.json':
+                raise OSError(28, 'No space left on device')
+            files.write_atomically(path, data)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(results_folder, 'write_atomically', full)
+            with pytest.raises(OSError, match='No space left'):
+                run(case, tmp_path / 'out')
+        run(case, tmp_path / 'out')
+        assert without_times(tmp_path / 'out') == without_times(whole[0])
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ('changed', 'message'),
+        [
+            (dict(corruptions=['fogg']), "did you mean 'fog'"),
+            (dict(severities=[0]), r'severity=0 must be from 1'),
+            (dict(severities=[6]), r'severity=6 must be from 1'),
+            (dict(subset=11), 'subset=11 must be from 1 to 10'),
+            (dict(reference='none'), 'is none of the models'),
+            (dict(metric='coco/bbox_mAP'), 'test_evaluator has none of that prefix'),
+            (
+                dict(cfg_options={'test_dataloader.dataset.corruption': 'fog'}),
+                'corrupts its images already',
+            ),
+            (
+                dict(cfg_options={'model.type': 'mmdet.YOLOX'}),
+                '',
+            ),
+        ],
+    )
+    def test_settings(self, case, tmp_path, changed, message):
+        with pytest.raises((ValueError, TypeError), match=message):
+            run(case, tmp_path / 'out', **changed)
+
+    def test_checkpoint_of_another_model(self, case, tmp_path):
+        torch.save(dict(state_dict=torch.nn.Linear(2, 2).state_dict()), case / 'linear.pth')
+        with pytest.raises(ValueError, match=r'linear: .* lacks blur of the model'):
+            run(case, tmp_path / 'out', 'linear')
+
+    def test_checkpoint_for_other_classes(self, case, tmp_path):
+        found = torch.load(case / 'dull.pth')
+        meta = dict(dataset_meta=dict(classes=('zero', 'two')))
+        torch.save(dict(**found, meta=meta), case / 'other.pth')
+        with pytest.raises(ValueError, match=r"trained for 2 classes.*'two' is 'one' there"):
+            run(case, tmp_path / 'out', 'other')
+
+    def test_two_of_a_name(self, case, tmp_path):
+        with pytest.raises(ValueError, match='two models are called dull'):
+            run(case, tmp_path / 'out', 'dull', 'dull')
+
+    def test_model_that_fails(self, case, tmp_path):
+        with pytest.raises(RuntimeError, match=r'model dull fails on clean images.*no such thing'):
+            run(case, tmp_path / 'out', 'dull', cfg_options={'model.fail': True})
+
+    def test_unreadable_image(self, case, tmp_path):
+        """The run goes on and fails in the end; repaired, its cells are tested anew."""
+        build_tiny_voc(tmp_path / 'voc', seed=1, train=2, val=2, test=10, size=96)
+        write_config(tmp_path / 'config.py', tmp_path / 'voc')
+        (tmp_path / 'dull.pth').write_bytes((case / 'dull.pth').read_bytes())
+        whole = run(tmp_path, tmp_path / 'whole', 'dull')
+        ids = tmp_path / 'voc/VOCdevkit/VOC2007/ImageSets/Main/test.txt'
+        image = tmp_path / f'voc/VOCdevkit/VOC2007/JPEGImages/{ids.read_text().split()[3]}.jpg'
+        good = image.read_bytes()
+        image.write_bytes(b'no image')
+        out = tmp_path / 'out'
+        with pytest.raises(UnreadableImages, match=f'1 of 10 images .*{image.name}'):
+            run(tmp_path, out, 'dull')
+        broken = json.loads((out / 'results.json').read_text())
+        assert broken['unreadable'][0]['image'].endswith(image.name)
+        assert broken['finished']
+        assert broken['models']['dull']['cells'] != whole['models']['dull']['cells']
+        image.write_bytes(good)
+        again = run(tmp_path, out, 'dull')
+        assert not again['unreadable']
+        assert again['models']['dull']['cells'] == whole['models']['dull']['cells']
+
+    def test_no_readable_image(self, case, tmp_path):
+        build_tiny_voc(tmp_path / 'voc', seed=1, train=2, val=2, test=3, size=96)
+        write_config(tmp_path / 'config.py', tmp_path / 'voc')
+        (tmp_path / 'dull.pth').write_bytes((case / 'dull.pth').read_bytes())
+        for image in (tmp_path / 'voc/VOCdevkit/VOC2007/JPEGImages').glob('*.jpg'):
+            image.write_bytes(b'no image')
+        with pytest.raises(ValueError, match='none of 3 images can be read'):
+            run(tmp_path, tmp_path / 'out', 'dull')
+
+
+def test_subset_is_fixed_and_nested(case, tmp_path):
+    def ids(count: int, out: str) -> set:
+        results = run(case, tmp_path / out, 'dull', subset=count, severities=[1], resamples=0)
+        assert results['protocol']['dataset']['images'] == count
+        assert results['protocol']['dataset']['of'] == 10
+        assert results['models']['dull']['ci95'] is None
+        return {example['img_id'] for example in results['examples']}
+
+    assert ids(3, 'a') == ids(3, 'b') < ids(5, 'c')

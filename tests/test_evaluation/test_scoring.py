@@ -1,0 +1,214 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""P, per class and resampled, beside what mmdet and pycocotools compute."""
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip('mmdet')
+
+from mmdet.evaluation import eval_map
+
+from mmdet_adasap.evaluation.bootstrap import image_weights, interval
+from mmdet_adasap.evaluation.scoring import build_scorer
+from mmdet_adasap.evaluation.scoring.scorer import computed, results_of
+
+CLASSES = tuple('abcde')
+META = dict(classes=CLASSES)
+
+
+def boxes(rng, count: int) -> torch.Tensor:
+    corner, size = rng.uniform(0, 60, (count, 2)), rng.uniform(10, 50, (count, 2))
+    return torch.tensor(np.hstack([corner, corner + size]), dtype=torch.float32)
+
+
+def sample(rng, number: int, rounded: bool, classes: int = 4) -> dict:
+    """An image with objects, ignored ones, good and bad detections; class e has no object."""
+    truth, ignored = boxes(rng, rng.integers(0, 4)), boxes(rng, rng.integers(0, 2))
+    labels = torch.tensor(rng.integers(0, classes, len(truth)))
+    noise = torch.tensor(rng.normal(0, 3, (len(truth), 4)), dtype=torch.float32)
+    more = boxes(rng, rng.integers(0, 12))
+    scores = torch.tensor(rng.random(2 * len(truth) + len(more)), dtype=torch.float32)
+    return dict(
+        img_id=number,
+        ori_shape=(110, 110),
+        pred_instances=dict(
+            bboxes=torch.cat([truth + noise, truth - noise, more]),
+            scores=(scores * 10).round() / 10 if rounded else scores,
+            labels=torch.cat([labels, labels, torch.tensor(rng.integers(0, 5, len(more)))]).long(),
+        ),
+        gt_instances=dict(bboxes=truth, labels=labels),
+        ignored_instances=dict(
+            bboxes=ignored, labels=torch.tensor(rng.integers(0, classes, len(ignored)))
+        ),
+        instances=[
+            dict(bbox=box.tolist(), bbox_label=int(label), ignore_flag=0)
+            for box, label in zip(truth, labels, strict=True)
+        ],
+    )
+
+
+def samples(count: int = 60, seed: int = 0, rounded: bool = False) -> list[dict]:
+    rng = np.random.default_rng(seed)
+    return [sample(rng, number, rounded) for number in range(count)]
+
+
+def by_eval_map(scorer, images: list[dict], iou: float) -> tuple[float, list]:
+    truths, found = zip(*results_of(scorer.metric, images, None), strict=True)
+    return eval_map(
+        found,
+        truths,
+        iou_thr=iou,
+        logger='silent',
+        eval_mode=scorer.metric.eval_mode,
+        use_legacy_coordinate=True,
+    )
+
+
+class TestVOC:
+    @pytest.mark.parametrize('mode', ['11points', 'area'])
+    @pytest.mark.parametrize('rounded', [False, True], ids=['', 'ties'])
+    def test_equals_eval_map(self, mode, rounded):
+        images = samples(rounded=rounded)
+        scorer = build_scorer(
+            dict(type='mmdet.VOCMetric', eval_mode=mode, iou_thrs=[0.5, 0.7]), META
+        )
+        score = scorer.score(scorer.records(images, None), None)
+        expected, each = zip(
+            *(by_eval_map(scorer, images, iou) for iou in (0.5, 0.7)), strict=True
+        )
+        assert 0.1 < score.value < 0.9
+        assert score.value == pytest.approx(sum(expected) / 2, abs=1e-12)
+        assert score.metrics['pascal_voc/AP70'] == pytest.approx(expected[1], abs=1e-12)
+        assert score.per_class['e'] is None
+        for number, name in enumerate(CLASSES[:4]):
+            ap = (each[0][number]['ap'] + each[1][number]['ap']) / 2
+            assert score.per_class[name] == pytest.approx(ap, abs=1e-7)
+
+    @pytest.mark.parametrize('mode', ['11points', 'area'])
+    def test_resample_is_an_evaluation_of_repeated_images(self, mode):
+        images = samples(30)
+        scorer = build_scorer(dict(type='mmdet.VOCMetric', eval_mode=mode), META)
+        weights = image_weights(30, 600, seed=3)
+        assert (weights.sum(axis=1) == 30).all()
+        resampled = scorer.score(scorer.records(images, None), weights).resampled
+        for row in (0, 1, 599):
+            repeated = [
+                image for i, image in enumerate(images) for _ in range(int(weights[row, i]))
+            ]
+            expected, _ = by_eval_map(scorer, repeated, 0.5)
+            assert resampled[row] == pytest.approx(expected, abs=1e-6)
+
+    def test_a_resample_without_a_class(self):
+        images = samples(4)
+        scorer = build_scorer(dict(type='mmdet.VOCMetric'), META)
+        weights = np.array([[4, 0, 0, 0], [0, 0, 0, 4], [0, 2, 2, 0]], np.float32)
+        resampled = scorer.score(scorer.records(images, None), weights).resampled
+        for row, chosen in enumerate(([0] * 4, [3] * 4, [1, 1, 2, 2])):
+            expected, _ = by_eval_map(scorer, [images[i] for i in chosen], 0.5)
+            assert resampled[row] == pytest.approx(expected, abs=1e-6)
+
+    def test_nothing_found(self):
+        images = samples(5)
+        for image in images:
+            image['pred_instances'] = dict(
+                bboxes=torch.zeros(0, 4), scores=torch.zeros(0), labels=torch.zeros(0).long()
+            )
+        scorer = build_scorer(dict(type='mmdet.VOCMetric'), META)
+        score = scorer.score(scorer.records(images, None), image_weights(5, 10, 0))
+        assert score.value == 0
+        assert not score.resampled.any()
+
+    def test_another_mmdet_would_be_noticed(self):
+        images = samples(5)
+        scorer = build_scorer(dict(type='mmdet.VOCMetric'), META)
+        score = scorer.score(scorer.records(images, None), None)
+        scorer.check(images, score)
+        with pytest.raises(RuntimeError, match='VOCMetric of this mmdet computes'):
+            scorer.check(images, score._replace(value=score.value + 1e-6))
+
+    def test_pipeline_without_annotations(self):
+        scorer = build_scorer(dict(type='mmdet.VOCMetric'), META)
+        image = samples(1)[0]
+        del image['gt_instances']
+        with pytest.raises(ValueError, match=r'gives no gt_instances.*LoadAnnotations'):
+            scorer.records([image], None)
+
+
+class TestCoco:
+    def test_is_unrounded(self):
+        images = samples(40)
+        scorer = build_scorer(dict(type='mmdet.CocoMetric'), META)
+        score = scorer.score(scorer.records(images, None), np.ones((1, 40), np.float32))
+        rounded = computed(scorer.metric, scorer.records(images, None))['coco/bbox_mAP']
+        assert score.value == pytest.approx(rounded, abs=5.1e-4)
+        assert score.value != rounded
+        # With all images once, what resamples is COCO's own mAP.
+        assert score.resampled[0] == pytest.approx(score.value, abs=1e-12)
+        known = [ap for ap in score.per_class.values() if ap is not None]
+        assert score.per_class['e'] is None
+        assert np.mean(known) == pytest.approx(score.value, abs=1e-12)
+
+    def test_resample_is_an_evaluation_of_repeated_images(self):
+        images = samples(20)
+        scorer = build_scorer(dict(type='mmdet.CocoMetric'), META)
+        weights = image_weights(20, 300, seed=5)
+        resampled = scorer.score(scorer.records(images, None), weights).resampled
+        for row in (0, 299):
+            chosen = [i for i in range(20) for _ in range(int(weights[row, i]))]
+            repeated = [{**images[i], 'img_id': number} for number, i in enumerate(chosen)]
+            expected = scorer.score(scorer.records(repeated, None), None).value
+            assert resampled[row] == pytest.approx(expected, abs=1e-9)
+
+    def test_subset_is_not_compared_with_the_whole_annotation_file(self, tmp_path):
+        images = samples(20)
+        scorer = build_scorer(dict(type='mmdet.CocoMetric'), META)
+        truths = [truth for truth, _ in scorer.records(images, None)]
+        scorer.metric.dataset_meta = META
+        file = scorer.metric.gt_to_coco_json(truths, str(tmp_path / 'all'))
+        from_file = build_scorer(dict(type='mmdet.CocoMetric', ann_file=file), META)
+        for chosen in (images[3:9], images):
+            expected = scorer.score(scorer.records(chosen, None), None)
+            found = from_file.score(from_file.records(chosen, None), None)
+            assert found.value == pytest.approx(expected.value, abs=1e-12)
+
+
+class TestOtherMetrics:
+    def test_one_that_is_named(self):
+        images = samples(20)
+        evaluator = dict(type='mmdet.CocoMetric', metric='bbox')
+        scorer = build_scorer(evaluator, META, 'coco/bbox_mAP_50')
+        score = scorer.score(scorer.records(images, None), None)
+        usual = build_scorer(evaluator, META)
+        assert score.value == usual.score(usual.records(images, None), None).metrics[scorer.key]
+        assert score.resampled is None
+
+    @pytest.mark.parametrize(
+        ('evaluator', 'key', 'message'),
+        [
+            (dict(type='mmdet.VOCMetric', metric='recall'), None, 'it is not known which'),
+            (dict(type='mmdet.VOCMetric'), 'coco/bbox_mAP', 'none of that prefix'),
+        ],
+    )
+    def test_refused(self, evaluator, key, message):
+        with pytest.raises(ValueError, match=message):
+            build_scorer(evaluator, META, key)
+
+    def test_figure_that_is_not_there(self):
+        scorer = build_scorer(dict(type='mmdet.CocoMetric'), META, 'coco/mean')
+        with pytest.raises(ValueError, match="gives no 'coco/mean'; name one of coco/bbox_mAP"):
+            scorer.score(scorer.records(samples(5), None), None)
+
+
+class TestInterval:
+    def test_of_a_mean_is_the_textbooks(self):
+        """For a mean the standard error is known: sd / sqrt(n)."""
+        values = np.random.default_rng(0).normal(0.5, 0.1, 400)
+        means = image_weights(400, 4000, seed=1) @ values / 400
+        low, high = interval(means, values.mean())
+        error = values.std() / 20
+        assert (low + high) / 2 == pytest.approx(values.mean())
+        assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.05)
+
+    def test_is_cut_off(self):
+        assert interval(np.array([0.0, 1.0]), 0.9, (0, 1))[1] == 1

@@ -1,0 +1,309 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Test detectors clean and under the corruptions of the benchmark: mAP, mPC, rPC and mCE.
+
+Dense and pruned checkpoints may stand side by side; every corrupted image is made once for all
+of them. The config is the unpruned one, and its own test_dataloader and test_evaluator are used.
+DIR gets results.json and a file for each cell, which is there as soon as the cell is: a run that
+was stopped goes on with the same command. Other settings in the same DIR are refused. At the end
+report.html, report.md and report.csv show the models side by side; --compare writes them for the
+models of several runs.
+
+A checkpoint is written as one of
+  CKPT                  a file; its name in the results is FOLDER/FILE
+  NAME=CKPT             with a name of its own
+  NAME=CONFIG.py:CKPT   with another config than the first argument; same images and annotations
+
+examples:
+  python tools/robustness.py CONFIG dense=work_dirs/d/epoch_24.pth slim=work_dirs/s/epoch_24.pth \\
+      --out work_dirs/robustness --workers 4
+  python tools/robustness.py CONFIG CKPT --out DIR --subset 500 --severities 3
+  python tools/robustness.py --compare work_dirs/a/results.json work_dirs/b/results.json --out DIR
+  torchrun --nproc_per_node 4 tools/robustness.py CONFIG CKPT --out DIR --launcher pytorch \\
+      --device cuda
+"""
+
+import argparse
+import contextlib
+import os
+import re
+import signal
+import sys
+import warnings
+from pathlib import Path
+
+SOURCE = re.compile(r'(?:(?P<name>[^=/:]+)=)?(?:(?P<config>.+?\.py):)?(?P<checkpoint>.+)')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        'config', metavar='CONFIG', nargs='?', help='a file, or a name as mmdet::ssd/...py'
+    )
+    parser.add_argument('checkpoints', metavar='CKPT', nargs='*', help='see above')
+    parser.add_argument(
+        '--compare',
+        nargs='+',
+        metavar='RESULTS',
+        help='results.json of two or more runs of one protocol, instead of CONFIG and CKPT',
+    )
+    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='the folder')
+    parser.add_argument(
+        '--corruptions',
+        nargs='+',
+        metavar='NAME',
+        help="default: the benchmark's; mPC is over those named then, and says so",
+    )
+    parser.add_argument(
+        '--severities', nargs='+', type=severity, metavar='N', help='1 to 5 (default: all)'
+    )
+    parser.add_argument(
+        '--subset', type=at_least_1, metavar='N', help='test N images, always the same ones'
+    )
+    parser.add_argument(
+        '--seed', type=at_least_0, default=0, help='of corruptions and resampling (default: 0)'
+    )
+    parser.add_argument(
+        '--resamples',
+        type=at_least_2_or_0,
+        default=1000,
+        metavar='N',
+        help='of the images, for confidence intervals; 0 for none (default: 1000)',
+    )
+    parser.add_argument(
+        '--reference', metavar='NAME', help='mCE and differences refer to it (default: the first)'
+    )
+    parser.add_argument(
+        '--partial',
+        action='store_true',
+        help='give mPC while cells are missing, too, and mark it partial',
+    )
+    parser.add_argument(
+        '--metric', metavar='KEY', help='figure of test_evaluator to use, as coco/bbox_mAP_50'
+    )
+    parser.add_argument(
+        '--batch-size', type=at_least_1, metavar='N', help="default: the configs' smallest"
+    )
+    parser.add_argument(
+        '--workers',
+        type=at_least_0,
+        default=min(4, len(os.sched_getaffinity(0))),
+        metavar='N',
+        help='processes that load and corrupt (default: one for each core, 4 at most)',
+    )
+    parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N (default: cpu)')
+    parser.add_argument(
+        '--launcher',
+        choices=('none', 'pytorch'),
+        default='none',
+        help='pytorch: started by torchrun; the processes share the images',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        metavar='KEY=VALUE',
+        help='override settings of all configs, as in test.py',
+    )
+    args = parser.parse_args()
+    if args.compare and args.config:
+        parser.error(f'--compare tests nothing: leave out {args.config}')
+    if not args.compare and not args.checkpoints:
+        parser.error('CONFIG and one CKPT or more are needed, or --compare')
+    return args
+
+
+def severity(text: str) -> int:
+    if text not in ('1', '2', '3', '4', '5'):
+        raise argparse.ArgumentTypeError(f'{text!r} must be from 1 (light) to 5 (heavy)')
+    return int(text)
+
+
+def at_least_0(text: str) -> int:
+    return _integer(text, 0)
+
+
+def at_least_2_or_0(text: str) -> int:
+    return 0 if text == '0' else _integer(text, 2)
+
+
+def at_least_1(text: str) -> int:
+    return _integer(text, 1)
+
+
+def _integer(text: str, least: int) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f'{text!r} must be an integer of at least {least}')
+    return int(text)
+
+
+def parse_source(text: str, config: str) -> tuple[str, str, str]:
+    """Name, config and checkpoint."""
+    # A file may have such a name itself.
+    found = None if Path(text).is_file() else SOURCE.fullmatch(text)
+    checkpoint = found['checkpoint'] if found else text
+    path = Path(checkpoint)
+    name = (found and found['name']) or f'{path.resolve().parent.name}/{path.stem}'
+    return name, (found and found['config']) or config, checkpoint
+
+
+class Bar:
+    """A progress bar whose time to go is that of the mean image, not of the last ones."""
+
+    def __init__(self, shown: bool) -> None:
+        self.shown = shown
+        self.bar = None
+
+    def start(self, total: int, done: int) -> None:
+        from tqdm import tqdm
+
+        # Corruptions cost from 1 to 20 ms, so that the last images say little.
+        self.bar = tqdm(
+            total=total,
+            initial=done,
+            unit='img',
+            smoothing=0,
+            disable=not self.shown,
+            dynamic_ncols=True,
+            mininterval=0.1 if sys.stderr.isatty() else 10,
+        )
+
+    def images(self, count: int) -> None:
+        self.bar.update(count)
+
+    def say(self, line: str) -> None:
+        if self.shown:
+            print(f'robustness: {line}', file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def options_of(texts: list[str] | None) -> dict:
+    """What --cfg-options says, read as mmengine's tools read it."""
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser(prog='robustness.py')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    return vars(parser.parse_args(['--cfg-options', *texts] if texts else []))['cfg_options'] or {}
+
+
+def join_processes() -> bool:
+    """Meet the processes that torchrun has started, and say whether this is the first of them."""
+    from torch import distributed
+
+    if not distributed.is_initialized():
+        missing = {'RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR'} - os.environ.keys()
+        if missing:
+            sys.exit(
+                f'robustness: --launcher pytorch needs {min(missing)} in the environment: start '
+                'it with torchrun --nproc_per_node N tools/robustness.py ...'
+            )
+        # Only numbers are exchanged, a few for each image: that needs no GPU.
+        distributed.init_process_group('gloo')
+    return distributed.get_rank() == 0
+
+
+def table(results: dict) -> str:
+    """The figures of each model, one line each."""
+
+    def shown(model: dict, key: str) -> str:
+        if model[key] is None:
+            return '-'
+        ends = (model['ci95'] or {}).get(key)
+        return f'{model[key]:.4f}' + (f' [{ends[0]:.4f}, {ends[1]:.4f}]' if ends else '')
+
+    rows = [('', 'clean', 'mPC', 'rPC', 'mCE, %')]
+    for name, model in results['models'].items():
+        mce = '-' if model['mCE'] is None else f'{model["mCE"]:.2f}'
+        rows.append((name, *(shown(model, key) for key in ('clean', 'mPC', 'rPC')), mce))
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    lines = []
+    for name, *figures in rows:
+        cells = [cell.rjust(width) for cell, width in zip(figures, widths[1:], strict=True)]
+        lines.append('  '.join([name.ljust(widths[0]), *cells]))
+    protocol, images = results['protocol'], results['protocol']['dataset']
+    lines.append(
+        f'{protocol["metric"]}; {len(protocol["corruptions"])} corruptions, severities '
+        f'{", ".join(map(str, protocol["severities"]))}; {images["images"]} of {images["of"]} '
+        f'images; [95 % interval, {protocol["bootstrap"]["resamples"]} resamples of the images]; '
+        f'mCE refers to {results["reference"]}'
+    )
+    over = next(iter(results['models'].values()))['over']
+    if over is None or not over['complete']:
+        lines.append('mPC is over these alone, not over the whole benchmark of 15 and 5')
+    return '\n'.join(lines)
+
+
+def end_as_interrupted() -> None:
+    """Take SIGTERM for an interrupt, in this process alone."""
+    here = os.getpid()
+
+    def handle(signum: int, frame: object) -> None:
+        if os.getpid() != here:  # a worker, which inherits this
+            os._exit(128 + signum)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, handle)
+
+
+def main() -> None:
+    args = parse_args()
+    end_as_interrupted()
+    first = join_processes() if args.launcher == 'pytorch' else True
+    device = args.device
+    if device == 'cuda':
+        device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
+    with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
+        warnings.simplefilter('ignore')
+        from mmdet_adasap.apis import ModelSource, evaluate_robustness
+        from mmdet_adasap.apis.robustness import Progress
+        from mmdet_adasap.evaluation import report
+
+        bar, results = Bar(first), None
+        try:
+            if args.compare:
+                page = report.compare(args.compare, args.out)
+            else:
+                results = evaluate_robustness(
+                    [ModelSource(*parse_source(text, args.config)) for text in args.checkpoints],
+                    args.out,
+                    corruptions=args.corruptions,
+                    severities=args.severities or (1, 2, 3, 4, 5),
+                    subset=args.subset,
+                    seed=args.seed,
+                    resamples=args.resamples,
+                    batch_size=args.batch_size,
+                    workers=args.workers,
+                    device=device,
+                    reference=args.reference,
+                    metric=args.metric,
+                    partial=args.partial,
+                    cfg_options=options_of(args.cfg_options),
+                    progress=Progress(bar.start, bar.images, bar.say),
+                )
+                page = report.write_report(args.out) if results is not None else None
+        except KeyboardInterrupt:
+            bar.close()
+            sys.exit('robustness: interrupted; the same command goes on from here')
+        except Exception as error:  # a config is a program, and a model may fail in any way
+            bar.close()
+            sys.exit(f'robustness: {one_line(error)}')
+        bar.close()
+    if results is not None:
+        print(table(results))
+        print(args.out / 'results.json')
+    if page is not None:
+        print(page)
+
+
+def one_line(error: Exception) -> str:
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    text = ' '.join(str(text).split())
+    ours = isinstance(error, OSError | ValueError | RuntimeError)
+    return text if ours and text else f'{type(error).__name__}: {text}'
+
+
+if __name__ == '__main__':
+    main()
