@@ -42,7 +42,7 @@ def read_config(config: str) -> Config:
         ValueError: If there is none of that name, or it cannot be read.
     """
     try:
-        return get_config(config) if '::' in config else Config.fromfile(config)
+        return _of_package(config) if '::' in config else Config.fromfile(config)
     except FileNotFoundError:
         raise
     except Exception as error:
@@ -50,6 +50,13 @@ def read_config(config: str) -> Config:
         raise ValueError(
             f'{config} is not a config that can be read: give {example} ({first_line(error)})'
         ) from error
+
+
+def _of_package(name: str) -> Config:
+    """A config of an installed package; some of mmpretrain leave their scope to their users."""
+    config = get_config(name)
+    config.setdefault('default_scope', name.partition('::')[0])
+    return config
 
 
 def of_mmpretrain(config: Config) -> bool:

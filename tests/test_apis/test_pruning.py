@@ -12,6 +12,7 @@ from torch import nn
 from toy import ToyModel
 
 from mmdet_adasap.apis import apply_structure, build_dense, prune_model, working_size
+from mmdet_adasap.apis.building import read_config
 from mmdet_adasap.models.synthetic import synthetic_batch
 from mmdet_adasap.pruning import StructureError, TaylorImportance, UnreachableTarget, WrongCut
 from mmdet_adasap.pruning.finding import find_channels
@@ -376,3 +377,9 @@ def test_a_classifier_is_normalised_as_the_runner_would():
     assert working_size(model) == 32  # of one channel
     batch = model.data_preprocessor(synthetic_batch(model, 32, images=2), True)
     assert batch['data_samples'][0].gt_score.shape == (10,)
+
+
+def test_a_config_of_a_package_has_its_scope():
+    """Headless ones of mmpretrain name none."""
+    pytest.importorskip('mmpretrain')
+    assert read_config('mmpretrain::glip/glip-t_headless.py').default_scope == 'mmpretrain'
