@@ -3,8 +3,9 @@
 
 Of each folder the first config is taken that builds and runs on a CPU, with random weights, the
 plain ones first. Half of every channel group goes; the slim model has to give what the masked
-one gives. Each config has a process of its own. The results are written after every folder, and
-a second call goes on where the first one stopped.
+one gives. "left" is what remains of the parameters, "at least" what remains where every group
+keeps one channel. Each config has a process of its own. The results are written after every
+folder, and a second call goes on where the first one stopped.
 
 examples:
   python tools/benchmarks/zoo.py
@@ -73,6 +74,7 @@ def look_at(config: str) -> dict:
     """Prune one config's model by half of every group."""
     from mmdet_adasap.apis import build_dense, forward_of
     from mmdet_adasap.pruning import WrongCut, check_cut, keep_of
+    from mmdet_adasap.pruning.budget import smallest
     from mmdet_adasap.pruning.finding import attribute_counts, find_channels
     from mmdet_adasap.pruning.running import evaluating
     from mmdet_adasap.pruning.tracing import trace_channels
@@ -101,11 +103,13 @@ def look_at(config: str) -> dict:
     keep = keep_of(model, channels.groups, kept)
     apart = check_cut(model, keep, forward, attribute_counts(model, channels, keep, kept))
     counts = np.array([k.sum() for k in kept], dtype=np.int64)
+    dense = channels.params(channels.sizes)
     frozen = {reason: len(axes) for reason, axes in channels.frozen.items()}
     return {
-        'params': channels.params(channels.sizes),
+        'params': dense,
         'groups': len(channels.groups),
-        'left': channels.params(counts) / channels.params(channels.sizes),
+        'left': channels.params(counts) / dense,
+        'least': channels.params(smallest(channels.sizes, 1)) / dense,
         'apart': apart,
         'whole': channels.whole,
         'frozen': dict(sorted(frozen.items(), key=lambda item: -item[1])[:5]),
@@ -179,7 +183,8 @@ def line_of(folder: str, found: dict) -> str:
     whole = f', {len(found["whole"])} modules whole' if found['whole'] else ''
     seconds = found['seconds']
     times = f'trace {seconds["trace"]:.1f} s, find {seconds["find"]:.1f} s'
-    numbers = f'{found["left"]:.3f} left, {found["groups"]} groups, apart {found["apart"]:.0e}'
+    left = f'{found["left"]:.3f} left, {found["least"]:.3f} at least'
+    numbers = f'{left}, {found["groups"]} groups, apart {found["apart"]:.0e}'
     return f'{folder:<22} {numbers}, {times}{whole}'
 
 
@@ -197,13 +202,15 @@ def read_results(path: Path) -> dict:
 
 
 def summary(results: dict) -> str:
-    pruned = [r for r in results.values() if 'failed' not in r]
+    found = [r for r in results.values() if 'failed' not in r]
+    pruned = [r for r in found if r['groups']]
     small = [r for r in pruned if r['left'] <= 0.6]
     failed = collections.Counter(r['failed'] for r in results.values() if 'failed' in r)
     others = ', '.join(f'{count} {reason}' for reason, count in failed.most_common())
     return (
         f'{len(results)} folders: {len(pruned)} pruned, {len(small)} of them to 0.6 of their '
-        f'parameters or less; {failed["wrong cut"]} wrong cuts; the rest: {others or "none"}'
+        f'parameters or less; {len(found) - len(pruned)} whole, where nothing can go; '
+        f'{failed["wrong cut"]} wrong cuts; the rest: {others or "none"}'
     )
 
 
