@@ -82,30 +82,32 @@ class Report:
 
 
 def find_tool(name: str) -> Path:
-    """Find a script of mmdet's ``tools`` folder without importing mmdet.
+    """Find a script of mmdet's or mmpretrain's ``tools`` folder without importing either.
 
     Args:
         name (str): Its path below ``tools``, with or without ``.py``: ``train``, ``test``,
-            ``analysis_tools/get_flops``.
+            ``analysis_tools/get_flops``. It is mmdet's, or that of the package that is named
+            before it as in a config's base, ``mmpretrain::train``.
 
     Returns:
         Path: The script in the installed package, or in the clone that is installed editable.
 
     Raises:
-        FileNotFoundError: If mmdet is not installed or has no such script.
+        FileNotFoundError: If the package is not installed or has no such script.
     """
-    package = package_folder('mmdet')
+    whose, _, name = name.rpartition('::')
+    whose = whose or 'mmdet'
+    package = package_folder(whose)
     if package is None:
-        raise FileNotFoundError(
-            f'mmdet is not installed, so there is no tool {name!r}. Remedy: {remedy("mmdet")}'
-        )
+        help_ = f' Remedy: {remedy(whose)}' if whose in FORKS else ''
+        raise FileNotFoundError(f'{whose} is not installed, so there is no tool {name!r}.{help_}')
     file = name if name.endswith(('.py', '.sh')) else f'{name}.py'
     folders = [package / '.mim' / 'tools', package.parent / 'tools']
     for folder in folders:
         if (folder / file).is_file():
             return folder / file
     raise FileNotFoundError(
-        f'mmdet has no tool {name!r}: looked for {file} in '
+        f'{whose} has no tool {name!r}: looked for {file} in '
         f'{" and ".join(str(folder) for folder in folders)}.'
     )
 
@@ -359,7 +361,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='python -m mmdet_adasap.env', description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     output = parser.add_mutually_exclusive_group()
-    output.add_argument('--tool', help="print only the path of mmdet's tools/TOOL.py")
+    output.add_argument(
+        '--tool', help="print only the path of mmdet's tools/TOOL.py, or mmpretrain::TOOL's"
+    )
     output.add_argument('--json', action='store_true', help='print the report as JSON')
     args = parser.parse_args(argv)
     if args.tool is not None:

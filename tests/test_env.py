@@ -48,6 +48,22 @@ class TestFindTool:
         assert path.is_file()
         assert path.as_posix().endswith(f'tools/{name.removesuffix(".py")}.py')
 
+    @pytest.mark.parametrize('name', ['train', 'test.py'])
+    def test_finds_what_mmpretrain_ships(self, name, monkeypatch):
+        """Also where there is no mmdet."""
+        pytest.importorskip('mmpretrain')
+        folder = env.package_folder
+        monkeypatch.setattr(env, 'package_folder', lambda n: None if n == 'mmdet' else folder(n))
+        path = env.find_tool(f'mmpretrain::{name}')
+        assert path.is_file()
+        assert path.as_posix().endswith(f'mmpretrain/.mim/tools/{name.removesuffix(".py")}.py')
+        with pytest.raises(FileNotFoundError, match='mmdet is not installed'):
+            env.find_tool(name)
+
+    def test_unknown_package(self):
+        with pytest.raises(FileNotFoundError, match='mmwhat is not installed'):
+            env.find_tool('mmwhat::train')
+
     def test_unknown_tool(self):
         pytest.importorskip('mmdet')
         with pytest.raises(FileNotFoundError, match=r"no tool 'trian': looked for trian\.py"):

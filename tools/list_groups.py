@@ -49,8 +49,8 @@ def parse_args() -> argparse.Namespace:
         '--image-size',
         type=at_least_1,
         metavar='PIXELS',
-        help='side of the square image, which FLOPs are counted for (default: the first of '
-        '256, 320, 512 and 800 that the model takes)',
+        help='side of the square image, which FLOPs are counted for (default: the first that the '
+        'model takes, of 256, 320, 512 and 800, or of 64, 224, 32, 256 and 384 for a classifier)',
     )
     parser.add_argument('--checkpoint', help='weights that choose the channels')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write all of it there, too')

@@ -1,6 +1,6 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-# The settings of AdaSAPHook that all detectors share. A detector's file adds its phases, target
-# and interval:
+# The settings of AdaSAPHook that all detectors and classifiers share. A model's file adds its
+# phases, target and interval:
 #
 #   _base_ = ['./ssd300_voc0712.py', '../_base_/adasap.py']
 #   optim_wrapper = dict(type='AdaSAPOptimWrapper')

@@ -29,7 +29,10 @@ def build_dense(config: str | Path | Config) -> nn.Module:
     if not isinstance(config.get('model'), dict):
         raise ValueError(f'{config.filename}: model is missing or not a dict')
     init_default_scope(config.get('default_scope', 'mmengine'))
-    return MODELS.build(ConfigDict(_without_weights(config.model.to_dict())))
+    model = config.model.to_dict()
+    if config.get('data_preprocessor'):  # as mmengine's Runner does
+        model.setdefault('data_preprocessor', config.data_preprocessor.to_dict())
+    return MODELS.build(ConfigDict(_without_weights(model)))
 
 
 def read_config(config: str) -> Config:
@@ -39,7 +42,7 @@ def read_config(config: str) -> Config:
         ValueError: If there is none of that name, or it cannot be read.
     """
     try:
-        return get_config(config) if '::' in config else Config.fromfile(config)
+        return _of_package(config) if '::' in config else Config.fromfile(config)
     except FileNotFoundError:
         raise
     except Exception as error:
@@ -47,6 +50,18 @@ def read_config(config: str) -> Config:
         raise ValueError(
             f'{config} is not a config that can be read: give {example} ({first_line(error)})'
         ) from error
+
+
+def _of_package(name: str) -> Config:
+    """A config of an installed package; some of mmpretrain leave their scope to their users."""
+    config = get_config(name)
+    config.setdefault('default_scope', name.partition('::')[0])
+    return config
+
+
+def of_mmpretrain(config: Config) -> bool:
+    """Whether what a config names is looked for in mmpretrain first."""
+    return config.get('default_scope') == 'mmpretrain'
 
 
 def _without_weights(value: object) -> object:

@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Write a pruned detector so that mmdet takes it without this plugin."""
+"""Write a pruned model so that mmdet or mmpretrain takes it without this plugin."""
 
 import copy
 import io
@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS
+from mmengine.registry import DATASETS, MODELS
 from torch import nn
 
+from ..models.kinds import is_classifier, is_detector
 from ..models.raw_outputs import raw_forward
 from ..pruning.oracle import raw_outputs
 from ..pruning.structure import META_KEY, check_structure, is_cut
@@ -47,7 +48,7 @@ def export_pruned(
     rounds: int = 10,
     progress: Callable[[str], None] = lambda line: None,
 ) -> dict:
-    """Write a config, weights and one small module that mmdet takes without this plugin.
+    """Write a config, weights and what it imports; mmdet or mmpretrain need no more.
 
     The weights are those that ``test.py`` evaluates: with an EMAHook, mmengine saves the moving
     average as ``state_dict``.
@@ -65,7 +66,8 @@ def export_pruned(
         dict: The report, which is also in ``report.json``.
 
     Raises:
-        ValueError: If the checkpoint is not one of a cut model, or does not fit the config.
+        ValueError: If the checkpoint is not one of a cut model or does not fit the config, or
+            that builds neither a detector nor a classifier.
         FileNotFoundError: If a file is missing.
         FileExistsError: If the folder holds what no export wrote.
         ImportError: If ``onnx`` is asked for and not installed.
@@ -82,14 +84,15 @@ def export_pruned(
     structure = _structure(found, checkpoint)
     progress('building the dense and the slim model')
     slim, dense = _build(config), _build(config)
-    _check_detector(slim, config)
+    _check_exportable(slim, config)
     load_checkpoint_dict(slim, found, str(checkpoint))
     fill_dense(dense, slim, structure['keep'])
-    text, changes = exported_config(config, out.name)
+    text, files, changes = exported_config(config, out.name)
     with replacing(out) as folder:
         (folder / 'config.py').write_text(text)
         (folder / 'structure.json').write_text(_shape(structure))
-        shutil.copyfile(Path(__file__).with_name(f'{MODULE}.py'), folder / f'{MODULE}.py')
+        for file in (Path(__file__).with_name(f'{MODULE}.py'), *files):
+            shutil.copyfile(file, folder / file.name)
         _save(slim, _dataset_meta(found, config), folder / 'model.pth')
         exported = _read_back(folder)
         batch = noise_batch(exported.cfg)
@@ -109,18 +112,17 @@ def export_pruned(
     return report
 
 
-def _check_detector(model: nn.Module, config: Config) -> None:
-    from mmdet.models import BaseDetector
-
+def _check_exportable(model: nn.Module, config: Config) -> None:
     if config.model.type == 'SlimModel':
         raise ValueError(
             f'{config.filename} was written by an export and builds a slim model; give the config '
             f'that the model was pruned with'
         )
-    if not isinstance(model, BaseDetector):
+    if not is_detector(model) and not is_classifier(model):
         raise ValueError(
-            f'{config.filename} builds a {type(model).__name__}; only detectors of mmdet are '
-            f'exported so far. mmdet_adasap.apis.load_pruned loads the others where the plugin is'
+            f'{config.filename} builds a {type(model).__name__}; only detectors of mmdet and '
+            f'classifiers of mmpretrain are exported. mmdet_adasap.apis.load_pruned loads the '
+            f'others where the plugin is'
         )
 
 
@@ -165,15 +167,13 @@ def _dataset_meta(checkpoint: Mapping, config: Config) -> dict | None:
     """Names of the classes: those that the checkpoint was trained for, else the config's."""
     found = (checkpoint.get('meta') or {}).get('dataset_meta')
     if not found and 'test_dataloader' in config:
-        from mmdet.registry import DATASETS
-
         dataset = copy.deepcopy(config.test_dataloader.dataset)
         found = DATASETS.build(dict(dataset, lazy_init=True)).metainfo
     return {key.lower(): value for key, value in found.items()} if found else None
 
 
 def _read_back(folder: Path) -> nn.Module:
-    """The exported model, as mmdet will build it."""
+    """The exported model, as mmdet or mmpretrain will build it."""
     path, writes = list(sys.path), sys.dont_write_bytecode
     sys.dont_write_bytecode = True
     try:

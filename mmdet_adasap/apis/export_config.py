@@ -3,13 +3,16 @@
 
 import inspect
 import re
+from pathlib import Path
 
 import mmengine.registry
 from mmengine.config import Config
 from mmengine.registry import Registry
 
+from ..models import BACKBONES
 from ..registry import IMPORTANCES, PERTURBATIONS
 from ..version import __version__
+from .building import of_mmpretrain
 
 PACKAGE = __name__.partition('.')[0]
 MODULE = 'slim_model_v1'
@@ -22,6 +25,8 @@ VISUALIZER = dict(
 )
 """That of mmdet's default_runtime.py: DetInferencer fails without one."""
 
+CARRIED = {cls.__name__: cls for cls in BACKBONES}
+"""Modules of models that an export takes along, by their name in a config."""
 HEADER = f"""\
 # A model that was pruned with mmdet_adasap {__version__}, which is not needed any more.
 #
@@ -35,8 +40,8 @@ sys.path.append("{FOLDER}")
 """
 
 
-def exported_config(config: Config, name: str) -> tuple[str, list[str]]:
-    """The text of a config that mmdet reads without the plugin.
+def exported_config(config: Config, name: str) -> tuple[str, list[Path], list[str]]:
+    """The text of a config that mmdet or mmpretrain reads without the plugin.
 
     Training goes on from the slim weights, with the schedule as it was.
 
@@ -45,30 +50,47 @@ def exported_config(config: Config, name: str) -> tuple[str, list[str]]:
         name (str): Of the folder under work_dirs that training goes on in.
 
     Returns:
-        tuple[str, list[str]]: The text, and a line for everything that was replaced or left out.
+        tuple[str, list[Path], list[str]]: The text, the modules that it imports and that have to
+        be beside it, apart from :data:`MODULE`, and a line for everything that was replaced or
+        left out.
     """
     changes: list[str] = []
+    files = _carried(config.model.to_dict())
     exported = _without_plugin(config.to_dict(), '', _own_classes(), changes)
     model = _without_pretrained(exported['model'])
     exported['model'] = dict(
         model, type='SlimModel', dense=model['type'], structure=f'{FOLDER}/structure.json'
     )
-    exported['custom_imports'] = _imports(exported.get('custom_imports'))
+    exported['custom_imports'] = _imports(exported.get('custom_imports'), files)
     exported['load_from'] = f'{FOLDER}/model.pth'
     exported['resume'] = False
     exported['work_dir'] = f'./work_dirs/{name}'  # not that of the run that pruned
-    exported.setdefault('visualizer', VISUALIZER)
+    if not of_mmpretrain(config):
+        exported.setdefault('visualizer', VISUALIZER)
     text = Config(exported).pretty_text
     # A folder may have an apostrophe in its name, where pretty_text has put some around it.
-    return HEADER + re.sub(f"'({FOLDER}[^']*)'", r'"\1"', text), changes
+    return HEADER + re.sub(f"'({FOLDER}[^']*)'", r'"\1"', text), files, changes
 
 
-def _imports(custom_imports: dict | None) -> dict:
+def _carried(value: object) -> list[Path]:
+    """Files of this package that define modules of a model and need nothing else of it."""
+    if isinstance(value, list | tuple):
+        return sorted({file for item in value for file in _carried(item)})
+    if not isinstance(value, dict):
+        return []
+    found = {file for item in value.values() for file in _carried(item)}
+    cls = CARRIED.get(value.get('type'))
+    return sorted(found | ({Path(inspect.getfile(cls))} if cls else set()))
+
+
+def _imports(custom_imports: dict | None, files: list[Path]) -> dict:
     found = custom_imports or {}
     names = found.get('imports') or []
     names = [names] if isinstance(names, str) else names
     others = [name for name in names if name.partition('.')[0] != PACKAGE]
-    return dict(found, imports=[*others, MODULE], allow_failed_imports=False)
+    return dict(
+        found, imports=[*others, *(f.stem for f in files), MODULE], allow_failed_imports=False
+    )
 
 
 def _own_classes() -> dict[str, type]:
@@ -109,7 +131,7 @@ def _without_plugin(value: object, key: str, own: dict[str, type], changes: list
 def _replaced(value: dict, key: str, own: dict[str, type], changes: list[str]) -> object:
     kind = value.get('type')
     cls = own.get(kind.rpartition('.')[2]) if isinstance(kind, str) else None
-    if cls is None:
+    if cls is None or kind in CARRIED:
         return value
     base = _registered_base(cls)
     if base is None:

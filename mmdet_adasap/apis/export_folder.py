@@ -15,6 +15,7 @@ MARK = 'exported_by'
 """Key of report.json that says who wrote a folder."""
 OWN = (
     'config.py',
+    'mobilenet_v1.py',
     'model.onnx',
     'model.pth',
     'report.json',

@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""What a pruned detector saves, beside the dense one: parameters, FLOPs, milliseconds."""
+"""What a pruned model saves, beside the dense one: parameters, FLOPs, milliseconds."""
 
 import copy
 import functools
@@ -16,9 +16,12 @@ from torch import Tensor, nn
 
 from ..pruning.structure import Keep, named_tensors
 from ..pruning.tracing import evaluating
+from .building import of_mmpretrain
 
 NO_RESIZE = (640, 640)
-"""Width and height of the image where the test pipeline does not resize."""
+"""Width and height of the image where the test pipeline names none."""
+AS_CIFAR = 32
+"""Side of the image where that of a classifier does not resize: CIFAR's."""
 WARMUP = 2
 
 
@@ -56,15 +59,31 @@ def noise_batch(config: Config) -> dict:
             f'{config.filename}: test_dataloader is missing, which says how images are prepared; '
             f'export with the config that test.py takes'
         )
+    if of_mmpretrain(config):
+        return _noise_to_classify(config)
     from mmcv.transforms import Compose
     from mmdet.utils import get_test_pipeline_cfg
 
     pipeline = copy.deepcopy(get_test_pipeline_cfg(config))
     width, height = _scale(pipeline)
     pipeline[0].type = 'mmdet.LoadImageFromNDArray'
-    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    data = Compose(pipeline)(dict(img=image, img_id=0))
+    data = Compose(pipeline)(dict(img=_noise(height, width), img_id=0))
     return dict(inputs=[data['inputs']], data_samples=[data['data_samples']])
+
+
+def _noise_to_classify(config: Config) -> dict:
+    from mmcv.transforms import Compose
+
+    pipeline = config.test_dataloader.dataset.pipeline
+    others = [t for t in pipeline if not t.type.endswith('LoadImageFromFile')]
+    resized = any('scale' in t or 'crop_size' in t for t in others)
+    side = NO_RESIZE[0] if resized else AS_CIFAR
+    data = Compose(others)(dict(img=_noise(side, side), img_shape=(side, side)))
+    return dict(inputs=torch.stack([data['inputs']]), data_samples=[data['data_samples']])
+
+
+def _noise(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def _scale(pipeline: list[dict]) -> tuple[int, int]:
@@ -111,7 +130,7 @@ def latencies(models: Mapping[str, nn.Module], batch: dict, rounds: int) -> dict
 
     Returns:
         dict: 'network_ms' (backbone, neck and heads) and 'boxes_ms' (preprocessing, network and
-        NMS), for each model by its name.
+        NMS, or the class), for each model by its name.
     """
 
     def network(model: nn.Module) -> Callable[[], object]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..checkpoints import first_line
 from ..models.raw_outputs import complete_forward, raw_forward
-from ..models.synthetic import SIZES, synthetic_batch
+from ..models.synthetic import sizes_of, synthetic_batch
 from ..pruning import Importance, Pruner, cut
 from ..pruning.importance import NoGradients
 from ..pruning.masks import mask as mask_channels
@@ -187,15 +187,16 @@ def working_size(model: nn.Module) -> int:
     Raises:
         ValueError: If it runs on none of them.
     """
+    sizes = sizes_of(model)
     with evaluating(model), keeping_state(model):
-        for size in SIZES:
+        for size in sizes:
             try:
                 raw_forward(model.data_preprocessor(synthetic_batch(model, size), False))(model)
                 return size
             except Exception as error:
                 last = error
     raise ValueError(
-        f'{type(model).__name__} runs on no square image of {SIZES} pixels '
+        f'{type(model).__name__} runs on no square image of {sizes} pixels '
         f'({type(last).__name__}: {last}); give data, a batch as test_step takes it'
     ) from last
 

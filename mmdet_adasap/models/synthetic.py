@@ -5,10 +5,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..registration import mmdet_works
+from .kinds import is_detector
 
 SIZES = (256, 320, 512, 800)
-"""Sides of the images in pixels; the first that a model runs on is used."""
+"""Sides of the images in pixels; the first that a detector runs on is used."""
+CLASSIFIER_SIZES = (64, 224, 32, 256, 384)
+"""The same for all other models, most of which take small images or just those of ImageNet."""
+
+
+def sizes_of(model: nn.Module) -> tuple[int, ...]:
+    """Sides of images that a model of mmengine is tried with, in pixels, in this order."""
+    return SIZES if is_detector(model) else CLASSIFIER_SIZES
 
 
 def synthetic_batch(model: nn.Module, size: int, images: int = 1) -> dict:
@@ -21,11 +28,14 @@ def synthetic_batch(model: nn.Module, size: int, images: int = 1) -> dict:
         images (int): Number of images. Defaults to 1.
 
     Returns:
-        dict: ``inputs``, float images of shape ``[3, size, size]``, and ``data_samples``.
+        dict: ``inputs``, float images of shape ``[3, size, size]`` (one channel if the model
+        normalises just one), and ``data_samples``.
     """
     generator = torch.Generator().manual_seed(0)
-    inputs = [128 * torch.rand(3, size, size, generator=generator) for _ in range(images)]
-    if _is_detector(model):
+    mean = getattr(model.data_preprocessor, 'mean', None)
+    shape = (1 if isinstance(mean, torch.Tensor) and mean.numel() == 1 else 3, size, size)
+    inputs = [128 * torch.rand(shape, generator=generator) for _ in range(images)]
+    if is_detector(model):
         masks = any('mask' in name for name, _ in model.named_modules())
         samples = [_detection(size, masks) for _ in range(images)]
         return dict(inputs=inputs, data_samples=samples)
@@ -33,14 +43,6 @@ def synthetic_batch(model: nn.Module, size: int, images: int = 1) -> dict:
 
     samples = [DataSample().set_gt_label(0) for _ in range(images)]
     return dict(inputs=torch.stack(inputs), data_samples=samples)
-
-
-def _is_detector(model: nn.Module) -> bool:
-    if not mmdet_works():
-        return False
-    from mmdet.models.detectors import BaseDetector
-
-    return isinstance(model, BaseDetector)
 
 
 def _detection(size: int, with_masks: bool) -> object:

@@ -2,6 +2,7 @@
 """Channel groups: which indices of which tensors make one channel."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -146,7 +147,7 @@ def build_channels(
     table: NodeTable,
     flops: list[tuple],
     unreached: list[str],
-    attributes: dict[tuple[str, str], np.ndarray],
+    attributes: dict[tuple[str, str], list[np.ndarray]],
 ) -> Channels:
     """Make groups of the channels that the ties of a trace leave free.
 
@@ -194,8 +195,14 @@ def build_channels(
         flops=macs,
         frozen=table.reasons(),
         unreached=unreached,
-        attributes={key: vector(nodes) for key, nodes in attributes.items()},
+        attributes={key: _that_varies(map(vector, met)) for key, met in attributes.items()},
     )
+
+
+def _that_varies(sizes: Iterable[Size]) -> Size:
+    """Of the axes that had a count as their size, the first that can shrink, if any can."""
+    sizes = list(sizes)
+    return next((size for size in sizes if size[1]), sizes[0])
 
 
 def _axis_sizes(

@@ -90,7 +90,6 @@ def copied(model: nn.Module) -> nn.Module:
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Eval mode without gradients; modes and random numbers come back to where they were.
 
-    ``model.eval()`` and ``train()`` would not do: detectors override them, e.g. to freeze stages.
     An autocast around this is off inside, since a cut is proven to float32's rounding.
     """
     devices = {p.device for p in model.parameters() if p.device.type == 'cuda'}
@@ -100,25 +99,45 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         stack.enter_context(keeping_modes(model))
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.random.fork_rng(devices))
-        for module in model.modules():
+        model.eval()
+        for module in model.modules():  # also what overrides eval() and stays in train mode
             module.training = False
         yield
 
 
 @contextlib.contextmanager
 def keeping_modes(model: nn.Module) -> Iterator[None]:
-    """Every module's train or eval mode comes back to what it was."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    """Every module's train or eval mode comes back to what it was, with all that goes with it.
+
+    Modules may do more than remember the mode: backbones freeze stages, LeViT's attention computes
+    what it reads in eval mode, LoRA layers merge their weights.
+    """
+    mode, trained = model.training, [(p, p.requires_grad) for p in model.parameters()]
+    with keeping_attributes(model):
+        try:
+            yield
+        finally:
+            model.train(mode)  # undoes what the other mode did to weights
+            for parameter, before in trained:
+                parameter.requires_grad = before
 
 
 @contextlib.contextmanager
 def keeping_state(model: nn.Module) -> Iterator[None]:
-    """Attributes and buffers come back to what they were: some models keep what they computed.
+    """Attributes and buffers come back to what they were: some models keep what they computed."""
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    with keeping_attributes(model):
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for buffer, value in buffers:
+                    buffer.copy_(value)
+
+
+@contextlib.contextmanager
+def keeping_attributes(model: nn.Module) -> Iterator[None]:
+    """What modules hold besides parameters and buffers comes back to what it was.
 
     Lists, dicts and sets among the attributes get back what they held; what these hold in turn
     is not looked at.
@@ -131,13 +150,9 @@ def keeping_state(model: nn.Module) -> Iterator[None]:
         for name, value in found.items()
         if type(value) in CONTAINERS and name not in HOOKS
     ]
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     try:
         yield
     finally:
-        with torch.no_grad():
-            for buffer, value in buffers:
-                buffer.copy_(value)
         for value, before in containers:
             value.clear()
             value.extend(before) if isinstance(value, list) else value.update(before)

@@ -10,7 +10,8 @@ A structure is a dict of str, int, float and list::
     dense     {'params': 26285486, 'flops': 30582398400} of the model before any cut; FLOPs are
               multiply-accumulates for the input that the channels were found with
     keep      {parameter or buffer: {axis: [kept indices of the dense model]}}
-    attrs     {module: {attribute: int}}, channel counts that modules keep for themselves
+    attrs     {module: {attribute: int}}, counts of channels or of attention heads that modules
+              keep for themselves
     digest    SHA-256 of keep and attrs, so that a damaged or edited one is noticed; a structure
               without it is taken, and checked against the model alone
     start     the structure of the slim model that is pruned again; absent if a dense one is

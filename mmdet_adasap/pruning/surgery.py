@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from .rules.layers import GROUPS_GO, whole_groups_go
 from .structure import META_KEY, Keep, StructureError, named_tensors
 
-CHANNEL_WORDS = re.compile(r'channels|features|planes|dims|width')
+CHANNEL_WORDS = re.compile(r'channels|features|planes|dims|width|heads')
 REMEDY = 'the config must build the model that was pruned, before pruning'
 IMAGE_WORDS = re.compile(r'max|min|img|image|height|pixel')
 
@@ -226,7 +226,7 @@ def is_layer(module: nn.Module) -> bool:
 
 
 def count_attributes(module: nn.Module | None) -> dict[str, int]:
-    """Integer attributes of a module that are named like a number of channels."""
+    """Integer attributes of a module that are named like a number of channels or heads."""
     return {
         attribute: value
         for attribute, value in (vars(module) if module is not None else {}).items()

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import sys
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
@@ -116,7 +117,7 @@ class _Tracer(TorchDispatchMode):
         super().__init__()
         self.dry = dry
         self.nodes = NodeTable()
-        self.attributes: dict[tuple[str, str], np.ndarray] = {}
+        self.attributes: dict[tuple[str, str], list[np.ndarray]] = defaultdict(list)
         self.flops: list[tuple] = []
         self._labels: dict[tuple, Label] = {}
         self._held: list[Tensor] = []
@@ -275,12 +276,14 @@ class _Tracer(TorchDispatchMode):
         module = self._modules.get(self._running_now)
         if module is None or is_layer(module):
             return
-        for attribute, value in count_attributes(module).items():
-            key = self._running_now, attribute
-            for tensor in outputs:
-                for axis, vector in axes_of(self.label_of(tensor)).items():
-                    if tensor.shape[axis] == value:
-                        self.attributes.setdefault(key, vector)
+        counts = count_attributes(module)
+        for tensor in outputs:
+            for axis, vector in axes_of(self.label_of(tensor)).items():
+                named = [name for name, count in counts.items() if count == tensor.shape[axis]]
+                # Heads may be as many as each of them is wide; the width stays.
+                heads = [name for name in named if 'heads' in name]
+                for name in heads or named:
+                    self.attributes[self._running_now, name].append(vector)
 
     def _set(self, tensor: Tensor, label: Label | None) -> None:
         if not has_storage(tensor) or not tensor.numel() or _key(tensor) in self._names:

@@ -262,7 +262,7 @@ def test_config_has_nothing_of_ours(name, tmp_path):
     file = ROOT / 'configs' / DETECTORS[name][0]
     config = Config.fromfile(file)
     before = config.to_dict()
-    text, changes = exported_config(config, 'slim')
+    text, _, changes = exported_config(config, 'slim')
     assert config.to_dict() == before
     code = text.split('sys.path.append')[1]
     assert not re.search('adasap|Perturbation|Importance|Pretrained|open-mmlab', code, re.I)
@@ -305,7 +305,7 @@ def test_parts_of_ours_that_derive_from_mmdets_own(tmp_path, monkeypatch):
             work_dir='old',
         )
     )
-    text, changes = exported_config(config, 'slim')
+    text, _, changes = exported_config(config, 'slim')
     found = read(text, tmp_path)
     assert found.data == dict(type='RepeatDataset', dataset=dict(type='VOCDataset', data_root='x'))
     assert found.pipeline == [dict(type='LoadImageFromFile')]

@@ -7,10 +7,13 @@ import re
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from torch import nn
 from toy import ToyModel
 
-from mmdet_adasap.apis import apply_structure, prune_model
+from mmdet_adasap.apis import apply_structure, build_dense, prune_model, working_size
+from mmdet_adasap.apis.building import read_config
+from mmdet_adasap.models.synthetic import synthetic_batch
 from mmdet_adasap.pruning import StructureError, TaylorImportance, UnreachableTarget, WrongCut
 from mmdet_adasap.pruning.finding import find_channels
 
@@ -352,3 +355,31 @@ def test_nothing_of_the_model_reaches_what_it_returns():
 
     with pytest.raises(UnreachableTarget):
         prune_model(Constant(), inputs=torch.randn(2, 8))
+
+
+def test_a_classifier_is_normalised_as_the_runner_would():
+    """mmpretrain's configs say beside the model how images are normalised."""
+    pytest.importorskip('mmpretrain')
+    config = Config(
+        dict(
+            default_scope='mmpretrain',
+            data_preprocessor=dict(num_classes=10, mean=[33.0], std=[78.0]),
+            model=dict(
+                type='ImageClassifier',
+                backbone=dict(type='LeNet5', num_classes=10),
+                head=dict(type='ClsHead'),
+                train_cfg=dict(augments=dict(type='Mixup', alpha=0.8)),
+            ),
+        )
+    )
+    model = build_dense(config)
+    assert model.data_preprocessor.mean.flatten().tolist() == [33.0]
+    assert working_size(model) == 32  # of one channel
+    batch = model.data_preprocessor(synthetic_batch(model, 32, images=2), True)
+    assert batch['data_samples'][0].gt_score.shape == (10,)
+
+
+def test_a_config_of_a_package_has_its_scope():
+    """Headless ones of mmpretrain name none."""
+    pytest.importorskip('mmpretrain')
+    assert read_config('mmpretrain::glip/glip-t_headless.py').default_scope == 'mmpretrain'

@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""One detector through all that pruning does, in a process of its own: prints a line of JSON.
+"""One model through all that pruning does, in a process of its own: prints a line of JSON.
 
 python model_case.py CONFIG SIZE FOLDER           prune, train a step, save to FOLDER
 python model_case.py CONFIG SIZE FOLDER --again   rebuild from the checkpoint and compare
@@ -22,11 +22,13 @@ from mmdet_adasap.models.raw_outputs import raw_forward
 from mmdet_adasap.models.synthetic import synthetic_batch
 from mmdet_adasap.pruning import (
     MagnitudeImportance,
+    UnreachableTarget,
     check_cut,
     choose,
     keep_of,
     trace_channels,
 )
+from mmdet_adasap.pruning.budget import smallest
 from mmdet_adasap.pruning.finding import attribute_counts, find_channels
 from mmdet_adasap.pruning.oracle import difference, raw_outputs
 from mmdet_adasap.pruning.running import evaluating
@@ -51,7 +53,12 @@ def choices(model: nn.Module, forward, channels) -> list[dict]:
             ]
             row = {'ratio': ratio, 'round_to': round_to}
             steps = channels.steps(round_to)
-            kept = choose(scores, whole, channels.params, ratio * dense, steps)
+            row['least'] = least(channels, round_to)
+            try:
+                kept = choose(scores, whole, channels.params, ratio * dense, steps)
+            except UnreachableTarget as error:
+                found.append({**row, 'refused': str(error)})
+                continue
             keep = keep_of(model, channels.groups, kept)
             apart = check_cut(model, keep, forward, attribute_counts(model, channels, keep, kept))
             counts = np.array([k.sum() for k in kept])
@@ -64,6 +71,12 @@ def choices(model: nn.Module, forward, channels) -> list[dict]:
                 }
             )
     return found
+
+
+def least(channels, round_to: int = 8) -> float:
+    """The fraction of the parameters that cannot go."""
+    counts = smallest(channels.sizes, channels.steps(round_to))
+    return channels.params(counts) / channels.params(channels.sizes)
 
 
 def coarsest(channels, counts: np.ndarray, steps: np.ndarray) -> int:
@@ -92,17 +105,20 @@ def prune(config: str, size: int, folder: Path) -> dict:
         'forward': ran - start,
         'trace': traced - ran,
         'whole': channels.whole,
+        'params': channels.params(channels.sizes),
         'frozen': {reason: len(axes) for reason, axes in channels.frozen.items()},
         'choices': choices(dense, forward, channels),
     }
     slim = copy.deepcopy(dense)
-    structure = prune_model(slim, synthetic_batch(slim, size), dict(params=0.5))
+    target = max(0.5, 1.02 * least(channels))
+    structure = prune_model(slim, synthetic_batch(slim, size), dict(params=target))
     apply_structure(dense, structure, mask=True)
     reference = raw_outputs(dense, forward)
     result['pruned'] = difference(raw_outputs(slim, forward), reference)
     two = raw_forward(prepared(dense, size, images=2))
     result['two images'] = difference(raw_outputs(slim, two), raw_outputs(dense, two))
-    result['left'] = structure['reached']['params']
+    result['left'], result['target'] = structure['reached']['params'], target
+    result['heads'] = sum('num_heads' in counts for counts in structure['attrs'].values())
     torch.save(
         {'meta': {META_KEY: structure}, 'state_dict': slim.state_dict()}, folder / 'slim.pth'
     )

@@ -1016,7 +1016,7 @@ def test_members_of_a_flatten():
     }
 
 
-def test_what_a_model_does_in_train_and_eval_is_not_set_off():
+def test_what_a_model_does_in_train_and_eval_is_undone():
     """mmdet's backbones freeze stages there."""
 
     class Freezing(Net):
@@ -1034,6 +1034,36 @@ def test_what_a_model_does_in_train_and_eval_is_not_set_off():
     assert trace(model, torch.randn(IMAGE)).sizes.tolist() == [8]
     assert model.first.weight.requires_grad
     assert all(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_what_a_model_computes_for_eval_mode(training):
+    """Attention of LeViT looks up its biases there; LoRA adds its product to the weights."""
+
+    class Preparing(Net):
+        merged = False
+
+        def train(self, mode: bool = True) -> None:
+            super().train(mode)
+            self.head.weight.data += self.merged * 1.0 - (not mode) * 1.0
+            self.merged = not mode
+            vars(self).pop('factor', None)
+            if not mode:
+                self.factor = self.head.bias.detach().sum()
+
+    model = Preparing(
+        lambda n, x: n.head(n.first(x)) * (1 if n.training else n.factor),
+        first=Conv2d(3, 8, 3),
+        head=Conv2d(8, 2, 1),
+    )
+    model.head.weight.data.mul_(256).round_()  # so that it can be added and subtracted exactly
+    model.train(training)
+    before = copy.deepcopy(model)
+    assert_cuts(model, torch.randn(IMAGE))
+    assert trace(model, torch.randn(IMAGE)).sizes.tolist() == [8]
+    assert model.merged is (not training)
+    assert hasattr(model, 'factor') is (not training)
+    assert torch.equal(model.head.weight, before.head.weight)
 
 
 def test_modes_come_back_when_the_run_fails():

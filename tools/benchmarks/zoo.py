@@ -1,13 +1,15 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Find and cut the channels of one config of every model folder in mmdet's zoo.
+"""Find and cut the channels of one config of every model folder in mmdet's or mmpretrain's zoo.
 
 Of each folder the first config is taken that builds and runs on a CPU, with random weights, the
 plain ones first. Half of every channel group goes; the slim model has to give what the masked
-one gives. Each config has a process of its own. The results are written after every folder, and
-a second call goes on where the first one stopped.
+one gives. "left" is what remains of the parameters, "at least" what remains where every group
+keeps one channel. Each config has a process of its own. The results are written after every
+folder, and a second call goes on where the first one stopped.
 
 examples:
   python tools/benchmarks/zoo.py
+  python tools/benchmarks/zoo.py --package mmpretrain
   python tools/benchmarks/zoo.py --folders ssd yolox retinanet --redo
   python tools/benchmarks/zoo.py --config mmdet::ssd/ssd300_coco.py      # one, as JSON
 """
@@ -26,12 +28,18 @@ import torch
 
 # Parts of configs, sets of data, trackers, and training tricks over models of other folders.
 NO_MODELS = {
+    # mmdet
     *('_base_', 'common', 'misc', 'legacy_1.x', 'scratch', 'selfsup_pretrain', 'timm_example'),
     *('albu_example', 'cityscapes', 'deepfashion', 'lvis', 'objects365', 'openimages', 'v3det'),
     *('wider_face', 'pascal_voc', 'reid', 'sort', 'deepsort', 'bytetrack', 'ocsort', 'qdtrack'),
     *('strongsort', 'masktrack_rcnn', 'mask2former_vis', 'dsdl', 'soft_teacher'),
     *('strong_baselines', 'resnet_strikes_back', 'simple_copy_paste', 'instaboost'),
 }
+PLAIN = {
+    'mmdet': ('r50', 'tiny', '_s_', '_n_', 'nano', '18'),
+    'mmpretrain': ('tiny', 'small', '-s_', '-b0', '11', '18', 'resnet50'),
+}
+"""What is in the names of small and plain configs."""
 CANDIDATES = 3
 SECONDS = 240
 
@@ -40,22 +48,33 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--folders', nargs='+', help='only these folders of mmdet/configs')
+    parser.add_argument(
+        '--package',
+        choices=('mmdet', 'mmpretrain'),
+        default='mmdet',
+        help='whose zoo it is (default: mmdet)',
+    )
+    parser.add_argument('--folders', nargs='+', help="only these folders of the package's configs")
     parser.add_argument(
         '--out',
         type=Path,
-        default=Path('work_dirs/zoo.json'),
-        help='results (default: work_dirs/zoo.json)',
+        help='results (default: work_dirs/zoo.json, or work_dirs/zoo_mmpretrain.json)',
     )
     parser.add_argument('--redo', action='store_true', help='also what is in the results')
     parser.add_argument('--config', help='look at one config, in this process')
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.out is None:
+        args.out = Path('work_dirs/zoo.json')
+        if args.package != 'mmdet':
+            args.out = args.out.with_stem(f'zoo_{args.package}')
+    return args
 
 
 def look_at(config: str) -> dict:
     """Prune one config's model by half of every group."""
     from mmdet_adasap.apis import build_dense, forward_of
     from mmdet_adasap.pruning import WrongCut, check_cut, keep_of
+    from mmdet_adasap.pruning.budget import smallest
     from mmdet_adasap.pruning.finding import attribute_counts, find_channels
     from mmdet_adasap.pruning.running import evaluating
     from mmdet_adasap.pruning.tracing import trace_channels
@@ -84,11 +103,13 @@ def look_at(config: str) -> dict:
     keep = keep_of(model, channels.groups, kept)
     apart = check_cut(model, keep, forward, attribute_counts(model, channels, keep, kept))
     counts = np.array([k.sum() for k in kept], dtype=np.int64)
+    dense = channels.params(channels.sizes)
     frozen = {reason: len(axes) for reason, axes in channels.frozen.items()}
     return {
-        'params': channels.params(channels.sizes),
+        'params': dense,
         'groups': len(channels.groups),
-        'left': channels.params(counts) / channels.params(channels.sizes),
+        'left': channels.params(counts) / dense,
+        'least': channels.params(smallest(channels.sizes, 1)) / dense,
         'apart': apart,
         'whole': channels.whole,
         'frozen': dict(sorted(frozen.items(), key=lambda item: -item[1])[:5]),
@@ -113,22 +134,26 @@ def randomised(model: torch.nn.Module) -> torch.nn.Module:
     return model
 
 
-def candidates(folder: Path) -> list[Path]:
-    """Configs of a folder, those of small and plain models first."""
+def candidates(package: str, folder: Path) -> list[Path]:
+    """Configs of a folder, those of small and plain models first.
+
+    mmpretrain has those that classify by what was pretrained otherwise in a folder below.
+    """
 
     def rank(path: Path) -> tuple:
         name = path.stem
-        plain = any(mark in name for mark in ('r50', 'tiny', '_s_', '_n_', 'nano', '18'))
+        plain = any(mark in name for mark in PLAIN[package])
         return (not plain, len(name), name)
 
     files = [path for path in folder.glob('*.py') if 'panoptic' not in path.stem]
-    return sorted(files or folder.glob('*.py'), key=rank)[:CANDIDATES]
+    below = sorted(folder.glob('benchmarks/*.py'), key=rank)[:1]
+    return sorted(files or folder.glob('*.py'), key=rank)[:CANDIDATES] + below
 
 
-def look_at_folder(folder: Path) -> dict:
+def look_at_folder(package: str, folder: Path) -> dict:
     """The first config that can be looked at; else what stopped the first one."""
     first = None
-    for config in candidates(folder):
+    for config in candidates(package, folder):
         command = [sys.executable, __file__, '--config', str(config)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
@@ -140,7 +165,7 @@ def look_at_folder(folder: Path) -> dict:
                 found = json.loads(lines[-1])
         except subprocess.TimeoutExpired:
             found = {'failed': 'too slow', 'reason': f'more than {SECONDS} s'}
-        found = {'config': f'mmdet::{folder.name}/{config.name}', **found}
+        found = {'config': f'{package}::{config.relative_to(folder.parent)}', **found}
         first = first or found
         if found.get('failed') in (None, 'refused', 'wrong cut', 'too slow'):
             return found
@@ -158,7 +183,8 @@ def line_of(folder: str, found: dict) -> str:
     whole = f', {len(found["whole"])} modules whole' if found['whole'] else ''
     seconds = found['seconds']
     times = f'trace {seconds["trace"]:.1f} s, find {seconds["find"]:.1f} s'
-    numbers = f'{found["left"]:.3f} left, {found["groups"]} groups, apart {found["apart"]:.0e}'
+    left = f'{found["left"]:.3f} left, {found["least"]:.3f} at least'
+    numbers = f'{left}, {found["groups"]} groups, apart {found["apart"]:.0e}'
     return f'{folder:<22} {numbers}, {times}{whole}'
 
 
@@ -176,13 +202,15 @@ def read_results(path: Path) -> dict:
 
 
 def summary(results: dict) -> str:
-    pruned = [r for r in results.values() if 'failed' not in r]
+    found = [r for r in results.values() if 'failed' not in r]
+    pruned = [r for r in found if r['groups']]
     small = [r for r in pruned if r['left'] <= 0.6]
     failed = collections.Counter(r['failed'] for r in results.values() if 'failed' in r)
     others = ', '.join(f'{count} {reason}' for reason, count in failed.most_common())
     return (
         f'{len(results)} folders: {len(pruned)} pruned, {len(small)} of them to 0.6 of their '
-        f'parameters or less; {failed["wrong cut"]} wrong cuts; the rest: {others or "none"}'
+        f'parameters or less; {len(found) - len(pruned)} whole, where nothing can go; '
+        f'{failed["wrong cut"]} wrong cuts; the rest: {others or "none"}'
     )
 
 
@@ -200,13 +228,18 @@ def main() -> None:
         print(json.dumps(found))
         return
 
-    import mmdet
-
+    from mmdet_adasap.env import package_folder, remedy
     from mmdet_adasap.files import write_atomically
 
-    root = Path(mmdet.__file__).parent / '.mim' / 'configs'
+    package = package_folder(args.package)
+    if package is None:
+        sys.exit(f'zoo: {args.package} is not installed. Remedy: {remedy(args.package)}')
+    root = package / '.mim' / 'configs'
     if not root.is_dir():
-        sys.exit(f'zoo: {root} is missing: install mmdet as a package, which carries its configs')
+        sys.exit(
+            f'zoo: {root} is missing: install {args.package} as a package, which carries its '
+            f'configs'
+        )
     folders = sorted(path for path in root.iterdir() if path.is_dir())
     folders = [path for path in folders if path.name not in NO_MODELS]
     if args.folders:
@@ -219,7 +252,7 @@ def main() -> None:
     for number, folder in enumerate(folders, start=1):
         before = folder.name in results and not args.redo
         if not before:
-            results[folder.name] = look_at_folder(folder)
+            results[folder.name] = look_at_folder(args.package, folder)
             write_atomically(args.out, json.dumps(results, indent=2) + '\n')
         progress = f'[{number}/{len(folders)}]'
         print(f'{progress:>9} {line_of(folder.name, results[folder.name])}', flush=True)

@@ -7,7 +7,7 @@ Labels that a rule does not use up are frozen by it: what is not understood is n
 operation without a rule freezes everything that reaches it.
 """
 
-from . import extensions, indexing, layers, reductions, shapes, spatial  # noqa: F401
+from . import attention, extensions, indexing, layers, reductions, shapes, spatial  # noqa: F401
 from .call import EXTENSION_RULES, RULES, Call, axes_of, extension_rule, is_zero, made, rule
 from .pointwise import is_pointwise, pointwise
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from ..nodes import FROZEN, Label
+from .attention import axis_of_heads, heads_of
 from .call import Call, axes_of, is_zero, made, rule
 
 
@@ -57,11 +58,23 @@ def _runs(old: torch.Size, new: torch.Size) -> Iterable[tuple[list[int], list[in
 
 
 def _split(call: Call, vector: np.ndarray, new: list[int], axes: dict[int, np.ndarray]) -> None:
-    """One channel axis becomes several: positions along the widest stay, the others are tied."""
+    """One channel axis becomes several: positions along one stay, the others are tied.
+
+    The one that stays is an axis along which nothing new is tied, if there is one, as after a
+    flatten; in attention the axis of the heads; else the widest.
+    """
     blocks = vector.reshape([call.out.shape[a] for a in new])
-    widest = int(np.argmax(blocks.shape))
-    blocks = np.moveaxis(blocks, widest, -1).reshape(-1, blocks.shape[widest])
-    axes[new[widest]] = call.tie_blocks(blocks)
+    rows = [np.moveaxis(blocks, i, -1).reshape(-1, size) for i, size in enumerate(blocks.shape)]
+    stays = next((i for i, row in enumerate(rows) if (row == row[0]).all()), None)
+    heads = heads_of(call.module)
+    if stays is None and heads is not None:
+        if heads == 1:
+            call.nodes.freeze(vector, f'the only head of {call.where}')
+            return
+        stays = axis_of_heads(heads, blocks.shape)
+    if stays is None:
+        stays = int(np.argmax(blocks.shape))
+    axes[new[stays]] = call.tie_blocks(rows[stays])
 
 
 @rule('permute', 'transpose', 't', 'numpy_T', 'swapaxes', 'movedim')
