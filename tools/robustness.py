@@ -1,12 +1,12 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Test detectors clean and under the corruptions of the benchmark: mAP, mPC, rPC and mCE.
+"""Test models clean and under the corruptions of the benchmark: P, mPC, rPC and mCE.
 
-Dense and pruned checkpoints may stand side by side; every corrupted image is made once for all
-of them. The config is the unpruned one, and its own test_dataloader and test_evaluator are used.
-DIR gets results.json and a file for each cell, which is there as soon as the cell is: a run that
-was stopped goes on with the same command. Other settings in the same DIR are refused. At the end
-report.html, report.md and report.csv show the models side by side; --compare writes them for the
-models of several runs.
+P is the mAP of detectors and the top-1 accuracy of classifiers. Dense and pruned checkpoints may
+stand side by side; every corrupted image is made once for all of them. The config is the unpruned
+one, and its own test_dataloader and test_evaluator are used. DIR gets results.json and a file for
+each cell, which is there as soon as the cell is: a run that was stopped goes on with the same
+command. Other settings in the same DIR are refused. At the end report.html, report.md and
+report.csv show the models side by side; --compare writes them for the models of several runs.
 
 A checkpoint is written as one of
   CKPT                  a file; its name in the results is FOLDER/FILE
@@ -17,6 +17,8 @@ examples:
   python tools/robustness.py CONFIG dense=work_dirs/d/epoch_24.pth slim=work_dirs/s/epoch_24.pth \\
       --out work_dirs/robustness --workers 4
   python tools/robustness.py CONFIG CKPT --out DIR --subset 500 --severities 3
+  python tools/robustness.py configs/resnet/resnet50_8xb128-coslr-90e_in1k.py CKPT --out DIR \\
+      --imagenet-v2 data/imagenet-v2
   python tools/robustness.py --compare work_dirs/a/results.json work_dirs/b/results.json --out DIR
   torchrun --nproc_per_node 4 tools/robustness.py CONFIG CKPT --out DIR --launcher pytorch \\
       --device cuda
@@ -78,12 +80,26 @@ def parse_args() -> argparse.Namespace:
         help='of the images, for confidence intervals; 0 for none (default: 1000)',
     )
     parser.add_argument(
-        '--reference', metavar='NAME', help='mCE and differences refer to it (default: the first)'
+        '--reference',
+        metavar='NAME',
+        help="mCE and differences refer to it (default: the first; mCE on ImageNet: AlexNet's "
+        'published errors)',
     )
     parser.add_argument(
         '--partial',
         action='store_true',
         help='give mPC while cells are missing, too, and mark it partial',
+    )
+    parser.add_argument(
+        '--imagenet-v2',
+        metavar='DIR',
+        help='test classifiers of ImageNet on ImageNet-V2 as well, which is unpacked there: R_V2',
+    )
+    parser.add_argument(
+        '--variant',
+        choices=('matched-frequency', 'threshold-0.7', 'top-images'),
+        default='matched-frequency',
+        help='of ImageNet-V2 (default: matched-frequency)',
     )
     parser.add_argument(
         '--metric', metavar='KEY', help='figure of test_evaluator to use, as coco/bbox_mAP_50'
@@ -234,8 +250,11 @@ def table(results: dict) -> str:
         f'{protocol["metric"]}; {len(protocol["corruptions"])} corruptions, severities '
         f'{", ".join(map(str, protocol["severities"]))}; {images["images"]} of {images["of"]} '
         f'images; [95 % interval, {protocol["bootstrap"]["resamples"]} resamples of the images]; '
-        f'mCE refers to {results["reference"]}'
+        f'mCE refers to {results["mCE_reference"]}'
     )
+    for name, model in results['models'].items():
+        for kind, found in model['shifts'].items():
+            lines.append(f'{name} on {kind}: {found["P"]:.4f}, of clean {shown(found, "R")}')
     over = next(iter(results['models'].values()))['over']
     if over is None or not over['complete']:
         lines.append('mPC is over these alone, not over the whole benchmark of 15 and 5')
@@ -259,6 +278,10 @@ def run(args: argparse.Namespace, device: str, bar: Bar) -> tuple[dict | None, E
     from mmdet_adasap.apis import ModelSource, evaluate_robustness
     from mmdet_adasap.apis.robustness import Progress, UnreadableImages
 
+    shifts = {}
+    if args.imagenet_v2:
+        dataset = dict(type='ImageNetV2', data_root=args.imagenet_v2, variant=args.variant)
+        shifts[f'imagenet-v2-{args.variant}'] = dataset
     try:
         results = evaluate_robustness(
             [ModelSource(*parse_source(text, args.config)) for text in args.checkpoints],
@@ -275,6 +298,7 @@ def run(args: argparse.Namespace, device: str, bar: Bar) -> tuple[dict | None, E
             reference=args.reference,
             metric=args.metric,
             partial=args.partial,
+            shifts=shifts,
             cfg_options=options_of(args.cfg_options),
             progress=Progress(bar.start, bar.images, bar.say),
         )

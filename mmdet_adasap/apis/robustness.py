@@ -1,6 +1,6 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,15 +10,18 @@ from mmengine.dist import broadcast_object_list, get_dist_info
 from mmengine.registry import init_default_scope
 
 from ..datasets.corruptions import check_condition, check_mode
+from ..datasets.pipelines import without_pipeline
 from ..datasets.shared_images import CLEAN, Condition
 from ..evaluation.bootstrap import image_weights
-from ..evaluation.engine import Subject, evaluate_cells
+from ..evaluation.engine import Cell, Subject, evaluate_cells
 from ..evaluation.protocol import choose_subset, digest, digest_of_file, versions
-from ..evaluation.results import build_models, cell_to_dict
+from ..evaluation.published import ALEXNET, alexnet
+from ..evaluation.results import build_models, cell_to_dict, shift_of
 from ..evaluation.results_folder import ResultsFolder
 from ..evaluation.scoring import build_scorer
 from ..evaluation.shared_set import SharedSet, build_shared_set
 from ..evaluation.summary import SEVERITIES, benchmark_corruptions
+from ..registration import mmpretrain_works
 from .building import build_dense, read_config
 from .loading import load_checkpoint_dict, read_checkpoint
 from .robustness_costs import measure_costs
@@ -84,6 +87,7 @@ def evaluate_robustness(
     reference: str | None = None,
     metric: str | None = None,
     partial: bool = False,
+    shifts: Mapping[str, dict] | None = None,
     cfg_options: dict | None = None,
     progress: Progress | None = None,
 ) -> dict | None:
@@ -106,9 +110,13 @@ def evaluate_robustness(
         batch_size (int, optional): Defaults to the smallest of the configs' test_dataloaders.
         workers (int): Processes that load and corrupt. Defaults to 0.
         device (str): Where the models run. Defaults to 'cpu'.
-        reference (str, optional): Model that mCE and differences refer to. Defaults to the first.
+        reference (str, optional): Model that mCE and differences refer to. Defaults to the first,
+            and for mCE on ImageNet's classes to AlexNet's published errors.
         metric (str, optional): Name of P among the metrics, where it is not the task's usual one.
         partial (bool): Whether to give means while cells are missing. Defaults to False.
+        shifts (Mapping[str, dict], optional): Other test sets of the same classes, as
+            ``{'imagenet-v2': dict(type='ImageNetV2', data_root=...)}``: what configs say of a
+            dataset, without its pipeline, which is that of the test_dataloader.
         cfg_options (dict, optional): Settings of all configs to override.
         progress (Progress, optional): What to call on the way.
 
@@ -125,7 +133,7 @@ def evaluate_robustness(
     names = [source.name for source in sources]
     conditions = _conditions(corruptions, severities)
     check_mode(mode)
-    reference = _checked_reference(names, reference)
+    _check_reference(names, reference)
     configs = {source.name: _config(source.config, cfg_options) for source in sources}
     progress.say('reading the test set')
     init_default_scope(configs[names[0]].get('default_scope', 'mmengine'))
@@ -146,6 +154,7 @@ def evaluate_robustness(
     drawn = resamples if all(subject.scorer.resamples for subject in subjects) else 0
     if drawn < resamples:
         progress.say(f'{keys.pop()} of this metric has no confidence intervals')
+    shifted = _shifted(shifts or {}, configs, shared, subset)
     protocol = {
         'format': FORMAT,
         'metric': subjects[0].scorer.key,
@@ -171,8 +180,21 @@ def evaluate_robustness(
         },
         'versions': versions(),
     }
-    run = _Run(sources, subjects, shared, conditions, protocol, reference, partial, progress)
-    return run.run(out, size, workers, drawn, seed)
+    if shifted:
+        protocol['shifts'] = {
+            condition.corruption: s.described for condition, s in shifted.items()
+        }
+    first = reference or names[0]
+    compared = _Compared(first, reference or _errors_of(subjects[0], shared) or first)
+    run = _Run(sources, subjects, shared, shifted, conditions, protocol, compared, partial)
+    return run.run(out, size, workers, drawn, seed, progress)
+
+
+class _Compared(NamedTuple):
+    """What differences refer to, and what mCE: models by their names, or AlexNet."""
+
+    reference: str
+    errors: str
 
 
 class _Run:
@@ -183,54 +205,73 @@ class _Run:
         sources: Sequence[ModelSource],
         subjects: list[Subject],
         shared: SharedSet,
+        shifted: dict[Condition, SharedSet],
         conditions: list[Condition],
         protocol: dict,
-        reference: str,
+        compared: _Compared,
         partial: bool,
-        progress: Progress,
     ) -> None:
         self.sources, self.subjects, self.shared = sources, subjects, shared
-        self.conditions, self.protocol = conditions, protocol
-        self.reference, self.partial, self.progress = reference, partial, progress
+        self.conditions, self.shifted, self.protocol = conditions, shifted, protocol
+        self.compared, self.partial = compared, partial
         self.rank, self.processes = get_dist_info()
         self.folder: ResultsFolder | None = None
         self.unreadable: dict[str, dict] = {}
 
-    def run(self, out: str | Path, batch_size: int, workers: int, resamples: int, seed: int):
+    def run(
+        self,
+        out: str | Path,
+        batch_size: int,
+        workers: int,
+        resamples: int,
+        seed: int,
+        progress: Progress,
+    ) -> dict | None:
+        every = [*self.conditions, *self.shifted]
         with self._on_rank_0() as left:
             if self.rank == 0:
                 self.folder = ResultsFolder(out, self.protocol)
-                self.costs = self._costs()
-                left += [c for c in self.conditions if c not in self.folder.cells]
+                self.costs = self._costs(progress)
+                left += [c for c in every if c not in self.folder.cells]
                 self.folder.write(self.results())
-        images = self.shared.images
-        mine = len(images) // self.processes
-        self.progress.start(mine * len(self.conditions), mine * (len(self.conditions) - len(left)))
-        weights = image_weights(len(images), resamples, seed) if resamples else None
-        found = evaluate_cells(
-            self.subjects,
-            images,
-            left,
-            self.shared.collate,
-            batch_size,
-            workers,
-            weights,
-            self._examples(),
-            self.progress.images,
-        )
-        for condition, cell in zip(left, found, strict=True):
-            if cell is None:
-                continue
-            for image in cell.unreadable:
-                self.unreadable[image.image] = image._asdict()
-            self.folder.add(condition, cell_to_dict(cell))
-            self.folder.write(self.results())
+        progress.start(self._count(every), self._count(every) - self._count(left))
+        jobs = [(self.shared, [c for c in left if c in self.conditions], self._examples())]
+        jobs += [(shared, [c], []) for c, shared in self.shifted.items() if c in left]
+        for shared, conditions, examples in jobs:
+            images = shared.images
+            found = evaluate_cells(
+                self.subjects,
+                images,
+                # Another set is tested as it is.
+                conditions if shared is self.shared else [CLEAN],
+                shared.collate,
+                batch_size,
+                workers,
+                image_weights(len(images), resamples, seed) if resamples else None,
+                examples,
+                progress.images,
+            )
+            for condition, cell in zip(conditions, found, strict=True):
+                if cell is not None:
+                    self._keep(condition, cell)
         if self.rank != 0:
             return None
         self.folder.close()
         results = self.results()
         self._refuse_unreadable(results)
         return results
+
+    def _count(self, conditions: Sequence[Condition]) -> int:
+        """Images of this process under all of them."""
+        sets = [self.shifted.get(condition, self.shared) for condition in conditions]
+        return sum(len(shared.images) // self.processes for shared in sets)
+
+    def _keep(self, condition: Condition, cell: Cell) -> None:
+        for image in cell.unreadable:
+            self.unreadable[image.image] = image._asdict()
+        cell.condition = condition
+        self.folder.add(condition, cell_to_dict(cell))
+        self.folder.write(self.results())
 
     @contextlib.contextmanager
     def _on_rank_0(self) -> Iterator[list]:
@@ -248,10 +289,10 @@ class _Run:
             raise OtherRankFailed(f'rank 0 has stopped with {box[1]}')
         left[:] = box[0]
 
-    def _costs(self) -> dict:
+    def _costs(self, progress: Progress) -> dict:
         costs = self.folder.kept('costs')
         if costs is None:
-            self.progress.say('measuring what the models cost')
+            progress.say('measuring what the models cost')
             costs = measure_costs(self.subjects, self.shared)
             self.folder.keep('costs', costs)
         return costs
@@ -264,11 +305,20 @@ class _Run:
         """What results.json says."""
         cells = self.folder.cells
         names = [source.name for source in self.sources]
-        models = build_models(cells, names, self.conditions, self.reference, self.partial)
+        reference, errors = self.compared
+        published = alexnet if errors == ALEXNET else None
+        models = build_models(cells, names, self.conditions, reference, self.partial, published)
+        for name, model in models.items():
+            model['shifts'] = {
+                condition.corruption: shift_of(cells[condition], cells[CLEAN], name)
+                for condition in self.shifted
+                if condition in cells
+            }
         return {
             'protocol': self.protocol,
-            'reference': self.reference,
-            'finished': all(condition in cells for condition in self.conditions),
+            'reference': reference,
+            'mCE_reference': errors,
+            'finished': all(c in cells for c in [*self.conditions, *self.shifted]),
             'models': {
                 source.name: {
                     'config': source.config,
@@ -325,7 +375,39 @@ def _conditions(corruptions: Sequence[str] | None, severities: Sequence[int]) ->
     return [CLEAN, *(Condition(name, severity) for severity in levels for name in names)]
 
 
-def _checked_reference(names: Sequence[str], reference: str | None) -> str:
+def _shifted(
+    shifts: Mapping[str, dict],
+    configs: Mapping[str, Config],
+    shared: SharedSet,
+    subset: int | None,
+) -> dict[Condition, SharedSet]:
+    """The other test sets, prepared as each config prepares its own."""
+    found = {}
+    for name, dataset in shifts.items():
+        loaders = {}
+        for model, config in configs.items():
+            loader = config.test_dataloader
+            _, pipeline = without_pipeline(loader.dataset.to_dict())
+            loaders[model] = {**loader.to_dict(), 'dataset': {**dataset, 'pipeline': pipeline}}
+        other = build_shared_set(loaders, subset, key=name)
+        if other.metainfo.get('classes') != shared.metainfo.get('classes'):
+            raise ValueError(
+                f'{name} has other classes than the test set: test it with a config for them'
+            )
+        found[Condition(name, 0)] = other
+    return found
+
+
+def _errors_of(subject: Subject, shared: SharedSet) -> str | None:
+    """AlexNet for what its published errors are about: top 1 on the classes of ImageNet."""
+    if subject.scorer.key != 'accuracy/top1' or not mmpretrain_works():
+        return None
+    from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
+
+    return ALEXNET if tuple(shared.metainfo['classes']) == tuple(IMAGENET_CATEGORIES) else None
+
+
+def _check_reference(names: Sequence[str], reference: str | None) -> None:
     if not names:
         raise ValueError('name at least one checkpoint')
     double = {name for name in names if names.count(name) > 1}
@@ -335,7 +417,6 @@ def _checked_reference(names: Sequence[str], reference: str | None) -> str:
         )
     if reference is not None and reference not in names:
         raise ValueError(f'reference={reference} is none of the models {", ".join(names)}')
-    return reference or names[0]
 
 
 def _config(name: str, options: dict | None) -> Config:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Step = dict | Callable
+SHAPING = ('Resize', 'ResizeEdge', 'CenterCrop', 'EfficientNetCenterCrop')
+"""Steps of test pipelines that give an image its size."""
 
 
 def type_name(step: Step) -> str:
@@ -31,6 +33,31 @@ def split_behind_loading(key: str, pipeline: Sequence[Step]) -> tuple[list[Step]
         f'{key}={names} has no step that loads the image, behind which to corrupt it: begin it '
         "with dict(type='LoadImageFromFile')"
     )
+
+
+def split_behind_cropping(key: str, pipeline: Sequence[Step]) -> tuple[list[Step], list[Step]]:
+    """Cut a classifier's test pipeline where the image has the size that the model sees.
+
+    There ImageNet-C was corrupted (arXiv:1903.12261). Steps that load, resize or crop are in
+    front; CIFAR's datasets have none.
+
+    Args:
+        key (str): Its key in the config, for the message.
+        pipeline (Sequence): Steps, or what a config says of them.
+
+    Raises:
+        ValueError: If such a step comes behind another.
+    """
+    names = [type_name(step) for step in pipeline or ()]
+    shaping = [name.startswith('LoadImage') or name in SHAPING for name in names]
+    front = shaping.index(False) if False in shaping else len(names)
+    if any(shaping[front:]):
+        late = names[front + shaping[front:].index(True)]
+        raise ValueError(
+            f'{key}={names} has {late} behind {names[front]}; images are corrupted at the size '
+            f'that the model sees, so put what loads, resizes and crops first'
+        )
+    return [*pipeline[:front]], [*pipeline[front:]]
 
 
 def without_pipeline(dataset: Mapping) -> tuple[dict, list[dict]]:

@@ -2,7 +2,9 @@
 """Images under many conditions, each loaded and corrupted once for all who want it."""
 
 import copy
+import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import cv2
@@ -57,6 +59,8 @@ class SharedImages(Dataset):
             the image, and the rest. Parts that are the same object are run once.
         seed (int): Seed of the corruptions. Defaults to 0.
         mode (str): Of the corruptions, 'fast' or 'exact'. Defaults to 'fast'.
+        folder (str): What img_path begins with; the rest is the id of an image that has no other.
+            Defaults to ''.
     """
 
     def __init__(
@@ -66,25 +70,29 @@ class SharedImages(Dataset):
         pipelines: Sequence[tuple[Callable, Callable]],
         seed: int = 0,
         mode: str = 'fast',
+        folder: str = '',
     ) -> None:
         self.dataset = dataset
         self.indices = list(indices)
         self.pipelines = list(pipelines)
         self.seed = seed
         self.mode = mode
+        self.folder = folder
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def info(self, position: int) -> dict:
         """What the dataset knows of an image."""
-        return self.dataset.get_data_info(self.indices[position])
+        return known_of(self.dataset, self.indices[position], self.folder)
 
     def __getitem__(self, key: tuple[Condition, int]) -> tuple:
         """The key and the prepared image for each pipeline, or the key and an Unreadable."""
         condition, position = key
         info = self.info(position)
-        corrupted = ImageCorruption(*condition, seed=self.seed, mode=self.mode)
+        # mmpretrain's datasets that have their images in memory have them in RGB.
+        order = 'rgb' if 'img' in info else 'bgr'
+        corrupted = ImageCorruption(*condition, self.seed, order, self.mode)
         loaded, views = {}, []
         for loading, rest in self.pipelines:
             if id(loading) not in loaded:
@@ -96,6 +104,29 @@ class SharedImages(Dataset):
                     return key, Unreadable(_name(info), _reason(error, info))
             views.append(rest(copy.deepcopy(loaded[id(loading)])))
         return key, views
+
+
+def known_of(dataset: Any, index: int, folder: str = '') -> dict:
+    """What a dataset knows of an image, with an 'img_id' that is the same on every machine.
+
+    Args:
+        dataset (Dataset): Has ``get_data_info(index)``.
+        index (int): Its number in there.
+        folder (str): As for :class:`SharedImages`.
+    """
+    info = dataset.get_data_info(index)
+    if info.get('img_id') is None:
+        path = info.get('img_path')
+        info['img_id'] = _inside(path, folder) if path else info.get('sample_idx', index)
+    return info
+
+
+def _inside(path: str, folder: str) -> str:
+    """A path without the folder that it is in; its last two parts if it is in none."""
+    parts = PurePath(os.path.abspath(path)).parts
+    above = PurePath(os.path.abspath(folder)).parts if folder else ()
+    known = above and parts[: len(above)] == above
+    return '/'.join(parts[len(above) :] if known else parts[-2:])
 
 
 def batches(

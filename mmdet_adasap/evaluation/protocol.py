@@ -58,7 +58,11 @@ def digest_of_images(infos: Sequence[Mapping]) -> str:
     """sha256 of what is known of images: ids, sizes and annotations, without places of files."""
     total = hashlib.sha256()
     for info in infos:
-        known = {key: value for key, value in info.items() if key not in PATHS}
+        known = {
+            key: hashlib.sha256(value).hexdigest() if isinstance(value, np.ndarray) else value
+            for key, value in info.items()
+            if key not in PATHS
+        }
         total.update(digest(known).encode())
     return total.hexdigest()
 

@@ -17,7 +17,8 @@
         "models": {NAME: {"config_sha256", "checkpoint_sha256"}},
         "versions": {...}
       },
-      "reference": NAME,       what mCE and differences refer to
+      "reference": NAME,       what differences refer to
+      "mCE_reference": NAME or "AlexNet",    what mCE refers to; AlexNet's errors are published
       "finished": true,        whether every cell is there
       "models": {NAME: {
         "config": path, "checkpoint": path,  as they were given
@@ -31,6 +32,7 @@
         "mCE": ..., "relative_mCE": ..., "CE": {...}, "relative_CE": {...},     percent
         "ci95": null or {"clean": [low, high], "mPC", "rPC", "cells": {corruption: {"1"}},
                          "per_corruption": {...}, "per_group": {...}, "per_severity": {...}},
+        "shifts": {SET: {"P", "R": P / clean, "ci95": null or {"P", "R"}}},   other test sets
         "difference": null or {"clean": {"value", "ci95"}, "mPC": ..., "rPC": ...}
                                              this model minus the reference, on the same images
         "cost": {"params", "flops", "image": [height, width], "latency_ms", "threads"}
@@ -53,7 +55,7 @@ Each cell has a file of its own, ``cells/clean.json`` or ``cells/fog-3.json``::
 ``resampled`` of all cells and models belong together, draw by draw.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -93,6 +95,7 @@ def build_models(
     conditions: Iterable[Condition],
     reference: str,
     partial: bool,
+    published: Callable[[Mapping], tuple] | None = None,
 ) -> dict[str, dict]:
     """The figures of each model, as results.json has them under 'models'.
 
@@ -102,14 +105,38 @@ def build_models(
         conditions (Iterable[Condition]): All cells of the run.
         reference (str): The model that others are compared with.
         partial (bool): Whether to give means over the cells that are there, if some are missing.
+        published (Callable, optional): Gives the cells and clean P that mCE refers to, as
+            :func:`~mmdet_adasap.evaluation.published.alexnet` does, for the cells that are there.
+            Defaults to those of the reference.
     """
     tested = [condition for condition in conditions if condition != CLEAN]
     finished = CLEAN in cells and all(condition in cells for condition in tested)
+    cells = {c: cell for c, cell in cells.items() if c == CLEAN or c in tested}
     tables = {name: _Table(cells, name, tested) for name in names}
     return {
-        name: table.describe(tables[reference] if name != reference else None, finished, partial)
+        name: table.describe(
+            tables[reference] if name != reference else None, finished, partial, published
+        )
         for name, table in tables.items()
     }
+
+
+def shift_of(cell: Mapping, clean: Mapping, name: str) -> dict:
+    """P of a model on another test set, and R = P / clean P, with their intervals.
+
+    The images of both sets are drawn apart.
+    """
+    there, here = cell['models'][name], clean['models'][name]
+    p, clean_p = there['value'], here['value']
+    found = {'P': p, 'R': p / clean_p if clean_p else None, 'ci95': None}
+    if there['resampled'] is not None and here['resampled'] is not None:
+        draws, clean_draws = np.array(there['resampled']), np.array(here['resampled'])
+        found['ci95'] = {'P': interval(draws, p, (0, 1)), 'R': None}
+        if clean_p and clean_draws.all():
+            # Drawn with the same seed; turned round, no draw of one goes with its like.
+            ratio = draws / clean_draws[::-1]
+            found['ci95']['R'] = interval(ratio, found['R'], (0, np.inf))
+    return found
 
 
 class _Table:
@@ -121,7 +148,13 @@ class _Table:
         self.clean = self.found[CLEAN]['value'] if CLEAN in self.found else None
         self.values = self._by_corruption({c: cell['value'] for c, cell in self.found.items()})
 
-    def describe(self, reference: '_Table | None', finished: bool, partial: bool) -> dict:
+    def describe(
+        self,
+        reference: '_Table | None',
+        finished: bool,
+        partial: bool,
+        published: Callable[[Mapping], tuple] | None,
+    ) -> dict:
         corruptions = dict.fromkeys(condition.corruption for condition in self.tested)
         described = {
             'clean': self.clean,
@@ -153,10 +186,11 @@ class _Table:
         # Corruptions without any cell yet are missing as a whole.
         table = {name: self.values.get(name, {}) for name in corruptions}
         other = reference or self
+        errors = published(table) if published else (other.values, other.clean)
         summary = summarize(
             table,
             self.clean or 1.0,  # a model that detects nothing has no rPC, but the rest
-            reference=(other.values, other.clean),
+            reference=errors,
             partial=partial,
         )
         described.update(

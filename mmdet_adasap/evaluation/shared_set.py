@@ -13,8 +13,13 @@ from mmengine.dataset import Compose
 from mmengine.registry import DATASETS, FUNCTIONS
 
 from ..datasets import check_voc_dataset
-from ..datasets.pipelines import split_behind_loading, type_name, without_pipeline
-from ..datasets.shared_images import SharedImages
+from ..datasets.pipelines import (
+    split_behind_cropping,
+    split_behind_loading,
+    type_name,
+    without_pipeline,
+)
+from ..datasets.shared_images import SharedImages, known_of
 from .protocol import choose_subset, digest_of_images
 
 
@@ -40,7 +45,7 @@ class SharedSet:
     @property
     def ids(self) -> list[str | int]:
         """The id of each image."""
-        return [image_id(self.images.info(i)) for i in range(len(self.images))]
+        return [self.images.info(i)['img_id'] for i in range(len(self.images))]
 
 
 def build_shared_set(
@@ -87,26 +92,23 @@ def build_shared_set(
             )
         same = _key(pipeline)
         if same not in pipelines:
-            before, after = split_behind_loading(f'{key}.dataset.pipeline', pipeline)
+            classified = 'gt_label' in known_of(dataset, 0)
+            split = split_behind_cropping if classified else split_behind_loading
+            before, after = split(f'{key}.dataset.pipeline', pipeline)
             loading = loadings.setdefault(_key(before), Compose(copy.deepcopy(before)))
             pipelines[same] = loading, Compose(copy.deepcopy(after))
         views.append(list(pipelines).index(same))
     ids, _, _ = everything
     indices = choose_subset(ids, subset)
-    images = SharedImages(dataset, indices, list(pipelines.values()), seed, mode)
+    images = SharedImages(dataset, indices, list(pipelines.values()), seed, mode, _folder(dataset))
     described = {
         'type': type(dataset).__name__,
         'images': len(indices),
         'of': len(ids),
-        'sha256': digest_of_images([dataset.get_data_info(i) for i in indices]),
+        'sha256': digest_of_images([images.info(i) for i in range(len(images))]),
     }
     collate = _collate(next(iter(dataloaders.values())))
     return SharedSet(images, views, collate, dict(dataset.metainfo), described)
-
-
-def image_id(info: Mapping) -> str | int:
-    """What an image is called."""
-    return info['img_id'] if info.get('img_id') is not None else info['img_path']
 
 
 def _build(where: str, config: dict) -> tuple:
@@ -121,9 +123,16 @@ def _build(where: str, config: dict) -> tuple:
         raise ValueError(
             f'{where}.dataset cannot be built ({type(error).__name__}: {error})'
         ) from error
-    infos = [dataset.get_data_info(i) for i in range(len(dataset))]
-    ids = [image_id(info) for info in infos]
+    folder = _folder(dataset)
+    infos = [known_of(dataset, i, folder) for i in range(len(dataset))]
+    ids = [info['img_id'] for info in infos]
     return dataset, (ids, digest_of_images(infos), dataset.metainfo.get('classes'))
+
+
+def _folder(dataset: Any) -> str:
+    """Where a dataset of mmpretrain has its images."""
+    prefixes = getattr(dataset, 'data_prefix', None) or {}
+    return prefixes.get('img_path') or getattr(dataset, 'data_root', None) or ''
 
 
 def _refuse_corrupted(where: str, config: Mapping, pipeline: Sequence[Mapping]) -> None:

@@ -3,10 +3,12 @@
 
 from .colours import sequential_class
 from .marks import model_classes, named
-from .markup import Markup, element
+from .markup import Markup, element, join
 from .reading import ClassFigures, Results
 from .words import NONE, hundredth
 
+SHOWN = 60
+"""Of more classes those with the lowest mPC are shown."""
 NO_OBJECTS = ClassFigures(None, None, None)
 
 
@@ -24,8 +26,9 @@ def class_names(results: Results) -> list[str]:
 
 
 def class_table(results: Results) -> Markup | None:
-    """Classes in rows; clean mAP and mPC of each model in columns."""
-    names = class_names(results)
+    """Classes in rows; clean P and mPC of each model in columns. Of many the hardest."""
+    every = class_names(results)
+    names = every[:SHOWN]
     models = [model for model in results.models.values() if model.per_class]
     if not names or not models:
         return None
@@ -61,4 +64,8 @@ def class_table(results: Results) -> Markup | None:
     table = element(
         'table', element('thead', over, under), element('tbody', *rows), class_='classes'
     )
-    return element('div', table, class_='wide', tabindex='0', role='region', aria_label='Classes')
+    shown = element('div', table, class_='wide', tabindex='0', role='region', aria_label='Classes')
+    if len(every) == len(names):
+        return shown
+    more = f'The {len(names)} of {len(every)} classes with the lowest mPC of {results.reference}.'
+    return join(element('p', more, class_='note'), shown)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ...datasets.shared_images import CLEAN, Condition
 from ..protocol import ProtocolDiffers
+from ..published import ALEXNET, alexnet
 from ..results import build_models
 from .cells import CellFiles, Place
 from .checks import Node, read_json
@@ -172,6 +173,7 @@ def _merged(runs: Sequence[_Run]) -> dict:
 
 def _against_reference(root: dict, results: Results, files: CellFiles) -> None:
     """Compute anew, in ``root``, what refers to the reference."""
+    published = alexnet if results.errors == ALEXNET else None
     keys = [None, *((c, s) for c in results.corruptions for s in results.severities)]
     cells = {
         CLEAN if key is None else Condition(*key): {
@@ -179,7 +181,7 @@ def _against_reference(root: dict, results: Results, files: CellFiles) -> None:
         }
         for key in keys
     }
-    built = build_models(cells, results.models, list(cells), results.reference, partial=False)
+    built = build_models(cells, results.models, list(cells), results.reference, False, published)
     for name, model in root['models'].items():
         model.update((key, built[name][key]) for key in AGAINST_REFERENCE)
 

@@ -18,7 +18,7 @@ from .marks import (
 )
 from .markup import Markup, element
 from .reading import Cost, Figure, Results
-from .words import quantity, shortened, with_ends
+from .words import metric, quantity, shortened, with_ends
 
 WIDTH, HEIGHT, TOP, BOTTOM, LEFT = 380, 270, 28, 40, 34
 LETTERS = 16
@@ -33,7 +33,7 @@ class _Point(NamedTuple):
 
 
 def scatters(results: Results) -> Markup | None:
-    """mPC and clean mAP against parameters and against latency; None for less than 2 models."""
+    """mPC and clean P against parameters and against latency; None for less than 2 models."""
     panels = [
         _panel(results, 'parameters, millions', lambda cost: cost.params and cost.params / 1e6),
         _panel(results, 'milliseconds an image', lambda cost: cost.latency_ms),
@@ -54,8 +54,8 @@ def scatters(results: Results) -> Markup | None:
         grid(panels),
         element(
             'figcaption',
-            'Filled with a name: mPC; hollow: clean mAP. Whiskers: 95 % intervals. Time is the '
-            'median for one image, ',
+            f'Filled with a name: mPC; hollow: clean {metric(results)}. Whiskers: 95 % intervals. '
+            f'Time is the median for one image, ',
             ', '.join(each for each in how if each) or 'size and threads unknown',
             '.',
         ),
@@ -84,7 +84,8 @@ def _panel(results: Results, title: str, cost_of: Callable[[Cost], float | None]
     def down(value: float) -> float:
         return bottom - 100 * value / highest * (bottom - TOP)
 
-    parts = [text(0, 14, f'mAP against {title}', 'strong')]
+    heading = f'{metric(results)} against {title}'
+    parts = [text(0, 14, heading, 'strong')]
     for value in ticks(0, highest):
         y = down(value / 100)
         parts.append(line(LEFT, y, right, y, 'axis' if not value else 'rule'))
@@ -98,7 +99,7 @@ def _panel(results: Results, title: str, cost_of: Callable[[Cost], float | None]
             line(x, down(point.clean.value), x, down(point.mpc.value), f'stem {point.kind}')
         )
         for figure, name, kind in (
-            (point.clean, 'clean mAP', 'hollow'),
+            (point.clean, f'clean {metric(results)}', 'hollow'),
             (point.mpc, 'mPC', ''),
         ):
             if figure.low is not None:
@@ -123,4 +124,4 @@ def _panel(results: Results, title: str, cost_of: Callable[[Cost], float | None]
                 class_=f'own {point.kind}',
             )
         )
-    return drawing(WIDTH, HEIGHT, f'mAP against {title}', *parts)
+    return drawing(WIDTH, HEIGHT, heading, *parts)

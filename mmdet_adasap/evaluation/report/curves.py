@@ -142,7 +142,7 @@ def _panel(
                 'text', label, shortened(name, LETTERS), x=right + 6, y=y + 4, class_=f'own {kind}'
             )
         )
-    return drawing(WIDTH, HEIGHT, f'mAP over severity: {title}', *parts)
+    return drawing(WIDTH, HEIGHT, f'P over severity: {title}', *parts)
 
 
 def _line(series: Series, columns: Sequence[int], across: Place, down: Place) -> Markup:

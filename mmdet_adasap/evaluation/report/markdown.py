@@ -9,11 +9,12 @@ from .classes import class_names
 from .curves import group_means
 from .markup import plain
 from .overview import quantity_of_parameters
-from .page import SCALE, subtitle, title
+from .page import scale, subtitle, title
 from .reading import COMPARED, Figure, Model, Results
 from .settings import settings
+from .shifts import shift_columns, shift_figures, shift_names
 from .verdict import caveats, verdict
-from .words import NAMES, NONE, decimal, hundredth, quantity, with_ends
+from .words import NONE, decimal, hundredth, metric, names, quantity, with_ends
 from .worst import worst_cells
 
 SPECIAL = re.compile(r'([\\`*\[\]|~$#]|(?<!\w)_|_(?!\w)|:(?=//))')
@@ -30,7 +31,9 @@ def markdown(results: Results, files: CellFiles, said: Sequence[str]) -> str:
     """
     parts = [f'# {escaped(title(results))}', escaped(subtitle(results))]
     parts += [f'> **Note:** {escaped(one)}' for one in said]
-    parts += [escaped(SCALE), _models(results), _verdict(results)]
+    parts += [escaped(scale(results)), _models(results), _verdict(results)]
+    if shift_names(results):
+        parts += ['## Other test sets', _shifts(results)]
     parts += ['## By corruption and severity']
     for model in results.models.values():
         parts += [f'### {escaped(model.name)}', _cells(results, model)]
@@ -59,10 +62,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> 
 
 
 def _models(results: Results) -> str:
-    head = ['model', 'clean mAP', 'mPC', 'rPC', 'mCE', 'parameters', 'GFLOPs', 'ms an image']
+    called = names(results)
+    head = ['model', *called.values(), 'mCE', 'parameters', 'GFLOPs', 'ms an image']
     reference = escaped(results.reference)
     if results.others:
-        head += [f'{NAMES[key]} minus {reference}' for key in COMPARED]
+        head += [f'{called[key]} minus {reference}' for key in COMPARED]
     rows = []
     for model in results.models.values():
         row = [escaped(model.name), *(with_ends(model.figures[key]) for key in COMPARED)]
@@ -82,6 +86,15 @@ def _verdict(results: Results) -> str:
     ]
     limits = caveats(results)
     return '\n\n'.join([*paragraphs, *([escaped(limits)] if limits else [])])
+
+
+def _shifts(results: Results) -> str:
+    head = ['model', *shift_columns(results)]
+    rows = [
+        [escaped(model.name), *map(with_ends, shift_figures(results, model))]
+        for model in results.models.values()
+    ]
+    return table([escaped(each) for each in head], rows)
 
 
 def _cells(results: Results, model: Model) -> str:
@@ -151,4 +164,5 @@ def _worst(results: Results) -> str:
         for model in results.models.values()
         for cell in worst_cells(results, model)
     ]
-    return table(['model', 'cell', 'mAP', 'less than clean'], rows, left=2) if rows else NONE
+    head = ['model', 'cell', metric(results), 'less than clean']
+    return table(head, rows, left=2) if rows else NONE

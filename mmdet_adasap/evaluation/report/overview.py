@@ -4,7 +4,7 @@
 from .marks import drawing, grid, line, model_classes, named, text, ticks
 from .markup import Markup, element, join
 from .reading import COMPARED, Figure, Model, Results
-from .words import NAMES, NONE, decimal, ends, hundredth, quantity, shortened, with_ends
+from .words import NONE, decimal, ends, hundredth, names, quantity, shortened, with_ends
 
 ROW, TOP, WIDTH, LETTERS = 26, 26, 380, 18
 
@@ -13,7 +13,8 @@ def table(results: Results) -> Markup:
     """The figures of each model, the reference first."""
     classes = model_classes(results)
     compared = bool(results.others)
-    columns = ['clean mAP', 'mPC', 'rPC', 'mCE', 'parameters', 'GFLOPs', 'ms an image']
+    called = names(results)
+    columns = [*called.values(), 'mCE', 'parameters', 'GFLOPs', 'ms an image']
     over = element(
         'tr',
         element('th', 'model', scope='col', rowspan='2'),
@@ -21,7 +22,7 @@ def table(results: Results) -> Markup:
         element('th', 'minus ', results.reference, scope='colgroup', colspan='3', class_='over'),
     )
     under = element(
-        'tr', *(element('th', NAMES[key], scope='col', class_='number') for key in COMPARED)
+        'tr', *(element('th', called[key], scope='col', class_='number') for key in COMPARED)
     )
     plain = element(
         'tr',
@@ -72,7 +73,7 @@ def differences(results: Results) -> Markup | None:
 
 def _row(results: Results, model: Model, kind: str) -> Markup:
     cost = model.cost
-    cells = [_number(model.figures[key]) for key in COMPARED]
+    cells = [number(model.figures[key]) for key in COMPARED]
     cells += [
         element('td', shown, class_='number')
         for shown in (
@@ -95,7 +96,8 @@ def quantity_of_parameters(params: int | None) -> str:
     return NONE if params is None else f'{quantity(params / 1e6)} M'
 
 
-def _number(figure: Figure) -> Markup:
+def number(figure: Figure) -> Markup:
+    """A cell with a figure and its interval."""
     interval = ends(figure)
     small = element('small', interval) if interval else None
     return element('td', hundredth(figure.value), small, class_='number')
@@ -120,7 +122,8 @@ def _panel(results: Results, models: list[Model], key: str, reach: float) -> Mar
     def across(value: float) -> float:
         return left + (value + reach) / (2 * reach) * (WIDTH - left - 14)
 
-    parts = [text(left, 14, NAMES[key], 'strong')]
+    heading = names(results)[key]
+    parts = [text(left, 14, heading, 'strong')]
     for value in ticks(-reach, reach, 5):
         parts.append(
             line(across(value), TOP, across(value), bottom, 'axis' if not value else 'rule')
@@ -134,7 +137,7 @@ def _panel(results: Results, models: list[Model], key: str, reach: float) -> Mar
         if figure.value is None:
             parts.append(text(across(0) + 6, y + 4, 'not known', 'soft'))
             continue
-        title = element('title', f'{model.name}, {NAMES[key]}: {with_ends(figure, signed=True)}')
+        title = element('title', f'{model.name}, {heading}: {with_ends(figure, signed=True)}')
         if figure.low is not None:
             ends_at = across(100 * figure.low), across(100 * figure.high)
             parts.append(line(ends_at[0], y, ends_at[1], y, f'whisker {kind}'))
@@ -143,7 +146,7 @@ def _panel(results: Results, models: list[Model], key: str, reach: float) -> Mar
             'circle', title, cx=across(100 * figure.value), cy=y, r=5.0, class_=f'{filled} {kind}'
         )
         parts.append(dot)
-    return drawing(WIDTH, height, f'{NAMES[key]} of each model minus {results.reference}', *parts)
+    return drawing(WIDTH, height, f'{heading} of each model minus {results.reference}', *parts)
 
 
 def _tick(value: float) -> str:

@@ -17,17 +17,14 @@ from .overview import differences, table
 from .pictures import Pictures
 from .reading import Results
 from .settings import settings
+from .shifts import shift_table
 from .verdict import caveats, verdict
+from .words import metric
 from .worst import worst
 
 STYLE = Path(__file__).parent / 'style.css'
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """Even if a name slipped through as markup, a browser would run and load nothing."""
-SCALE = (
-    'All mAP, mPC and rPC are times 100. mPC is the mean of mAP over corruptions and severities, '
-    'rPC = mPC / clean mAP. mCE, in percent: error under corruption relative to the reference, '
-    'lower is better.'
-)
 
 
 def page(
@@ -46,6 +43,7 @@ def page(
     # Drawn first: only then is it known what cannot be read.
     sections = [
         ('models', 'Models', _models(results)),
+        ('shifts', 'Other test sets', shift_table(results)),
         ('cells', 'By corruption and severity', maps(results)),
         ('differences', f'Difference to {results.reference}', difference_maps(results, files)),
         ('severity', 'Over severity', curves(results)),
@@ -90,6 +88,17 @@ def page(
     return join(Markup('<!DOCTYPE html>\n'), document, Markup('\n')), said
 
 
+def scale(results: Results) -> str:
+    """What the figures are, and in what they are counted."""
+    p = metric(results)
+    return (
+        f'All {p}, mPC and rPC are times 100. mPC is the mean of {p} over corruptions and '
+        f'severities, rPC = mPC / clean {p}. mCE, in percent: error under corruption relative to '
+        f'{"the reference" if results.errors in results.models else results.errors}, lower is '
+        f'better.'
+    )
+
+
 def title(results: Results) -> str:
     """What the report is called."""
     names = list(results.models)
@@ -116,7 +125,7 @@ def _models(results: Results) -> Markup:
     ]
     limits = caveats(results)
     return join(
-        element('p', SCALE, class_='note'),
+        element('p', scale(results), class_='note'),
         table(results),
         element('div', *sentences, class_='verdict'),
         differences(results),

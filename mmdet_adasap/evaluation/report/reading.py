@@ -96,6 +96,7 @@ class Model:
         cells (dict[str, dict[int, Figure]]): By corruption and severity, those that are there.
         difference (dict[str, Figure]): Minus the reference, as ``figures``; empty for the
             reference.
+        shifts (dict[str, dict[str, Figure]]): 'P' and 'R' on other test sets.
         over (Mapping | None): What mPC is the mean over.
     """
 
@@ -113,6 +114,7 @@ class Model:
     ce: dict[str, float]
     relative_ce: dict[str, float]
     difference: dict[str, Figure]
+    shifts: dict[str, dict[str, Figure]]
     cost: Cost
     over: Mapping[str, Any] | None
 
@@ -127,6 +129,7 @@ class Results:
         corruptions (list[str]): Those tested, in the order of the benchmark.
         severities (list[int]): Those tested, ascending.
         reference (str): The model that others are compared with.
+        errors (str): What mCE refers to: a model, or one whose errors are published.
         finished (bool): Whether every cell is there.
         models (dict[str, Model]): By name, the reference first.
     """
@@ -137,6 +140,7 @@ class Results:
     severities: list[int]
     seed: int
     reference: str
+    errors: str
     finished: bool
     models: dict[str, Model]
     classes: list[str]
@@ -216,6 +220,7 @@ def parse_results(root: Node) -> Results:
         severities=sorted(set(severities)),
         seed=protocol['seed'].integer(),
         reference=reference,
+        errors=root.get('mCE_reference').optional(Node.text) or reference,
         finished=root['finished'].flag(),
         models={reference: models[reference], **models},
         classes=[each.text() for each in root['classes'].elements()],
@@ -274,6 +279,7 @@ def _model(name: str, node: Node) -> Model:
         ce=_numbers(node['CE']),
         relative_ce=_numbers(node['relative_CE']),
         difference=difference,
+        shifts=node.get('shifts').optional(_shifts) or {},
         cost=cost,
         over=node['over'].optional(_over),
     )
@@ -326,6 +332,14 @@ def _difference(node: Node) -> dict[str, Figure]:
         or NOTHING
         for key in COMPARED
     }
+
+
+def _shifts(node: Node) -> dict[str, dict[str, Figure]]:
+    found = {}
+    for name, one in node.items().items():
+        ends = _inner(one['ci95'])
+        found[name] = {key: _figure(one[key], _inner(ends).get(key), 0) for key in ('P', 'R')}
+    return found
 
 
 def _classes(node: Node) -> dict[str, ClassFigures]:

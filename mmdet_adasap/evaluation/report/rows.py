@@ -16,6 +16,7 @@ COLUMNS = (
     'group',
     'severity',
     'class',
+    'set',
     'value',
     'low',
     'high',
@@ -31,9 +32,10 @@ def comma_separated(results: Results, files: CellFiles) -> str:
     """The figures as CSV, in columns ``COLUMNS``.
 
     'quantity' is 'P' for cells (those of clean images have the corruption 'none' and severity 0;
-    missing ones have no value), else a mean or a cost. Fractions, but CE in percent; 'low' to
-    'high' is the 95 % interval, 'difference' is minus the reference. Names that a spreadsheet
-    would compute have an apostrophe in front.
+    missing ones have no value), else a mean or a cost; 'set' is another test set, and 'R' what
+    share P there is of clean P. Fractions, but CE in percent; 'low' to 'high' is the 95 %
+    interval, 'difference' is minus the reference. Names that a spreadsheet would compute have an
+    apostrophe in front.
     """
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, restval='', lineterminator='\n')
@@ -72,6 +74,9 @@ def _rows(results: Results, model: Model, files: CellFiles) -> Iterator[dict]:
         yield row('mean P', figure, severity=severity)
     for key in COMPARED[1:]:
         yield row(key, model.figures[key], model.difference.get(key))
+    for name, figures in model.shifts.items():
+        for quantity in ('P', 'R'):
+            yield row(quantity, figures[quantity], **{'set': name})
     yield row('mCE', Figure(model.mce))
     yield row('relative mCE', Figure(model.relative_mce))
     for name, one in model.per_class.items():

@@ -25,6 +25,7 @@ def settings(results: Results) -> list[tuple[str, str]]:
         ('seed and mode of corruptions', f'{results.seed}, {protocol["mode"]}'),
         ('intervals', _intervals(protocol.get('bootstrap'))),
         ('reference', results.reference),
+        ('mCE refers to', results.errors),
     ]
     known = {'format', 'metric', 'dataset', 'subset', 'corruptions', 'severities', 'seed', 'mode'}
     known |= {'bootstrap', 'models', 'versions'}

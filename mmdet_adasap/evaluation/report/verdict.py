@@ -1,11 +1,11 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """In words: what the intervals tell apart, and what they do not."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from .reading import COMPARED, Figure, Model, Results
-from .words import NAMES, spoken, with_ends
+from .words import names, spoken, with_ends
 
 MANY = 6
 """From so many intervals on a reader is told that some miss 0 by chance."""
@@ -27,26 +27,29 @@ def verdict(results: Results) -> list[Paragraph]:
 def _compared(results: Results, model: Model) -> str:
     figures = {key: model.difference.get(key) for key in COMPARED}
     known = {key: one for key, one in figures.items() if one and one.value is not None}
-    reference = results.reference
+    reference, called = results.reference, names(results)
+
+    def listed(keys: Iterable[str]) -> str:
+        return spoken([f'{called[key]} ({with_signs(known[key])})' for key in keys])
+
     if not known:
         return f'is not compared with {reference}: figures are missing.'
     if all(one.low is None for one in known.values()):
         return (
-            f'minus {reference}: {_listed(known, list(known))}. Without intervals it is not known '
+            f'minus {reference}: {listed(known)}. Without intervals it is not known '
             f'whether that is more than chance.'
         )
     signs = ((1, 'higher'), (-1, 'lower'))
     sure = {word: [k for k, one in known.items() if one.sure == sign] for sign, word in signs}
-    told = [f'{word} {_listed(known, keys)}' for word, keys in sure.items() if keys]
+    told = [f'{word} {listed(keys)}' for word, keys in sure.items() if keys]
     same = [key for key, one in known.items() if one.low is not None and one.sure == 0]
     parts = [f'has {" and ".join(told)} than {reference}.'] if told else []
     if same:
         that = 'that' if len(same) == 1 else 'those'
-        listed = _listed(known, same)
         parts.append(
-            f'Its {listed} cannot be told apart from {that} of {reference}.'
+            f'Its {listed(same)} cannot be told apart from {that} of {reference}.'
             if told
-            else f'cannot be told apart from {reference} by {listed}.'
+            else f'cannot be told apart from {reference} by {listed(same)}.'
         )
     return ' '.join(parts)
 
@@ -84,10 +87,6 @@ def caveats(results: Results) -> str | None:
             f'difference.'
         )
     return text
-
-
-def _listed(figures: dict[str, Figure], keys: Sequence[str]) -> str:
-    return spoken([f'{NAMES[key]} ({with_signs(figures[key])})' for key in keys])
 
 
 def with_signs(figure: Figure) -> str:

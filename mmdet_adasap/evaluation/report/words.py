@@ -3,11 +3,22 @@
 
 from collections.abc import Sequence
 
-from .reading import Figure
+from .reading import Figure, Results
 
 NONE = '\N{EN DASH}'
 MINUS = '\N{MINUS SIGN}'
-NAMES = {'clean': 'clean mAP', 'mPC': 'mPC', 'rPC': 'rPC'}
+METRICS = {'accuracy/top1': 'top-1'}
+"""What P is called; mAP where nothing else is known of a metric."""
+
+
+def metric(results: Results) -> str:
+    """What P is called."""
+    return METRICS.get(results.protocol['metric'], 'mAP')
+
+
+def names(results: Results) -> dict[str, str]:
+    """What the figures that are compared are called."""
+    return {'clean': f'clean {metric(results)}', 'mPC': 'mPC', 'rPC': 'rPC'}
 
 
 def hundredth(value: float | None, signed: bool = False) -> str:

@@ -3,13 +3,15 @@ from collections.abc import Mapping, Sequence
 
 from mmengine.evaluator import Evaluator
 
-from ...registration import mmdet_works
+from ...registration import mmdet_works, mmpretrain_works
+from .accuracy import AccuracyScorer
 from .coco import CocoScorer
 from .scorer import MetricScorer, Scorer
 from .voc import VOCScorer
 
-SCORERS: tuple[type[Scorer], ...] = (VOCScorer, CocoScorer)
-"""Tried in this order for each metric of an evaluator; those of mmdet."""
+OF_MMDET: tuple[type[Scorer], ...] = (VOCScorer, CocoScorer)
+OF_MMPRETRAIN: tuple[type[Scorer], ...] = (AccuracyScorer,)
+"""Tried in this order for each metric of an evaluator."""
 
 
 def build_scorer(
@@ -29,7 +31,7 @@ def build_scorer(
     """
     built = Evaluator(evaluator)
     built.dataset_meta = dict(dataset_meta)
-    kinds = SCORERS if mmdet_works() else ()
+    kinds = (OF_MMDET if mmdet_works() else ()) + (OF_MMPRETRAIN if mmpretrain_works() else ())
     scorers = [kind(metric) for metric in built.metrics for kind in kinds if kind.takes(metric)]
     if key is None and scorers:
         return scorers[0]

@@ -1,0 +1,86 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .scorer import Score, Scorer, computed, results_of
+
+
+class Guess(NamedTuple):
+    """What top-1 accuracy needs to know of one image."""
+
+    label: int
+    right: bool
+
+
+class AccuracyScorer(Scorer):
+    """mmpretrain's ``Accuracy``: P is the share of images whose first guess is right.
+
+    Of the metric's own settings ``topk`` adds figures and ``thrs`` must be the default: a guess
+    counts whatever its score.
+    """
+
+    checks = True
+
+    @staticmethod
+    def takes(metric: Any) -> bool:
+        """Whether this scores a metric: mmpretrain's own Accuracy, top 1 among its figures."""
+        from mmpretrain.evaluation import Accuracy
+
+        return type(metric) is Accuracy and 1 in metric.topk and metric.thrs in ((0.0,), (None,))
+
+    def __init__(self, metric: Any) -> None:
+        super().__init__(metric)
+        self.key = f'{metric.prefix}/top1'
+
+    def records(self, samples: Sequence[dict], batch: Any) -> list[Guess]:
+        return [self._guess(sample) for sample in samples]
+
+    def score(self, records: Sequence[Guess], weights: np.ndarray | None) -> Score:
+        classes = self.metric.dataset_meta.get('classes') or ()
+        # Counts of images are whole numbers, which float32 adds without loss.
+        right = np.array([record.right for record in records], np.float32)
+        labels = np.array([record.label for record in records])
+        images = np.bincount(labels, minlength=len(classes))
+        hits = np.bincount(labels, right, minlength=len(classes))
+        value = float(right.sum()) / len(right)
+        drawn = None
+        if weights is not None:
+            drawn = (weights @ right).astype(np.float64) / weights.sum(axis=1)
+        return Score(
+            value,
+            {
+                name: float(hits[label] / images[label]) if images[label] else None
+                for label, name in enumerate(classes)
+            },
+            {self.key: value},
+            drawn,
+        )
+
+    def check(self, samples: Sequence[dict], score: Score) -> None:
+        expected = computed(self.metric, results_of(self.metric, samples, None))
+        # In percent, and rounded to float32.
+        percent = expected[self.key]
+        if abs(percent - 100 * score.value) > 1e-3:
+            raise RuntimeError(
+                f'Accuracy of this mmpretrain computes {self.key} = {percent!r} % and '
+                f'mmdet_adasap {100 * score.value!r} % from the same scores; use the mmpretrain '
+                f'of requirements/'
+            )
+
+    def _guess(self, sample: dict) -> Guess:
+        if 'gt_label' not in sample:
+            raise ValueError(
+                'test_dataloader.dataset gives no gt_label, which Accuracy compares with: test on '
+                "a split that has labels, and end the pipeline with dict(type='PackInputs')"
+            )
+        label = sample['gt_label'].reshape(-1).tolist()
+        if len(label) != 1:
+            raise ValueError(f'an image has {len(label)} labels, and Accuracy is for one each')
+        scores = sample.get('pred_score')
+        if scores is None:
+            return Guess(label[0], int(sample['pred_label']) == label[0])
+        # As the metric looks for it: of equal scores the first depends on how many are asked for.
+        best = scores.topk(min(max(self.metric.topk), len(scores)))[1]
+        return Guess(label[0], int(best[0]) == label[0])

@@ -1,0 +1,292 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Classifiers tested side by side: top-1 accuracy in place of mAP, and ImageNet's references."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip('mmpretrain')
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+from seeing_classifier import SIDES
+
+from mmdet_adasap.apis import ModelSource, evaluate_robustness
+from mmdet_adasap.datasets import ImageCorruption
+from mmdet_adasap.evaluation.published import alexnet
+from mmdet_adasap.evaluation.report import compare, write_report
+from mmdet_adasap.evaluation.summary import summarize
+
+CONFIG = """
+default_scope = 'mmpretrain'
+custom_imports = dict(imports=['mmdet_adasap', 'seeing_classifier'])
+model = dict(type='SeeingClassifier')
+data_preprocessor = dict(mean=[100.0] * 3, std=[50.0] * 3, to_rgb=True)
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='ResizeEdge', scale=48, edge='short', backend='pillow'),
+    dict(type='CenterCrop', crop_size=40),
+    dict(type='PackInputs'),
+]
+test_dataloader = dict(
+    batch_size=4,
+    num_workers=0,
+    dataset=dict(type='CustomDataset', data_root={data!r}, pipeline=test_pipeline),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+)
+test_evaluator = dict(type='Accuracy', topk=(1, 3))
+test_cfg = dict()
+"""
+CELLS = dict(corruptions=['fog', 'gaussian_noise'], severities=[2, 5])
+
+
+def write_images(folder: Path, count: int, seed: int) -> None:
+    """In a folder for each side images that are a little brighter there."""
+    rng = np.random.default_rng(seed)
+    for label, side in enumerate(SIDES):
+        (folder / f'{label}_{side}').mkdir(parents=True)
+        for number in range(count):
+            image = rng.integers(60, 140, (50, 60, 3)) + 0.0
+            part = {
+                'left': np.s_[:, :30],
+                'right': np.s_[:, 30:],
+                'top': np.s_[:25],
+                'bottom': np.s_[25:],
+            }[side]
+            image[part] += rng.uniform(1, 8)
+            cv2.imwrite(str(folder / f'{label}_{side}' / f'{number}.png'), image.round())
+
+
+@pytest.fixture(scope='module')
+def case(tmp_path_factory) -> Path:
+    from seeing_classifier import SeeingClassifier
+
+    folder = tmp_path_factory.mktemp('classifiers')
+    write_images(folder / 'images', 6, 0)
+    write_images(folder / 'others', 4, 1)
+    (folder / 'config.py').write_text(CONFIG.format(data=str(folder / 'images')))
+    for name, noise in (('sharp', 0.0), ('dull', 6.0)):
+        torch.save(dict(state_dict=SeeingClassifier(noise).state_dict()), folder / f'{name}.pth')
+    return folder
+
+
+def sources(case: Path, config: str = 'config.py') -> list[ModelSource]:
+    return [ModelSource(n, str(case / config), str(case / f'{n}.pth')) for n in ('sharp', 'dull')]
+
+
+@pytest.fixture(scope='module')
+def whole(case) -> tuple[Path, dict]:
+    shifts = {'others': dict(type='CustomDataset', data_root=str(case / 'others'))}
+    out = case / 'whole'
+    return out, evaluate_robustness(sources(case), out, shifts=shifts, **CELLS)
+
+
+def tested(case: Path, corruption: str, severity: int, data: str = 'images') -> float:
+    """What mmpretrain's own Runner measures, corrupting behind the crop; a fraction."""
+    config = Config.fromfile(case / 'config.py')
+    dataset = config.test_dataloader.dataset
+    dataset.data_root = str(case / data)
+    dataset.pipeline.insert(3, _Step(corruption, severity, str(case / data)))
+    config.update(work_dir=str(case / 'runner'), load_from=str(case / 'dull.pth'))
+    config.update(log_level='ERROR', experiment_name=f'{data}{corruption}{severity}')
+    return Runner.from_cfg(config).test()['accuracy/top1'] / 100
+
+
+def _Step(corruption: str, severity: int, root: str) -> dict:  # noqa: N802
+    return dict(
+        type='ImageCorruption', corruption=corruption, severity=severity, data_root=root
+    )
+
+
+class TestFigures:
+    def test_are_what_mmpretrain_computes(self, case, whole):
+        dull = whole[1]['models']['dull']
+        for corruption, severity in (('none', 1), ('fog', 2), ('gaussian_noise', 5)):
+            expected = tested(case, corruption, severity)
+            clean = corruption == 'none'
+            found = dull['clean'] if clean else dull['cells'][corruption][str(severity)]
+            assert 0.1 < expected < 0.99
+            assert found == pytest.approx(expected, abs=1e-6)
+
+    def test_another_set(self, case, whole):
+        found = whole[1]['models']['dull']['shifts']['others']
+        assert found['P'] == pytest.approx(tested(case, 'none', 1, 'others'), abs=1e-6)
+        assert found['R'] == pytest.approx(found['P'] / whole[1]['models']['dull']['clean'])
+        assert found['ci95']['R'][0] < found['R'] < found['ci95']['R'][1]
+        assert whole[1]['protocol']['shifts']['others']['images'] == 16
+
+    def test_intervals_are_of_a_share(self, whole):
+        dull = whole[1]['models']['dull']
+        p = dull['clean']
+        low, high = dull['ci95']['clean']
+        # 24 images: the standard error of a share, from 1000 resamples.
+        expected = 1.96 * (p * (1 - p) / 24) ** 0.5
+        assert high - p == pytest.approx(expected, rel=0.1) or high == 1
+        assert p - low == pytest.approx(expected, rel=0.1)
+
+    def test_per_class(self, whole):
+        dull = whole[1]['models']['dull']
+        shares = [row['clean'] for row in dull['per_class'].values()]
+        assert list(dull['per_class']) == [f'{i}_{side}' for i, side in enumerate(SIDES)]
+        assert np.mean(shares) == pytest.approx(dull['clean'])
+
+    def test_the_first_model_is_the_reference(self, whole):
+        assert whole[1]['mCE_reference'] == 'sharp'
+        assert whole[1]['models']['sharp']['mCE'] in (100, None)
+
+    def test_goes_on(self, case, whole, tmp_path):
+        """A run that lacks its last cell and another set ends with the same figures."""
+        out = tmp_path / 'out'
+        shifts = {'others': dict(type='CustomDataset', data_root=str(case / 'others'))}
+        evaluate_robustness(sources(case), out, shifts=shifts, **CELLS)
+        for name in ('others-0', 'fog-5'):
+            (out / 'cells' / f'{name}.json').unlink()
+        again = evaluate_robustness(sources(case), out, shifts=shifts, **CELLS)
+        for name, model in again['models'].items():
+            for key in ('clean', 'cells', 'shifts', 'mPC', 'ci95'):
+                assert model[key] == whole[1]['models'][name][key]
+
+    def test_report(self, whole, tmp_path):
+        page = write_report(whole[0]).read_text()
+        assert 'clean top-1' in page
+        assert 'mAP' not in page
+        assert 'others / clean top-1' in page
+        rows = (whole[0] / 'report.csv').read_text()
+        assert f',others,{whole[1]["models"]["dull"]["shifts"]["others"]["R"]!r},' in rows
+        out = whole[0].parent / 'again'
+        if not (out / 'results.json').exists():
+            out.mkdir()
+            for part in ('results.json', 'cells'):
+                (out / part).symlink_to(whole[0] / part)
+        assert 'top-1' in compare([whole[0], out], tmp_path).read_text()
+
+
+class TestImages:
+    def test_are_corrupted_at_the_size_of_the_model(self, case):
+        """As ImageNet-C was made: not the file, but what is left of it."""
+        config = Config.fromfile(case / 'config.py')
+        from mmdet_adasap.evaluation.shared_set import build_shared_set
+
+        shared = build_shared_set({'a': config.test_dataloader})
+        from mmdet_adasap.datasets.shared_images import Condition
+
+        (_, views), (_, plain) = (
+            shared.images[Condition(*which), 7] for which in (('fog', 3), ('none', 0))
+        )
+        image = plain[0]['inputs'].permute(1, 2, 0).numpy()
+        assert image.shape == (40, 40, 3)
+        step = ImageCorruption('fog', 3)
+        expected = step({'img': image, 'img_id': '1_right/1.png'})['img']
+        assert np.array_equal(views[0]['inputs'].permute(1, 2, 0).numpy(), expected)
+        assert shared.ids[7] == '1_right/1.png'
+
+    def test_in_memory(self, case, tmp_path):
+        """CIFAR's: no step loads them, and they are RGB."""
+        from mmpretrain.registry import DATASETS
+
+        from mmdet_adasap.datasets.shared_images import Condition
+        from mmdet_adasap.evaluation.shared_set import build_shared_set
+
+        @DATASETS.register_module(force=True)
+        class InMemory:
+            metainfo = dict(classes=SIDES)
+
+            def __len__(self) -> int:
+                return 3
+
+            def get_data_info(self, index: int) -> dict:
+                image = np.random.default_rng(index).integers(0, 256, (32, 32, 3), np.uint8)
+                return dict(img=image, gt_label=index, sample_idx=index)
+
+        loader = dict(dataset=dict(type='InMemory', pipeline=[dict(type='PackInputs')]))
+        shared = build_shared_set({'a': loader})
+        _, views = shared.images[Condition('jpeg_compression', 3), 1]
+        image = shared.images.info(1)['img']
+        expected = ImageCorruption('jpeg_compression', 3, channel_order='rgb')(
+            {'img': image.copy(), 'img_id': 1}
+        )['img']
+        assert np.array_equal(views[0]['inputs'].permute(1, 2, 0).numpy(), expected)
+        before = shared.described['sha256']
+        InMemory.get_data_info = lambda self, index: dict(
+            img=np.full((32, 32, 3), index, np.uint8), gt_label=index, sample_idx=index
+        )
+        assert build_shared_set({'a': loader}).described['sha256'] != before
+
+    def test_a_crop_behind_another_step_is_refused(self, case, tmp_path):
+        text = (case / 'config.py').read_text()
+        crop = "    dict(type='CenterCrop', crop_size=40),\n"
+        text = text.replace(crop, "    dict(type='Normalize', mean=[0], std=[1]),\n" + crop)
+        (case / 'late.py').write_text(text)
+        with pytest.raises(ValueError, match='has CenterCrop behind Normalize'):
+            evaluate_robustness(sources(case, 'late.py')[:1], tmp_path / 'out', **CELLS)
+
+
+class TestAlexNet:
+    def test_mce_of_itself_is_100(self):
+        every = {name: range(1, 6) for name in alexnet({})[0] or _benchmark()}
+        cells, clean = alexnet(every)
+        summary = summarize(cells, clean, reference=alexnet(every))
+        assert summary['mCE'] == pytest.approx(100)
+        assert summary['relative_mCE'] == pytest.approx(100)
+
+    def test_errors_are_the_published_means(self):
+        """Means over the severities, as the paper's table 1 rounds them."""
+        means = {
+            'gaussian_noise': 88.6,
+            'shot_noise': 89.4,
+            'impulse_noise': 92.3,
+            'defocus_blur': 82.0,
+            'glass_blur': 82.6,
+            'motion_blur': 78.6,
+            'zoom_blur': 79.8,
+            'snow': 86.7,
+            'frost': 82.7,
+            'fog': 81.9,
+            'brightness': 56.5,
+            'contrast': 85.3,
+            'elastic_transform': 64.6,
+            'pixelate': 71.8,
+            'jpeg_compression': 60.7,
+        }
+        cells, clean = alexnet({name: range(1, 6) for name in _benchmark()})
+        for name, row in cells.items():
+            assert 100 - 100 * np.mean(list(row.values())) == pytest.approx(means[name], abs=0.051)
+        assert clean == pytest.approx(0.5652)
+
+    def test_is_the_reference_on_imagenet(self, case, tmp_path):
+        """1000 classes of ImageNet, and a hand-made mCE over a part of the cells."""
+        from seeing_classifier import SeeingClassifier
+
+        names = sorted((case / 'images').rglob('*.png'))
+        lines = [f'{p.relative_to(case / "images")} {p.parent.name[0]}\n' for p in names]
+        (tmp_path / 'val.txt').write_text(''.join(lines))
+        text = CONFIG.format(data=str(case / 'images')).replace('CustomDataset', 'ImageNet')
+        text = text.replace("type='ImageNet',", f"type='ImageNet', ann_file='{tmp_path}/val.txt',")
+        text = text.replace("'SeeingClassifier'", "'SeeingClassifier', num_classes=1000")
+        (tmp_path / 'config.py').write_text(text)
+        torch.save(dict(state_dict=SeeingClassifier(6.0).state_dict()), tmp_path / 'a.pth')
+        source = ModelSource('a', str(tmp_path / 'config.py'), str(tmp_path / 'a.pth'))
+        results = evaluate_robustness([source], tmp_path / 'out', **CELLS)
+        assert results['mCE_reference'] == 'AlexNet'
+        model = results['models']['a']
+        errors = {'fog': 0.76050 + 0.94500, 'gaussian_noise': 0.82542 + 0.99452}
+        ces = [
+            100 * sum(1 - p for p in model['cells'][name].values()) / error
+            for name, error in errors.items()
+        ]
+        assert model['mCE'] == pytest.approx(np.mean(ces))
+        page = write_report(tmp_path / 'out').read_text()
+        assert 'relative to AlexNet' in page
+        own = evaluate_robustness([source], tmp_path / 'own', reference='a', **CELLS)
+        assert own['mCE_reference'] == 'a'
+        assert json.loads((tmp_path / 'own' / 'results.json').read_text())['reference'] == 'a'
+
+
+def _benchmark() -> tuple[str, ...]:
+    from mmdet_adasap.evaluation.summary import benchmark_corruptions
+
+    return benchmark_corruptions()
