@@ -17,7 +17,10 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['mmdet_adasap', 'mmdet_adasap.*']),
-    package_data={'mmdet_adasap.evaluation.report': ['*.css']},
+    package_data={
+        'mmdet_adasap.datasets': ['*.txt'],
+        'mmdet_adasap.evaluation.report': ['*.css'],
+    },
     python_requires='>=3.10,<3.13',
     # OpenMMLab and OneDL, its continuation, install into the same folders (mmengine, mmcv, mmdet,
     # mmpretrain). Asking for one here would overwrite the other, so each is an extra.

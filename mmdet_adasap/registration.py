@@ -1,6 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 import importlib
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 
@@ -31,18 +32,28 @@ def mmdet_works() -> bool:
     Returns:
         bool: False where mmdet is missing or its import fails.
     """
-    if find_spec('mmdet') is None:
+    return _works('mmdet', ('mmdet.models', 'mmdet.datasets'), 'detection')
+
+
+@cache
+def mmpretrain_works() -> bool:
+    """Whether mmpretrain is installed and can be imported, as :func:`mmdet_works` for mmdet."""
+    return _works('mmpretrain', ('mmpretrain.datasets',), 'classification')
+
+
+def _works(package: str, modules: Sequence[str], parts: str) -> bool:
+    if find_spec(package) is None:
         return False
     try:
-        importlib.import_module('mmdet.models')
-        importlib.import_module('mmdet.datasets')
+        for module in modules:
+            importlib.import_module(module)
     except Exception as error:  # a broken binary raises OSError, a version check AssertionError
         warnings.warn(
-            f'mmdet is installed but cannot be imported ({type(error).__name__}: {error}), so '
-            'mmdet_adasap does without its detection parts. '
+            f'{package} is installed but cannot be imported ({type(error).__name__}: {error}), so '
+            f'mmdet_adasap does without its {parts} parts. '
             '`python -m mmdet_adasap.env` says what is wrong and what helps.',
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
         return False
     return True

@@ -15,7 +15,7 @@ class SeeingClassifier(BaseModel):
     """Says on which side of an image it is brightest, by a comparison that noise may decide.
 
     Args:
-        noise (float): How uncertain it is, in grey levels.
+        noise (float): How uncertain it is, in the units of what it sees.
         num_classes (int): Scores; those of classes other than the four sides are low.
     """
 

@@ -34,6 +34,10 @@ if 'mmengine' not in hidden:
     for name in ('AdaSAPHook', 'AdaSAPOptimWrapper'):
         if name in HOOKS or name in OPTIM_WRAPPERS:
             print('registered', name)
+    import mmdet_adasap.datasets
+    for name in ('CorruptedVOCDataset', 'CIFAR10C', 'ImageNetC', 'ImageNetV2'):
+        if hasattr(mmdet_adasap.datasets, name):
+            print('dataset', name)
 from mmdet_adasap.models import SSD_HEAD_MENDED
 import mmdet_adasap.pruning, mmdet_adasap.sharpness
 """
@@ -49,7 +53,7 @@ def import_hiding(*hidden, path=None):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    told = ('warning', 'imported', 'registered')
+    told = ('warning', 'imported', 'registered', 'dataset')
     return [line for line in done.stdout.splitlines() if line.startswith(told)]
 
 
@@ -94,28 +98,39 @@ class TestSetup:
 
 class TestImport:
     both = ('registered AdaSAPHook', 'registered AdaSAPOptimWrapper')
+    of_mmdet = ('dataset CorruptedVOCDataset',) if importlib.util.find_spec('mmdet') else ()
+    of_mmpretrain = (
+        ('dataset CIFAR10C', 'dataset ImageNetC', 'dataset ImageNetV2')
+        if importlib.util.find_spec('mmpretrain')
+        else ()
+    )
 
     def test_without_mmdet(self):
         pytest.importorskip('mmengine')
-        assert import_hiding('mmdet') == ['imported', *self.both]
+        assert import_hiding('mmdet') == ['imported', *self.both, *self.of_mmpretrain]
 
     def test_without_mmpretrain(self):
         pytest.importorskip('mmdet')
-        assert import_hiding('mmpretrain') == ['imported', *self.both]
+        assert import_hiding('mmpretrain') == ['imported', *self.both, *self.of_mmdet]
 
     def test_without_openmmlab(self):
         assert import_hiding('mmdet', 'mmpretrain', 'mmcv', 'mmengine') == ['imported']
 
-    def test_with_a_broken_mmdet(self, tmp_path):
+    @pytest.mark.parametrize(
+        ('package', 'part'), [('mmdet', 'models'), ('mmpretrain', 'datasets')]
+    )
+    def test_with_a_broken_one(self, tmp_path, package, part):
         pytest.importorskip('mmengine')
-        (tmp_path / 'mmdet' / 'models').mkdir(parents=True)
-        (tmp_path / 'mmdet' / '__init__.py').touch()
-        broken = tmp_path / 'mmdet' / 'models' / '__init__.py'
+        (tmp_path / package / part).mkdir(parents=True)
+        (tmp_path / package / '__init__.py').touch()
+        broken = tmp_path / package / part / '__init__.py'
         broken.write_text("raise ImportError('no mmcv._ext')")
         warning, *rest = import_hiding(path=tmp_path)
+        assert f'{package} is installed but cannot be imported' in warning
         assert 'ImportError: no mmcv._ext' in warning
         assert 'python -m mmdet_adasap.env' in warning
-        assert rest == ['imported', *self.both]
+        whole = self.of_mmpretrain if package == 'mmdet' else self.of_mmdet
+        assert rest == ['imported', *self.both, *whole]
 
 
 class TestFindPython:

@@ -2,17 +2,14 @@
 """Writes the built-in VOC as a VOCdevkit tree. What is in it: ``tiny_voc_scenes.py``."""
 
 import io
-import json
-import os
-import shutil
 import xml.etree.ElementTree as ET
-from importlib.metadata import version
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from ..files import write_atomically
+from .made_set import MadeSet, put_set
 from .tiny_voc_scenes import SPLITS, TINY_VOC_CLASSES, Scene, draw_scene, plan_scenes
 from .voc_files import check_voc_files
 
@@ -86,67 +83,26 @@ def build_tiny_voc(
         FileNotFoundError: If scikit-learn or scikit-image is missing.
         ValueError: If a number is out of range.
     """
-    out = Path(out)
     settings = {'seed': seed, 'train': train, 'val': val, 'test': test, 'size': size}
     scenes = plan_tiny_voc(**settings)
-    if _holds_set(out, settings, force):
-        return False
-
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # Beside it, so that moving it is one step of the file system.
-    partial = out.parent / f'.{out.name}.partial-{os.getpid()}'
-    replaced = out.parent / f'.{out.name}.replaced-{os.getpid()}'
-    try:
-        _write_tree(partial / 'VOCdevkit' / 'VOC2007', scenes)
-        manifest = {'format': FORMAT, 'settings': settings, 'versions': _versions()}
-        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
-        if out.exists():
-            out.rename(replaced)
-        partial.rename(out)
-        shutil.rmtree(replaced, ignore_errors=True)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return True
+    made = MadeSet(
+        manifest=MANIFEST,
+        version=FORMAT,
+        settings=settings,
+        write=lambda folder: _write_tree(_year(folder), scenes),
+        check=_check_files,
+    )
+    return put_set(made, Path(out), force)
 
 
-def _versions() -> dict[str, str]:
-    names = ('numpy', 'pillow', 'scikit-image', 'scikit-learn')
-    return {name: version(name) for name in names}
+def _check_files(folder: Path) -> None:
+    year = _year(folder)
+    for split in SPLITS:
+        check_voc_files(str(folder), str(_id_list(year, split)), str(year))
 
 
-def _holds_set(out: Path, settings: dict[str, int], force: bool) -> bool:
-    """Whether the folder already holds this very set; raises if it must not be written to."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return False
-    try:
-        manifest = json.loads((out / MANIFEST).read_text())
-        there = {'format': manifest['format'], **manifest['settings']}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FileExistsError(
-            f'--out {out} exists and was not made by this tool, which therefore leaves it alone: '
-            'choose another folder or remove it yourself'
-        ) from error
-    if force:
-        return False
-    differing = [
-        f'{name} {there.get(name)} instead of {value}'
-        for name, value in {'format': FORMAT, **settings}.items()
-        if there.get(name) != value
-    ]
-    if differing:
-        raise FileExistsError(
-            f'--out {out} holds another set ({", ".join(differing)}): choose another folder, or '
-            'replace it with --force'
-        )
-    year = out / 'VOCdevkit' / 'VOC2007'
-    try:
-        for split in SPLITS:
-            check_voc_files(str(out), str(_id_list(year, split)), str(year))
-    except FileNotFoundError as error:
-        raise FileExistsError(
-            f'--out {out} holds a set with missing files: make it anew with --force'
-        ) from error
-    return True
+def _year(folder: Path) -> Path:
+    return folder / 'VOCdevkit' / 'VOC2007'
 
 
 def _id_list(year: Path, split: str) -> Path:
@@ -203,7 +159,7 @@ def draw_preview(
         rows (int): Rows for each split. Defaults to 2.
         zoom (int): Enlargement. Defaults to 2.
     """
-    year = Path(out) / 'VOCdevkit' / 'VOC2007'
+    year = _year(Path(out))
     tiles = []
     for split in SPLITS:
         ids = _id_list(year, split).read_text().split()[: columns * rows]

@@ -44,6 +44,8 @@ PHOTOS = {
 
 # Height of a digit as a share of the picture's side: 28 to 72 pixels of 160.
 _HEIGHTS = (28 / 160, 72 / 160)
+# Levels between a digit and what is behind it.
+_CONTRASTS = (85, 160)
 _OBJECTS = (2, 5)
 _TRIES = 30
 # Of the smaller of two boxes, how much the other may cover.
@@ -125,7 +127,7 @@ def _package_file(package: str, folder: str, name: str) -> Path:
     if path is None or not path.is_file():
         why = f'{project} does not carry {name}' if spec else f'{project} is not installed'
         raise FileNotFoundError(
-            f'the built-in VOC is made from files inside scikit-learn and scikit-image, but {why}:'
+            f'the built-in sets are made from files in scikit-learn and scikit-image, but {why}:'
             " install both with `pip install 'scikit-learn==1.7.*' 'scikit-image==0.25.*'`"
         )
     return path
@@ -144,7 +146,7 @@ def digit_pools(seed: int) -> dict[str, list[list[int]]]:
     pools: dict[str, list[list[int]]] = {split: [] for split in SPLITS}
     for label in range(len(TINY_VOC_CLASSES)):
         members = np.flatnonzero(labels == label)
-        order = _generator(seed, 'digits', label).permutation(len(members))
+        order = generator(seed, 'digits', label).permutation(len(members))
         start = 0
         for split in SPLITS:
             stop = start + round(len(members) * DIGIT_SHARES[split])
@@ -186,21 +188,22 @@ def plan_scenes(seed: int, split: str, count: int, size: int) -> Iterator[Scene]
     """
     pools = digit_pools(seed)[split]
     for index in range(count):
-        rng = _generator(seed, split, index)
+        rng = generator(seed, split, index)
         photo = sorted(PHOTOS)[rng.integers(len(PHOTOS))]
         yield Scene(
             image_id=f'{SPLITS.index(split) + 1}{index:05d}',
             split=split,
             size=size,
             photo=photo,
-            crop=_plan_crop(rng, photo_zone(photo, split)),
+            crop=plan_crop(rng, photo_zone(photo, split)),
             objects=_plan_objects(rng, pools, size),
         )
 
 
-def _plan_crop(
+def plan_crop(
     rng: np.random.Generator, zone: tuple[int, int, int, int]
 ) -> tuple[int, int, int, int]:
+    """Choose a square in a zone, as (left, top, right, bottom), right and bottom outside."""
     left, top, right, bottom = zone
     side = int(min(right - left, bottom - top) * rng.uniform(0.6, 1))
     x = left + int(rng.integers(right - left - side + 1))
@@ -225,7 +228,31 @@ def _plan_objects(
 def _plan_object(rng: np.random.Generator, pools: list[list[int]], size: int) -> PlacedDigit:
     label = int(rng.integers(len(pools)))
     digit = pools[label][int(rng.integers(len(pools[label])))]
-    height = round(size * rng.uniform(*_HEIGHTS))
+    return place_digit(rng, digit, label, size, _HEIGHTS, _CONTRASTS)
+
+
+def place_digit(
+    rng: np.random.Generator,
+    digit: int,
+    label: int,
+    size: int,
+    heights: tuple[float, float],
+    contrasts: tuple[float, float],
+) -> PlacedDigit:
+    """Decide where and how a digit stands in a picture.
+
+    Args:
+        rng (Generator): Draws it.
+        digit (int): Index into the digits.
+        label (int): Which digit it is.
+        size (int): Side of the picture in pixels.
+        heights (tuple[float, float]): Least and greatest height, as shares of the side.
+        contrasts (tuple[float, float]): Least and greatest contrast, in levels.
+
+    Returns:
+        PlacedDigit: Inside the picture as a whole.
+    """
+    height = round(size * rng.uniform(*heights))
     angle = float(rng.uniform(-12, 12))
     rows, columns = draw_mask(digit, height, angle).shape
     x, y = (int(rng.integers(size - length + 1)) for length in (columns, rows))
@@ -236,7 +263,7 @@ def _plan_object(rng: np.random.Generator, pools: list[list[int]], size: int) ->
         height=height,
         angle=angle,
         colour=colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0, 0.8), 1.0),
-        contrast=float(rng.uniform(85, 160)),
+        contrast=float(rng.uniform(*contrasts)),
         opacity=float(rng.uniform(0.8, 1)),
     )
 
@@ -307,6 +334,7 @@ def _ink(placed: PlacedDigit, behind: np.ndarray) -> list[float]:
     return [min(channel * wanted / own, 255.0) for channel in placed.colour]
 
 
-def _generator(seed: int, *key: str | int) -> np.random.Generator:
+def generator(seed: int, *key: str | int) -> np.random.Generator:
+    """Generator of a picture: what it draws depends on the seed and the key alone."""
     digest = hashlib.blake2b(json.dumps([seed, *key]).encode(), digest_size=16).digest()
     return np.random.Generator(np.random.SFC64(int.from_bytes(digest, 'little')))

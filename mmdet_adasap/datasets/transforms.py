@@ -1,4 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import os
 from numbers import Integral
 from pathlib import PurePath
 
@@ -14,12 +15,22 @@ from .corruptions import check_condition, check_mode, corrupt, corruption_seed
 class ImageCorruption:
     """Corrupt the image of a pipeline, the same way every time for the same image.
 
-    Belongs right behind ``LoadImageFromFile``, before anything that changes the pixels.
+    For detection it belongs right behind ``LoadImageFromFile``, before anything that changes the
+    pixels. For classification:
+
+    - As ImageNet-C was made, images are corrupted at the size that the model sees: put it behind
+      ``ResizeEdge`` (scale=256, edge='short') and ``CenterCrop`` (crop_size=224), before
+      ``PackInputs``. ImageNet-C was resized by Pillow and stored as JPEG, so its pixels differ.
+      Right behind ``LoadImageFromFile`` the whole photograph is corrupted and the resizing takes
+      part of it away again: another, milder benchmark.
+    - mmpretrain's CIFAR10 loads nothing and is RGB: put it first, with ``channel_order='rgb'``.
+      The corruptions have the strengths of ImageNet-C. CIFAR-10-C has weaker ones of its own,
+      which are not here; read its files with ``CIFAR10C`` to compare with published results.
 
     Required Keys:
 
     - img
-    - img_id or img_path
+    - img_id, img_path or sample_idx
 
     Modified Keys:
 
@@ -29,13 +40,17 @@ class ImageCorruption:
         corruption (str): One of ``CORRUPTIONS``, or 'none', which leaves images as they are
             whatever the severity.
         severity (int): 1 (light) to 5 (heavy). Defaults to 1.
-        seed (int): Seed of the benchmark. Pixels depend on this, the image's id (``img_id``, else
-            the file name without folder and ending), the corruption and the severity, and on
-            nothing else. Defaults to 0.
+        seed (int): Seed of the benchmark. Pixels depend on this, the image's id, the corruption
+            and the severity, and on nothing else. The id is ``img_id``, else the path (see
+            ``data_root``), else ``sample_idx``, the place in a dataset that has no files; that
+            counts in what is left where the dataset was given ``indices``. Defaults to 0.
         channel_order (str): How ``img`` is stored: 'bgr', as ``LoadImageFromFile`` does, or
             'rgb'. Defaults to 'bgr'.
         mode (str): 'fast', or 'exact' for the draws of the published code, see :func:`corrupt`.
             Defaults to 'fast'.
+        data_root (str | None): Folder with the class folders. The id is then the path in it,
+            such as n01440764/ILSVRC2012_val_00000293.JPEG. Defaults to None, the file name
+            without folder and ending, where files of different classes have different names.
 
     Raises:
         TypeError: If an argument is of another type.
@@ -49,6 +64,7 @@ class ImageCorruption:
         seed: int = 0,
         channel_order: str = 'bgr',
         mode: str = 'fast',
+        data_root: str | None = None,
     ) -> None:
         if corruption != 'none':
             check_condition(corruption, severity)
@@ -57,19 +73,22 @@ class ImageCorruption:
         if channel_order not in ('bgr', 'rgb'):
             raise ValueError(f"channel_order={channel_order!r} is unknown: use 'bgr' or 'rgb'")
         check_mode(mode)
+        if data_root is not None and not isinstance(data_root, str | os.PathLike):
+            raise TypeError(f'data_root={data_root!r} must be a str, or None')
         self.corruption = corruption
         self.severity = severity
         self.seed = seed
         self.channel_order = channel_order
         self.mode = mode
+        self.data_root = data_root
 
     def __call__(self, results: dict) -> dict:
         """Corrupt ``results['img']``, (H, W, 3), uint8.
 
         Raises:
-            KeyError: If the image has neither id nor path.
+            KeyError: If nothing says which image it is.
             TypeError: If the image is no uint8 array.
-            ValueError: If the image is grey or smaller than 32 x 32.
+            ValueError: If the image is grey, smaller than 32 x 32 or not in data_root.
         """
         if self.corruption == 'none':
             return results
@@ -91,19 +110,33 @@ class ImageCorruption:
             return image  # what is no colour image is refused by corrupt
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # numpy's reversed copy takes milliseconds
 
-    @staticmethod
-    def _image_id(results: dict) -> str | int:
+    def _image_id(self, results: dict) -> str | int:
         if results.get('img_id') is not None:
             return results['img_id']
         if results.get('img_path'):
-            return PurePath(results['img_path']).stem
+            return self._path_id(results['img_path'])
+        if results.get('sample_idx') is not None:
+            return results['sample_idx']
         raise KeyError(
-            'ImageCorruption needs img_id or img_path in the results to know which image it '
-            'corrupts: put it right behind LoadImageFromFile'
+            'ImageCorruption needs img_id, img_path or sample_idx in the results to know which '
+            'image it corrupts: put it into the pipeline of a dataset, behind LoadImageFromFile '
+            'if there is one'
         )
+
+    def _path_id(self, path: str) -> str:
+        if self.data_root is None:
+            return PurePath(path).stem
+        inside = os.path.relpath(os.path.expanduser(path), os.path.expanduser(self.data_root))
+        if inside.startswith(os.pardir):
+            raise ValueError(
+                f'ImageCorruption: {path} is not in data_root={self.data_root!r}: set it to the '
+                'folder that holds the class folders'
+            )
+        return PurePath(inside).as_posix()
 
     def __repr__(self) -> str:
         return (
             f'{type(self).__name__}(corruption={self.corruption!r}, severity={self.severity}, '
-            f'seed={self.seed}, channel_order={self.channel_order!r}, mode={self.mode!r})'
+            f'seed={self.seed}, channel_order={self.channel_order!r}, mode={self.mode!r}, '
+            f'data_root={self.data_root!r})'
         )

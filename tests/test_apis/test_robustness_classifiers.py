@@ -12,20 +12,23 @@ import torch
 pytest.importorskip('mmpretrain')
 
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from seeing_classifier import SIDES
 
 from mmdet_adasap.apis import ModelSource, evaluate_robustness
 from mmdet_adasap.datasets import ImageCorruption
+from mmdet_adasap.datasets.shared_images import Condition
 from mmdet_adasap.evaluation.published import alexnet
 from mmdet_adasap.evaluation.report import compare, write_report
-from mmdet_adasap.evaluation.summary import summarize
+from mmdet_adasap.evaluation.shared_set import build_shared_set
+from mmdet_adasap.evaluation.summary import benchmark_corruptions, summarize
 
 CONFIG = """
 default_scope = 'mmpretrain'
 custom_imports = dict(imports=['mmdet_adasap', 'seeing_classifier'])
 model = dict(type='SeeingClassifier')
-data_preprocessor = dict(mean=[100.0] * 3, std=[50.0] * 3, to_rgb=True)
+data_preprocessor = dict(type='ClsDataPreprocessor', mean=[100.0] * 3, std=[50.0] * 3, to_rgb=True)
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='ResizeEdge', scale=48, edge='short', backend='pillow'),
@@ -58,7 +61,9 @@ def write_images(folder: Path, count: int, seed: int) -> None:
                 'bottom': np.s_[25:],
             }[side]
             image[part] += rng.uniform(1, 8)
-            cv2.imwrite(str(folder / f'{label}_{side}' / f'{number}.png'), image.round())
+            cv2.imwrite(
+                str(folder / f'{label}_{side}' / f'{number}.png'), image.round().astype(np.uint8)
+            )
 
 
 @pytest.fixture(scope='module')
@@ -69,7 +74,7 @@ def case(tmp_path_factory) -> Path:
     write_images(folder / 'images', 6, 0)
     write_images(folder / 'others', 4, 1)
     (folder / 'config.py').write_text(CONFIG.format(data=str(folder / 'images')))
-    for name, noise in (('sharp', 0.0), ('dull', 6.0)):
+    for name, noise in (('sharp', 0.0), ('dull', 0.1)):
         torch.save(dict(state_dict=SeeingClassifier(noise).state_dict()), folder / f'{name}.pth')
     return folder
 
@@ -85,28 +90,23 @@ def whole(case) -> tuple[Path, dict]:
     return out, evaluate_robustness(sources(case), out, shifts=shifts, **CELLS)
 
 
-def tested(case: Path, corruption: str, severity: int, data: str = 'images') -> float:
+def measured(case: Path, corruption: str, severity: int, data: str = 'images') -> float:
     """What mmpretrain's own Runner measures, corrupting behind the crop; a fraction."""
     config = Config.fromfile(case / 'config.py')
     dataset = config.test_dataloader.dataset
     dataset.data_root = str(case / data)
-    dataset.pipeline.insert(3, _Step(corruption, severity, str(case / data)))
+    step = dict(type='ImageCorruption', corruption=corruption, severity=severity)
+    dataset.pipeline.insert(3, dict(step, data_root=str(case / data)))
     config.update(work_dir=str(case / 'runner'), load_from=str(case / 'dull.pth'))
     config.update(log_level='ERROR', experiment_name=f'{data}{corruption}{severity}')
     return Runner.from_cfg(config).test()['accuracy/top1'] / 100
-
-
-def _Step(corruption: str, severity: int, root: str) -> dict:  # noqa: N802
-    return dict(
-        type='ImageCorruption', corruption=corruption, severity=severity, data_root=root
-    )
 
 
 class TestFigures:
     def test_are_what_mmpretrain_computes(self, case, whole):
         dull = whole[1]['models']['dull']
         for corruption, severity in (('none', 1), ('fog', 2), ('gaussian_noise', 5)):
-            expected = tested(case, corruption, severity)
+            expected = measured(case, corruption, severity)
             clean = corruption == 'none'
             found = dull['clean'] if clean else dull['cells'][corruption][str(severity)]
             assert 0.1 < expected < 0.99
@@ -114,7 +114,7 @@ class TestFigures:
 
     def test_another_set(self, case, whole):
         found = whole[1]['models']['dull']['shifts']['others']
-        assert found['P'] == pytest.approx(tested(case, 'none', 1, 'others'), abs=1e-6)
+        assert found['P'] == pytest.approx(measured(case, 'none', 1, 'others'), abs=1e-6)
         assert found['R'] == pytest.approx(found['P'] / whole[1]['models']['dull']['clean'])
         assert found['ci95']['R'][0] < found['R'] < found['ci95']['R'][1]
         assert whole[1]['protocol']['shifts']['others']['images'] == 16
@@ -166,14 +166,15 @@ class TestFigures:
 
 
 class TestImages:
+    @pytest.fixture(autouse=True)
+    def scope(self):
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            yield
+
     def test_are_corrupted_at_the_size_of_the_model(self, case):
         """As ImageNet-C was made: not the file, but what is left of it."""
         config = Config.fromfile(case / 'config.py')
-        from mmdet_adasap.evaluation.shared_set import build_shared_set
-
         shared = build_shared_set({'a': config.test_dataloader})
-        from mmdet_adasap.datasets.shared_images import Condition
-
         (_, views), (_, plain) = (
             shared.images[Condition(*which), 7] for which in (('fog', 3), ('none', 0))
         )
@@ -187,9 +188,6 @@ class TestImages:
     def test_in_memory(self, case, tmp_path):
         """CIFAR's: no step loads them, and they are RGB."""
         from mmpretrain.registry import DATASETS
-
-        from mmdet_adasap.datasets.shared_images import Condition
-        from mmdet_adasap.evaluation.shared_set import build_shared_set
 
         @DATASETS.register_module(force=True)
         class InMemory:
@@ -227,7 +225,7 @@ class TestImages:
 
 class TestAlexNet:
     def test_mce_of_itself_is_100(self):
-        every = {name: range(1, 6) for name in alexnet({})[0] or _benchmark()}
+        every = {name: range(1, 6) for name in benchmark_corruptions()}
         cells, clean = alexnet(every)
         summary = summarize(cells, clean, reference=alexnet(every))
         assert summary['mCE'] == pytest.approx(100)
@@ -252,7 +250,7 @@ class TestAlexNet:
             'pixelate': 71.8,
             'jpeg_compression': 60.7,
         }
-        cells, clean = alexnet({name: range(1, 6) for name in _benchmark()})
+        cells, clean = alexnet({name: range(1, 6) for name in benchmark_corruptions()})
         for name, row in cells.items():
             assert 100 - 100 * np.mean(list(row.values())) == pytest.approx(means[name], abs=0.051)
         assert clean == pytest.approx(0.5652)
@@ -268,7 +266,7 @@ class TestAlexNet:
         text = text.replace("type='ImageNet',", f"type='ImageNet', ann_file='{tmp_path}/val.txt',")
         text = text.replace("'SeeingClassifier'", "'SeeingClassifier', num_classes=1000")
         (tmp_path / 'config.py').write_text(text)
-        torch.save(dict(state_dict=SeeingClassifier(6.0).state_dict()), tmp_path / 'a.pth')
+        torch.save(dict(state_dict=SeeingClassifier(0.1).state_dict()), tmp_path / 'a.pth')
         source = ModelSource('a', str(tmp_path / 'config.py'), str(tmp_path / 'a.pth'))
         results = evaluate_robustness([source], tmp_path / 'out', **CELLS)
         assert results['mCE_reference'] == 'AlexNet'
@@ -284,9 +282,3 @@ class TestAlexNet:
         own = evaluate_robustness([source], tmp_path / 'own', reference='a', **CELLS)
         assert own['mCE_reference'] == 'a'
         assert json.loads((tmp_path / 'own' / 'results.json').read_text())['reference'] == 'a'
-
-
-def _benchmark() -> tuple[str, ...]:
-    from mmdet_adasap.evaluation.summary import benchmark_corruptions
-
-    return benchmark_corruptions()

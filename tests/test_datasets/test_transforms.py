@@ -20,7 +20,7 @@ class TestImageCorruption:
         with DefaultScope.overwrite_default_scope(scope):
             assert repr(TRANSFORMS.build(cfg)) == (
                 "ImageCorruption(corruption='fog', severity=2, seed=4, channel_order='bgr', "
-                "mode='fast')"
+                "mode='fast', data_root=None)"
             )
 
     def test_pure_red_is_corrupted_as_red(self):
@@ -71,6 +71,31 @@ class TestImageCorruption:
         got = step({'img': image, 'img_id': 'a'})['img'][..., ::-1]
         assert np.abs(got - expected).max() <= 1
 
+    def test_path_in_data_root_is_an_id(self, photo):
+        image = photo[:64, :80]
+
+        def run(step: ImageCorruption, **results) -> np.ndarray:
+            return step({'img': image, **results})['img']
+
+        rooted = ImageCorruption('gaussian_noise', 3, data_root='/data/val')
+        base = run(rooted, img_path='/data/val/n02/7.JPEG')
+        assert np.array_equal(base, run(rooted, img_path='/data/val/../val/n02/7.JPEG'))
+        assert np.array_equal(base, run(rooted, img_id='n02/7.JPEG', img_path='elsewhere.png'))
+        moved = ImageCorruption('gaussian_noise', 3, data_root='/mnt/imagenet/val/')
+        assert np.array_equal(base, run(moved, img_path='/mnt/imagenet/val/n02/7.JPEG'))
+        # Of the file name alone it would be the same noise in every class.
+        assert not np.array_equal(base, run(rooted, img_path='/data/val/n01/7.JPEG'))
+        with pytest.raises(ValueError, match=r"n02/7\.JPEG is not in data_root='/data/val'"):
+            run(rooted, img_path='/data/validation/n02/7.JPEG')
+
+    def test_place_in_the_dataset_is_an_id(self, photo):
+        step = ImageCorruption('gaussian_noise', 3)
+        image = photo[:64, :80]
+        base = step({'img': image, 'sample_idx': 0})['img']
+        assert np.array_equal(base, step({'img': image, 'img_id': 0, 'sample_idx': 1})['img'])
+        assert np.array_equal(base, step({'img': image, 'img_path': 'a/0.png'})['img'])
+        assert not np.array_equal(base, step({'img': image, 'sample_idx': 1})['img'])
+
     def test_coco(self, photo, tmp_path):
         coco_dataset = pytest.importorskip('mmdet.datasets').CocoDataset
         Image.fromarray(photo[:80, :90]).save(tmp_path / 'a.png')
@@ -111,6 +136,7 @@ class TestImageCorruption:
             ({'corruption': 'fog', 'seed': 'a'}, TypeError, "seed='a' must be an int"),
             ({'corruption': 'fog', 'channel_order': 'gbr'}, ValueError, "'bgr' or 'rgb'"),
             ({'corruption': 'fog', 'mode': 'slow'}, ValueError, "'fast' or 'exact'"),
+            ({'corruption': 'fog', 'data_root': 3}, TypeError, 'data_root=3 must be a str'),
         ],
     )
     def test_refuses_arguments(self, arguments, error, message):
@@ -125,5 +151,5 @@ class TestImageCorruption:
             ImageCorruption('fog')({'img': small.astype(np.float32), 'img_id': 1})
 
     def test_needs_an_id(self, photo):
-        with pytest.raises(KeyError, match='img_id or img_path'):
+        with pytest.raises(KeyError, match='needs img_id, img_path or sample_idx'):
             ImageCorruption('fog')({'img': photo})

@@ -1,0 +1,150 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Test sets with one folder for each class, of which every folder must be there and whole."""
+
+import os
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.webp')
+
+
+@cache
+def imagenet_wnids() -> tuple[str, ...]:
+    """The 1000 WordNet ids of ILSVRC2012, sorted, which is the order of its labels."""
+    return tuple(Path(__file__).with_name('imagenet_wnids.txt').read_text('utf-8').split())
+
+
+def read_names(key: str, names: str | os.PathLike | Sequence[str]) -> tuple[str, ...]:
+    """Names of class folders as a config gives them.
+
+    Args:
+        key (str): Key in the config, for the messages.
+        names (str | PathLike | Sequence[str]): The names, or a text file with one a line.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        TypeError: If these are no names.
+        ValueError: If there are none, or one comes twice, or the file is no text.
+    """
+    given = repr(names)
+    if isinstance(names, str | os.PathLike):
+        file = Path(names).expanduser()
+        if not file.is_file():
+            raise FileNotFoundError(
+                f'{key}={given} is not a file: give a list of class folders, or a text file with '
+                'one a line'
+            )
+        try:
+            names = file.read_text('utf-8').split()
+        except UnicodeDecodeError as error:
+            raise ValueError(f'{key}={given} is not a text file ({error})') from error
+    elif not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f'{key}={given} must be a list of class folders, each a str')
+    if not names:
+        raise ValueError(
+            f'{key}={given} names no class folder: name one at least, or leave it out'
+        )
+    twice = (
+        [name for name in names if names.count(name) > 1] if len(set(names)) < len(names) else []
+    )
+    if twice:
+        raise ValueError(f'{key} names {_some(sorted(set(twice)))} twice: name each class once')
+    return tuple(names)
+
+
+def find_images(
+    folder: Path,
+    names: Sequence[str],
+    per_class: int | None = None,
+    subset: Sequence[str] | None = None,
+) -> list[dict]:
+    """List the images of a set, after a look at all of its folders.
+
+    Files that are no images by their ending, and all whose name begins with a dot, are passed
+    over.
+
+    Args:
+        folder (Path): Holds the class folders.
+        names (Sequence[str]): All class folders in the order of the labels. A label is the place
+            in here, whatever folders there are.
+        per_class (int | None): Images that each folder must hold. Defaults to None, any number
+            but 0.
+        subset (Sequence[str] | None): The class folders to look at and read. Defaults to None,
+            all.
+
+    Returns:
+        list[dict]: In the order of the labels and of the file names, 'img_path', 'gt_label' and
+        'img_id', which is the path in ``folder``.
+
+    Raises:
+        FileNotFoundError: If class folders are missing.
+        ValueError: If there are other folders, if a folder holds another number of images, or if
+            ``subset`` names what is no class.
+    """
+    labels = {name: label for label, name in enumerate(names)}
+    unknown = [name for name in subset or () if name not in labels]
+    if unknown:
+        raise ValueError(f'subset names {_some(unknown)}, of which there is no class: take it out')
+    wanted = [name for name in names if subset is None or name in set(subset)]
+    there = {name for name in _listed(folder) if (folder / name).is_dir()}
+    images = {name: _images(folder / name) for name in wanted if name in there}
+    _refuse_other(folder, there, labels, wanted, images, per_class)
+    return [
+        {
+            'img_path': str(folder / name / file),
+            'gt_label': labels[name],
+            'img_id': f'{name}/{file}',
+        }
+        for name in wanted
+        for file in images[name]
+    ]
+
+
+def _listed(folder: Path) -> list[str]:
+    return sorted(name for name in os.listdir(folder) if not name.startswith('.'))
+
+
+def _images(folder: Path) -> list[str]:
+    return [name for name in _listed(folder) if name.lower().endswith(SUFFIXES)]
+
+
+def _refuse_other(
+    folder: Path,
+    there: set[str],
+    labels: dict[str, int],
+    wanted: Sequence[str],
+    images: dict[str, list[str]],
+    per_class: int | None,
+) -> None:
+    problems = []
+    missing = [name for name in wanted if name not in there]
+    if missing:
+        problems.append(f'lacks {len(missing)} of {len(wanted)} class folders ({_some(missing)})')
+    other = sorted(there - labels.keys())
+    if other:
+        problems.append(f'has {len(other)} folders that are no class ({_some(other)})')
+    wrong = [
+        f'{name}: {len(files)}'
+        for name, files in images.items()
+        if not files or (per_class is not None and len(files) != per_class)
+    ]
+    if wrong:
+        number = 'any image' if per_class is None else f'{per_class} images'
+        problems.append(f'has {len(wrong)} class folders without {number} ({_some(wrong)})')
+    if not problems:
+        return
+    remedy = 'unpack it anew, or set data_root to where it is whole'
+    if other:
+        remedy += '; take away what is none of it'
+    if missing or wrong:
+        remedy += (
+            '. To test on the other classes on purpose, name their folders in subset=[...] or in '
+            'a text file with one a line: labels stay those of the whole set'
+        )
+    kind = FileNotFoundError if missing else ValueError
+    raise kind(f'{str(folder)!r} {", and ".join(problems)}: {remedy}')
+
+
+def _some(names: Sequence[str]) -> str:
+    return ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
