@@ -18,7 +18,7 @@ examples:
       --out work_dirs/robustness --workers 4
   python tools/robustness.py CONFIG CKPT --out DIR --subset 500 --severities 3
   python tools/robustness.py configs/resnet/resnet50_8xb128-coslr-90e_in1k.py CKPT --out DIR \\
-      --imagenet-v2 data/imagenet-v2
+      --imagenet-c data/imagenet-c --imagenet-v2 data/imagenet-v2
   python tools/robustness.py --compare work_dirs/a/results.json work_dirs/b/results.json --out DIR
   torchrun --nproc_per_node 4 tools/robustness.py CONFIG CKPT --out DIR --launcher pytorch \\
       --device cuda
@@ -90,6 +90,13 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='give mPC while cells are missing, too, and mark it partial',
     )
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        '--imagenet-c',
+        metavar='DIR',
+        help='read corrupted images from ImageNet-C, which is unpacked there, and compute none',
+    )
+    source.add_argument('--cifar10-c', metavar='DIR', help='the same from CIFAR-10-C')
     parser.add_argument(
         '--imagenet-v2',
         metavar='DIR',
@@ -282,6 +289,10 @@ def run(args: argparse.Namespace, device: str, bar: Bar) -> tuple[dict | None, E
     if args.imagenet_v2:
         dataset = dict(type='ImageNetV2', data_root=args.imagenet_v2, variant=args.variant)
         shifts[f'imagenet-v2-{args.variant}'] = dataset
+    published = None
+    for kind, folder in (('ImageNetC', args.imagenet_c), ('CIFAR10C', args.cifar10_c)):
+        if folder:
+            published = dict(type=kind, data_root=folder)
     try:
         results = evaluate_robustness(
             [ModelSource(*parse_source(text, args.config)) for text in args.checkpoints],
@@ -299,6 +310,7 @@ def run(args: argparse.Namespace, device: str, bar: Bar) -> tuple[dict | None, E
             metric=args.metric,
             partial=args.partial,
             shifts=shifts,
+            published=published,
             cfg_options=options_of(args.cfg_options),
             progress=Progress(bar.start, bar.images, bar.say),
         )

@@ -88,6 +88,7 @@ def evaluate_robustness(
     metric: str | None = None,
     partial: bool = False,
     shifts: Mapping[str, dict] | None = None,
+    published: Mapping | None = None,
     cfg_options: dict | None = None,
     progress: Progress | None = None,
 ) -> dict | None:
@@ -117,6 +118,8 @@ def evaluate_robustness(
         shifts (Mapping[str, dict], optional): Other test sets of the same classes, as
             ``{'imagenet-v2': dict(type='ImageNetV2', data_root=...)}``: what configs say of a
             dataset, without its pipeline, which is that of the test_dataloader.
+        published (Mapping, optional): A set to read corrupted images from instead of computing
+            them: ``dict(type='ImageNetC', data_root=...)`` or ``CIFAR10C``.
         cfg_options (dict, optional): Settings of all configs to override.
         progress (Progress, optional): What to call on the way.
 
@@ -142,7 +145,10 @@ def evaluate_robustness(
         subset,
         seed,
         mode=mode,
+        published=published,
     )
+    if published:
+        shared.images.check(conditions)
     subjects = []
     for source, view in zip(sources, shared.views, strict=True):
         progress.say(f'loading {source.name} from {source.checkpoint}')
@@ -161,7 +167,7 @@ def evaluate_robustness(
         'corruptions': list(dict.fromkeys(c.corruption for c in conditions if c != CLEAN)),
         'severities': list(dict.fromkeys(c.severity for c in conditions if c != CLEAN)),
         'seed': seed,
-        'mode': mode,
+        'mode': 'published' if published else mode,
         'subset': subset,
         'dataset': shared.described,
         'batch_size': size,

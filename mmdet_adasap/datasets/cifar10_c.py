@@ -11,6 +11,7 @@ from .corruptions import check_condition
 FOLDER = 'CIFAR-10-C'
 IMAGES = 10000
 SEVERITIES = 5
+REMEDY = f'unpack CIFAR-10-C.tar anew and set data_root to {FOLDER}'
 
 
 @DATASETS.register_module()
@@ -48,9 +49,9 @@ class CIFAR10C(BaseDataset):
 
     def load_data_list(self) -> list[dict]:
         """Read the 10000 images of the severity; 'img_id' is the number in CIFAR-10's test set."""
-        root = Path(self.data_root).expanduser()
-        folder = root / FOLDER if (root / FOLDER).is_dir() else root
-        images = _rows(folder / f'{self.corruption}.npy', (32, 32, 3), np.uint8, 'uint8')
+        file = self.find(self.data_root, self.corruption, self.severity)
+        folder = file.parent
+        images = _rows(file, (32, 32, 3), np.uint8, 'uint8')
         labels = _rows(folder / 'labels.npy', (), np.integer, 'integers')
         block = slice((self.severity - 1) * IMAGES, self.severity * IMAGES)
         # One severity of five goes into memory.
@@ -65,6 +66,22 @@ class CIFAR10C(BaseDataset):
             for index, (image, label) in enumerate(zip(images, labels, strict=True))
         ]
 
+    @staticmethod
+    def find(data_root: str, corruption: str, severity: int) -> Path:
+        """The file of a corruption, which holds all severities.
+
+        Raises:
+            FileNotFoundError: If it is not there.
+        """
+        root = Path(data_root).expanduser()
+        folder = root / FOLDER if (root / FOLDER).is_dir() else root
+        file = folder / f'{corruption}.npy'
+        if not file.is_file():
+            there = sorted(other.name for other in folder.glob('*.npy'))
+            only = f' (only {", ".join(there)})' if there else ''
+            raise FileNotFoundError(f'{str(file)!r} does not exist{only}: {REMEDY}')
+        return file
+
     def extra_repr(self) -> list[str]:
         """What the dataset is, for its repr."""
         return [f'Condition: \t{self.corruption} {self.severity} in {self.data_root}']
@@ -77,21 +94,18 @@ def _rows(path: Path, row: tuple[int, ...], kind: type, kind_name: str) -> np.nd
         FileNotFoundError: If there is no such file.
         ValueError: If it holds anything else.
     """
-    remedy = f'unpack CIFAR-10-C.tar anew and set data_root to {FOLDER}'
     if not path.is_file():
-        there = sorted(file.name for file in path.parent.glob('*.npy'))
-        only = f' (only {", ".join(there)})' if there else ''
-        raise FileNotFoundError(f'{str(path)!r} does not exist{only}: {remedy}')
+        raise FileNotFoundError(f'{str(path)!r} does not exist: {REMEDY}')
     try:
         array = np.load(path, mmap_mode='r', allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f'{str(path)!r} is no whole .npy file ({error}): {remedy}') from error
+        raise ValueError(f'{str(path)!r} is no whole .npy file ({error}): {REMEDY}') from error
     shape = (SEVERITIES * IMAGES, *row)
     if not isinstance(array, np.ndarray):
-        raise ValueError(f'{str(path)!r} is an .npz archive instead of an .npy file: {remedy}')
+        raise ValueError(f'{str(path)!r} is an .npz archive instead of an .npy file: {REMEDY}')
     if array.shape != shape or not np.issubdtype(array.dtype, kind):
         raise ValueError(
             f'{str(path)!r} holds {array.dtype} of shape {array.shape} instead of {kind_name} of '
-            f'shape {shape}: {remedy}'
+            f'shape {shape}: {REMEDY}'
         )
     return array

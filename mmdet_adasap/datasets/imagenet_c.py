@@ -79,6 +79,11 @@ class ImageNetC(BaseDataset):
         print_log(f'ImageNetC: {len(images)} images from {folder}', 'current')
         return images
 
+    @staticmethod
+    def find(data_root: str, corruption: str, severity: int) -> Path:
+        """:func:`find_condition`, which looks at no image."""
+        return find_condition(data_root, corruption, severity)
+
     def extra_repr(self) -> list[str]:
         """What the dataset is, for its repr."""
         return [f'Condition: \t{self.corruption} {self.severity} in {self.data_root}']

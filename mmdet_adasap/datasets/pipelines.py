@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Step = dict | Callable
-SHAPING = ('Resize', 'ResizeEdge', 'CenterCrop', 'EfficientNetCenterCrop')
+RESIZING = ('Resize', 'ResizeEdge')
+SHAPING = (*RESIZING, 'CenterCrop', 'EfficientNetCenterCrop')
 """Steps of test pipelines that give an image its size."""
 
 

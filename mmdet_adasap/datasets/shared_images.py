@@ -90,20 +90,30 @@ class SharedImages(Dataset):
         """The key and the prepared image for each pipeline, or the key and an Unreadable."""
         condition, position = key
         info = self.info(position)
-        # mmpretrain's datasets that have their images in memory have them in RGB.
-        order = 'rgb' if 'img' in info else 'bgr'
-        corrupted = ImageCorruption(*condition, self.seed, order, self.mode)
         loaded, views = {}, []
         for loading, rest in self.pipelines:
             if id(loading) not in loaded:
                 try:
-                    check_whole(info.get('img_path') or '')
-                    loaded[id(loading)] = corrupted(loading(copy.deepcopy(info)))
+                    loaded[id(loading)] = self.under(condition, info, loading)
                 # A file that is no image may fail in any way; a TypeError is the config's.
                 except (OSError, ValueError, AssertionError, AttributeError, cv2.error) as error:
                     return key, Unreadable(_name(info), _reason(error, info))
             views.append(rest(copy.deepcopy(loaded[id(loading)])))
         return key, views
+
+    def under(self, condition: Condition, info: dict, loading: Callable) -> dict:
+        """Load an image and corrupt it.
+
+        Args:
+            condition (Condition): The condition.
+            info (dict): What the dataset knows of the image.
+            loading (Callable): The part of a pipeline that loads it.
+        """
+        check_whole(info.get('img_path') or '')
+        # mmpretrain's datasets that have their images in memory have them in RGB.
+        order = 'rgb' if 'img' in info else 'bgr'
+        corrupted = ImageCorruption(*condition, self.seed, order, self.mode)
+        return corrupted(loading(copy.deepcopy(info)))
 
 
 def known_of(dataset: Any, index: int, folder: str = '') -> dict:

@@ -19,6 +19,7 @@ from ..datasets.pipelines import (
     type_name,
     without_pipeline,
 )
+from ..datasets.published_images import PublishedImages
 from ..datasets.shared_images import SharedImages, known_of
 from .protocol import choose_subset, digest_of_images
 
@@ -54,6 +55,7 @@ def build_shared_set(
     seed: int = 0,
     key: str = 'test_dataloader',
     mode: str = 'fast',
+    published: Mapping | None = None,
 ) -> SharedSet:
     """Build the dataset of several configs, once, and the pipeline of each.
 
@@ -64,6 +66,8 @@ def build_shared_set(
         seed (int): Seed of the corruptions. Defaults to 0.
         key (str): What the configs call it, for messages. Defaults to 'test_dataloader'.
         mode (str): Of the corruptions, 'fast' or 'exact'. Defaults to 'fast'.
+        published (Mapping, optional): A set of corrupted images to read instead of computing
+            them, as for :class:`~mmdet_adasap.datasets.published_images.PublishedImages`.
 
     Raises:
         FileNotFoundError: If a file of the dataset is missing.
@@ -100,7 +104,11 @@ def build_shared_set(
         views.append(list(pipelines).index(same))
     ids, _, _ = everything
     indices = choose_subset(ids, subset)
-    images = SharedImages(dataset, indices, list(pipelines.values()), seed, mode, _folder(dataset))
+    parts, folder = list(pipelines.values()), _folder(dataset)
+    if published:
+        images = PublishedImages(dataset, indices, parts, published, folder)
+    else:
+        images = SharedImages(dataset, indices, parts, seed, mode, folder)
     described = {
         'type': type(dataset).__name__,
         'images': len(indices),

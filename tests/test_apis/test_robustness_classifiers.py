@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 from seeing_classifier import SIDES
 
 from mmdet_adasap.apis import ModelSource, evaluate_robustness
+from mmdet_adasap.apis.robustness import UnreadableImages
 from mmdet_adasap.datasets import ImageCorruption
 from mmdet_adasap.datasets.shared_images import Condition
 from mmdet_adasap.evaluation.published import alexnet
@@ -282,3 +283,57 @@ class TestAlexNet:
         own = evaluate_robustness([source], tmp_path / 'own', reference='a', **CELLS)
         assert own['mCE_reference'] == 'a'
         assert json.loads((tmp_path / 'own' / 'results.json').read_text())['reference'] == 'a'
+
+
+class TestPublished:
+    """ImageNet-C from its files instead of computed."""
+
+    @pytest.fixture
+    def published(self, case, tmp_path) -> dict:
+        """The images of the case, corrupted behind the crop, as ImageNet-C has them."""
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            config = Config.fromfile(case / 'config.py')
+            images = build_shared_set({'a': config.test_dataloader}).images
+            for name in CELLS['corruptions']:
+                for severity in CELLS['severities']:
+                    for position in range(len(images)):
+                        _, views = images[Condition(name, severity), position]
+                        file = tmp_path / 'c' / name / str(severity)
+                        file = file / images.info(position)['img_id']
+                        file.parent.mkdir(parents=True, exist_ok=True)
+                        image = views[0]['inputs'].permute(1, 2, 0).numpy()
+                        cv2.imwrite(str(file), image)
+        wnids = [f'{i}_{side}' for i, side in enumerate(SIDES)]
+        settings = dict(wnids=wnids, images_per_class=6)
+        return dict(type='ImageNetC', data_root=str(tmp_path / 'c'), **settings)
+
+    def test_equals_what_is_computed(self, case, whole, published, tmp_path):
+        results = evaluate_robustness(
+            sources(case), tmp_path / 'out', published=published, workers=1, **CELLS
+        )
+        assert results['protocol']['mode'] == 'published'
+        for name, model in results['models'].items():
+            assert model['cells'] == whole[1]['models'][name]['cells']
+            assert model['clean'] == whole[1]['models'][name]['clean']
+        assert 'published' in write_report(tmp_path / 'out').read_text()
+
+    def test_a_missing_condition_is_named_before_anything_is_tested(
+        self, case, published, tmp_path
+    ):
+        cells = dict(corruptions=['fog', 'snow'], severities=[2])
+        with pytest.raises(FileNotFoundError, match='neither snow/ nor weather/snow/'):
+            evaluate_robustness(sources(case), tmp_path / 'out', published=published, **cells)
+        assert not (tmp_path / 'out').exists()
+
+    def test_images_of_another_label_or_missing_are_named(self, case, published, tmp_path):
+        folder = Path(published['data_root'], 'fog', '2')
+        file = folder / '0_left' / '3.png'
+        file.rename(folder / '0_left' / 'other.png')
+        with pytest.raises(UnreadableImages, match=r'1 of 24 .*sorted otherwise'):
+            evaluate_robustness(
+                sources(case),
+                tmp_path / 'out',
+                published=published,
+                corruptions=['fog'],
+                severities=[2],
+            )

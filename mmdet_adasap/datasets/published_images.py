@@ -1,0 +1,86 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Images under many conditions, read from ImageNet-C or CIFAR-10-C instead of corrupted here."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+from mmengine.dataset import Compose
+from mmengine.registry import DATASETS
+
+from .pipelines import RESIZING, type_name
+from .shared_images import CLEAN, Condition, SharedImages
+
+
+class PublishedImages(SharedImages):
+    """Gives clean images of one dataset, and their corrupted ones of a published set.
+
+    An image there is the one with the same class folder and file name, or the same file name
+    where the clean ones are in no folders, or the same number where there are no files. They have
+    their size already, so that steps that resize are left out.
+
+    Args:
+        dataset, indices, pipelines, folder: As for :class:`SharedImages`.
+        published (Mapping): The set as a config says it, without corruption, severity and
+            pipeline: ``dict(type='ImageNetC', data_root=...)``.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        indices: Sequence[int],
+        pipelines: Sequence[tuple[Callable, Callable]],
+        published: Mapping,
+        folder: str = '',
+    ) -> None:
+        super().__init__(dataset, indices, pipelines, folder=folder)
+        self._settings = dict(published)
+        with DATASETS.switch_scope_and_registry(None) as registry:
+            self._kind = registry.get(self._settings.pop('type'))
+        self._reading = [
+            (loading, Compose([t for t in loading.transforms if type_name(t) not in RESIZING]))
+            for loading, _ in pipelines
+        ]
+        self._opened: tuple[Condition | None, dict[str, dict]] = (None, {})
+
+    def check(self, conditions: Iterable[Condition]) -> None:
+        """Look whether conditions are there, before hours are spent on the first ones.
+
+        Raises:
+            FileNotFoundError: Naming what is missing.
+            ValueError: If one is there twice.
+        """
+        for condition in conditions:
+            if condition != CLEAN:
+                self._kind.find(self._settings.get('data_root', ''), *condition)
+
+    def under(self, condition: Condition, info: dict, loading: Callable) -> dict:
+        """The published image, loaded."""
+        if condition == CLEAN:
+            return super().under(condition, info, loading)
+        there = self._set(condition)
+        found = there.get(str(info['img_id'])) or there.get(_name(info))
+        if found is None:
+            raise FileNotFoundError(f'{self._kind.__name__} lacks it')
+        if found['gt_label'] != info['gt_label']:
+            raise ValueError(
+                f'its label is {info["gt_label"]}, and in {self._kind.__name__} '
+                f'{found["gt_label"]}: one of the sets is sorted otherwise'
+            )
+        reading = next(read for load, read in self._reading if load is loading)
+        return super().under(CLEAN, found, reading)
+
+    def _set(self, condition: Condition) -> dict[str, dict]:
+        """What is known of the images of a condition, by id and by name; one is kept open."""
+        if self._opened[0] != condition:
+            dataset = self._kind(
+                corruption=condition.corruption, severity=condition.severity, **self._settings
+            )
+            infos = [dataset.get_data_info(i) for i in range(len(dataset))]
+            by_name = {_name(info): info for info in infos}
+            self._opened = condition, {**by_name, **{str(i['img_id']): i for i in infos}}
+        return self._opened[1]
+
+
+def _name(info: Mapping) -> str:
+    return PurePath(str(info['img_id'])).name
