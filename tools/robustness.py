@@ -117,7 +117,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--workers',
         type=at_least_0,
-        default=min(4, len(os.sched_getaffinity(0))),
+        # Windows and macOS do not say which cores are this process's.
+        default=min(4, len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else 1),
         metavar='N',
         help='processes that load and corrupt (default: one for each core, 4 at most)',
     )

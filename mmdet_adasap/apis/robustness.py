@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, get_dist_info
 from mmengine.registry import init_default_scope
 
-from ..datasets.corruptions import check_condition, check_mode
+from ..datasets.corruptions import check_condition, check_frost_photos, check_mode
 from ..datasets.pipelines import without_pipeline
 from ..datasets.shared_images import CLEAN, Condition
 from ..evaluation.bootstrap import image_weights
@@ -29,7 +29,9 @@ from .robustness_costs import measure_costs
 FORMAT = 1
 EXAMPLES = 6
 """Images whose detections are kept for a report."""
-CONFIG_KEYS = ('model', 'test_dataloader', 'test_evaluator', 'test_cfg')
+CONFIG_KEYS = ('model', 'data_preprocessor', 'test_evaluator', 'test_cfg')
+LOADING_KEYS = ('num_workers', 'persistent_workers', 'prefetch_factor', 'pin_memory', 'timeout')
+"""Of a test_dataloader what changes no figure."""
 
 
 class UnreadableImages(ValueError):
@@ -136,6 +138,8 @@ def evaluate_robustness(
     names = [source.name for source in sources]
     conditions = _conditions(corruptions, severities)
     check_mode(mode)
+    if not published and any(condition.corruption == 'frost' for condition in conditions):
+        check_frost_photos()
     _check_reference(names, reference)
     configs = {source.name: _config(source.config, cfg_options) for source in sources}
     progress.say('reading the test set')
@@ -156,7 +160,9 @@ def evaluate_robustness(
     keys = {subject.scorer.key for subject in subjects}
     if len(keys) > 1:
         raise ValueError(f'the configs measure {", ".join(sorted(keys))}, which do not compare')
-    size = batch_size or min(config.test_dataloader.batch_size for config in configs.values())
+    size = batch_size or min(
+        config.test_dataloader.get('batch_size', 1) for config in configs.values()
+    )
     drawn = resamples if all(subject.scorer.resamples for subject in subjects) else 0
     if drawn < resamples:
         progress.say(f'{keys.pop()} of this metric has no confidence intervals')
@@ -179,7 +185,7 @@ def evaluate_robustness(
         },
         'models': {
             source.name: {
-                'config_sha256': digest({k: configs[source.name].get(k) for k in CONFIG_KEYS}),
+                'config_sha256': _digest_of_config(configs[source.name]),
                 'checkpoint_sha256': digest_of_file(source.checkpoint),
             }
             for source in sources
@@ -222,7 +228,6 @@ class _Run:
         self.compared, self.partial = compared, partial
         self.rank, self.processes = get_dist_info()
         self.folder: ResultsFolder | None = None
-        self.unreadable: dict[str, dict] = {}
 
     def run(
         self,
@@ -273,8 +278,6 @@ class _Run:
         return sum(len(shared.images) // self.processes for shared in sets)
 
     def _keep(self, condition: Condition, cell: Cell) -> None:
-        for image in cell.unreadable:
-            self.unreadable[image.image] = image._asdict()
         cell.condition = condition
         self.folder.add(condition, cell_to_dict(cell))
         self.folder.write(self.results())
@@ -336,7 +339,7 @@ class _Run:
             },
             'classes': list(self.shared.metainfo.get('classes') or ()),
             'examples': [self._example(number) for number in self._examples()],
-            'unreadable': [self.unreadable[image] for image in sorted(self.unreadable)],
+            'unreadable': self._unreadable(),
             'times': _total_times(cells, names),
         }
 
@@ -353,15 +356,26 @@ class _Run:
             },
         }
 
+    def _unreadable(self) -> list[dict]:
+        """Those of all cells, by their names."""
+        found = {
+            one['image']: one for cell in self.folder.cells.values() for one in cell['unreadable']
+        }
+        return [found[image] for image in sorted(found)]
+
     def _refuse_unreadable(self, results: dict) -> None:
-        if not self.unreadable:
+        if not results['unreadable']:
             return
-        first = self.unreadable[min(self.unreadable)]
+        cells = [self.folder.cells[condition] for condition in self.conditions]
+        images = [{one['image'] for one in cell['unreadable']} for cell in cells]
+        alike = all(each == images[0] for each in images)
+        first = results['unreadable'][0]
         raise UnreadableImages(
-            f'{len(self.unreadable)} of {len(self.shared.images)} images could not be read and '
-            f'are in no figure of {self.folder.folder}/results.json, which names them: '
-            f'{first["image"]} ({first["error"]}); repair them and run the same again, which '
-            f'tests those cells anew',
+            f'{len(results["unreadable"])} of {len(self.shared.images)} images could not be read '
+            f'and are in no figure of {"" if alike else "some of the cells in "}'
+            f'{self.folder.folder}/results.json, which names them: {first["image"]} '
+            f'({first["error"]}); repair them and run the same again, which tests those cells '
+            f'anew',
             results,
         )
 
@@ -467,6 +481,13 @@ def _check_classes(source: ModelSource, trained: dict, tested: dict) -> None:
             f'{source.name}: {source.checkpoint} was trained for {len(theirs)} classes and the '
             f'test set has {len(ours)} ({what}); use the config that it was trained with'
         )
+
+
+def _digest_of_config(config: Config) -> str:
+    """Of what its figures depend on; the images have a digest of their own."""
+    loader = {k: v for k, v in config.test_dataloader.to_dict().items() if k not in LOADING_KEYS}
+    loader['dataset'] = {k: v for k, v in loader['dataset'].items() if k != 'data_root'}
+    return digest({**{key: config.get(key) for key in CONFIG_KEYS}, 'test_dataloader': loader})
 
 
 def _device_name(device: str) -> str:

@@ -19,9 +19,9 @@ from tqdm import tqdm
 from ..files import remove_partial_files, write_atomically
 from ..version import __version__
 from .corruptions import check_condition, check_mode
+from .image_files import read_image
 from .transforms import ImageCorruption
 from .voc_files import check_voc_files
-from .whole_images import check_whole
 
 MANIFEST = 'corrupted_voc.json'
 # Counts up whenever the same settings begin to give other files.
@@ -240,13 +240,9 @@ def _write_image(
             data = file.read_bytes()
         else:
             if image is None:
-                image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+                image = read_image(path)
             if image is None:
                 return image_id, {}, f'{path} is no readable image'
-            try:
-                check_whole(path)
-            except OSError as error:
-                return image_id, {}, f'{path} is no readable image: {error}'
             step = ImageCorruption(corruption, severity, settings.seed, mode=settings.mode)
             try:
                 corrupted = step({'img': image, 'img_id': image_id, 'img_path': str(path)})['img']

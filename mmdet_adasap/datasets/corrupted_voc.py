@@ -3,10 +3,10 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import cv2
 from mmdet.datasets import VOCDataset
 from mmdet.registry import DATASETS
 
+from .image_files import read_image
 from .pipelines import split_behind_loading
 from .transforms import ImageCorruption
 from .voc_files import check_voc_dataset
@@ -67,7 +67,7 @@ class CorruptedVOCDataset(VOCDataset):
         except Exception as error:
             path = self.get_data_info(idx)['img_path']
             # OpenCV raises for an empty file, without its name.
-            if os.path.isfile(path) and cv2.imread(path) is None:
+            if os.path.isfile(path) and read_image(path) is None:
                 raise OSError(
                     f'{path} is no readable image: replace it, or take it out of {self.ann_file}'
                 ) from error

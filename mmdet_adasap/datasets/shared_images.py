@@ -11,8 +11,8 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from .transforms import ImageCorruption
-from .whole_images import check_whole
+from .corruptions import check_image
+from .transforms import ImageCorruption, levels
 
 
 class Condition(NamedTuple):
@@ -109,11 +109,14 @@ class SharedImages(Dataset):
             info (dict): What the dataset knows of the image.
             loading (Callable): The part of a pipeline that loads it.
         """
-        check_whole(info.get('img_path') or '')
         # mmpretrain's datasets that have their images in memory have them in RGB.
         order = 'rgb' if 'img' in info else 'bgr'
-        corrupted = ImageCorruption(*condition, self.seed, order, self.mode)
-        return corrupted(loading(copy.deepcopy(info)))
+        results = loading(copy.deepcopy(info))
+        if not results or 'img' not in results:
+            raise ValueError('the pipeline gives no image for it')
+        # What cannot be corrupted is to be left out of the clean images, too.
+        check_image(levels(results['img']))
+        return ImageCorruption(*condition, self.seed, order, self.mode)(results)
 
 
 def known_of(dataset: Any, index: int, folder: str = '') -> dict:

@@ -10,6 +10,19 @@ from mmengine.registry import TRANSFORMS
 from .corruptions import check_condition, check_mode, corrupt, corruption_seed
 
 
+def levels(image: np.ndarray) -> np.ndarray:
+    """An image as uint8, if it is one that ``LoadImageFromFile(to_float32=True)`` has made float.
+
+    What else it may be is given back as it is.
+    """
+    if not isinstance(image, np.ndarray) or image.dtype.kind != 'f':
+        return image
+    whole = (
+        image.astype(np.uint8) if image.size and 0 <= image.min() <= image.max() < 256 else None
+    )
+    return whole if whole is not None and np.array_equal(whole, image) else image
+
+
 # In mmengine's root registry, so that pipelines of mmdet and of mmpretrain find it by bare name.
 @TRANSFORMS.register_module()
 class ImageCorruption:
@@ -83,24 +96,26 @@ class ImageCorruption:
         self.data_root = data_root
 
     def __call__(self, results: dict) -> dict:
-        """Corrupt ``results['img']``, (H, W, 3), uint8.
+        """Corrupt ``results['img']``, (H, W, 3), uint8, or float with the same whole levels.
 
         Raises:
             KeyError: If nothing says which image it is.
-            TypeError: If the image is no uint8 array.
+            TypeError: If the image is an array of anything else.
             ValueError: If the image is grey, smaller than 32 x 32 or not in data_root.
         """
         if self.corruption == 'none':
             return results
         image_id = self._image_id(results)
         condition = self.corruption, self.severity
+        kind = getattr(results['img'], 'dtype', None)
         seed = corruption_seed(self.seed, image_id, *condition, self.mode)
         try:
-            image = corrupt(self._turned(results['img']), *condition, seed, self.mode)
+            image = self._turned(levels(results['img']))
+            image = corrupt(image, *condition, seed, self.mode)
         except (TypeError, ValueError) as error:
             where = results.get('img_path', image_id)
             raise type(error)(f'ImageCorruption on {where}: {error}') from error
-        results['img'] = self._turned(image)
+        results['img'] = self._turned(image).astype(kind, copy=False)
         return results
 
     def _turned(self, image: np.ndarray) -> np.ndarray:

@@ -47,6 +47,7 @@
 Each cell has a file of its own, ``cells/clean.json`` or ``cells/fog-3.json``::
 
     {"protocol": sha256, "corruption": "fog", "severity": 3, "unreadable": [...],
+     "stamps": {image: [size, time] of the file of each that is unreadable},
      "seconds": {"images", "forward": {NAME}, "scoring": {NAME}},
      "models": {NAME: {"value": P, "per_class": {class: P}, "metrics": {...},
                        "resampled": null or [R values],
@@ -64,9 +65,13 @@ from ..datasets.corruptions import GROUPS
 from ..datasets.shared_images import CLEAN, Condition
 from .bootstrap import interval
 from .engine import Cell
-from .summary import benchmark_corruptions, summarize
+from .summary import benchmark_corruptions, summary_of
 
 Cells = Mapping[Condition, Mapping[str, Any]]
+SUMMARIZED = (
+    *('mPC', 'rPC', 'per_corruption', 'per_group'),
+    *('mCE', 'relative_mCE', 'CE', 'relative_CE'),
+)
 
 
 def cell_to_dict(cell: Cell) -> dict:
@@ -187,17 +192,9 @@ class _Table:
         table = {name: self.values.get(name, {}) for name in corruptions}
         other = reference or self
         errors = published(table) if published else (other.values, other.clean)
-        summary = summarize(
-            table,
-            self.clean or 1.0,  # a model that detects nothing has no rPC, but the rest
-            reference=errors,
-            partial=partial,
-        )
-        described.update(
-            (key, summary[key]) for key in ('mPC', 'per_corruption', 'per_group', 'mCE', 'CE')
-        )
-        described.update((key, summary[key]) for key in ('relative_mCE', 'relative_CE'))
-        described['rPC'] = summary['rPC'] if self.clean else None
+        planned = {condition.severity for condition in self.tested}
+        summary = summary_of(table, self.clean, errors, partial, planned)
+        described.update((key, summary[key]) for key in SUMMARIZED)
         described['per_severity'] = {str(s): p for s, p in summary['per_severity'].items()}
         described['over'] = {
             key: summary[key]
@@ -223,7 +220,7 @@ class _Table:
                 {c: cell['per_class'][name] for c, cell in self.found.items()}
             )
             mpc = None
-            if clean is not None:
+            if clean is not None and all(None not in row.values() for row in rows.values()):
                 mpc = float(_means(rows)['mPC'])
             described[name] = {'clean': clean, 'mPC': mpc, 'rPC': mpc / clean if clean else None}
         return described

@@ -1,6 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 import contextlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -45,7 +46,8 @@ class ResultsFolder:
 
     def add(self, condition: Condition, cell: dict) -> None:
         """Write down a cell."""
-        text = json.dumps({'protocol': self._key, **cell}) + '\n'
+        stamps = {one['image']: _stamp(one['image']) for one in cell['unreadable']}
+        text = json.dumps({'protocol': self._key, 'stamps': stamps, **cell}) + '\n'
         write_atomically(self._path(condition), text)
         self.cells[condition] = json.loads(text)
 
@@ -99,10 +101,23 @@ class ResultsFolder:
         cells = {}
         for file in sorted(self._cells.glob('[!_]*.json')):
             cell = _read_json(file)
-            # One with unreadable images is tested anew: they may have been repaired.
-            if cell and cell.get('protocol') == self._key and not cell['unreadable']:
+            # One with unreadable images is tested anew when they have been touched since.
+            if cell and cell.get('protocol') == self._key and _untouched(cell.get('stamps', {})):
                 cells[Condition(cell['corruption'], cell['severity'])] = cell
         return cells
+
+
+def _untouched(stamps: Mapping[str, list | None]) -> bool:
+    return all(_stamp(image) == stamp for image, stamp in stamps.items())
+
+
+def _stamp(image: str) -> list[int] | None:
+    """Size and time of a file; None for what is none."""
+    try:
+        found = os.stat(image)
+    except (OSError, ValueError):
+        return None
+    return [found.st_size, found.st_mtime_ns]
 
 
 def _read_json(file: Path) -> dict | None:

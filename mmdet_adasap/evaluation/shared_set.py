@@ -71,8 +71,8 @@ def build_shared_set(
 
     Raises:
         FileNotFoundError: If a file of the dataset is missing.
-        ValueError: If the configs have different images, annotations or classes, there are no
-            images, or a pipeline loads none or corrupts by itself.
+        ValueError: If the configs have different images, annotations, classes or collate_fn, there
+            are no images, or a pipeline loads none or corrupts by itself.
     """
     first, dataset, everything = '', None, ()
     pipelines: dict[str, tuple[Callable, Callable]] = {}
@@ -115,8 +115,7 @@ def build_shared_set(
         'of': len(ids),
         'sha256': digest_of_images([images.info(i) for i in range(len(images))]),
     }
-    collate = _collate(next(iter(dataloaders.values())))
-    return SharedSet(images, views, collate, dict(dataset.metainfo), described)
+    return SharedSet(images, views, _collate(dataloaders, key), dict(dataset.metainfo), described)
 
 
 def _build(where: str, config: dict) -> tuple:
@@ -152,8 +151,16 @@ def _refuse_corrupted(where: str, config: Mapping, pipeline: Sequence[Mapping]) 
         )
 
 
-def _collate(dataloader: Mapping) -> Callable:
-    config = dict(dataloader.get('collate_fn') or dict(type='pseudo_collate'))
+def _collate(dataloaders: Mapping[str, Mapping], key: str) -> Callable:
+    usual = dict(type='pseudo_collate')
+    found = {name: dict(one.get('collate_fn') or usual) for name, one in dataloaders.items()}
+    first, config = next(iter(found.items()))
+    other = next((name for name in found if found[name] != config), None)
+    if other is not None:
+        raise ValueError(
+            f'{other}: {key}.collate_fn is {found[other]}, and that of {first} {config}; images '
+            f'are put into batches once for all: give both the same one'
+        )
     kind = config.pop('type')
     return partial(FUNCTIONS.get(kind) if isinstance(kind, str) else kind, **config)
 

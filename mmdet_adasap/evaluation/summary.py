@@ -1,7 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """The means of the robustness benchmark, arXiv:1907.07484 and arXiv:1903.12261."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Real
 
 import numpy as np
@@ -23,6 +23,7 @@ def summarize(
     *,
     reference: tuple[Cells, float] | None = None,
     partial: bool = False,
+    severities: Iterable[int] | None = None,
 ) -> dict:
     """Mean performance under corruption, and what share of the clean performance it is.
 
@@ -47,6 +48,8 @@ def summarize(
         reference (tuple, optional): Cells and clean P of the reference model; the same cells.
         partial (bool): Whether cells may be missing. The means are then over those that are
             there, and the result names those that are not. Defaults to False.
+        severities (Iterable[int], optional): Those that every corruption is to have. Defaults to
+            those that any of them has.
 
     Returns:
         dict: As fractions 'mPC', 'rPC', 'per_corruption' ``{corruption: mean over s}``,
@@ -56,20 +59,31 @@ def summarize(
         'complete', whether these are the whole benchmark; 'missing', ``{corruption:
         [severities]}``, and 'partial', whether there are any. With a reference, in percent:
         'mCE', 'relative_mCE', 'CE' and 'relative_CE' ``{corruption: percent}``; None where the
-        reference has no error to divide by.
+        reference makes no error, or no more of them than on clean images.
 
     Raises:
         ValueError: If ``cells`` is empty, names an unknown corruption or severity, or a value is
             not a fraction; if a cell is missing and not ``partial``; if the reference has other
             cells; or if ``clean`` is zero.
     """
-    clean = _fraction('clean', clean)
-    if clean == 0:
+    if _fraction('clean', clean) == 0:
         raise ValueError('clean=0: rPC is a ratio to it; test a model that detects something')
+    return summary_of(cells, clean, reference, partial, severities)
+
+
+def summary_of(
+    cells: Cells,
+    clean: float,
+    reference: tuple[Cells, float] | None = None,
+    partial: bool = False,
+    severities: Iterable[int] | None = None,
+) -> dict:
+    """As :func:`summarize`, but a model that finds nothing in clean images has an rPC of None."""
+    clean = _fraction('clean', clean)
     if not cells:
         raise ValueError('cells is empty; give {corruption: {severity: P}}')
     table = _table('cells', cells)
-    severities = sorted(set().union(*table.values()))
+    severities = sorted(set().union(*table.values()) | set(severities or ()))
     missing = _missing(table, severities, partial)
     table = {name: row for name, row in table.items() if row}
 
@@ -84,7 +98,7 @@ def summarize(
     mpc = _mean(means[name] for name in counted)
     result = {
         'mPC': mpc,
-        'rPC': mpc / clean,
+        'rPC': mpc / clean if clean else None,
         'per_corruption': means,
         'per_severity': {
             s: _mean(table[name][s] for name in counted if s in table[name])
@@ -183,7 +197,7 @@ def _mean_or_none(values) -> float | None:
 
 
 def _percent(part: float, whole: float) -> float | None:
-    return 100 * part / whole if whole else None
+    return 100 * part / whole if whole > 0 else None
 
 
 def _severity(key: str, corruption: str, severity: object) -> int:

@@ -4,6 +4,7 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,11 +18,13 @@ from processes import in_processes
 from mmdet_adasap.apis import ModelSource, evaluate_robustness
 from mmdet_adasap.apis.robustness import OtherRankFailed, Progress, UnreadableImages
 from mmdet_adasap.datasets import ImageCorruption
+from mmdet_adasap.datasets.shared_images import CLEAN, Condition
 from mmdet_adasap.datasets.tiny_voc import build_tiny_voc
 from mmdet_adasap.evaluation import summarize
 from mmdet_adasap.evaluation.bootstrap import interval
 from mmdet_adasap.evaluation.protocol import ProtocolDiffers
 from mmdet_adasap.evaluation.report import write_report
+from mmdet_adasap.evaluation.results import build_models
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIG = """
@@ -227,6 +230,27 @@ class Stopped(Exception):
     """What a killed process would not even say."""
 
 
+class TestModelThatFindsNothing:
+    def test_has_no_rpc_and_a_relative_mce_of_its_own(self, case):
+        """E_{c,s} - E_clean is 0 for it, whatever the reference."""
+        cells = {
+            CLEAN: {'models': {'good': sample(0.5), 'dead': sample(0.0)}},
+            Condition('fog', 3): {'models': {'good': sample(0.4), 'dead': sample(0.0)}},
+        }
+        found = build_models(cells, ['good', 'dead'], list(cells), 'good', False)['dead']
+        assert found['rPC'] is None
+        assert found['relative_mCE'] == 0
+        assert found['mCE'] == pytest.approx(100 / 0.6)
+        other = build_models(cells, ['good', 'dead'], list(cells), 'dead', False)['good']
+        # The reference loses nothing, so that there is no ratio to it.
+        assert other['relative_mCE'] is None
+        assert other['mCE'] == pytest.approx(60)
+
+
+def sample(value: float) -> dict:
+    return {'value': value, 'per_class': {}, 'resampled': None}
+
+
 class TestResuming:
     @pytest.mark.parametrize('after', [4, 30])
     def test_equals_an_uninterrupted_run(self, case, whole, tmp_path, after):
@@ -256,6 +280,7 @@ class TestResuming:
             run(case, tmp_path / 'out', partial=True, progress=Progress(images=stop))
         model = json.loads((tmp_path / 'out' / 'results.json').read_text())['models']['dull']
         assert model['over']['partial']
+        assert model['over']['severities'] == [1, 4]
         assert model['over']['missing'] == {'gaussian_noise': [4]}
         fog, noise = model['cells']['fog'], model['cells']['gaussian_noise']
         assert model['mPC'] == pytest.approx(((fog['1'] + fog['4']) / 2 + noise['1']) / 2)
@@ -325,7 +350,7 @@ class TestBadInput:
             ),
             (
                 dict(cfg_options={'model.type': 'mmdet.YOLOX'}),
-                '',
+                'YOLOX',
             ),
         ],
     )
@@ -353,7 +378,7 @@ class TestBadInput:
         with pytest.raises(RuntimeError, match=r'model dull fails on clean images.*no such thing'):
             run(case, tmp_path / 'out', 'dull', cfg_options={'model.fail': True})
 
-    @pytest.mark.parametrize('damage', ['no image', 'cut off'])
+    @pytest.mark.parametrize('damage', ['no image', 'cut off', 'small'])
     def test_unreadable_image(self, case, tmp_path, damage):
         """The run goes on and fails in the end; repaired, its cells are tested anew."""
         build_tiny_voc(tmp_path / 'voc', seed=1, train=2, val=2, test=10, size=96)
@@ -363,7 +388,9 @@ class TestBadInput:
         ids = tmp_path / 'voc/VOCdevkit/VOC2007/ImageSets/Main/test.txt'
         image = tmp_path / f'voc/VOCdevkit/VOC2007/JPEGImages/{ids.read_text().split()[3]}.jpg'
         good = image.read_bytes()
-        image.write_bytes(b'no image' if damage == 'no image' else good[: len(good) // 2])
+        small = cv2.imencode('.jpg', np.zeros((96, 30, 3), np.uint8))[1].tobytes()
+        bad = {'no image': b'no image', 'cut off': good[: len(good) // 2], 'small': small}
+        image.write_bytes(bad[damage])
         out = tmp_path / 'out'
         with pytest.raises(UnreadableImages, match=f'1 of 10 images .*{image.name}') as error:
             run(tmp_path, out, 'dull')
@@ -372,6 +399,13 @@ class TestBadInput:
         assert broken['unreadable'][0]['image'].endswith(image.name)
         assert broken['finished']
         assert broken['models']['dull']['cells'] != whole['models']['dull']['cells']
+        for cell in (out / 'cells').glob('[!_]*.json'):
+            assert len(json.loads(cell.read_text())['unreadable']) == 1
+        files = [out / 'cells' / f'{name}.json' for name in ('clean', 'fog-1', 'gaussian_noise-4')]
+        times = [file.stat().st_mtime_ns for file in files]
+        with pytest.raises(UnreadableImages):
+            run(tmp_path, out, 'dull')  # nothing has changed, and nothing is tested again
+        assert [file.stat().st_mtime_ns for file in files] == times
         image.write_bytes(good)
         again = run(tmp_path, out, 'dull')
         assert not again['unreadable']

@@ -148,7 +148,7 @@ class TestCorruptVOC:
         code, _, err = call(data_root=tmp_path / 'broken')
         assert code.startswith('corrupt_voc: 3 of the images could not be corrupted')
         assert '100001.jpg is no readable image' in err
-        assert '100002.jpg is no readable image: it is cut off' in err
+        assert '100002.jpg is no readable image' in err
         assert '100003.jpg: the image is 40 x 20 pixels' in err
         manifest = tmp_path / 'copy' / 'corrupted_voc.json'
         assert 'sha256' not in json.loads(manifest.read_text())

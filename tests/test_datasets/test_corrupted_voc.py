@@ -142,11 +142,11 @@ for name in reversed(CORRUPTIONS):
             image = ImageCorruption(name, 3, seed=2)(dict(clean))['img'][..., ::-1]
             assert hashlib.sha256(image.tobytes()).hexdigest() == expected
 
-    @pytest.mark.parametrize('content', [b'', b'no image'])
+    @pytest.mark.parametrize('content', [b'', b'no image', 'cut off'])
     def test_names_an_unreadable_image(self, tiny_voc, tmp_path, content):
         shutil.copytree(tiny_voc, tmp_path / 'set')
         broken = tmp_path / 'set' / 'VOCdevkit' / 'VOC2007' / 'JPEGImages' / '100002.jpg'
-        broken.write_bytes(content)
+        broken.write_bytes(broken.read_bytes()[:-99] if content == 'cut off' else content)
         dataset = CorruptedVOCDataset('fog', **config(tmp_path / 'set', 'train'))
         assert dataset[1]['img'].any()
         with pytest.raises(OSError, match=r'100002\.jpg is no readable image.*train\.txt'):

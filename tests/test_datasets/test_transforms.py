@@ -96,6 +96,13 @@ class TestImageCorruption:
         assert np.array_equal(base, step({'img': image, 'img_path': 'a/0.png'})['img'])
         assert not np.array_equal(base, step({'img': image, 'sample_idx': 1})['img'])
 
+    def test_whole_levels_may_be_float(self, photo):
+        """LoadImageFromFile(to_float32=True), as of CenterNet's test pipeline."""
+        step, image = ImageCorruption('fog', 3), photo[:64, :80]
+        got = step({'img': image.astype(np.float32), 'img_id': 1})['img']
+        assert got.dtype == np.float32
+        assert np.array_equal(got, step({'img': image, 'img_id': 1})['img'])
+
     def test_coco(self, photo, tmp_path):
         coco_dataset = pytest.importorskip('mmdet.datasets').CocoDataset
         Image.fromarray(photo[:80, :90]).save(tmp_path / 'a.png')
@@ -148,7 +155,7 @@ class TestImageCorruption:
         with pytest.raises(ValueError, match=r'ImageCorruption on a/b\.jpg: .*40 x 20'):
             ImageCorruption('fog')({'img': small, 'img_path': 'a/b.jpg'})
         with pytest.raises(TypeError, match='float32'):
-            ImageCorruption('fog')({'img': small.astype(np.float32), 'img_id': 1})
+            ImageCorruption('fog')({'img': np.full((40, 40, 3), 0.5, np.float32), 'img_id': 1})
 
     def test_needs_an_id(self, photo):
         with pytest.raises(KeyError, match='needs img_id, img_path or sample_idx'):

@@ -108,6 +108,15 @@ class TestWholeBenchmark:
         with pytest.raises(ValueError, match=r"reference\['fog'\] has severities \[2\]"):
             summarize({'fog': {1: 0.5}}, 1.0, reference=({'fog': {2: 0.5}}, 1.0))
 
+    def test_severities_that_no_corruption_has_yet_are_missing(self):
+        table = {name: {1: row[1]} for name, row in self.table().items()}
+        summary = summarize(table, 0.95, partial=True, severities=range(1, 6))
+        assert summary['partial']
+        assert not summary['complete']
+        assert summary['missing'] == {name: [2, 3, 4, 5] for name in self.NAMES}
+        with pytest.raises(ValueError, match=r'lacks severity \[2, 3, 4, 5\]'):
+            summarize(table, 0.95, severities=range(1, 6))
+
     def test_partial_is_marked(self):
         table = self.table()
         del table['fog'][2], table['fog'][5]

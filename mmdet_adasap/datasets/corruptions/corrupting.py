@@ -39,7 +39,7 @@ def corrupt(
         ValueError: If the shape, the name, the severity or the mode is not one of those above.
     """
     check_condition(name, severity)
-    _check_image(image)
+    check_image(image)
     rng = _as_generator(rng, mode)
     return CORRUPTIONS[name](np.ascontiguousarray(image), int(severity), rng)
 
@@ -79,7 +79,13 @@ def check_mode(mode: str) -> None:
         raise ValueError(f"mode={mode!r} is unknown: use 'fast' or 'exact'")
 
 
-def _check_image(image: np.ndarray) -> None:
+def check_image(image: np.ndarray) -> None:
+    """Refuse what cannot be corrupted.
+
+    Raises:
+        TypeError: If the image is no uint8 array.
+        ValueError: If it is grey or smaller than 32 x 32.
+    """
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
         kind = getattr(image, 'dtype', type(image).__name__)
         raise TypeError(

@@ -37,6 +37,16 @@ def frost_texture(number: int, height: int, width: int) -> np.ndarray:
     return _enlarged(number, *(math.ceil(side * factor) for side in photo.shape[:2]))
 
 
+def check_frost_photos() -> None:
+    """Refuse to begin what would come to frost later, and fail.
+
+    Raises:
+        FileNotFoundError: If no installed package has the photographs.
+    """
+    for number in range(len(FROST_PHOTOS)):
+        _photo(number)
+
+
 # Most images of a set have one of a few sizes, and workers do not share memory.
 @lru_cache(maxsize=16)
 def _enlarged(number: int, height: int, width: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from ...datasets.image_files import read_image
 from ...datasets.transforms import ImageCorruption
 from .reading import Example, Results, Unreadable
 
@@ -82,8 +83,7 @@ class Pictures:
         # Nothing else ends by itself: a pipe or a device may be named as well.
         if example.img_path is None or '\0' in example.img_path or not path.is_file():
             raise FileNotFoundError('it is not there')
-        data = np.fromfile(path, np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        image = read_image(path)
         if image is None:
             raise ValueError('it is no image')
         return image
