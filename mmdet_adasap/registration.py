@@ -1,5 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import contextlib
 import importlib
+import io
 import warnings
 from collections.abc import Sequence
 from functools import cache
@@ -45,8 +47,10 @@ def _works(package: str, modules: Sequence[str], parts: str) -> bool:
     if find_spec(package) is None:
         return False
     try:
-        for module in modules:
-            importlib.import_module(module)
+        # They say on the screen what they can do without.
+        with contextlib.redirect_stdout(io.StringIO()):
+            for module in modules:
+                importlib.import_module(module)
     except Exception as error:  # a broken binary raises OSError, a version check AssertionError
         warnings.warn(
             f'{package} is installed but cannot be imported ({type(error).__name__}: {error}), so '

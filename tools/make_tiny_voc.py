@@ -33,6 +33,7 @@ def main() -> None:
     except (ValueError, OSError) as error:
         sys.exit(f'make_tiny_voc: {error}')
     print(f'{args["out"]}: {"written" if built else "already there with these settings"}')
+    print(f"data_root='{args['out']}/VOCdevkit/'")
     if preview:
         try:
             draw_preview(args['out'], preview)

@@ -88,7 +88,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--partial',
         action='store_true',
-        help='give mPC while cells are missing, too, and mark it partial',
+        help='give mPC in results.json while cells are missing, too, and mark it partial; an '
+        'interrupted run then writes its report as well',
     )
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
@@ -284,7 +285,7 @@ def end_as_interrupted() -> None:
 def run(args: argparse.Namespace, device: str, bar: Bar) -> tuple[dict | None, Exception | None]:
     """What results.json says, in the first process, and what is said of images left out."""
     from mmdet_adasap.apis import ModelSource, evaluate_robustness
-    from mmdet_adasap.apis.robustness import Progress, UnreadableImages
+    from mmdet_adasap.apis.robustness_run import Progress, UnreadableImages
 
     shifts = {}
     if args.imagenet_v2:
@@ -340,6 +341,8 @@ def main() -> None:
                 page = report.write_report(args.out) if results is not None else None
         except KeyboardInterrupt:
             bar.close()
+            if args.partial and (args.out / 'results.json').exists():
+                bar.say(f'what there is: {report.write_report(args.out)}')
             sys.exit('robustness: interrupted; the same command goes on from here')
         except Exception as error:  # a config is a program, and a model may fail in any way
             bar.close()

@@ -4,7 +4,8 @@ from .export import export_pruned
 from .inference import init_pruned_detector
 from .loading import load_pruned
 from .pruning import apply_structure, forward_of, prune_model, slim_sizes, working_size
-from .robustness import ModelSource, evaluate_robustness
+from .robustness import evaluate_robustness
+from .robustness_models import ModelSource
 
 __all__ = [
     'ModelSource',

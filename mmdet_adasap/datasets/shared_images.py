@@ -21,6 +21,9 @@ class Condition(NamedTuple):
     corruption: str
     severity: int
 
+    def __str__(self) -> str:
+        return 'clean images' if self == CLEAN else f'{self.corruption} {self.severity}'
+
 
 CLEAN = Condition('none', 0)
 

@@ -106,6 +106,8 @@ class ImageCorruption:
         if self.corruption == 'none':
             return results
         image_id = self._image_id(results)
+        if 'img' not in results:
+            raise KeyError('ImageCorruption finds no img: put it behind the step that loads one')
         condition = self.corruption, self.severity
         kind = getattr(results['img'], 'dtype', None)
         seed = corruption_seed(self.seed, image_id, *condition, self.mode)

@@ -166,7 +166,7 @@ def _test(
                 outputs = subject.model.test_step(view)
         except Exception as error:
             raise ModelFailed(
-                f'model {name} fails on {_title(batch.condition)}, image number '
+                f'model {name} fails on {batch.condition}, image number '
                 f'{batch.positions[0]}: {type(error).__name__}: {error}'
             ) from error
         _wait_for_device(subject.model)
@@ -232,7 +232,3 @@ def _wait_for_device(model: nn.Module) -> None:
     device = next((parameter.device for parameter in model.parameters()), None)
     if device is not None and device.type == 'cuda':
         torch.cuda.synchronize(device)
-
-
-def _title(condition: Condition) -> str:
-    return 'clean images' if condition == CLEAN else f'{condition.corruption} {condition.severity}'

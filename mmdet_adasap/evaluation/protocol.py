@@ -1,6 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """What the figures of a run depend on, so that figures of different runs are not mixed up."""
 
+import contextlib
 import hashlib
 import json
 import platform
@@ -14,6 +15,8 @@ import torch
 
 from ..version import __version__
 
+FORMAT = 1
+"""Of results.json."""
 PACKAGES = ('mmengine', 'mmcv', 'mmdet', 'mmpretrain')
 PATHS = ('img_path', 'xml_path', 'seg_map_path', 'sample_idx')
 """What a dataset knows of an image that differs from one machine to another."""
@@ -86,6 +89,8 @@ def versions() -> dict[str, str]:
         'opencv': cv2.__version__,
         'pillow': metadata.version('pillow'),
     }
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        found['pycocotools'] = metadata.version('pycocotools')  # it computes COCO's P
     for name in PACKAGES:
         for package in (f'onedl-{name}', f'onedl-{name}ection', name):
             try:

@@ -4,7 +4,7 @@
 ``results.json``::
 
     {
-      "protocol": {            all that the figures depend on; two runs compare if it is equal
+      "protocol": {            all that the figures depend on; a run goes on if it is equal
         "format": 1,
         "metric": "pascal_voc/mAP",          what P is
         "corruptions": [...], "severities": [...],

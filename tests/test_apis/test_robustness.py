@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 from processes import in_processes
 
 from mmdet_adasap.apis import ModelSource, evaluate_robustness
-from mmdet_adasap.apis.robustness import OtherRankFailed, Progress, UnreadableImages
+from mmdet_adasap.apis.robustness_run import OtherRankFailed, Progress, UnreadableImages
 from mmdet_adasap.datasets import ImageCorruption
 from mmdet_adasap.datasets.shared_images import CLEAN, Condition
 from mmdet_adasap.datasets.tiny_voc import build_tiny_voc

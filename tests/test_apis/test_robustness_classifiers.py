@@ -17,7 +17,7 @@ from mmengine.runner import Runner
 from seeing_classifier import SIDES
 
 from mmdet_adasap.apis import ModelSource, evaluate_robustness
-from mmdet_adasap.apis.robustness import UnreadableImages
+from mmdet_adasap.apis.robustness_run import UnreadableImages
 from mmdet_adasap.datasets import ImageCorruption
 from mmdet_adasap.datasets.shared_images import Condition
 from mmdet_adasap.evaluation.published import alexnet
@@ -157,7 +157,7 @@ class TestFigures:
         assert 'mAP' not in page
         assert 'others / clean top-1' in page
         rows = (whole[0] / 'report.csv').read_text()
-        assert f',others,{whole[1]["models"]["dull"]["shifts"]["others"]["R"]!r},' in rows
+        assert f',others,fraction,{whole[1]["models"]["dull"]["shifts"]["others"]["R"]!r},' in rows
         out = whole[0].parent / 'again'
         if not (out / 'results.json').exists():
             out.mkdir()

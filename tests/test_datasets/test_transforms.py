@@ -157,6 +157,10 @@ class TestImageCorruption:
         with pytest.raises(TypeError, match='float32'):
             ImageCorruption('fog')({'img': np.full((40, 40, 3), 0.5, np.float32), 'img_id': 1})
 
+    def test_needs_an_image(self):
+        with pytest.raises(KeyError, match='behind the step that loads one'):
+            ImageCorruption('fog')({'img_path': 'a.jpg'})
+
     def test_needs_an_id(self, photo):
         with pytest.raises(KeyError, match='needs img_id, img_path or sample_idx'):
             ImageCorruption('fog')({'img': photo})

@@ -41,7 +41,7 @@ class TestCompare:
         ]
         csv = (tmp_path / 'out' / 'report.csv').read_text().split('\n')
         line = next(line for line in csv if line.startswith('other,CE,fog,'))
-        assert float(line.split(',')[7]) == pytest.approx(100 * errors[0] / errors[1], rel=1e-12)
+        assert float(line.split(',')[8]) == pytest.approx(100 * errors[0] / errors[1], rel=1e-12)
 
     def test_a_run_against_itself_differs_by_nothing(self, folders, tmp_path):
         shutil.copytree(folders[0], tmp_path / 'copy')

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...datasets.corruptions import GROUPS
+from ..protocol import FORMAT
 from .checks import Node, read_json
 
-FORMAT = 1
 COMPARED = ('clean', 'mPC', 'rPC')
 NAME = re.compile(r'\w[\w-]*')
 """Corruptions; files are called after them."""

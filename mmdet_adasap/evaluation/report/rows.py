@@ -17,6 +17,7 @@ COLUMNS = (
     'severity',
     'class',
     'set',
+    'unit',
     'value',
     'low',
     'high',
@@ -24,6 +25,13 @@ COLUMNS = (
     'difference_low',
     'difference_high',
 )
+UNITS = {
+    **dict.fromkeys(('CE', 'relative CE', 'mCE', 'relative mCE'), 'percent'),
+    'params': 'parameters',
+    'flops': 'multiply-accumulates',
+    'latency_ms': 'ms',
+}
+"""Of quantities that are no fractions."""
 FORMULA = ('=', '+', '-', '@')
 """What makes a spreadsheet compute a text."""
 
@@ -48,7 +56,8 @@ def comma_separated(results: Results, files: CellFiles) -> str:
 
 def _rows(results: Results, model: Model, files: CellFiles) -> Iterator[dict]:
     def row(quantity: str, figure: Figure, difference: Figure | None = None, **where) -> dict:
-        found = {'model': model.name, 'quantity': quantity, **where}
+        unit = UNITS.get(quantity, 'fraction')
+        found = {'model': model.name, 'quantity': quantity, 'unit': unit, **where}
         found |= zip(('value', 'low', 'high'), figure, strict=True)
         if difference is not None:
             found |= zip(COLUMNS[-3:], difference, strict=True)

@@ -26,16 +26,11 @@ class WorstCell(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """An example, clean and corrupted, with what a model found."""
+    """An example, clean and corrupted: what was seen, and what a model found."""
 
     example: Example
     clean: tuple[Picture, Found]
     corrupted: tuple[Picture, Found]
-
-    @property
-    def lost(self) -> int:
-        """Objects that are found in the clean image and not in the corrupted one."""
-        return sum(self.clean[1].right) - sum(self.corrupted[1].right)
 
 
 def worst_cells(results: Results, model: Model, count: int = SHOWN) -> list[WorstCell]:
@@ -62,7 +57,12 @@ def worst(results: Results, files: CellFiles, pictures: Pictures) -> Markup | No
         cells = worst_cells(results, model)
         if not cells:
             continue
-        figures = [_figure(results, model, cell, files, pictures) for cell in cells]
+        figures, fresh = [], list(results.examples)
+        for cell in cells:
+            # Another image in every cell, as long as there are any.
+            found = scene(model, cell, fresh or results.examples, files, pictures)
+            fresh = [each for each in fresh if found and each != found.example]
+            figures.append(_figure(results, cell, found))
         title = named(kinds[model.name], model.name)
         parts.append(
             element(
@@ -79,35 +79,38 @@ def worst(results: Results, files: CellFiles, pictures: Pictures) -> Markup | No
 
 
 def scene(
-    results: Results, model: Model, cell: WorstCell, files: CellFiles, pictures: Pictures
+    model: Model,
+    cell: WorstCell,
+    examples: Sequence[Example],
+    files: CellFiles,
+    pictures: Pictures,
 ) -> Scene | None:
     """The example where a cell takes most objects from a model; of equals the first."""
     key = (cell.corruption, cell.severity)
     clean, corrupted = files.examples(model.name, None), files.examples(model.name, key)
-    scenes = []
-    for example in results.examples:
-        if example.number not in clean or example.number not in corrupted:
-            continue
-        pair = [(clean, 'none', 0), (corrupted, *key)]
-        shown = [
-            (pictures.get(example, *where), match(found[example.number], example.truth))
-            for found, *where in pair
-        ]
-        if all(picture is not None for picture, _ in shown):
-            scenes.append(Scene(example, *shown))
-    best = max(scenes, key=lambda one: (one.lost, len(one.example.truth.labels)), default=None)
-    return best
+    found = [
+        (example, match(clean[example.number], example.truth), match(there, example.truth))
+        for example in examples
+        if example.number in clean and (there := corrupted.get(example.number)) is not None
+    ]
+
+    def lost(one: tuple[Example, Found, Found]) -> tuple[int, int]:
+        example, before, after = one
+        return sum(before.right) - sum(after.right), len(example.truth.labels)
+
+    for example, before, after in sorted(found, key=lost, reverse=True):
+        seen = pictures.get(example, 'none', 0), pictures.get(example, *key)
+        if None not in seen:
+            return Scene(example, (seen[0], before), (seen[1], after))
+    return None
 
 
-def _figure(
-    results: Results, model: Model, cell: WorstCell, files: CellFiles, pictures: Pictures
-) -> Markup:
+def _figure(results: Results, cell: WorstCell, found: Scene | None) -> Markup:
     words = element(
         'figcaption',
         element('strong', f'{cell.corruption} {cell.severity}'),
         f': {hundredth(cell.figure.value)}, {hundredth(cell.drop)} less than clean',
     )
-    found = scene(results, model, cell, files, pictures)
     if found is None:
         none = 'No example can be shown.' if results.examples else 'No examples were kept.'
         return element('figure', words, element('p', none, class_='note'))
@@ -176,7 +179,9 @@ def _box(box: Sequence[float], kind: str, title: str, picture: Picture) -> Marku
 
 def _label(box: Sequence[float], kind: str, word: str, unit: float, picture: Picture) -> Markup:
     x = min(max(box[0], 0.0) + unit, picture.width - len(word) * 3.7 * unit)
-    y = box[1] - 1.6 * unit if box[1] > 8 * unit else box[1] + 6 * unit
+    above, below = box[1] - 1.6 * unit, box[3] + 5.6 * unit
+    # A wrong box often lies on a right one, so their words stand at different ends.
+    y = below if kind == 'wrong' else above if box[1] > 8 * unit else box[1] + 6 * unit
     y = min(max(y, 6 * unit), picture.height - unit)
     return element('text', word, x=float(max(x, unit)), y=float(y), class_=f'tag {kind}')
 
@@ -201,7 +206,8 @@ def _key() -> Markup:
         '✓ found, of the right class  ',
         element('span', class_='line wrong'),
         f'✗ found, but wrong. Boxes with a score from {SCORE:g} on. Of the examples '
-        f'that were kept the one that loses most objects is shown: it is worse than the rule.',
+        f'that were kept, and that stand in no cell before it, the one that loses most objects '
+        f'is shown: it is worse than the rule.',
         class_='note key',
     )
 

@@ -1,0 +1,245 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""The cells of a robustness run, one after the other, and what is written about them."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from mmengine.dist import broadcast_object_list, get_dist_info
+
+from ..datasets.shared_images import CLEAN, Condition
+from ..evaluation.bootstrap import image_weights
+from ..evaluation.engine import Cell, Subject, evaluate_cells
+from ..evaluation.protocol import choose_subset
+from ..evaluation.published import ALEXNET, alexnet
+from ..evaluation.results import build_models, cell_to_dict, shift_of
+from ..evaluation.results_folder import ResultsFolder
+from ..evaluation.shared_set import SharedSet
+from .robustness_costs import measure_costs
+from .robustness_models import ModelSource
+
+EXAMPLES = 6
+"""Images whose detections are kept for a report."""
+
+
+class UnreadableImages(ValueError):
+    """Raised at the end of a run that had to leave images out.
+
+    Attributes:
+        results (dict): What results.json says.
+    """
+
+    def __init__(self, message: str, results: dict) -> None:
+        super().__init__(message)
+        self.results = results
+
+
+class OtherRankFailed(RuntimeError):
+    """Raised in the processes that were all right when rank 0 was not."""
+
+
+class Progress(NamedTuple):
+    """What a run tells while it runs.
+
+    Attributes:
+        start (Callable): Called with the number of images of all cells in this process, and of
+            those that were tested before.
+        images (Callable): Called with a number of images that were tested.
+        say (Callable): Called with a line of text.
+    """
+
+    start: Callable[[int, int], object] = lambda total, done: None
+    images: Callable[[int], object] = lambda count: None
+    say: Callable[[str], object] = lambda line: None
+
+
+class Compared(NamedTuple):
+    """What differences refer to, and what mCE: models by their names, or AlexNet."""
+
+    reference: str
+    errors: str
+
+
+class Run:
+    """The cells of a run and what is written about them."""
+
+    def __init__(
+        self,
+        sources: Sequence[ModelSource],
+        subjects: list[Subject],
+        shared: SharedSet,
+        shifted: dict[Condition, SharedSet],
+        conditions: list[Condition],
+        protocol: dict,
+        compared: Compared,
+        partial: bool,
+    ) -> None:
+        self.sources, self.subjects, self.shared = sources, subjects, shared
+        self.conditions, self.shifted, self.protocol = conditions, shifted, protocol
+        self.compared, self.partial = compared, partial
+        self.rank, self.processes = get_dist_info()
+        self.folder: ResultsFolder | None = None
+
+    def run(
+        self,
+        out: str | Path,
+        batch_size: int,
+        workers: int,
+        resamples: int,
+        seed: int,
+        progress: Progress,
+    ) -> dict | None:
+        """Test what is not there yet; what results.json says, on rank 0."""
+        every = [*self.conditions, *self.shifted]
+        with self._on_rank_0() as left:
+            if self.rank == 0:
+                self.folder = ResultsFolder(out, self.protocol)
+                self.costs = self._costs(progress)
+                left += [c for c in every if c not in self.folder.cells]
+                self.folder.write(self.results())
+        progress.start(self._count(every), self._count(every) - self._count(left))
+        jobs = [(self.shared, [c for c in left if c in self.conditions], self._examples())]
+        jobs += [(shared, [c], []) for c, shared in self.shifted.items() if c in left]
+        for shared, conditions, examples in jobs:
+            images = shared.images
+            found = evaluate_cells(
+                self.subjects,
+                images,
+                # Another set is tested as it is.
+                conditions if shared is self.shared else [CLEAN],
+                shared.collate,
+                batch_size,
+                workers,
+                image_weights(len(images), resamples, seed) if resamples else None,
+                examples,
+                progress.images,
+            )
+            for condition, cell in zip(conditions, found, strict=True):
+                if cell is not None:
+                    self._keep(condition, cell)
+        if self.rank != 0:
+            return None
+        self.folder.close()
+        results = self.results()
+        self._refuse_unreadable(results)
+        return results
+
+    def _count(self, conditions: Sequence[Condition]) -> int:
+        """Images of this process under all of them."""
+        sets = [self.shifted.get(condition, self.shared) for condition in conditions]
+        return sum(len(shared.images) // self.processes for shared in sets)
+
+    def _keep(self, condition: Condition, cell: Cell) -> None:
+        cell.condition = condition
+        self.folder.add(condition, cell_to_dict(cell))
+        self.folder.write(self.results())
+
+    @contextlib.contextmanager
+    def _on_rank_0(self) -> Iterator[list]:
+        """Let an error of rank 0 end all processes, and give them what it put into the list."""
+        left, failure = [], None
+        try:
+            yield left
+        except Exception as error:
+            failure = error
+        box = [list(left), failure and f'{type(failure).__name__}: {failure}']
+        broadcast_object_list(box)
+        if failure is not None:
+            raise failure
+        if box[1] is not None:
+            raise OtherRankFailed(f'rank 0 has stopped with {box[1]}')
+        left[:] = box[0]
+
+    def _costs(self, progress: Progress) -> dict:
+        costs = self.folder.kept('costs')
+        if costs is None:
+            progress.say('measuring what the models cost')
+            costs = measure_costs(self.subjects, self.shared)
+            self.folder.keep('costs', costs)
+        return costs
+
+    def _examples(self) -> list[int]:
+        ids = self.shared.ids
+        return choose_subset(ids, min(EXAMPLES, len(ids)))
+
+    def results(self) -> dict:
+        """What results.json says."""
+        cells = self.folder.cells
+        names = [source.name for source in self.sources]
+        reference, errors = self.compared
+        published = alexnet if errors == ALEXNET else None
+        models = build_models(cells, names, self.conditions, reference, self.partial, published)
+        for name, model in models.items():
+            model['shifts'] = {
+                condition.corruption: shift_of(cells[condition], cells[CLEAN], name)
+                for condition in self.shifted
+                if condition in cells
+            }
+        return {
+            'protocol': self.protocol,
+            'reference': reference,
+            'mCE_reference': errors,
+            'finished': all(c in cells for c in [*self.conditions, *self.shifted]),
+            'models': {
+                source.name: {
+                    'config': source.config,
+                    'checkpoint': source.checkpoint,
+                    **models[source.name],
+                    'cost': self.costs.get(source.name),
+                }
+                for source in self.sources
+            },
+            'classes': list(self.shared.metainfo.get('classes') or ()),
+            'examples': [self._example(number) for number in self._examples()],
+            'unreadable': self._unreadable(),
+            'times': _total_times(cells, names),
+        }
+
+    def _example(self, number: int) -> dict:
+        info = self.shared.images.info(number)
+        truth = info.get('instances') or []
+        return {
+            'number': number,
+            'img_id': info.get('img_id'),
+            'img_path': info.get('img_path'),
+            'ground_truth': {
+                'bboxes': [[float(x) for x in one['bbox']] for one in truth if 'bbox' in one],
+                'labels': [one['bbox_label'] for one in truth if 'bbox_label' in one],
+            },
+        }
+
+    def _unreadable(self) -> list[dict]:
+        """Those of all cells, by their names."""
+        found = {
+            one['image']: one for cell in self.folder.cells.values() for one in cell['unreadable']
+        }
+        return [found[image] for image in sorted(found)]
+
+    def _refuse_unreadable(self, results: dict) -> None:
+        if not results['unreadable']:
+            return
+        cells = [self.folder.cells[condition] for condition in self.conditions]
+        images = [{one['image'] for one in cell['unreadable']} for cell in cells]
+        alike = all(each == images[0] for each in images)
+        first = results['unreadable'][0]
+        raise UnreadableImages(
+            f'{len(results["unreadable"])} of {len(self.shared.images)} images could not be read '
+            f'and are in no figure of {"" if alike else "some of the cells in "}'
+            f'{self.folder.folder}/results.json, which names them: {first["image"]} '
+            f'({first["error"]}); repair them and run the same again, which tests those cells '
+            f'anew',
+            results,
+        )
+
+
+def _total_times(cells: dict, names: Sequence[str]) -> dict:
+    seconds = [cell['seconds'] for cell in cells.values()]
+    return {
+        'images': float(np.sum([each['images'] for each in seconds])),
+        **{
+            what: {name: float(np.sum([each[what][name] for each in seconds])) for name in names}
+            for what in ('forward', 'scoring')
+        },
+    }
