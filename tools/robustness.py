@@ -271,15 +271,15 @@ def table(results: dict) -> str:
 
 
 def end_as_interrupted() -> None:
-    """Take SIGTERM for an interrupt, in this process alone."""
-    here = os.getpid()
+    """Take SIGTERM for an interrupt, in this process alone; what it starts ends as usual."""
 
     def handle(signum: int, frame: object) -> None:
-        if os.getpid() != here:  # a worker, which inherits this
-            os._exit(128 + signum)
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, handle)
+    if hasattr(os, 'register_at_fork'):
+        usual = (signal.SIGTERM, signal.SIG_DFL)
+        os.register_at_fork(after_in_child=lambda: signal.signal(*usual))
 
 
 def run(args: argparse.Namespace, device: str, bar: Bar) -> tuple[dict | None, Exception | None]:
@@ -324,30 +324,24 @@ def run(args: argparse.Namespace, device: str, bar: Bar) -> tuple[dict | None, E
 def main() -> None:
     args = parse_args()
     end_as_interrupted()
-    first = join_processes() if args.launcher == 'pytorch' else True
-    device = args.device
-    if device == 'cuda':
-        device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
-    with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
-        warnings.simplefilter('ignore')
-        from mmdet_adasap.evaluation import report
-
-        bar, results, unreadable = Bar(first), None, None
-        try:
-            if args.compare:
-                page = report.compare(args.compare, args.out)
-            else:
-                results, unreadable = run(args, device, bar)
-                page = report.write_report(args.out) if results is not None else None
-        except KeyboardInterrupt:
-            bar.close()
-            if args.partial and (args.out / 'results.json').exists():
-                bar.say(f'what there is: {report.write_report(args.out)}')
-            sys.exit('robustness: interrupted; the same command goes on from here')
-        except Exception as error:  # a config is a program, and a model may fail in any way
-            bar.close()
-            sys.exit(f'robustness: {one_line(error)}')
+    bar = Bar(True)
+    try:
+        with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
+            warnings.simplefilter('ignore')
+            results, page, unreadable = test_or_compare(args, bar)
+    except KeyboardInterrupt:
+        # Workers may have been ended by the same signal, and would be complained of.
+        sys.unraisablehook = lambda unraisable: None
         bar.close()
+        if args.partial and (args.out / 'results.json').exists():
+            from mmdet_adasap.evaluation import report
+
+            bar.say(f'what there is: {report.write_report(args.out)}')
+        sys.exit('robustness: interrupted; the same command goes on from here')
+    except Exception as error:  # a config is a program, and a model may fail in any way
+        bar.close()
+        sys.exit(f'robustness: {one_line(error)}')
+    bar.close()
     if results is not None:
         print(table(results))
         print(args.out / 'results.json')
@@ -355,6 +349,22 @@ def main() -> None:
         print(page)
     if unreadable is not None:
         sys.exit(f'robustness: {one_line(unreadable)}')
+
+
+def test_or_compare(
+    args: argparse.Namespace, bar: Bar
+) -> tuple[dict | None, Path | None, Exception | None]:
+    """Results, the report's page, and what is said of images that were left out."""
+    bar.shown = join_processes() if args.launcher == 'pytorch' else True
+    device = args.device
+    if device == 'cuda':
+        device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
+    from mmdet_adasap.evaluation import report
+
+    if args.compare:
+        return None, report.compare(args.compare, args.out), None
+    results, unreadable = run(args, device, bar)
+    return results, report.write_report(args.out) if results is not None else None, unreadable
 
 
 def one_line(error: Exception) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from ..evaluation.engine import ModelFailed, Subject
+from ..evaluation.engine import ModelFailed, Subject, loading_failed
 from ..evaluation.shared_set import SharedSet
 from .export_report import flops_of, latencies, parameters_of, preprocessed
 
@@ -27,7 +27,10 @@ def measure_costs(subjects: Sequence[Subject], shared: SharedSet) -> dict[str, d
     from ..datasets.shared_images import CLEAN, Unreadable
 
     for position in range(len(shared.images)):
-        _, views = shared.images[CLEAN, position]
+        try:
+            _, views = shared.images[CLEAN, position]
+        except Exception as error:
+            raise loading_failed(CLEAN, error) from error
         if not isinstance(views, Unreadable):
             break
     else:

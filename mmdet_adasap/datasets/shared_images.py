@@ -94,14 +94,14 @@ class SharedImages(Dataset):
         condition, position = key
         info = self.info(position)
         loaded, views = {}, []
-        for loading, rest in self.pipelines:
-            if id(loading) not in loaded:
-                try:
+        try:
+            for loading, rest in self.pipelines:
+                if id(loading) not in loaded:
                     loaded[id(loading)] = self.under(condition, info, loading)
-                # A file that is no image may fail in any way; a TypeError is the config's.
-                except (OSError, ValueError, AssertionError, AttributeError, cv2.error) as error:
-                    return key, Unreadable(_name(info), _reason(error, info))
-            views.append(rest(copy.deepcopy(loaded[id(loading)])))
+                views.append(rest(copy.deepcopy(loaded[id(loading)])))
+        # A file that is no image may fail in any way, also later; a TypeError is the config's.
+        except (OSError, ValueError, AssertionError, AttributeError, cv2.error) as error:
+            return key, Unreadable(_name(info), _reason(error, info))
         return key, views
 
     def under(self, condition: Condition, info: dict, loading: Callable) -> dict:

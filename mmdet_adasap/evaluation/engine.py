@@ -29,6 +29,10 @@ class ModelFailed(RuntimeError):
     """A model that raised an error on some images."""
 
 
+class LoadingFailed(RuntimeError):
+    """Images that could not be loaded for another reason than that a file is none."""
+
+
 @dataclass
 class Subject:
     """A model under test.
@@ -124,6 +128,7 @@ def evaluate_cells(
 
     Raises:
         ModelFailed: Naming the model and the condition.
+        LoadingFailed: Naming the condition.
         ValueError: If none of the images can be read.
     """
     rank, processes = get_dist_info()
@@ -135,7 +140,7 @@ def evaluate_cells(
         clock, found = _Clock(names), _Found(*({name: {} for name in names} for _ in range(3)))
         for _ in range(mine):
             start = time.perf_counter()
-            batch = next(iterator)
+            batch = _next(iterator, condition)
             clock.seconds['images'] += time.perf_counter() - start
             found.unreadable.update(batch.unreadable)
             for subject in subjects if batch.positions else ():
@@ -148,6 +153,34 @@ def evaluate_cells(
                 f'none of {len(images)} images can be read: {first.image}: {first.error}'
             )
         yield _scored(subjects, condition, found, weights, clock) if rank == 0 else None
+
+
+def _next(iterator: Iterator[SharedBatch], condition: Condition) -> SharedBatch:
+    """The next batch; what goes wrong in a worker is said as if it had gone wrong here."""
+    try:
+        return next(iterator)
+    except Exception as error:
+        _refuse_dead_worker(error)
+        raise loading_failed(condition, error) from error
+
+
+def loading_failed(condition: Condition, error: Exception) -> LoadingFailed:
+    """An error that says in one line what could not be loaded, and why."""
+    text = str(error).strip()
+    if 'Original Traceback' in text:  # as a worker's come
+        text = text.splitlines()[-1]
+    else:
+        text = f'{type(error).__name__}: {text}'
+    return LoadingFailed(f'{condition} cannot be loaded: {text}')
+
+
+def _refuse_dead_worker(error: Exception) -> None:
+    """PyTorch says it wherever the program happens to be."""
+    if isinstance(error, RuntimeError) and str(error).startswith('DataLoader worker'):
+        raise LoadingFailed(
+            f'{error}; perhaps there was too little memory: give fewer --workers, and the same '
+            f'command goes on from here'
+        ) from error
 
 
 @torch.no_grad()
@@ -165,6 +198,7 @@ def _test(
             with autocast(enabled=subject.fp16):
                 outputs = subject.model.test_step(view)
         except Exception as error:
+            _refuse_dead_worker(error)
             raise ModelFailed(
                 f'model {name} fails on {batch.condition}, image number '
                 f'{batch.positions[0]}: {type(error).__name__}: {error}'

@@ -47,7 +47,8 @@ class ResultsFolder:
     def add(self, condition: Condition, cell: dict) -> None:
         """Write down a cell."""
         stamps = {one['image']: _stamp(one['image']) for one in cell['unreadable']}
-        text = json.dumps({'protocol': self._key, 'stamps': stamps, **cell}) + '\n'
+        found = {'protocol': self._key, 'stamps': stamps, **cell}
+        text = json.dumps(found, allow_nan=False) + '\n'
         write_atomically(self._path(condition), text)
         self.cells[condition] = json.loads(text)
 

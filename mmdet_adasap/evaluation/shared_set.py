@@ -143,12 +143,20 @@ def _folder(dataset: Any) -> str:
 
 
 def _refuse_corrupted(where: str, config: Mapping, pipeline: Sequence[Mapping]) -> None:
-    corruption = config.get('corruption', 'none')
+    corruption = _corruption(config)
     if corruption != 'none' or 'ImageCorruption' in map(type_name, pipeline):
         raise ValueError(
             f'{where}.dataset corrupts its images already ({corruption}), and clean ones are '
             f"needed here: leave out ImageCorruption, and set corruption='none'"
         )
+
+
+def _corruption(config: Mapping) -> str:
+    """That of a dataset, or of one that it is around."""
+    inner = config.get('datasets') or config.get('dataset') or []
+    found = [_corruption(one) for one in ([inner] if isinstance(inner, Mapping) else inner)]
+    found.append(config.get('corruption', 'none'))
+    return next((each for each in found if each != 'none'), 'none')
 
 
 def _collate(dataloaders: Mapping[str, Mapping], key: str) -> Callable:

@@ -14,6 +14,7 @@ pytest.importorskip('mmdet')
 from mmengine.config import Config
 from mmengine.runner import Runner
 from processes import in_processes
+from torch._utils import ExceptionWrapper
 
 from mmdet_adasap.apis import ModelSource, evaluate_robustness
 from mmdet_adasap.apis.robustness_run import OtherRankFailed, Progress, UnreadableImages
@@ -22,6 +23,7 @@ from mmdet_adasap.datasets.shared_images import CLEAN, Condition
 from mmdet_adasap.datasets.tiny_voc import build_tiny_voc
 from mmdet_adasap.evaluation import summarize
 from mmdet_adasap.evaluation.bootstrap import interval
+from mmdet_adasap.evaluation.engine import LoadingFailed, loading_failed
 from mmdet_adasap.evaluation.protocol import ProtocolDiffers
 from mmdet_adasap.evaluation.report import write_report
 from mmdet_adasap.evaluation.results import build_models
@@ -377,6 +379,52 @@ class TestBadInput:
     def test_model_that_fails(self, case, tmp_path):
         with pytest.raises(RuntimeError, match=r'model dull fails on clean images.*no such thing'):
             run(case, tmp_path / 'out', 'dull', cfg_options={'model.fail': True})
+
+    def test_error_in_loading_is_one_line(self, case, tmp_path):
+        """A step of the pipeline that is wrong, and what a worker makes of it."""
+        write_config(
+            tmp_path / 'config.py',
+            case / 'voc',
+            "test_pipeline = [dict(type='LoadImageFromFile'), dict(type='PackDetInputs', "
+            'meta_keys=3)]\ntest_dataloader = dict(dataset=dict(pipeline=test_pipeline))\n',
+        )
+        source = ModelSource('dull', str(tmp_path / 'config.py'), str(case / 'dull.pth'))
+        with pytest.raises(LoadingFailed) as error:
+            evaluate_robustness([source], tmp_path / 'out', **CELLS)
+        expected = "clean images cannot be loaded: TypeError: 'int' object is not iterable"
+        assert str(error.value) == expected
+        try:
+            'a' + 1
+        except TypeError:
+            wrapped = ExceptionWrapper(where='in DataLoader worker process 0')
+        with pytest.raises(TypeError) as raised:
+            wrapped.reraise()
+        message = str(loading_failed(Condition('fog', 2), raised.value))
+        assert message.startswith('fog 2 cannot be loaded: TypeError: can only concatenate')
+        assert '\n' not in message
+
+    def test_step_that_cannot_take_an_image_leaves_it_out(self, case, tmp_path):
+        build_tiny_voc(tmp_path / 'voc', seed=1, train=2, val=2, test=10, size=96)
+        write_config(tmp_path / 'config.py', tmp_path / 'voc')
+        (tmp_path / 'dull.pth').write_bytes((case / 'dull.pth').read_bytes())
+        images = sorted((tmp_path / 'voc/VOCdevkit/VOC2007/JPEGImages').glob('3*.jpg'))
+        # As wide as to have no height left when it is resized.
+        cv2.imwrite(str(images[4]), np.zeros((32, 30000, 3), np.uint8))
+        with pytest.raises(UnreadableImages, match=f'1 of 10 images .*{images[4].name}'):
+            run(tmp_path, tmp_path / 'out', 'dull')
+
+    def test_corrupted_dataset_inside_another_is_refused(self, case, tmp_path):
+        text = (case / 'config.py').read_text()
+        text += """
+inner = dict(_base_.test_dataloader.dataset, data_root={data!r}, corruption='fog')
+test_dataloader = dict(
+    dataset=dict(_delete_=True, type='ConcatDataset', datasets=[inner, inner])
+)
+""".format(data=f'{case}/voc/VOCdevkit/')
+        (tmp_path / 'config.py').write_text(text)
+        source = ModelSource('dull', str(tmp_path / 'config.py'), str(case / 'dull.pth'))
+        with pytest.raises(ValueError, match='corrupts its images already'):
+            evaluate_robustness([source], tmp_path / 'out', **CELLS)
 
     @pytest.mark.parametrize('damage', ['no image', 'cut off', 'small'])
     def test_unreadable_image(self, case, tmp_path, damage):

@@ -65,6 +65,10 @@ class TestAxes:
         assert ceiling(61.3) == 70
         assert bounds(3, 57) == (0, 60)
         assert bounds(51, 57) == (51, 57)
+        for same in (0, 100):
+            low, high = bounds(same, same)
+            assert low < high
+            assert low <= same <= high
 
 
 class TestWords:

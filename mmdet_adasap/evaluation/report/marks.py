@@ -97,6 +97,8 @@ def bounds(low: float, high: float, at_most: int = 8) -> tuple[float, float]:
     """Round ends of an axis with both on it: from 0, unless that would leave half of it empty."""
     if low < high / 2:
         return 0.0, ceiling(high, at_most)
+    if low == high:  # somewhere an axis must go
+        low, high = 0.9 * low, high or 1.0
     step = nice_step(high - low, at_most)
     return max(step * math.floor(low / step), 0.0), step * math.ceil(high / step - 1e-9) or step
 
