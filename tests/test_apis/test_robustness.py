@@ -394,7 +394,7 @@ class TestBadInput:
         expected = "clean images cannot be loaded: TypeError: 'int' object is not iterable"
         assert str(error.value) == expected
         try:
-            'a' + 1
+            _ = 'a' + 1
         except TypeError:
             wrapped = ExceptionWrapper(where='in DataLoader worker process 0')
         with pytest.raises(TypeError) as raised:
