@@ -24,15 +24,17 @@ class AccuracyScorer(Scorer):
     checks = True
 
     @staticmethod
-    def takes(metric: Any) -> bool:
-        """Whether this scores a metric: mmpretrain's own Accuracy, top 1 among its figures."""
+    def keys(metric: Any) -> list[str]:
+        """Top 1 of mmpretrain's own Accuracy, if that is among its figures."""
         from mmpretrain.evaluation import Accuracy
 
-        return type(metric) is Accuracy and 1 in metric.topk and metric.thrs in ((0.0,), (None,))
-
-    def __init__(self, metric: Any) -> None:
-        super().__init__(metric)
-        self.key = f'{metric.prefix}/top1'
+        if (
+            type(metric) is not Accuracy
+            or 1 not in metric.topk
+            or metric.thrs not in ((0.0,), (None,))
+        ):
+            return []
+        return [f'{metric.prefix}/top1']
 
     def records(self, samples: Sequence[dict], batch: Any) -> list[Guess]:
         return [self._guess(sample) for sample in samples]

@@ -23,8 +23,8 @@ def build_scorer(
         evaluator (Mapping | Sequence): The config's test_evaluator: a metric or a list of them.
         dataset_meta (Mapping): The metainfo of the test set.
         key (str, optional): Name of P among the metrics, as 'coco/bbox_mAP_50', where it is not
-            what the task's benchmark takes. It is used as the metric gives it: a fraction,
-            perhaps rounded.
+            what the task's benchmark takes. Those of VOCMetric, CocoMetric and Accuracy that are
+            known are unrounded fractions; any other is used as the metric gives it.
 
     Raises:
         ValueError: If no metric has a P that is known, and no key names one.
@@ -32,18 +32,17 @@ def build_scorer(
     built = Evaluator(evaluator)
     built.dataset_meta = dict(dataset_meta)
     kinds = (OF_MMDET if mmdet_works() else ()) + (OF_MMPRETRAIN if mmpretrain_works() else ())
-    scorers = [kind(metric) for metric in built.metrics for kind in kinds if kind.takes(metric)]
-    if key is None and scorers:
-        return scorers[0]
+    for metric in built.metrics:
+        for kind in kinds:
+            known = kind.keys(metric)
+            if known and key in (None, *known):
+                return kind(metric, key or known[0])
     if key is None:
         names = ', '.join(type(metric).__name__ for metric in built.metrics)
         raise ValueError(
             f'test_evaluator={names}: it is not known which of its figures is P; name it with '
             f'--metric, as pascal_voc/mAP'
         )
-    for scorer in scorers:
-        if scorer.key == key:
-            return scorer
     for metric in built.metrics:
         if key.startswith(f'{metric.prefix}/') or not metric.prefix:
             return MetricScorer(metric, key)

@@ -34,13 +34,14 @@ class Score(NamedTuple):
 
 
 class Scorer(ABC):
-    """One metric of a config's test_evaluator.
+    """One metric of a config's evaluator.
 
     Args:
         metric (BaseMetric): The metric, which knows its dataset.
+        key (str): Name of P among the metric's, as 'pascal_voc/mAP'.
 
     Attributes:
-        key (str): Name of P among the metric's, as 'pascal_voc/mAP'.
+        key (str): The same.
         resamples (bool): Whether :meth:`score` can resample.
         checks (bool): Whether :meth:`check` compares.
     """
@@ -49,8 +50,14 @@ class Scorer(ABC):
     resamples = True
     checks = False
 
-    def __init__(self, metric: BaseMetric) -> None:
+    def __init__(self, metric: BaseMetric, key: str) -> None:
         self.metric = metric
+        self.key = key
+
+    @staticmethod
+    def keys(metric: BaseMetric) -> Sequence[str]:
+        """The figures of a metric that can be P here, the one that its task takes first."""
+        return ()
 
     @abstractmethod
     def records(self, samples: Sequence[dict], batch: Any) -> list:
@@ -95,8 +102,7 @@ class MetricScorer(Scorer):
     resamples = False
 
     def __init__(self, metric: BaseMetric, key: str, scale: float = 1.0) -> None:
-        super().__init__(metric)
-        self.key = key
+        super().__init__(metric, key)
         self.scale = scale
 
     def records(self, samples: Sequence[dict], batch: Any) -> list:
@@ -123,8 +129,8 @@ def results_of(metric: BaseMetric, samples: Sequence[dict], batch: Any) -> list:
     metric.results.clear()
     if len(results) != len(samples):
         raise ValueError(
-            f'test_evaluator: {type(metric).__name__} keeps {len(results)} results of '
-            f'{len(samples)} images; one for each is needed to put processes together'
+            f'{type(metric).__name__} keeps {len(results)} results of {len(samples)} images; one '
+            f'for each is needed to put processes together'
         )
     return results
 
