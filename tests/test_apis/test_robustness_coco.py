@@ -134,6 +134,11 @@ def test_figure_of_fewer_images_than_the_file_has(case, why):
     assert results['models']['a']['ci95']['clean'][0] < clean
 
 
+def test_metric_with_an_annotation_file_that_cannot_be_restricted(case):
+    with pytest.raises(ValueError, match=r'all 12 images of its ann_file, and 6 were tested'):
+        run(case, metric='coco/cup_precision', subset=6)
+
+
 def test_classes(case):
     """Of ids in descending order mmdet's own table has them the wrong way round."""
     found = json.loads((case / 'all.json').read_text())

@@ -12,9 +12,10 @@ import torch
 pytest.importorskip('mmdet')
 
 from mmdet.evaluation import eval_map
+from mmengine.evaluator import BaseMetric
 
 from mmdet_adasap.evaluation.bootstrap import image_weights, interval
-from mmdet_adasap.evaluation.scoring import build_scorer
+from mmdet_adasap.evaluation.scoring import MetricScorer, build_scorer
 from mmdet_adasap.evaluation.scoring.coco import FIGURES
 from mmdet_adasap.evaluation.scoring.scorer import computed, results_of
 
@@ -347,17 +348,106 @@ def write_annotations(
     return str(file)
 
 
+class Named(BaseMetric):
+    """A figure that the samples name."""
+
+    default_prefix = 'named'
+
+    def process(self, data_batch, data_samples):
+        self.results += [sample['value'] for sample in data_samples]
+
+    def compute_metrics(self, results):
+        return dict(figure=float(np.mean(results)))
+
+
 class TestOtherMetrics:
+    def named(self, value: float, **scale) -> float:
+        scorer = MetricScorer(Named(), 'named/figure', **scale)
+        return scorer.score(scorer.records([dict(value=value)] * 3, None), None).value
+
+    def test_one_that_is_named(self):
+        images = samples(20)
+        evaluator = dict(type='mmdet.CocoMetric', classwise=True)
+        scorer = build_scorer(evaluator, META, 'coco/a_precision')
+        usual = build_scorer(evaluator, META)
+        for chosen in (images, images[:8], images):
+            score = scorer.score(scorer.records(chosen, None), None)
+            expected = usual.score(usual.records(chosen, None), None).per_class['a']
+            assert score.value == pytest.approx(expected, abs=5.1e-4)
+            assert score.resampled is None
+
+    def test_nothing_found(self):
+        images = [dict(image, pred_instances=nothing()) for image in samples(5)]
+        evaluator = dict(type='mmdet.CocoMetric', classwise=True)
+        scorer = build_scorer(evaluator, META, 'coco/a_precision')
+        assert scorer.score(scorer.records(images, None), None).value == 0
+
+    def test_annotation_file_of_more_images(self, tmp_path):
+        images = samples(8)
+        file = write_annotations(images, tmp_path / 'all.json')
+        evaluator = dict(type='mmdet.CocoMetric', classwise=True, ann_file=file)
+        scorer = build_scorer(evaluator, META, 'coco/a_precision')
+        scorer.check_images(8)
+        assert 0 < scorer.score(scorer.records(images, None), None).value < 1
+        message = r'CocoMetric compares with all 8 images of its ann_file, and 7 were tested'
+        with pytest.raises(ValueError, match=message):
+            scorer.check_images(7)
+        with pytest.raises(ValueError, match=message):
+            scorer.score(scorer.records(images[:7], None), None)
+
+    def test_annotation_file_with_a_line_for_each_image(self, tmp_path):
+        file = tmp_path / 'all.odgt'
+        file.write_text('{"ID": "a"}\n{"ID": "b"}\n')
+        metric = dict(type='mmdet.CrowdHumanMetric', ann_file=str(file))
+        scorer = build_scorer(metric, META, 'crowd_human/mAP')
+        scorer.check_images(2)
+        with pytest.raises(ValueError, match='all 2 images of its ann_file, and 1 '):
+            scorer.check_images(1)
+
+    def test_percents(self):
+        assert self.named(43.0, scale=0.01) == pytest.approx(0.43)
+        # As float32 has it.
+        assert self.named(100.00001, scale=0.01) == 1
+        for value, scale in (
+            (43.0, {}),
+            (-1.0, {}),
+            (float('nan'), {}),
+            (430.0, dict(scale=0.01)),
+        ):
+            with pytest.raises(ValueError, match=r'named/figure is .* in percent the scale is 0'):
+                self.named(value, **scale)
+
     @pytest.mark.parametrize(
-        ('evaluator', 'key', 'message'),
+        ('evaluator', 'key', 'scale'),
         [
-            (dict(type='mmdet.VOCMetric', metric='recall'), None, 'it is not known which'),
-            (dict(type='mmdet.VOCMetric'), 'coco/bbox_mAP', 'none of that prefix'),
+            (dict(type='mmdet.VOCMetric', metric='recall'), 'pascal_voc/recall@100@0.5', 1),
+            (dict(type='mmpretrain.Accuracy', topk=(1, 5)), 'accuracy/top5', 0.01),
+            (dict(type='mmpretrain.SingleLabelMetric'), 'single-label/f1-score', 0.01),
+            (dict(type='mmpretrain.AveragePrecision', prefix='a'), 'a/mAP', 0.01),
         ],
     )
-    def test_refused(self, evaluator, key, message):
+    def test_known_scales(self, evaluator, key, scale):
+        if evaluator['type'].startswith('mmpretrain'):
+            pytest.importorskip('mmpretrain')
+        assert build_scorer(evaluator, META, key).scale == scale
+        assert build_scorer(evaluator, META, key, scale=0.5).scale == 0.5
+
+    def test_known_scale_of_a_metric_that_needs_another_package(self):
+        kind = pytest.importorskip('mmdet.evaluation').CocoPanopticMetric
+        assert MetricScorer(object.__new__(kind), 'coco_panoptic/PQ').scale == 0.01
+
+    @pytest.mark.parametrize(
+        ('evaluator', 'key', 'scale', 'message'),
+        [
+            (dict(type='mmdet.VOCMetric', metric='recall'), None, None, 'it is not known which'),
+            (dict(type='mmdet.VOCMetric'), 'coco/bbox_mAP', None, 'none of that prefix'),
+            (dict(type='mmdet.VOCMetric'), None, 0.01, 'pascal_voc/mAP is a fraction here'),
+            (dict(type='mmdet.VOCMetric'), 'pascal_voc/x', 0, '--scale: 0 must be'),
+        ],
+    )
+    def test_refused(self, evaluator, key, scale, message):
         with pytest.raises(ValueError, match=message):
-            build_scorer(evaluator, META, key)
+            build_scorer(evaluator, META, key, scale)
 
     def test_figure_that_is_not_there(self):
         scorer = build_scorer(dict(type='mmdet.CocoMetric'), META, 'coco/mean')

@@ -183,8 +183,8 @@ def _ranked(one: tuple, threshold: int) -> Ranking:
 def _truth(sample: dict, key: str) -> dict:
     if key not in sample:
         raise ValueError(
-            f'test_dataloader.dataset.pipeline gives no {key}, which VOCMetric compares with: it '
-            f"needs dict(type='LoadAnnotations', with_bbox=True)"
+            f"the dataset's pipeline gives no {key}, which VOCMetric compares with: it needs "
+            f"dict(type='LoadAnnotations', with_bbox=True)"
         )
     return sample[key]
 
