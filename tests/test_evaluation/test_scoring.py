@@ -455,6 +455,28 @@ class TestOtherMetrics:
             scorer.score(scorer.records(samples(5), None), None)
 
 
+class TestAccuracy:
+    @pytest.mark.parametrize('threshold', [None, 0.0, 0.4])
+    def test_of_scores_that_are_no_probabilities(self, threshold):
+        """A first guess that scores no more than the threshold is wrong."""
+        pytest.importorskip('mmpretrain')
+        rng = np.random.default_rng(0)
+        images = [
+            dict(
+                pred_score=torch.tensor(rng.normal(-0.2, 0.5, 3), dtype=torch.float32),
+                gt_label=torch.tensor([int(rng.integers(3))]),
+            )
+            for _ in range(40)
+        ]
+        scorer = build_scorer(
+            dict(type='mmpretrain.Accuracy', thrs=threshold), dict(classes=('a', 'b', 'c'))
+        )
+        score = scorer.score(scorer.records(images, None), None)
+        assert scorer.resamples
+        scorer.check(images, score)
+        assert 0 < score.value < 1
+
+
 class TestInterval:
     def test_of_a_mean_is_the_textbooks(self):
         """For a mean the standard error is known: sd / sqrt(n)."""
