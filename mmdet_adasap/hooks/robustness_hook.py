@@ -1,18 +1,21 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 from collections.abc import Sequence
 
-from mmengine.dist import broadcast_object_list
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import HOOKS
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 
-from ..datasets.corruptions import check_condition
+from ..datasets.corruptions import check_condition, check_frost_photos
 from ..datasets.shared_images import CLEAN, Condition
-from ..evaluation.engine import Subject, evaluate_cells
+from ..evaluation.engine import Cell, Subject, evaluate_cells
 from ..evaluation.scoring import build_scorer
 from ..evaluation.shared_set import build_shared_set
-from ..evaluation.summary import benchmark_corruptions, summarize
+from ..evaluation.summary import benchmark_corruptions, summary_of
 from ..unwrapping import unwrapped
+from .processes import failing_together, from_rank_0
+
+FIGURES = ('robustness/clean', 'robustness/mPC', 'robustness/rPC')
+NAMES = ('val_evaluator', 'metric of RobustnessHook', 'scale of RobustnessHook')
 
 
 @HOOKS.register_module()
@@ -21,22 +24,27 @@ class RobustnessHook(Hook):
 
     After a validation it tests the model, or its moving average if validation does, on the same
     few images clean and corrupted, with the config's val_evaluator. ``robustness/clean``,
-    ``robustness/mPC`` and ``robustness/rPC`` are logged, and are among the metrics of the
-    validation, so that ``CheckpointHook(save_best='robustness/mPC')`` works. The training itself
-    goes as it would without the hook.
+    ``robustness/mPC`` and ``robustness/rPC`` (none while nothing is detected) are logged, and are
+    among the metrics of the validation, so that ``CheckpointHook(save_best='robustness/mPC',
+    rule='greater')`` works. Where a validation is not followed by a test, what save_best names is
+    None there, and no checkpoint is chosen. The training itself goes as it would without the hook.
 
     Args:
         interval (int): Validations behind a multiple of so many epochs, or iterations in an
             iteration loop, are followed by one. Defaults to 1.
         corruptions (Sequence[str], optional): mPC is over these. Defaults to the benchmark's.
         severities (Sequence[int]): And these. Defaults to (3,).
-        subset (int, optional): How many images; None for all. Defaults to 100.
+        subset (int, optional): How many images; None for all, and no more than there are.
+            Defaults to 100.
         seed (int): Of the corruptions. Defaults to 0.
         num_workers (int): Processes that load, started each time. Defaults to 0.
+        metric (str, optional): Name of P, as 'coco/bbox_mAP_50'. Defaults to what the task's
+            benchmark takes.
+        scale (float, optional): Of a P that is used as its metric gives it, 0.01 for percents;
+            see :func:`~mmdet_adasap.evaluation.scoring.build_scorer`.
 
     Raises:
-        TypeError, ValueError: If an argument is of another type or value, or a run does not
-            validate.
+        TypeError, ValueError: If an argument is of another type or value.
     """
 
     # Behind what has put the moving average in for validation, before what takes it out (49).
@@ -50,6 +58,8 @@ class RobustnessHook(Hook):
         subset: int | None = 100,
         seed: int = 0,
         num_workers: int = 0,
+        metric: str | None = None,
+        scale: float | None = None,
     ) -> None:
         for key, value in (('interval', interval), ('subset', subset)):
             if value is not None and (type(value) is not int or value < 1):
@@ -62,46 +72,84 @@ class RobustnessHook(Hook):
         self.conditions = [CLEAN, *(Condition(c, s) for s in severities for c in names)]
         if len(self.conditions) == 1:
             raise ValueError('RobustnessHook: corruptions and severities must name one at least')
+        if not set(names) & set(benchmark_corruptions()):
+            raise ValueError(
+                f'RobustnessHook.corruptions={list(names)}: mPC is over corruptions of the '
+                f'benchmark; add one of {", ".join(benchmark_corruptions())}'
+            )
         self.subset = subset
         self.seed = seed
         self.num_workers = num_workers
+        self.metric = metric
+        self.scale = scale
         self._parts = None
+        self._awaited: list[str] = []
 
     def before_train(self, runner: Runner) -> None:
-        """Refuse a run that does not validate."""
+        """Build what is needed, so that a run that cannot be tested ends here.
+
+        Raises:
+            ValueError: If the run does not validate, or its val_dataloader, its val_evaluator or
+                a save_best do not go with the hook.
+            FileNotFoundError: If a file of the images, or the photographs of frost are missing.
+        """
         if runner.val_loop is None:
             raise ValueError(
                 'RobustnessHook runs after validations, and this run has none: set '
                 'val_dataloader, val_evaluator and val_cfg, or leave the hook out'
             )
+        self._awaited = _chosen_by(runner)
+        images = len(runner.val_loop.dataloader.dataset)
+        if self.subset is not None and self.subset > images:
+            runner.logger.warning(
+                f'RobustnessHook: subset={self.subset}, and there are {images} validation images: '
+                f'it takes all of them'
+            )
+        with failing_together():
+            self._parts = self._build(runner, self.subset and min(self.subset, images))
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Test, if it is time."""
-        training = isinstance(runner._train_loop, BaseLoop)
-        by_epoch = training and runner.cfg.get('train_cfg', {}).get('by_epoch', True)
-        done = runner.epoch if by_epoch else runner.iter
-        if not training or done % self.interval:
+        if not isinstance(runner._train_loop, BaseLoop):
             return
-        for name, value in self._test(runner).items():
+        by_iteration = isinstance(runner.train_loop, IterBasedTrainLoop)
+        done = runner.iter if by_iteration else runner.epoch
+        figures = {} if done % self.interval else self._test(runner)
+        for name, value in figures.items():
             runner.message_hub.update_scalar(f'val/{name}', value)
-            if metrics is not None:
-                metrics[name] = value
+        if metrics is not None:
+            # CheckpointHook leaves out what is None, and fails on what is missing.
+            metrics.update({**dict.fromkeys(self._awaited), **figures})
 
     def _test(self, runner: Runner) -> dict[str, float]:
-        shared, scorer, size = self._build(runner)
-        subject = Subject('model', unwrapped(runner.model), scorer)
-        cells = list(
-            evaluate_cells(
-                *([subject], shared.images, self.conditions, shared.collate),
-                batch_size=size,
-                workers=self.num_workers,
-            )
+        shared, scorer, size = self._parts
+        fp16 = bool(getattr(runner.val_loop, 'fp16', False))
+        found = evaluate_cells(
+            [Subject('model', unwrapped(runner.model), scorer, fp16=fp16)],
+            shared.images,
+            self.conditions,
+            shared.collate,
+            batch_size=size,
+            workers=self.num_workers,
         )
-        box = [None if cells[0] is None else self._figures(runner, cells)]
-        broadcast_object_list(box)
-        return box[0]
+        cells: list[Cell | None] = []
+        figures = None
+        for _ in self.conditions:
+            failure = None
+            try:
+                cells.append(next(found))
+            except Exception as error:
+                failure = error
+            # Rank 0 scores, and the others are on their way to the next cell.
+            with failing_together():
+                if failure is not None:
+                    raise failure
+        with failing_together():
+            if cells[0] is not None:
+                figures = self._figures(runner, cells)
+        return from_rank_0(figures)
 
-    def _figures(self, runner: Runner, cells: list) -> dict[str, float]:
+    def _figures(self, runner: Runner, cells: list[Cell]) -> dict[str, float]:
         if cells[0].unreadable:
             image, error = cells[0].unreadable[0]
             runner.logger.warning(
@@ -112,17 +160,40 @@ class RobustnessHook(Hook):
         for cell in cells[1:]:
             row = table.setdefault(cell.condition.corruption, {})
             row[cell.condition.severity] = cell.scores['model'].value
+        summary = summary_of(table, clean)
+        figures = {'robustness/clean': clean, 'robustness/mPC': summary['mPC']}
         # A model that detects nothing yet has no rPC.
-        mpc = summarize(table, clean or 1.0)['mPC']
-        figures = {'robustness/clean': clean, 'robustness/mPC': mpc}
-        return {**figures, 'robustness/rPC': mpc / clean} if clean else figures
+        return {**figures, 'robustness/rPC': summary['rPC']} if clean else figures
 
-    def _build(self, runner: Runner) -> tuple:
-        if self._parts is None:
-            dataloader = runner.cfg.val_dataloader
-            shared = build_shared_set(
-                {'RobustnessHook': dataloader}, self.subset, self.seed, 'val_dataloader'
+    def _build(self, runner: Runner, subset: int | None) -> tuple:
+        dataloader, evaluator = (
+            runner.cfg.get(key) for key in ('val_dataloader', 'val_evaluator')
+        )
+        if not dataloader or not evaluator:
+            raise ValueError(
+                'RobustnessHook builds val_dataloader and val_evaluator from the cfg of the '
+                'Runner, which lacks them: make the Runner with Runner.from_cfg'
             )
-            scorer = build_scorer(runner.cfg.val_evaluator, shared.metainfo)
-            self._parts = shared, scorer, dataloader.get('batch_size', 1)
-        return self._parts
+        if any(condition.corruption == 'frost' for condition in self.conditions):
+            check_frost_photos()
+        shared = build_shared_set(
+            {'RobustnessHook': dataloader}, subset, self.seed, 'val_dataloader'
+        )
+        scorer = build_scorer(evaluator, shared.metainfo, self.metric, self.scale, NAMES)
+        scorer.check_images(len(shared.images))
+        return shared, scorer, dataloader.get('batch_size', 1)
+
+
+def _chosen_by(runner: Runner) -> list[str]:
+    """The figures of RobustnessHook that best checkpoints are chosen by."""
+    found = []
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook):
+            found += [key for key in hook.save_best or () if key.startswith('robustness/')]
+    for key in found:
+        if key not in FIGURES:
+            raise ValueError(
+                f'save_best={key!r} of the checkpoint hook: RobustnessHook gives '
+                f'{", ".join(FIGURES)}'
+            )
+    return found

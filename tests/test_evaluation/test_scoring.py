@@ -1,6 +1,10 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """P, per class and resampled, beside what mmdet and pycocotools compute."""
 
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +12,11 @@ import torch
 pytest.importorskip('mmdet')
 
 from mmdet.evaluation import eval_map
+from mmengine.evaluator import BaseMetric
 
 from mmdet_adasap.evaluation.bootstrap import image_weights, interval
-from mmdet_adasap.evaluation.scoring import build_scorer
+from mmdet_adasap.evaluation.scoring import MetricScorer, build_scorer
+from mmdet_adasap.evaluation.scoring.coco import FIGURES
 from mmdet_adasap.evaluation.scoring.scorer import computed, results_of
 
 CLASSES = tuple('abcde')
@@ -172,32 +178,303 @@ class TestCoco:
             found = from_file.score(from_file.records(chosen, None), None)
             assert found.value == pytest.approx(expected.value, abs=1e-12)
 
+    @pytest.mark.parametrize('name', FIGURES)
+    def test_every_figure_is_of_the_images_tested_alone(self, tmp_path, name):
+        """Unrounded, beside what CocoMetric makes of a file with no other images."""
+        images = [larger(image) if image['img_id'] % 2 else image for image in samples(24)]
+        evaluator = dict(
+            type='mmdet.CocoMetric', metric_items=list(FIGURES), proposal_nums=(1, 5, 100)
+        )
+        everything = dict(evaluator, ann_file=write_annotations(images, tmp_path / 'all.json'))
+        chosen = images[:15]
+        few = dict(evaluator, ann_file=write_annotations(chosen, tmp_path / 'few.json'))
+        scorer = build_scorer(everything, META, f'coco/bbox_{name}')
+        weights = np.ones((1, 15), np.float32) if scorer.resamples else None
+        score = scorer.score(scorer.records(chosen, None), weights)
+        alone = build_scorer(few, META).metric
+        expected = computed(alone, results_of(alone, chosen, None))[f'coco/bbox_{name}']
+        assert 0 < expected < 1
+        assert score.value == pytest.approx(expected, abs=5.1e-4)
+        assert scorer.resamples == name.startswith('mAP')
+        assert score.value != expected or not scorer.resamples
+        assert score.metrics[f'coco/bbox_{name}'] == score.value
+        known = [p for p in score.per_class.values() if p is not None]
+        if scorer.resamples:
+            assert score.resampled[0] == pytest.approx(score.value, abs=1e-12)
+        if name in ('mAP', 'mAP_50', 'mAP_75'):
+            assert np.mean(known) == pytest.approx(score.value, abs=1e-12)
 
-class TestOtherMetrics:
-    def test_one_that_is_named(self):
+    @pytest.mark.parametrize('name', ['mAP_50', 'mAP_m'])
+    def test_a_resampled_figure_is_that_of_repeated_images(self, name):
         images = samples(20)
-        evaluator = dict(type='mmdet.CocoMetric', metric='bbox')
-        scorer = build_scorer(evaluator, META, 'coco/bbox_mAP_50')
-        score = scorer.score(scorer.records(images, None), None)
-        usual = build_scorer(evaluator, META)
-        assert score.value == usual.score(usual.records(images, None), None).metrics[scorer.key]
-        assert score.resampled is None
+        scorer = build_scorer(dict(type='mmdet.CocoMetric'), META, f'coco/bbox_{name}')
+        weights = image_weights(20, 3, seed=5)
+        resampled = scorer.score(scorer.records(images, None), weights).resampled
+        for row in range(3):
+            chosen = [i for i in range(20) for _ in range(int(weights[row, i]))]
+            repeated = [{**images[i], 'img_id': number} for number, i in enumerate(chosen)]
+            expected = scorer.score(scorer.records(repeated, None), None).value
+            assert resampled[row] == pytest.approx(expected, abs=1e-9)
+
+    def test_second_kind_of_a_metric(self):
+        """Masks that are no boxes."""
+        images = samples(12)
+        for image in images:
+            found, boxes_of_truth = image['pred_instances'], image['instances']
+            found['masks'] = torch.stack([mask_of(box) for box in found['bboxes']])
+            for one in boxes_of_truth:
+                one['mask'] = encoded(mask_of(one['bbox']))
+        evaluator = dict(type='mmdet.CocoMetric', metric=['bbox', 'segm'])
+        values = {}
+        for kind in ('bbox', 'segm'):
+            scorer = build_scorer(evaluator, META, f'coco/{kind}_mAP_75')
+            score = scorer.score(scorer.records(images, None), None)
+            rounded = computed(scorer.metric, scorer.records(images, None))
+            assert score.value == pytest.approx(rounded[f'coco/{kind}_mAP_75'], abs=5.1e-4)
+            values[kind] = score.value
+        assert values['bbox'] != values['segm']
 
     @pytest.mark.parametrize(
-        ('evaluator', 'key', 'message'),
+        ('changed', 'key', 'message'),
         [
-            (dict(type='mmdet.VOCMetric', metric='recall'), None, 'it is not known which'),
-            (dict(type='mmdet.VOCMetric'), 'coco/bbox_mAP', 'none of that prefix'),
+            (dict(proposal_nums=(1, 10, 50)), None, r'proposal_nums=\[1, 10, 50\] lacks 100'),
+            (dict(iou_thrs=[0.5, 0.6]), 'coco/bbox_mAP_75', 'lacks 0.75'),
         ],
     )
-    def test_refused(self, evaluator, key, message):
+    def test_figure_that_the_settings_leave_out(self, changed, key, message):
         with pytest.raises(ValueError, match=message):
-            build_scorer(evaluator, META, key)
+            build_scorer(dict(type='mmdet.CocoMetric', **changed), META, key)
+
+    def test_figure_without_objects(self):
+        images = samples(6)
+        scorer = build_scorer(dict(type='mmdet.CocoMetric'), META, 'coco/bbox_mAP_l')
+        with pytest.raises(ValueError, match=r'mAP_l is not defined: .* have no large objects'):
+            scorer.score(scorer.records(images, None), None)
+
+    def test_classes_as_mmdet_names_them(self, tmp_path):
+        """Whatever the order of the config's classes."""
+        images = samples(30)
+        file = write_annotations(images, tmp_path / 'all.json')
+        other = dict(classes=('d', 'b', 'e', 'a', 'c'))
+        metric = dict(type='mmdet.CocoMetric', ann_file=file, classwise=True)
+        scorer = build_scorer(metric, other)
+        score = scorer.score(scorer.records(images, None), None)
+        expected = computed(scorer.metric, scorer.records(images, None))
+        assert list(score.per_class) == list(other['classes'])
+        assert score.per_class.pop('e') is None
+        assert len({round(ap, 3) for ap in score.per_class.values()}) == 4
+        for name, ap in score.per_class.items():
+            assert ap == pytest.approx(expected[f'coco/{name}_precision'], abs=5.1e-4)
+
+    def test_classes_of_a_file_with_descending_ids(self, tmp_path):
+        """Where mmdet's own table has them the wrong way round."""
+        images = samples(30)
+        values = []
+        for name, ids in (('up', [1, 2, 3, 4, 5]), ('down', [50, 40, 30, 20, 10])):
+            file = write_annotations(images, tmp_path / f'{name}.json', ids)
+            scorer = build_scorer(dict(type='mmdet.CocoMetric', ann_file=file), META)
+            values.append(scorer.score(scorer.records(images, None), None).per_class)
+        assert values[0] == values[1]
+
+    @pytest.mark.parametrize('name', ['mAP', 'mAP_s'])
+    def test_nothing_found(self, tmp_path, name):
+        """Classes without objects have no AP, found or not."""
+        images = samples(20)
+        file = write_annotations(images, tmp_path / 'all.json')
+        scorer = build_scorer(
+            dict(type='mmdet.CocoMetric', ann_file=file), META, f'coco/bbox_{name}'
+        )
+        usual = scorer.score(scorer.records(images, None), None)
+        blind = [dict(image, pred_instances=nothing()) for image in images]
+        score = scorer.score(scorer.records(blind, None), image_weights(20, 10, 0))
+        assert score.value == 0
+        assert not score.resampled.any()
+        assert 'e' in usual.per_class
+        for each, ap in usual.per_class.items():
+            assert score.per_class[each] == (None if ap is None else 0)
+
+
+def nothing() -> dict:
+    return dict(bboxes=torch.zeros(0, 4), scores=torch.zeros(0), labels=torch.zeros(0).long())
+
+
+def larger(image: dict) -> dict:
+    """The same, three times as large."""
+    found, instances = image['pred_instances'], image['instances']
+    return dict(
+        image,
+        pred_instances=dict(found, bboxes=3 * found['bboxes']),
+        instances=[dict(one, bbox=[3 * side for side in one['bbox']]) for one in instances],
+    )
+
+
+def mask_of(box: Sequence[float]) -> torch.Tensor:
+    """An ellipse in a box of an image of 110 pixels."""
+    y, x = torch.meshgrid(torch.arange(110.0), torch.arange(110.0), indexing='ij')
+    x1, y1, x2, y2 = (float(side) for side in box)
+    return ((2 * x - x1 - x2) / (x2 - x1)) ** 2 + ((2 * y - y1 - y2) / (y2 - y1)) ** 2 < 1
+
+
+def encoded(mask: torch.Tensor) -> dict:
+    from pycocotools import mask as coding
+
+    return coding.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
+
+
+def write_annotations(
+    images: Sequence[dict], file: Path, ids: Sequence[int] = (1, 2, 3, 4, 5)
+) -> str:
+    """COCO's file for images; the category of label i, in the file's order, has ``ids[i]``."""
+    annotations = []
+    for image in images:
+        for one in image['instances']:
+            x1, y1, x2, y2 = one['bbox']
+            sides = x2 - x1, y2 - y1
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=image['img_id'],
+                    category_id=ids[one['bbox_label']],
+                    bbox=[x1, y1, *sides],
+                    area=sides[0] * sides[1],
+                    iscrowd=0,
+                )
+            )
+    categories = [dict(id=i, name=name) for i, name in zip(ids, CLASSES, strict=True)]
+    listed = [dict(id=i['img_id'], width=110, height=110, file_name='') for i in images]
+    file.write_text(
+        json.dumps(dict(images=listed, categories=categories, annotations=annotations))
+    )
+    return str(file)
+
+
+class Named(BaseMetric):
+    """A figure that the samples name."""
+
+    default_prefix = 'named'
+
+    def process(self, data_batch, data_samples):
+        self.results += [sample['value'] for sample in data_samples]
+
+    def compute_metrics(self, results):
+        return dict(figure=float(np.mean(results)))
+
+
+class TestOtherMetrics:
+    def named(self, value: float, **scale) -> float:
+        scorer = MetricScorer(Named(), 'named/figure', **scale)
+        return scorer.score(scorer.records([dict(value=value)] * 3, None), None).value
+
+    def test_one_that_is_named(self):
+        images = samples(20)
+        evaluator = dict(type='mmdet.CocoMetric', classwise=True)
+        scorer = build_scorer(evaluator, META, 'coco/a_precision')
+        usual = build_scorer(evaluator, META)
+        for chosen in (images, images[:8], images):
+            score = scorer.score(scorer.records(chosen, None), None)
+            expected = usual.score(usual.records(chosen, None), None).per_class['a']
+            assert score.value == pytest.approx(expected, abs=5.1e-4)
+            assert score.resampled is None
+
+    def test_nothing_found(self):
+        images = [dict(image, pred_instances=nothing()) for image in samples(5)]
+        evaluator = dict(type='mmdet.CocoMetric', classwise=True)
+        scorer = build_scorer(evaluator, META, 'coco/a_precision')
+        assert scorer.score(scorer.records(images, None), None).value == 0
+
+    def test_annotation_file_of_more_images(self, tmp_path):
+        images = samples(8)
+        file = write_annotations(images, tmp_path / 'all.json')
+        evaluator = dict(type='mmdet.CocoMetric', classwise=True, ann_file=file)
+        scorer = build_scorer(evaluator, META, 'coco/a_precision')
+        scorer.check_images(8)
+        assert 0 < scorer.score(scorer.records(images, None), None).value < 1
+        message = r'CocoMetric compares with all 8 images of its ann_file, and 7 were tested'
+        with pytest.raises(ValueError, match=message):
+            scorer.check_images(7)
+        with pytest.raises(ValueError, match=message):
+            scorer.score(scorer.records(images[:7], None), None)
+
+    def test_annotation_file_with_a_line_for_each_image(self, tmp_path):
+        file = tmp_path / 'all.odgt'
+        file.write_text('{"ID": "a"}\n{"ID": "b"}\n')
+        metric = dict(type='mmdet.CrowdHumanMetric', ann_file=str(file))
+        scorer = build_scorer(metric, META, 'crowd_human/mAP')
+        scorer.check_images(2)
+        with pytest.raises(ValueError, match='all 2 images of its ann_file, and 1 '):
+            scorer.check_images(1)
+
+    def test_percents(self):
+        assert self.named(43.0, scale=0.01) == pytest.approx(0.43)
+        # As float32 has it.
+        assert self.named(100.00001, scale=0.01) == 1
+        for value, scale in (
+            (43.0, {}),
+            (-1.0, {}),
+            (float('nan'), {}),
+            (430.0, dict(scale=0.01)),
+        ):
+            with pytest.raises(ValueError, match=r'named/figure is .* in percent the scale is 0'):
+                self.named(value, **scale)
+
+    @pytest.mark.parametrize(
+        ('evaluator', 'key', 'scale'),
+        [
+            (dict(type='mmdet.VOCMetric', metric='recall'), 'pascal_voc/recall@100@0.5', 1),
+            (dict(type='mmpretrain.Accuracy', topk=(1, 5)), 'accuracy/top5', 0.01),
+            (dict(type='mmpretrain.SingleLabelMetric'), 'single-label/f1-score', 0.01),
+            (dict(type='mmpretrain.AveragePrecision', prefix='a'), 'a/mAP', 0.01),
+        ],
+    )
+    def test_known_scales(self, evaluator, key, scale):
+        if evaluator['type'].startswith('mmpretrain'):
+            pytest.importorskip('mmpretrain')
+        assert build_scorer(evaluator, META, key).scale == scale
+        assert build_scorer(evaluator, META, key, scale=0.5).scale == 0.5
+
+    def test_known_scale_of_a_metric_that_needs_another_package(self):
+        kind = pytest.importorskip('mmdet.evaluation').CocoPanopticMetric
+        assert MetricScorer(object.__new__(kind), 'coco_panoptic/PQ').scale == 0.01
+
+    @pytest.mark.parametrize(
+        ('evaluator', 'key', 'scale', 'message'),
+        [
+            (dict(type='mmdet.VOCMetric', metric='recall'), None, None, 'it is not known which'),
+            (dict(type='mmdet.VOCMetric'), 'coco/bbox_mAP', None, 'none of that prefix'),
+            (dict(type='mmdet.VOCMetric'), None, 0.01, 'pascal_voc/mAP is a fraction here'),
+            (dict(type='mmdet.VOCMetric'), 'pascal_voc/x', 0, '--scale: 0 must be'),
+        ],
+    )
+    def test_refused(self, evaluator, key, scale, message):
+        with pytest.raises(ValueError, match=message):
+            build_scorer(evaluator, META, key, scale)
 
     def test_figure_that_is_not_there(self):
         scorer = build_scorer(dict(type='mmdet.CocoMetric'), META, 'coco/mean')
         with pytest.raises(ValueError, match="gives no 'coco/mean'; name one of coco/bbox_mAP"):
             scorer.score(scorer.records(samples(5), None), None)
+
+
+class TestAccuracy:
+    @pytest.mark.parametrize('threshold', [None, 0.0, 0.4])
+    def test_of_scores_that_are_no_probabilities(self, threshold):
+        """A first guess that scores no more than the threshold is wrong."""
+        pytest.importorskip('mmpretrain')
+        rng = np.random.default_rng(0)
+        images = [
+            dict(
+                pred_score=torch.tensor(rng.normal(-0.2, 0.5, 3), dtype=torch.float32),
+                gt_label=torch.tensor([int(rng.integers(3))]),
+            )
+            for _ in range(40)
+        ]
+        scorer = build_scorer(
+            dict(type='mmpretrain.Accuracy', thrs=threshold), dict(classes=('a', 'b', 'c'))
+        )
+        score = scorer.score(scorer.records(images, None), None)
+        assert scorer.resamples
+        scorer.check(images, score)
+        assert 0 < score.value < 1
 
 
 class TestInterval:

@@ -2,6 +2,8 @@
 """mPC in training, on a few images, and a training that does not notice."""
 
 from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,9 +12,14 @@ pytest.importorskip('mmdet')
 
 from mmdet.evaluation.functional import mean_ap
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
+from processes import in_processes
 
+from mmdet_adasap.datasets.corruptions import frost_photos
 from mmdet_adasap.datasets.tiny_voc import build_tiny_voc
+from mmdet_adasap.evaluation.scoring import build_scorer
+from mmdet_adasap.evaluation.shared_set import build_shared_set
 from mmdet_adasap.hooks import RobustnessHook
 
 SETTINGS = dict(type='RobustnessHook', corruptions=['fog', 'contrast'], severities=[2], subset=3)
@@ -102,9 +109,169 @@ def test_figures_are_those_of_the_whole_engine(data, tmp_path):
     assert 0 <= scalars['val/robustness/mPC'].current() <= 1
 
 
+@pytest.mark.parametrize('key', ['robustness/mPC', 'robustness/rPC'])
+def test_validations_without_a_test_choose_no_checkpoint(data, tmp_path, monkeypatch, key):
+    """Nor does one of a model that detects nothing, which has no rPC."""
+    figures = iter([(0.0, {}), (0.6, {'robustness/rPC': 0.6})])
+
+    def test(self, runner: Runner) -> dict:
+        mpc, more = next(figures)
+        return {'robustness/mPC': mpc, **more}
+
+    monkeypatch.setattr(RobustnessHook, '_test', test)
+    best = dict(type='CheckpointHook', save_best=key, rule='greater', interval=10)
+    train(
+        data,
+        tmp_path / 'run',
+        epochs=5,
+        robustness=dict(SETTINGS, interval=2),
+        checkpoint=best,
+    )
+    name = key.replace('/', '_')
+    assert [file.name for file in (tmp_path / 'run').glob('best_*')] == [
+        f'best_{name}_epoch_4.pth'
+    ]
+
+
+def test_a_figure_that_the_hook_does_not_give_chooses_no_checkpoint(data, tmp_path):
+    best = dict(type='CheckpointHook', save_best='robustness/mpc', rule='greater')
+    config = settings(data, tmp_path / 'run', robustness=dict(SETTINGS), checkpoint=best)
+    with pytest.raises(ValueError, match=r"save_best='robustness/mpc' .*gives robustness/clean"):
+        Runner.from_cfg(config).train()
+
+
+class Reached(Exception):
+    """Raised where the first step would begin."""
+
+
+@pytest.fixture
+def no_step(monkeypatch):
+    def step(self, *_, **__) -> None:
+        raise Reached
+
+    monkeypatch.setattr('seeing_detector.SeeingDetector.train_step', step)
+
+
+class TestBeforeTheFirstStep:
+    def start(self, data, work_dir, more: dict | None = None, **changed) -> None:
+        config = settings(data, work_dir, robustness={**SETTINGS, **changed})
+        config.merge_from_dict(more or {})
+        runner = Runner.from_cfg(config)
+        self.hook = next(hook for hook in runner.hooks if isinstance(hook, RobustnessHook))
+        runner.train()
+
+    def test_larger_subset_takes_all(self, data, tmp_path, no_step):
+        with pytest.raises(Reached):
+            self.start(data, tmp_path / 'run', subset=100)
+        assert len(self.hook._parts[0].images) == 5
+
+    def test_evaluator_whose_p_is_not_known(self, data, tmp_path, no_step):
+        more = {'val_evaluator.metric': 'recall'}
+        with pytest.raises(ValueError, match='name it with metric of RobustnessHook'):
+            self.start(data, tmp_path / 'run', more)
+
+    def test_another_figure(self, data, tmp_path, no_step):
+        more = {'val_evaluator.metric': 'recall'}
+        with pytest.raises(Reached):
+            self.start(data, tmp_path / 'run', more, metric='pascal_voc/recall', scale=0.01)
+        assert self.hook._parts[1].scale == 0.01
+
+    def test_metric_that_takes_no_part_of_its_images(self, data, tmp_path, no_step):
+        (tmp_path / 'all.odgt').write_text('{}\n' * 5)
+        file = str(tmp_path / 'all.odgt')
+        metric = dict(_delete_=True, type='CrowdHumanMetric', ann_file=file)
+        more = {'val_evaluator': metric}
+        with pytest.raises(ValueError, match='all 5 images of its ann_file, and 3 were'):
+            self.start(data, tmp_path / 'run', more, metric='crowd_human/mAP')
+
+    def test_no_photographs_of_frost(self, data, tmp_path, no_step, monkeypatch):
+        frost_photos._photo.cache_clear()
+        frost_photos._enlarged.cache_clear()
+        monkeypatch.setattr(frost_photos, 'package_folder', lambda name: None)
+        with pytest.raises(FileNotFoundError, match='frost needs photographs'):
+            self.start(data, tmp_path / 'run', corruptions=['fog', 'frost'])
+
+    def test_runner_without_a_config(self, data, tmp_path, no_step):
+        config = settings(data, tmp_path / 'run')
+        runner = Runner.from_cfg(config)
+        hook = RobustnessHook(subset=3)
+        runner.register_hook(hook)
+        runner.cfg.pop('val_dataloader')
+        with pytest.raises(ValueError, match='which lacks them: make the Runner with'):
+            runner.train()
+
+
+def test_fp16_as_validation_has_it(data, tmp_path, monkeypatch):
+    import seeing_detector
+
+    seen = []
+    forward = seeing_detector.SeeingDetector.forward
+
+    def look(self, inputs, data_samples=None, mode='tensor'):
+        if mode == 'predict':
+            seen.append(torch.is_autocast_enabled('cpu'))
+        return forward(self, inputs, data_samples, mode)
+
+    monkeypatch.setattr(seeing_detector.SeeingDetector, 'forward', look)
+    config = settings(data, tmp_path / 'run', epochs=1, robustness=dict(SETTINGS))
+    config.val_cfg.fp16 = True
+    Runner.from_cfg(config).train()
+    assert len(seen) == 2 + 3  # batches of validation, and cells
+    assert all(seen)
+
+
+def test_iterations_are_counted_where_the_loop_counts_them(data, tmp_path, monkeypatch):
+    tested = []
+    monkeypatch.setattr(
+        RobustnessHook, '_test', lambda self, runner: tested.append(runner.iter) or {}
+    )
+    config = settings(data, tmp_path / 'run', robustness=dict(SETTINGS, interval=4))
+    config.train_cfg = dict(type='IterBasedTrainLoop', max_iters=8, val_interval=2)
+    Runner.from_cfg(config).train()
+    assert tested == [4, 8]
+
+
+@pytest.mark.parametrize('where', ['scoring', 'figures'])
+def test_error_of_rank_0_ends_both(data, tmp_path, where):
+    root = str(Path.cwd())
+    errors = in_processes(error_in_one_of_two, tmp_path, root, data, where)
+    assert errors[0] == 'ZeroDivisionError'
+    assert errors[1] == 'OtherProcessFailed: rank 0 has stopped with ZeroDivisionError: on purpose'
+
+
+def error_in_one_of_two(root: str, data: str, where: str) -> str:
+    import os
+
+    from seeing_detector import SeeingDetector
+
+    os.chdir(root)
+
+    def fail(*_) -> None:
+        raise ZeroDivisionError('on purpose')
+
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        config = settings(data, Path('unused'))
+        hook = RobustnessHook(corruptions=['fog', 'contrast'], severities=[2], subset=None)
+        shared = build_shared_set({'a': config.val_dataloader})
+        scorer = build_scorer(config.val_evaluator, shared.metainfo)
+        hook._parts = shared, scorer, 2
+        if where == 'scoring':
+            scorer.score = fail
+        else:
+            hook._figures = fail
+        try:
+            hook._test(SimpleNamespace(model=SeeingDetector().eval(), val_loop=None))
+        except ZeroDivisionError:
+            return 'ZeroDivisionError'
+        except RuntimeError as error:
+            return f'{type(error).__name__}: {error}'
+    return ''
+
+
 @pytest.mark.parametrize(
     ('changed', 'message'),
     [
+        (dict(corruptions=['saturate']), 'mPC is over corruptions of the benchmark'),
         (dict(interval=0), 'interval=0 must be an int of at least 1'),
         (dict(subset=0), 'subset=0 must be'),
         (dict(corruptions=['fogg']), "did you mean 'fog'"),

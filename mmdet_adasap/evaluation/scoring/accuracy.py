@@ -17,22 +17,20 @@ class Guess(NamedTuple):
 class AccuracyScorer(Scorer):
     """mmpretrain's ``Accuracy``: P is the share of images whose first guess is right.
 
-    Of the metric's own settings ``topk`` adds figures and ``thrs`` must be the default: a guess
-    counts whatever its score.
+    With the metric's ``thrs`` a guess has to score above that, as for the metric itself; of its
+    other settings ``topk`` adds figures.
     """
 
     checks = True
 
     @staticmethod
-    def takes(metric: Any) -> bool:
-        """Whether this scores a metric: mmpretrain's own Accuracy, top 1 among its figures."""
+    def keys(metric: Any) -> list[str]:
+        """Top 1 of mmpretrain's own Accuracy, if that is among its figures, for one threshold."""
         from mmpretrain.evaluation import Accuracy
 
-        return type(metric) is Accuracy and 1 in metric.topk and metric.thrs in ((0.0,), (None,))
-
-    def __init__(self, metric: Any) -> None:
-        super().__init__(metric)
-        self.key = f'{metric.prefix}/top1'
+        if type(metric) is not Accuracy or 1 not in metric.topk or len(metric.thrs) != 1:
+            return []
+        return [f'{metric.prefix}/top1']
 
     def records(self, samples: Sequence[dict], batch: Any) -> list[Guess]:
         return [self._guess(sample) for sample in samples]
@@ -72,8 +70,8 @@ class AccuracyScorer(Scorer):
     def _guess(self, sample: dict) -> Guess:
         if 'gt_label' not in sample:
             raise ValueError(
-                'test_dataloader.dataset gives no gt_label, which Accuracy compares with: test on '
-                "a split that has labels, and end the pipeline with dict(type='PackInputs')"
+                'the dataset gives no gt_label, which Accuracy compares with: test on a split '
+                "that has labels, and end the pipeline with dict(type='PackInputs')"
             )
         label = sample['gt_label'].reshape(-1).tolist()
         if len(label) != 1:
@@ -82,5 +80,7 @@ class AccuracyScorer(Scorer):
         if scores is None:
             return Guess(label[0], int(sample['pred_label']) == label[0])
         # As the metric looks for it: of equal scores the first depends on how many are asked for.
-        best = scores.topk(min(max(self.metric.topk), len(scores)))[1]
-        return Guess(label[0], int(best[0]) == label[0])
+        best, labels = scores.float().topk(min(max(self.metric.topk), len(scores)))
+        (threshold,) = self.metric.thrs
+        counts = threshold is None or float(best[0]) > threshold
+        return Guess(label[0], counts and int(labels[0]) == label[0])

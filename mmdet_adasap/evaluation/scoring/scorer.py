@@ -7,6 +7,7 @@ needs one more :class:`Scorer` and a line in ``build.py``.
 
 import contextlib
 import io
+import json
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
+from mmengine.fileio import get_text
 
 
 class Score(NamedTuple):
@@ -34,13 +36,14 @@ class Score(NamedTuple):
 
 
 class Scorer(ABC):
-    """One metric of a config's test_evaluator.
+    """One metric of a config's evaluator.
 
     Args:
         metric (BaseMetric): The metric, which knows its dataset.
+        key (str): Name of P among the metric's, as 'pascal_voc/mAP'.
 
     Attributes:
-        key (str): Name of P among the metric's, as 'pascal_voc/mAP'.
+        key (str): The same.
         resamples (bool): Whether :meth:`score` can resample.
         checks (bool): Whether :meth:`check` compares.
     """
@@ -49,8 +52,21 @@ class Scorer(ABC):
     resamples = True
     checks = False
 
-    def __init__(self, metric: BaseMetric) -> None:
+    def __init__(self, metric: BaseMetric, key: str) -> None:
         self.metric = metric
+        self.key = key
+
+    @staticmethod
+    def keys(metric: BaseMetric) -> Sequence[str]:
+        """The figures of a metric that can be P here, the one that its task takes first."""
+        return ()
+
+    def check_images(self, images: int) -> None:
+        """Refuse to be used for so many images, before they are tested. Defaults to any number.
+
+        Raises:
+            ValueError: If the metric cannot leave out the others.
+        """
 
     @abstractmethod
     def records(self, samples: Sequence[dict], batch: Any) -> list:
@@ -89,26 +105,88 @@ class MetricScorer(Scorer):
     Args:
         metric (BaseMetric): It must keep one result for each image.
         key (str): The name of P among what it gives.
-        scale (float): What P is multiplied with to be a fraction. Defaults to 1.
+        scale (float, optional): What P is multiplied with to be a fraction. Defaults to 0.01 for
+            metrics that are known to be in percent (``PERCENT``) and to 1 for others.
     """
 
     resamples = False
 
-    def __init__(self, metric: BaseMetric, key: str, scale: float = 1.0) -> None:
-        super().__init__(metric)
-        self.key = key
-        self.scale = scale
+    def __init__(self, metric: BaseMetric, key: str, scale: float | None = None) -> None:
+        super().__init__(metric, key)
+        self.scale = _usual_scale(metric) if scale is None else scale
+        # Without a file they make one of the first images that they see.
+        self._made = [name for name in ANNOTATIONS if getattr(metric, name, metric) is None]
+        self._of_file = _images_of_file(metric)
+
+    def check_images(self, images: int) -> None:
+        if images < self._of_file:
+            raise ValueError(
+                f'{self.key}: {type(self.metric).__name__} compares with all {self._of_file} '
+                f'images of its ann_file, and {images} were tested; test all of them, or choose '
+                f'another figure'
+            )
 
     def records(self, samples: Sequence[dict], batch: Any) -> list:
+        self._forget()
         return results_of(self.metric, samples, batch)
 
     def score(self, records: Sequence, weights: np.ndarray | None) -> Score:
+        self.check_images(len(records))
+        self._forget()
         metrics = computed(self.metric, records)
+        if not metrics and hasattr(self.metric, 'img_ids'):
+            # mmdet's COCO and LVIS give nothing where a model finds nothing.
+            return Score(0.0, {}, {}, None)
         if self.key not in metrics:
             raise ValueError(
-                f'test_evaluator gives no {self.key!r}; name one of {", ".join(metrics)}'
+                f'{type(self.metric).__name__} gives no {self.key!r}; name one of '
+                f'{", ".join(metrics)}'
             )
-        return Score(self.scale * metrics[self.key], {}, metrics, None)
+        value = self.scale * metrics[self.key]
+        # Percents of float32 may be a little above 100.
+        if not -1e-6 <= value <= 1 + 1e-6:
+            raise ValueError(
+                f'{self.key} is {metrics[self.key]!r}, and {self.scale} times that is no fraction '
+                f'from 0 to 1, as P has to be; for a figure in percent the scale is 0.01'
+            )
+        return Score(min(max(value, 0.0), 1.0), {}, metrics, None)
+
+    def _forget(self) -> None:
+        for name in self._made:
+            setattr(self.metric, name, None)
+            self.metric.img_ids = None
+
+
+ANNOTATIONS = ('_coco_api', '_lvis_api')
+"""What metrics of mmdet call the annotations that they compare with."""
+PERCENT = {
+    'mmdet': ('coco_panoptic',),
+    'mmpretrain': ('accuracy', 'single-label', 'multi-label', 'retrieval'),
+}
+"""Metrics in percent, by their package and ``default_prefix``."""
+
+
+def _usual_scale(metric: BaseMetric) -> float:
+    percent = any(
+        vars(kind).get('default_prefix') in PERCENT.get(kind.__module__.partition('.')[0], ())
+        for kind in type(metric).__mro__
+    )
+    return 0.01 if percent else 1.0
+
+
+def _images_of_file(metric: BaseMetric) -> int:
+    """How many images the annotation file of a metric has; 0 for one without a file."""
+    for name in ANNOTATIONS:
+        if getattr(metric, name, None) is not None:
+            return len(getattr(metric, name).imgs)
+    file = getattr(metric, 'ann_file', None)
+    if not file:
+        return 0
+    text = get_text(file, backend_args=getattr(metric, 'backend_args', None))
+    try:
+        return len(json.loads(text)['images'])
+    except (ValueError, KeyError, TypeError):  # CrowdHuman's has a line for each
+        return len(text.strip().splitlines())
 
 
 def results_of(metric: BaseMetric, samples: Sequence[dict], batch: Any) -> list:
@@ -123,8 +201,8 @@ def results_of(metric: BaseMetric, samples: Sequence[dict], batch: Any) -> list:
     metric.results.clear()
     if len(results) != len(samples):
         raise ValueError(
-            f'test_evaluator: {type(metric).__name__} keeps {len(results)} results of '
-            f'{len(samples)} images; one for each is needed to put processes together'
+            f'{type(metric).__name__} keeps {len(results)} results of {len(samples)} images; one '
+            f'for each is needed to put processes together'
         )
     return results
 

@@ -42,15 +42,16 @@ class VOCScorer(Scorer):
     checks = True
 
     @staticmethod
-    def takes(metric: Any) -> bool:
-        """Whether this scores a metric: mmdet's own VOCMetric for mAP over boxes of all sizes."""
+    def keys(metric: Any) -> list[str]:
+        """The mAP of mmdet's own VOCMetric over boxes of all sizes."""
         from mmdet.evaluation import VOCMetric
 
-        return type(metric) is VOCMetric and metric.metric == 'mAP' and not metric.scale_ranges
+        if type(metric) is not VOCMetric or metric.metric != 'mAP' or metric.scale_ranges:
+            return []
+        return [f'{metric.prefix}/mAP']
 
-    def __init__(self, metric: Any) -> None:
-        super().__init__(metric)
-        self.key = f'{metric.prefix}/mAP'
+    def __init__(self, metric: Any, key: str) -> None:
+        super().__init__(metric, key)
         self._points = POINTS if metric.eval_mode == '11points' else None
 
     def records(self, samples: Sequence[dict], batch: Any) -> list[Matches]:
@@ -182,8 +183,8 @@ def _ranked(one: tuple, threshold: int) -> Ranking:
 def _truth(sample: dict, key: str) -> dict:
     if key not in sample:
         raise ValueError(
-            f'test_dataloader.dataset.pipeline gives no {key}, which VOCMetric compares with: it '
-            f"needs dict(type='LoadAnnotations', with_bbox=True)"
+            f"the dataset's pipeline gives no {key}, which VOCMetric compares with: it needs "
+            f"dict(type='LoadAnnotations', with_bbox=True)"
         )
     return sample[key]
 
