@@ -30,6 +30,7 @@ for warning in caught:
         print('warning', warning.message)
 print('imported', *hidden & set(sys.modules))
 if 'mmengine' not in hidden:
+    import mmdet_adasap.apis
     from mmengine.registry import HOOKS, OPTIM_WRAPPERS
     for name in ('AdaSAPHook', 'AdaSAPOptimWrapper'):
         if name in HOOKS or name in OPTIM_WRAPPERS:

@@ -30,6 +30,7 @@ def without_mmpretrain(tmp_path_factory) -> dict:
     return without(tmp_path_factory.mktemp('without_mmpretrain'), 'mmpretrain')
 
 
+@pytest.mark.slow  # that it imports and registers is in test_install.py
 def test_registers_and_prunes(without_mmpretrain, monkeypatch):
     monkeypatch.chdir(ROOT)
     printed = python(without_mmpretrain, '-c', PRUNED).splitlines()[-1]

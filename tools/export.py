@@ -1,10 +1,10 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Write a pruned detector so that mmdet takes it where this plugin is not installed.
+"""Write a pruned model so that mmdet or mmpretrain takes it where this plugin is not installed.
 
-The folder gets config.py and model.pth, which mmdet's own tools take, one small module that
-config.py imports, structure.json, and report.json with sizes and times on this machine. With
---onnx there is model.onnx, too: the network up to the raw outputs of its heads; of a two-stage
-detector up to the RPN, with the second stage in roi_head.onnx.
+The folder gets config.py and model.pth, which their own tools take, what config.py imports,
+structure.json, and report.json with sizes and times on this machine. With --onnx there is
+model.onnx, too: the network up to the raw outputs of its heads; of a two-stage detector up to
+the RPN, with the second stage in roi_head.onnx.
 
 examples:
   python tools/export.py configs/ssd300/adasap_ssd300_voc0712.py epoch_24.pth --out slim_ssd300

@@ -13,7 +13,7 @@ CONFIGS = Path(__file__).parents[2] / 'configs'
 # Config, side of the image, fraction of the parameters that can be reached by eights, number of
 # modules that are left whole since they do not run when cut, and of attention modules that lose
 # heads.
-QUICK = {
+MODELS = {
     'MobileNetV1': (
         str(CONFIGS / 'mobilenet_v1/mobilenet-v1_8xb128-coslr-90e_in1k.py'),
         64,
@@ -22,8 +22,6 @@ QUICK = {
         0,
     ),
     'DeiT-S': (str(CONFIGS / 'deit/deit-small_8xb128-coslr-90e_in1k.py'), 64, 0.15, 0, 12),
-}
-SLOW = {
     'ResNet-50': (str(CONFIGS / 'resnet/resnet50_8xb128-coslr-90e_in1k.py'), 64, 0.05, 0, 0),
     'ResNet-18': (str(CONFIGS / 'resnet/resnet18_8xb128-coslr-90e_in1k.py'), 64, 0.05, 0, 0),
     'ResNet-18, CIFAR': (
@@ -52,11 +50,10 @@ SLOW = {
 }
 
 
-@pytest.mark.parametrize(
-    'name', [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
-)
+@pytest.mark.slow  # test_export_classifiers.py has a small one of each kind, from its config on
+@pytest.mark.parametrize('name', MODELS)
 def test_model(name, tmp_path, record_property):
-    config, size, least, whole, heads = {**QUICK, **SLOW}[name]
+    config, size, least, whole, heads = MODELS[name]
     found = run_case(config, size, tmp_path)
     record_property('found', json.dumps(found))
     print(json.dumps({'model': name, **found}))

@@ -514,6 +514,17 @@ def mean_over_channels():
 
 
 @case()
+def norms_divided_by_their_mean():
+    """Global response normalisation of ConvNeXt V2: fewer channels have another mean."""
+
+    def normalised(n: nn.Module, x: Tensor) -> Tensor:
+        size = x.norm(p=2, dim=(2, 3), keepdim=True)
+        return n.scale * x * size / (size.mean(1, keepdim=True) + 1e-6) + x
+
+    return first_and_head(normalised, scale=nn.Parameter(torch.rand(8, 1, 1)))
+
+
+@case()
 def max_over_channels():
     return first_and_head(lambda n, x: x * x.amax(1, keepdim=True))
 

@@ -37,7 +37,7 @@ NO_MODELS = {
 }
 PLAIN = {
     'mmdet': ('r50', 'tiny', '_s_', '_n_', 'nano', '18'),
-    'mmpretrain': ('tiny', 'small', '-s_', '-b0', '11', '18', 'resnet50'),
+    'mmpretrain': ('tiny', 'small', '-s_', '-t_', '-b0', '11', '18', 'resnet50'),
 }
 """What is in the names of small and plain configs."""
 CANDIDATES = 3
@@ -154,7 +154,8 @@ def look_at_folder(package: str, folder: Path) -> dict:
     """The first config that can be looked at; else what stopped the first one."""
     first = None
     for config in candidates(package, folder):
-        command = [sys.executable, __file__, '--config', str(config)]
+        name = f'{package}::{config.relative_to(folder.parent)}'
+        command = [sys.executable, __file__, '--config', name]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
             lines = done.stdout.strip().splitlines() or ['']
@@ -165,7 +166,7 @@ def look_at_folder(package: str, folder: Path) -> dict:
                 found = json.loads(lines[-1])
         except subprocess.TimeoutExpired:
             found = {'failed': 'too slow', 'reason': f'more than {SECONDS} s'}
-        found = {'config': f'{package}::{config.relative_to(folder.parent)}', **found}
+        found = {'config': name, **found}
         first = first or found
         if found.get('failed') in (None, 'refused', 'wrong cut', 'too slow'):
             return found
