@@ -113,6 +113,12 @@ def parse_args() -> argparse.Namespace:
         '--metric', metavar='KEY', help='figure of test_evaluator to use, as coco/bbox_mAP_50'
     )
     parser.add_argument(
+        '--scale',
+        type=float,
+        metavar='X',
+        help='what makes a fraction of that figure, as 0.01 of percents',
+    )
+    parser.add_argument(
         '--batch-size', type=at_least_1, metavar='N', help="default: the configs' smallest"
     )
     parser.add_argument(
@@ -310,6 +316,7 @@ def run(args: argparse.Namespace, device: str, bar: Bar) -> tuple[dict | None, E
             device=device,
             reference=args.reference,
             metric=args.metric,
+            scale=args.scale,
             partial=args.partial,
             shifts=shifts,
             published=published,

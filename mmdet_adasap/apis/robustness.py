@@ -33,6 +33,7 @@ def evaluate_robustness(
     device: str = 'cpu',
     reference: str | None = None,
     metric: str | None = None,
+    scale: float | None = None,
     partial: bool = False,
     shifts: Mapping[str, dict] | None = None,
     published: Mapping | None = None,
@@ -61,6 +62,7 @@ def evaluate_robustness(
         reference (str, optional): Model that mCE and differences refer to. Defaults to the first,
             and for mCE on ImageNet's classes to AlexNet's published errors.
         metric (str, optional): Name of P among the metrics, where it is not the task's usual one.
+        scale (float, optional): What that figure is multiplied with to be a fraction.
         partial (bool): Whether to give means while cells are missing. Defaults to False.
         shifts (Mapping[str, dict], optional): Other test sets of the same classes, as
             ``{'imagenet-v2': dict(type='ImageNetV2', data_root=...)}``: what configs say of a
@@ -101,7 +103,9 @@ def evaluate_robustness(
     subjects = []
     for source, view in zip(sources, shared.views, strict=True):
         progress.say(f'loading {source.name} from {source.checkpoint}')
-        subjects.append(load_subject(source, configs[source.name], view, shared, device, metric))
+        subjects.append(
+            load_subject(source, configs[source.name], view, shared, device, metric, scale)
+        )
     keys = {subject.scorer.key for subject in subjects}
     if len(keys) > 1:
         raise ValueError(f'the configs measure {", ".join(sorted(keys))}, which do not compare')

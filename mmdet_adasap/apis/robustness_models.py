@@ -43,6 +43,7 @@ def load_subject(
     shared: SharedSet,
     device: str,
     metric: str | None,
+    scale: float | None,
 ) -> Subject:
     """Load a model, dense or pruned, and what scores it.
 
@@ -56,7 +57,8 @@ def load_subject(
     except (ValueError, RuntimeError) as error:
         raise ValueError(f'{source.name}: {error}') from error
     _check_classes(source, getattr(model, 'dataset_meta', None) or {}, shared.metainfo)
-    scorer = build_scorer(config.test_evaluator, shared.metainfo, metric)
+    scorer = build_scorer(config.test_evaluator, shared.metainfo, metric, scale)
+    scorer.check_images(len(shared.images))
     fp16 = bool((config.get('test_cfg') or {}).get('fp16', False))
     return Subject(source.name, model.to(device).eval(), scorer, view, fp16)
 

@@ -65,6 +65,12 @@ class RobustnessHook(Hook):
             if value is not None and (type(value) is not int or value < 1):
                 raise ValueError(f'RobustnessHook.{key}={value!r} must be an int of at least 1')
         names = benchmark_corruptions() if corruptions is None else corruptions
+        for key, value, kinds in (
+            ('corruptions', names, "['fog', 'snow']"),
+            ('severities', severities, '[3]'),
+        ):
+            if isinstance(value, str) or not isinstance(value, Sequence):
+                raise TypeError(f'RobustnessHook.{key}={value!r} must be a list, as {kinds}')
         for name in names:
             for severity in severities:
                 check_condition(name, severity)

@@ -13,11 +13,13 @@ pytest.importorskip('mmdet')
 
 from mmdet.evaluation import eval_map
 from mmengine.evaluator import BaseMetric
+from mmengine.structures import InstanceData
 
 from mmdet_adasap.evaluation.bootstrap import image_weights, interval
 from mmdet_adasap.evaluation.scoring import MetricScorer, build_scorer
 from mmdet_adasap.evaluation.scoring.coco import FIGURES
 from mmdet_adasap.evaluation.scoring.scorer import computed, results_of
+from mmdet_adasap.evaluation.scoring.voc import boxes_of
 
 CLASSES = tuple('abcde')
 META = dict(classes=CLASSES)
@@ -475,6 +477,19 @@ class TestAccuracy:
         assert scorer.resamples
         scorer.check(images, score)
         assert 0 < score.value < 1
+
+
+def test_boxes_that_are_no_place_are_not_shown():
+    found = InstanceData(
+        bboxes=torch.tensor([[1.0, 2, 3, 4], [0, 0, np.inf, 1], [0, np.nan, 1, 1]]),
+        scores=torch.tensor([0.2, 0.9, 0.8]),
+        labels=torch.tensor([1, 2, 3]),
+    )
+    assert boxes_of(dict(pred_instances=found)) == {
+        'bboxes': [[1.0, 2.0, 3.0, 4.0]],
+        'scores': [0.2],
+        'labels': [1],
+    }
 
 
 class TestInterval:

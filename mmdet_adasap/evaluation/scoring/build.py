@@ -61,7 +61,8 @@ def build_scorer(
             f'{where}={types}: it is not known which of its figures is P; name it with '
             f'{key_name}, as pascal_voc/mAP'
         )
-    for metric in built.metrics:
+    # One without a prefix may give any figure; those that say so come first.
+    for metric in sorted(built.metrics, key=lambda metric: not metric.prefix):
         if key.startswith(f'{metric.prefix}/') or not metric.prefix:
             return MetricScorer(metric, key, scale)
     raise ValueError(

@@ -11,11 +11,15 @@ import json
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from multiprocessing.pool import ThreadPool
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import get_text
+
+from ...registration import mmdet_works
 
 
 class Score(NamedTuple):
@@ -209,7 +213,7 @@ def results_of(metric: BaseMetric, samples: Sequence[dict], batch: Any) -> list:
 
 def computed(metric: BaseMetric, results: Sequence) -> dict[str, float]:
     """What a metric computes from its results, by full names, without what it prints."""
-    with silent():
+    with silent(), _in_threads():
         metrics = metric.compute_metrics(list(results))
     prefix = f'{metric.prefix}/' if metric.prefix else ''
     return {
@@ -217,6 +221,18 @@ def computed(metric: BaseMetric, results: Sequence) -> dict[str, float]:
         for name, value in metrics.items()
         if np.ndim(value) == 0 and not isinstance(value, str)
     }
+
+
+@contextlib.contextmanager
+def _in_threads() -> Iterator[None]:
+    """mmdet's eval_map forks four processes for each figure, beside those that load images."""
+    if not mmdet_works():
+        yield
+        return
+    from mmdet.evaluation.functional import mean_ap
+
+    with mock.patch.object(mean_ap, 'Pool', ThreadPool):
+        yield
 
 
 @contextlib.contextmanager
