@@ -20,7 +20,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--out', required=True, help='folder that train/, val/ and test/ go into')
     parser.add_argument('--seed', type=int, default=0, help='another seed, another set')
-    parser.add_argument('--train', type=int, default=200, help='training images of each class')
+    parser.add_argument('--train', type=int, default=300, help='training images of each class')
     parser.add_argument('--val', type=int, default=50, help='validation images of each class')
     parser.add_argument('--test', type=int, default=100, help='test images of each class')
     parser.add_argument('--size', type=int, default=48, help='side of an image in pixels')

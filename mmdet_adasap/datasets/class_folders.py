@@ -142,6 +142,8 @@ def _refuse_other(
             '. To test on the other classes on purpose, name their folders in subset=[...] or in '
             'a text file with one a line: labels stay those of the whole set'
         )
+    if wrong and per_class is not None:
+        remedy += '. If it is meant to hold other numbers of images, set images_per_class=None'
     kind = FileNotFoundError if missing else ValueError
     raise kind(f'{str(folder)!r} {", and ".join(problems)}: {remedy}')
 

@@ -38,18 +38,18 @@ MIN_SIZE = 32
 MAX_COUNT = 9999
 
 # Height of a digit as a share of the picture's side, and its distance from the background.
-_HEIGHTS = (0.45, 0.8)
-_CONTRASTS = (60, 150)
+_HEIGHTS = (0.55, 0.85)
+_CONTRASTS = (80, 160)
 
 
 def plan_tiny_imagenet(
-    seed: int = 0, train: int = 200, val: int = 50, test: int = 100, size: int = 48
+    seed: int = 0, train: int = 300, val: int = 50, test: int = 100, size: int = 48
 ) -> Iterator[Scene]:
     """Say what every picture of the set holds, without drawing it.
 
     Args:
         seed (int): Seed of the set, 0 or more. Defaults to 0.
-        train (int): Number of training images of each class. Defaults to 200.
+        train (int): Number of training images of each class. Defaults to 300.
         val (int): Number of validation images of each class. Defaults to 50.
         test (int): Number of test images of each class. Defaults to 100.
         size (int): Side of an image in pixels, 32 or more. Defaults to 48.
@@ -85,7 +85,7 @@ def plan_tiny_imagenet(
 def build_tiny_imagenet(
     out: str | Path,
     seed: int = 0,
-    train: int = 200,
+    train: int = 300,
     val: int = 50,
     test: int = 100,
     size: int = 48,
@@ -98,7 +98,7 @@ def build_tiny_imagenet(
     Args:
         out (str | Path): The folder. It appears only when it is complete.
         seed (int): Seed of the set, 0 or more. Defaults to 0.
-        train (int): Number of training images of each class. Defaults to 200.
+        train (int): Number of training images of each class. Defaults to 300.
         val (int): Number of validation images of each class. Defaults to 50.
         test (int): Number of test images of each class. Defaults to 100.
         size (int): Side of an image in pixels, 32 or more. Defaults to 48.

@@ -61,7 +61,7 @@ class TestCIFAR10C:
         entry = {'data': flat, 'labels': [0, 1, 2, 3]}
         (tmp_path / 'cifar-10-batches-py' / 'test_batch').write_bytes(pickle.dumps(entry))
         monkeypatch.setattr(CIFAR10, '_check_integrity', lambda self: True)
-        settings = {'test_mode': True, 'pipeline': [{'type': 'PackInputs'}]}
+        settings = {'serialize_data': False, 'pipeline': [{'type': 'PackInputs'}]}
         clean = CIFAR10(str(tmp_path), 'test', **settings)
         config = {'type': 'CIFAR10C', 'data_root': str(published.parent), 'corruption': 'fog'}
         corrupted = DATASETS.build({**config, 'severity': 2, 'indices': 4, **settings})

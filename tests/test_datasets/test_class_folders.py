@@ -68,7 +68,7 @@ class TestFindImages:
     @pytest.mark.parametrize(
         ('remove', 'per_class', 'message'),
         [
-            ((1,), 2, 'has 1 class folders without 2 images (n04: 1)'),
+            ((1,), 2, 'has 1 class folders without 2 images (n04: 1): unpack it anew'),
             ((1, 2), None, 'has 1 class folders without any image (n04: 0)'),
             ((), 3, 'has 3 class folders without 3 images (n02: 2, n04: 2, n05: 2)'),
             ((), 1, 'has 3 class folders without 1 images (n02: 2, n04: 2, n05: 2)'),
@@ -77,8 +77,9 @@ class TestFindImages:
     def test_names_partial_folders(self, folder, remove, per_class, message):
         for number in remove:
             (folder / 'n04' / f'n04_{number}.JPEG').unlink()
-        with pytest.raises(ValueError, match=re.escape(message)):
+        with pytest.raises(ValueError, match=re.escape(message)) as raised:
             find_images(folder, NAMES, per_class)
+        assert ('images_per_class=None' in str(raised.value)) == (per_class is not None)
 
     def test_names_other_folders(self, folder):
         (folder / 'n99').mkdir()

@@ -192,8 +192,8 @@ class TestPlan:
         assert boxes.min() >= 0
         assert boxes.max() < 48
         heights = boxes[:, 3] - boxes[:, 1] + 1
-        assert heights.min() < 24
-        assert heights.max() > 34
+        assert heights.min() < 29
+        assert heights.max() > 38
         assert (boxes[:, :2].std(0) > 3).all()
 
     def test_digits_are_seen(self, scenes):
