@@ -119,6 +119,7 @@ def evaluate_robustness(
     protocol = {
         'format': FORMAT,
         'metric': subjects[0].scorer.key,
+        **({} if scale is None else {'scale': scale}),
         'corruptions': list(dict.fromkeys(c.corruption for c in conditions if c != CLEAN)),
         'severities': list(dict.fromkeys(c.severity for c in conditions if c != CLEAN)),
         'seed': seed,
