@@ -85,7 +85,8 @@ def cell_to_dict(cell: Cell) -> dict:
             name: {
                 'value': score.value,
                 'per_class': score.per_class,
-                'metrics': score.metrics,
+                # Some metrics say nan of a class without objects, which JSON cannot.
+                'metrics': {k: v if np.isfinite(v) else None for k, v in score.metrics.items()},
                 'resampled': None if score.resampled is None else score.resampled.tolist(),
                 'examples': {str(i): found for i, found in cell.examples[name].items()},
             }
