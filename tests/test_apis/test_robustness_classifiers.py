@@ -11,6 +11,7 @@ import torch
 
 pytest.importorskip('mmpretrain')
 
+from environments import ROOT, python, without
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
@@ -164,6 +165,23 @@ class TestFigures:
             for part in ('results.json', 'cells'):
                 (out / part).symlink_to(whole[0] / part)
         assert 'top-1' in compare([whole[0], out], tmp_path).read_text()
+
+
+def test_without_mmdet(case, whole, tmp_path):
+    """The tool, in an environment that lacks mmdet, gives the same."""
+    (tmp_path / 'packages').mkdir()
+    environment = without(tmp_path / 'packages', 'mmdet', 'onedl_mmdet')
+    arguments = [case / 'config.py', *(f'{n}={case}/{n}.pth' for n in ('sharp', 'dull'))]
+    arguments += ['--out', tmp_path / 'out', '--workers', '0']
+    arguments += ['--corruptions', *CELLS['corruptions']]
+    arguments += ['--severities', *CELLS['severities']]
+    printed = python(environment, ROOT / 'tools' / 'robustness.py', *arguments)
+    assert 'accuracy/top1; 2 corruptions' in printed
+    results = json.loads((tmp_path / 'out' / 'results.json').read_text())
+    for name, model in results['models'].items():
+        assert model['cells'] == whole[1]['models'][name]['cells']
+        assert model['ci95'] == whole[1]['models'][name]['ci95']
+    assert 'mmdet' not in results['protocol']['versions']
 
 
 class TestImages:
