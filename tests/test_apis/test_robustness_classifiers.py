@@ -104,6 +104,21 @@ def measured(case: Path, corruption: str, severity: int, data: str = 'images') -
     return Runner.from_cfg(config).test()['accuracy/top1'] / 100
 
 
+def imagenet(case: Path, folder: Path) -> ModelSource:
+    """The images of the case as some of ImageNet's, and a model of 1000 classes."""
+    from seeing_classifier import SeeingClassifier
+
+    names = sorted((case / 'images').rglob('*.png'))
+    lines = [f'{p.relative_to(case / "images")} {p.parent.name[0]}\n' for p in names]
+    (folder / 'val.txt').write_text(''.join(lines))
+    text = CONFIG.format(data=str(case / 'images')).replace('CustomDataset', 'ImageNet')
+    text = text.replace("type='ImageNet',", f"type='ImageNet', ann_file='{folder}/val.txt',")
+    text = text.replace("'SeeingClassifier'", "'SeeingClassifier', num_classes=1000")
+    (folder / 'config.py').write_text(text)
+    torch.save(dict(state_dict=SeeingClassifier(0.1).state_dict()), folder / 'a.pth')
+    return ModelSource('a', str(folder / 'config.py'), str(folder / 'a.pth'))
+
+
 class TestFigures:
     def test_are_what_mmpretrain_computes(self, case, whole):
         dull = whole[1]['models']['dull']
@@ -276,17 +291,7 @@ class TestAlexNet:
 
     def test_is_the_reference_on_imagenet(self, case, tmp_path):
         """1000 classes of ImageNet, and a hand-made mCE over a part of the cells."""
-        from seeing_classifier import SeeingClassifier
-
-        names = sorted((case / 'images').rglob('*.png'))
-        lines = [f'{p.relative_to(case / "images")} {p.parent.name[0]}\n' for p in names]
-        (tmp_path / 'val.txt').write_text(''.join(lines))
-        text = CONFIG.format(data=str(case / 'images')).replace('CustomDataset', 'ImageNet')
-        text = text.replace("type='ImageNet',", f"type='ImageNet', ann_file='{tmp_path}/val.txt',")
-        text = text.replace("'SeeingClassifier'", "'SeeingClassifier', num_classes=1000")
-        (tmp_path / 'config.py').write_text(text)
-        torch.save(dict(state_dict=SeeingClassifier(0.1).state_dict()), tmp_path / 'a.pth')
-        source = ModelSource('a', str(tmp_path / 'config.py'), str(tmp_path / 'a.pth'))
+        source = imagenet(case, tmp_path)
         results = evaluate_robustness([source], tmp_path / 'out', **CELLS)
         assert results['mCE_reference'] == 'AlexNet'
         model = results['models']['a']
@@ -301,6 +306,32 @@ class TestAlexNet:
         own = evaluate_robustness([source], tmp_path / 'own', reference='a', **CELLS)
         assert own['mCE_reference'] == 'a'
         assert json.loads((tmp_path / 'own' / 'results.json').read_text())['reference'] == 'a'
+
+
+def test_imagenet_v2_by_the_tool(case, tmp_path, run_tool):
+    """In the published layout, where '10' would come before '2' in the order of text."""
+    image = next((case / 'others' / '1_right').glob('*.png'))
+    for label in range(1000):
+        folder = tmp_path / 'v2' / 'imagenetv2-matched-frequency-format-val' / str(label)
+        folder.mkdir(parents=True)
+        for number in range(10):
+            (folder / f'{number}.png').symlink_to(image)
+    source = imagenet(case, tmp_path)
+    code, out, err = run_tool(
+        *('robustness.py', source.config, f'a={source.checkpoint}', '--out', tmp_path / 'out'),
+        *('--imagenet-v2', tmp_path / 'v2', '--corruptions', 'fog', '--severities', 1),
+        *('--workers', 0, '--subset', 24, '--resamples', 20),
+    )
+    assert not code, err
+    assert 'mCE refers to AlexNet' in out
+    assert 'a on imagenet-v2-matched-frequency: 0.' in out
+    results = json.loads((tmp_path / 'out' / 'results.json').read_text())
+    found = results['models']['a']['shifts']['imagenet-v2-matched-frequency']
+    # 24 of 10000, all of one image, which is of label 1 in as good as none of them.
+    assert found['P'] in (0, 1 / 24)
+    assert found['R'] == pytest.approx(found['P'] / results['models']['a']['clean'])
+    described = results['protocol']['shifts']['imagenet-v2-matched-frequency']
+    assert (described['images'], described['of']) == (24, 10000)
 
 
 class TestPublished:
