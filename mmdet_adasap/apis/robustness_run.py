@@ -161,6 +161,8 @@ class Run:
         return costs
 
     def _examples(self) -> list[int]:
+        if not self.subjects[0].scorer.shows:
+            return []
         ids = self.shared.ids
         return choose_subset(ids, min(EXAMPLES, len(ids)))
 

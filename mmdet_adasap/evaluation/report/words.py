@@ -30,8 +30,10 @@ def decimal(value: float | None, signed: bool = False) -> str:
     """A number with one decimal."""
     if value is None:
         return NONE
-    sign = MINUS if value < 0 else '+' if signed and value > 0 else ''
-    return f'{sign}{abs(value):.1f}'
+    shown = f'{abs(value):.1f}'
+    if not float(shown):
+        return shown
+    return f'{MINUS if value < 0 else "+" if signed else ""}{shown}'
 
 
 def ends(figure: Figure, signed: bool = False) -> str:

@@ -75,7 +75,7 @@ def worst(results: Results, files: CellFiles, pictures: Pictures) -> Markup | No
     store = element(
         'svg', element('defs', *drawn), width='0', height='0', class_='store', aria_hidden='true'
     )
-    return join(store, _key(), *parts)
+    return join(store, _key() if drawn else None, *parts)
 
 
 def scene(
@@ -112,8 +112,8 @@ def _figure(results: Results, cell: WorstCell, found: Scene | None) -> Markup:
         f': {hundredth(cell.figure.value)}, {hundredth(cell.drop)} less than clean',
     )
     if found is None:
-        none = 'No example can be shown.' if results.examples else 'No examples were kept.'
-        return element('figure', words, element('p', none, class_='note'))
+        none = element('p', 'No example can be shown.', class_='note')
+        return element('figure', words, none if results.examples else None)
     pair = [
         element(
             'div',

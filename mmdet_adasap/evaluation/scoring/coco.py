@@ -53,6 +53,8 @@ class CocoScorer(Scorer):
     the matches of every image, which are resampled.
     """
 
+    shows = True
+
     @staticmethod
     def keys(metric: Any) -> list[str]:
         """The figures of mmdet's own CocoMetric for boxes or masks, mAP of the first ahead."""

@@ -50,11 +50,13 @@ class Scorer(ABC):
         key (str): The same.
         resamples (bool): Whether :meth:`score` can resample.
         checks (bool): Whether :meth:`check` compares.
+        shows (bool): Whether :meth:`example` gives anything.
     """
 
     key: str
     resamples = True
     checks = False
+    shows = False
 
     def __init__(self, metric: BaseMetric, key: str) -> None:
         self.metric = metric

@@ -37,6 +37,7 @@ class VOCScorer(Scorer):
     evaluation; this gives the same mAP to the last bit, and resamples it.
     """
 
+    shows = True
     checks = True
 
     @staticmethod
