@@ -245,13 +245,21 @@ def join_processes() -> bool:
 def table(results: dict) -> str:
     """The figures of each model, one line each."""
 
+    # As mmdet and mmpretrain print theirs.
+    percent = results['protocol']['metric'].startswith('accuracy/')
+    scale, digits = (100, 2) if percent else (1, 4)
+
+    def number(value: float) -> str:
+        return f'{scale * value:.{digits}f}'
+
     def shown(model: dict, key: str) -> str:
         if model[key] is None:
             return '-'
         ends = (model['ci95'] or {}).get(key)
-        return f'{model[key]:.4f}' + (f' [{ends[0]:.4f}, {ends[1]:.4f}]' if ends else '')
+        return number(model[key]) + (f' [{number(ends[0])}, {number(ends[1])}]' if ends else '')
 
-    rows = [('', 'clean', 'mPC', 'rPC', 'mCE, %')]
+    unit = ', %' if percent else ''
+    rows = [('', *(f'{key}{unit}' for key in ('clean', 'mPC', 'rPC')), 'mCE, %')]
     for name, model in results['models'].items():
         mce = '-' if model['mCE'] is None else f'{model["mCE"]:.2f}'
         rows.append((name, *(shown(model, key) for key in ('clean', 'mPC', 'rPC')), mce))
@@ -269,7 +277,9 @@ def table(results: dict) -> str:
     )
     for name, model in results['models'].items():
         for kind, found in model['shifts'].items():
-            lines.append(f'{name} on {kind}: {found["P"]:.4f}, of clean {shown(found, "R")}')
+            lines.append(
+                f'{name} on {kind}: {shown(found, "P")}, of clean {shown(found, "R")}{unit}'
+            )
     over = next(iter(results['models'].values()))['over']
     if over is None or not over['complete']:
         lines.append('mPC is over these alone, not over the whole benchmark of 15 and 5')

@@ -12,7 +12,8 @@
 # control_sam.py, control_asam.py and control_adaptive.py.
 adasap = dict(
     type='AdaSAPHook',
-    # Phases 1 and 2: adaptive radii.
+    # Phases 1 and 2: adaptive radii. The paper's are likely 0.01 to 2.0, over what norm is not
+    # known; over this one 2.0 multiplies the loss. These raise it by a third or so.
     perturbation=dict(
         type='AdaptivePerturbation', rho_min=0.004, rho_max=0.4, scope='layer', asam=True
     ),

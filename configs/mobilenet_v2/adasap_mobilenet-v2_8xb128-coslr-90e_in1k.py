@@ -7,7 +7,7 @@ _base_ = ['./mobilenet-v2_8xb128-coslr-90e_in1k.py', '../_base_/adasap.py']
 load_from = 'https://mmassets.onedl.ai/mmclassification/v0/mobilenet_v2/mobilenet_v2_batch256_imagenet_20200708-3b2dc3af.pth'
 
 # The base trains for 90 epochs, on a cosine from epoch 8. The cut comes after 10 + 20 epochs, with
-# the rate still high. Lengths and interval are those published.
+# the rate still high. Warm-up and interval are published.
 optim_wrapper = dict(type='AdaSAPOptimWrapper')
 default_hooks = dict(
     adasap=dict(_base_.adasap, warmup=10, prune=20, target=dict(params=0.5), interval=30)

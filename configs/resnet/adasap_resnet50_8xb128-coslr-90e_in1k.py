@@ -7,7 +7,7 @@ _base_ = ['./resnet50_8xb128-coslr-90e_in1k.py', '../_base_/adasap.py']
 load_from = 'https://mmassets.onedl.ai/mmclassification/v0/resnet/resnet50_8xb32_in1k_20210831-ea4938fc.pth'
 
 # The base trains for 90 epochs, on a cosine from epoch 8. The cut comes after 10 + 20 epochs, with
-# the rate still high. Lengths and interval are those published.
+# the rate still high. Warm-up and interval are published.
 optim_wrapper = dict(type='AdaSAPOptimWrapper')
 default_hooks = dict(
     adasap=dict(_base_.adasap, warmup=10, prune=20, target=dict(params=0.42), interval=30)

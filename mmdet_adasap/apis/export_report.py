@@ -152,11 +152,18 @@ def _medians(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str,
     times: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(WARMUP + rounds):
         for name, run in runs.items():
+            _wait_for_gpu()
             start = time.perf_counter()
             run()
+            _wait_for_gpu()
             if number >= WARMUP:  # the first ones allocate
                 times[name].append(time.perf_counter() - start)
     return {name: round(1000 * statistics.median(t), 2) for name, t in times.items()}
+
+
+def _wait_for_gpu() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def table(report: Mapping) -> str:

@@ -124,6 +124,7 @@ def evaluate_robustness(
         'severities': list(dict.fromkeys(c.severity for c in conditions if c != CLEAN)),
         'seed': seed,
         'mode': 'published' if published else mode,
+        **({'published': published['type']} if published else {}),
         'subset': subset,
         'dataset': shared.described,
         'batch_size': size,
@@ -181,7 +182,10 @@ def _shifted(
             loader = config.test_dataloader
             _, pipeline = without_pipeline(loader.dataset.to_dict())
             loaders[model] = {**loader.to_dict(), 'dataset': {**dataset, 'pipeline': pipeline}}
-        other = build_shared_set(loaders, subset, key=name)
+        try:
+            other = build_shared_set(loaders, subset, key=name)
+        except ValueError as error:
+            raise ValueError(f'{name}: {error}') from error
         if other.metainfo.get('classes') != shared.metainfo.get('classes'):
             raise ValueError(
                 f'{name} has other classes than the test set: test it with a config for them'
@@ -207,6 +211,8 @@ def _check_reference(names: Sequence[str], reference: str | None) -> None:
         raise ValueError(
             f'two models are called {min(double)}; call them differently, as NAME=CHECKPOINT'
         )
+    if ALEXNET in names:
+        raise ValueError(f'a model is called {ALEXNET}, as the published figures are: rename it')
     if reference is not None and reference not in names:
         raise ValueError(f'reference={reference} is none of the models {", ".join(names)}')
 

@@ -5,8 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Step = dict | Callable
-RESIZING = ('Resize', 'ResizeEdge')
-SHAPING = (*RESIZING, 'CenterCrop', 'EfficientNetCenterCrop')
+SHAPING = ('Resize', 'ResizeEdge', 'CenterCrop', 'EfficientNetCenterCrop')
 """Steps of test pipelines that give an image its size."""
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.dataset import Compose
 from mmengine.registry import DATASETS
 
-from .pipelines import RESIZING, type_name
+from .pipelines import SHAPING, type_name
 from .shared_images import CLEAN, Condition, SharedImages
 
 
@@ -17,7 +17,7 @@ class PublishedImages(SharedImages):
 
     An image there is the one with the same class folder and file name, or the same file name
     where the clean ones are in no folders, or the same number where there are no files. They have
-    their size already, so that steps that resize are left out.
+    their size already, so that steps that resize or crop are left out.
 
     Args:
         dataset, indices, pipelines, folder: As for :class:`SharedImages`.
@@ -38,21 +38,32 @@ class PublishedImages(SharedImages):
         with DATASETS.switch_scope_and_registry(None) as registry:
             self._kind = registry.get(self._settings.pop('type'))
         self._reading = [
-            (loading, Compose([t for t in loading.transforms if type_name(t) not in RESIZING]))
+            (loading, Compose([t for t in loading.transforms if type_name(t) not in SHAPING]))
             for loading, _ in pipelines
         ]
         self._opened: tuple[Condition | None, dict[str, dict]] = (None, {})
 
     def check(self, conditions: Iterable[Condition]) -> None:
-        """Look whether conditions are there, before hours are spent on the first ones.
+        """Look whether conditions are there, and the first image of the size that models see.
 
         Raises:
             FileNotFoundError: Naming what is missing.
-            ValueError: If one is there twice.
+            ValueError: If a condition is there twice, or the size is another one.
         """
-        for condition in conditions:
-            if condition != CLEAN:
-                self._kind.find(self._settings.get('data_root', ''), *condition)
+        corrupted = [condition for condition in conditions if condition != CLEAN]
+        for condition in corrupted:
+            self._kind.find(self._settings.get('data_root', ''), *condition)
+        for loading, _ in self.pipelines:
+            clean, there = (
+                self.under(condition, self.info(0), loading)['img'].shape[:2]
+                for condition in (CLEAN, corrupted[0])
+            )
+            if clean != there:
+                raise ValueError(
+                    f'the images of {self._kind.__name__} are {there[1]} x {there[0]} pixels, and '
+                    f'the config makes {clean[1]} x {clean[0]} of clean ones: use a config for '
+                    f'that size, or compute the corruptions instead of reading them'
+                )
 
     def under(self, condition: Condition, info: dict, loading: Callable) -> dict:
         """The published image, loaded."""

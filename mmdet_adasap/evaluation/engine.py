@@ -259,6 +259,9 @@ def _put_together(parts: Sequence[_Found], names: Sequence[str]) -> _Found:
 def _on_cpu(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _on_cpu(each) for key, each in value.items()}
+    if isinstance(value, torch.Tensor):
+        # One row of a batch would take the whole of it along to other processes.
+        return value.detach().cpu().clone()
     return value.to('cpu') if hasattr(value, 'to') else value
 
 

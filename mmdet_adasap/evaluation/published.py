@@ -3,8 +3,8 @@
 
 from collections.abc import Iterable, Mapping
 
-ALEXNET = 'AlexNet'
-"""What results call the reference of ImageNet-C."""
+ALEXNET = 'AlexNet (published)'
+"""What results call the reference of ImageNet-C. No model may be called so."""
 _CLEAN_ERROR = 43.48
 # Top-1 error on ImageNet-C in percent, severities 1 to 5, as in the code of arXiv:1903.12261.
 _ERRORS = {

@@ -18,7 +18,7 @@
         "versions": {...}
       },
       "reference": NAME,       what differences refer to
-      "mCE_reference": NAME or "AlexNet",    what mCE refers to; AlexNet's errors are published
+      "mCE_reference": NAME or "AlexNet (published)",    what mCE refers to
       "finished": true,        whether every cell is there
       "models": {NAME: {
         "config": path, "checkpoint": path,  as they were given

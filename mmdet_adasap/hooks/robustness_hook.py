@@ -104,6 +104,12 @@ class RobustnessHook(Hook):
                 'RobustnessHook runs after validations, and this run has none: set '
                 'val_dataloader, val_evaluator and val_cfg, or leave the hook out'
             )
+        hooks = [type(hook).__name__ for hook in runner.hooks]
+        if 'EMAHook' in hooks[: runner.hooks.index(self)]:
+            raise ValueError(
+                'EMAHook comes before RobustnessHook, which would test the weights without the '
+                'average: put RobustnessHook into default_hooks, or give EMAHook priority=49'
+            )
         self._awaited = _chosen_by(runner)
         images = len(runner.val_loop.dataloader.dataset)
         if self.subset is not None and self.subset > images:

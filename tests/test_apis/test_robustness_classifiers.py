@@ -21,8 +21,10 @@ from mmdet_adasap.apis import ModelSource, evaluate_robustness
 from mmdet_adasap.apis.robustness_run import UnreadableImages
 from mmdet_adasap.datasets import ImageCorruption
 from mmdet_adasap.datasets.shared_images import Condition
-from mmdet_adasap.evaluation.published import alexnet
+from mmdet_adasap.evaluation.published import ALEXNET, alexnet
 from mmdet_adasap.evaluation.report import compare, write_report
+from mmdet_adasap.evaluation.scoring import build_scorer
+from mmdet_adasap.evaluation.scoring.accuracy import Guess
 from mmdet_adasap.evaluation.shared_set import build_shared_set
 from mmdet_adasap.evaluation.summary import benchmark_corruptions, summarize
 
@@ -155,6 +157,13 @@ class TestFigures:
         assert whole[1]['mCE_reference'] == 'sharp'
         assert whole[1]['models']['sharp']['mCE'] in (100, None)
 
+    def test_two_classes_of_one_name_stay_apart(self):
+        """As the bird and the machine in ImageNet, both 'crane'."""
+        classes = ('crane', 'other', 'crane')
+        scorer = build_scorer(dict(type='mmpretrain.Accuracy'), dict(classes=classes))
+        scored = scorer.score([Guess(0, True), Guess(2, False), Guess(2, True)], None)
+        assert scored.per_class == {'crane (0)': 1.0, 'other': None, 'crane (2)': 0.5}
+
     def test_goes_on(self, case, whole, tmp_path):
         """A run that lacks its last cell and another set ends with the same figures."""
         out = tmp_path / 'out'
@@ -258,6 +267,11 @@ class TestImages:
 
 
 class TestAlexNet:
+    def test_no_model_may_have_its_name(self, case, tmp_path):
+        (_, *rest), *_ = sources(case)
+        with pytest.raises(ValueError, match='rename it'):
+            evaluate_robustness([ModelSource(ALEXNET, *rest)], tmp_path / 'out', **CELLS)
+
     def test_mce_of_itself_is_100(self):
         every = {name: range(1, 6) for name in benchmark_corruptions()}
         cells, clean = alexnet(every)
@@ -293,7 +307,7 @@ class TestAlexNet:
         """1000 classes of ImageNet, and a hand-made mCE over a part of the cells."""
         source = imagenet(case, tmp_path)
         results = evaluate_robustness([source], tmp_path / 'out', **CELLS)
-        assert results['mCE_reference'] == 'AlexNet'
+        assert results['mCE_reference'] == 'AlexNet (published)'
         model = results['models']['a']
         errors = {'fog': 0.76050 + 0.94500, 'gaussian_noise': 0.82542 + 0.99452}
         ces = [
@@ -302,14 +316,15 @@ class TestAlexNet:
         ]
         assert model['mCE'] == pytest.approx(np.mean(ces))
         page = write_report(tmp_path / 'out').read_text()
-        assert 'relative to AlexNet' in page
+        assert 'relative to AlexNet (published)' in page
+        assert 'these images were computed' in page
         own = evaluate_robustness([source], tmp_path / 'own', reference='a', **CELLS)
         assert own['mCE_reference'] == 'a'
         assert json.loads((tmp_path / 'own' / 'results.json').read_text())['reference'] == 'a'
 
 
 def test_imagenet_v2_by_the_tool(case, tmp_path, run_tool):
-    """In the published layout, where '10' would come before '2' in the order of text."""
+    """In the published layout; that labels are right is in test_imagenet_v2.py."""
     image = next((case / 'others' / '1_right').glob('*.png'))
     for label in range(1000):
         folder = tmp_path / 'v2' / 'imagenetv2-matched-frequency-format-val' / str(label)
@@ -323,8 +338,9 @@ def test_imagenet_v2_by_the_tool(case, tmp_path, run_tool):
         *('--workers', 0, '--subset', 24, '--resamples', 20),
     )
     assert not code, err
-    assert 'mCE refers to AlexNet' in out
-    assert 'a on imagenet-v2-matched-frequency: 0.' in out
+    assert 'mCE refers to AlexNet (published)' in out
+    assert 'clean, %' in out
+    assert 'a on imagenet-v2-matched-frequency: ' in out
     results = json.loads((tmp_path / 'out' / 'results.json').read_text())
     found = results['models']['a']['shifts']['imagenet-v2-matched-frequency']
     # 24 of 10000, all of one image, which is of label 1 in as good as none of them.
@@ -365,6 +381,14 @@ class TestPublished:
             assert model['cells'] == whole[1]['models'][name]['cells']
             assert model['clean'] == whole[1]['models'][name]['clean']
         assert 'published' in write_report(tmp_path / 'out').read_text()
+
+    def test_another_size_is_refused(self, case, published, tmp_path):
+        text = (case / 'config.py').read_text().replace('crop_size=40', 'crop_size=48')
+        (case / 'large.py').write_text(text)
+        with pytest.raises(ValueError, match='40 x 40 pixels, and the config makes 48 x 48'):
+            evaluate_robustness(
+                sources(case, 'large.py'), tmp_path / 'out', published=published, **CELLS
+            )
 
     def test_a_missing_condition_is_named_before_anything_is_tested(
         self, case, published, tmp_path

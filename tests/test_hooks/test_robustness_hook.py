@@ -165,6 +165,17 @@ class TestBeforeTheFirstStep:
             self.start(data, tmp_path / 'run', subset=100)
         assert len(self.hook._parts[0].images) == 5
 
+    def test_average_that_would_not_be_tested(self, data, tmp_path, no_step):
+        """In custom_hooks behind an EMAHook of mmpretrain's usual priority."""
+        ema = dict(type='EMAHook', priority='ABOVE_NORMAL')
+        config = settings(data, tmp_path / 'run')
+        config.custom_hooks = [ema, SETTINGS]
+        with pytest.raises(ValueError, match='EMAHook comes before RobustnessHook'):
+            Runner.from_cfg(config).train()
+        config.custom_hooks.reverse()
+        with pytest.raises(Reached):
+            Runner.from_cfg(config).train()
+
     def test_evaluator_whose_p_is_not_known(self, data, tmp_path, no_step):
         more = {'val_evaluator.metric': 'recall'}
         with pytest.raises(ValueError, match='name it with metric of RobustnessHook'):

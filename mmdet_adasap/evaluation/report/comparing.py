@@ -16,10 +16,10 @@ from .reading import Results, parse_results
 from .words import spoken
 from .writing import write_files
 
-SAME = ('format', 'metric', 'corruptions', 'severities', 'seed', 'mode', 'subset')
+SAME = ('format', 'metric', 'corruptions', 'severities', 'seed', 'mode', 'published', 'subset')
 """Settings that the figures of two runs must share to be compared."""
 SAME_OF_DATASET = ('images', 'sha256')
-SAME_VERSIONS = ('mmdet_adasap', 'numpy', 'opencv', 'pillow', 'mmdet')
+SAME_VERSIONS = ('mmdet_adasap', 'numpy', 'opencv', 'pillow', 'mmdet', 'mmpretrain')
 """What makes the pixels and computes P."""
 AGAINST_REFERENCE = ('mCE', 'relative_mCE', 'CE', 'relative_CE', 'difference')
 
@@ -140,6 +140,10 @@ def _pairs(first: Results, other: Results) -> list[tuple[str, Any, Any]]:
     for key, names in (('dataset', SAME_OF_DATASET), ('versions', SAME_VERSIONS)):
         mine, theirs = (_mapping(results.protocol.get(key)) for results in (first, other))
         pairs += [(f'{key}.{name}', mine.get(name), theirs.get(name)) for name in names]
+    mine, theirs = (_mapping(results.protocol.get('shifts')) for results in (first, other))
+    for name in mine.keys() & theirs.keys():
+        values = (_mapping(shifts[name]).get('sha256') for shifts in (mine, theirs))
+        pairs.append((f'shifts.{name}.sha256', *values))
     return [*pairs, ('classes', first.classes, other.classes)]
 
 

@@ -4,6 +4,7 @@
 from collections.abc import Sequence
 
 from ...datasets.corruptions import GROUPS
+from ..published import ALEXNET
 from .reading import OTHER, Results, Unreadable, group_of
 from .words import spoken
 
@@ -28,6 +29,7 @@ def notices(
         _other_mean(results),
         _extras(results),
         _without_intervals(results),
+        _computed(results),
     ]
     if gone:
         found.append(
@@ -43,6 +45,15 @@ def notices(
 def condition(corruption: str, severity: int) -> str:
     """How a report calls a condition."""
     return f'{corruption} {severity}'
+
+
+def _computed(results: Results) -> str | None:
+    if results.errors != ALEXNET or results.protocol['mode'] == 'published':
+        return None
+    return (
+        "mCE divides by AlexNet's errors on the published files of ImageNet-C, and these images "
+        'were computed: its level is approximate, the order of models is not touched.'
+    )
 
 
 def _unfinished(results: Results) -> str | None:

@@ -7,13 +7,17 @@ from .reading import Figure, Results
 
 NONE = '\N{EN DASH}'
 MINUS = '\N{MINUS SIGN}'
-METRICS = {'accuracy/top1': 'top-1'}
-"""What P is called; mAP where nothing else is known of a metric."""
+METRICS = {
+    'accuracy/top1': 'top-1',
+    **dict.fromkeys(('pascal_voc/mAP', 'coco/bbox_mAP', 'coco/segm_mAP'), 'mAP'),
+}
+"""What P is called; by the end of its key where it is another one."""
 
 
 def metric(results: Results) -> str:
     """What P is called."""
-    return METRICS.get(results.protocol['metric'], 'mAP')
+    key = results.protocol['metric']
+    return METRICS.get(key) or key.rpartition('/')[2]
 
 
 def names(results: Results) -> dict[str, str]:

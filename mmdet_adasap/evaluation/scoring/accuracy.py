@@ -36,7 +36,7 @@ class AccuracyScorer(Scorer):
         return [self._guess(sample) for sample in samples]
 
     def score(self, records: Sequence[Guess], weights: np.ndarray | None) -> Score:
-        classes = self.metric.dataset_meta.get('classes') or ()
+        classes = list(self.metric.dataset_meta.get('classes') or ())
         # Counts of images are whole numbers, which float32 adds without loss.
         right = np.array([record.right for record in records], np.float32)
         labels = np.array([record.label for record in records])
@@ -50,7 +50,7 @@ class AccuracyScorer(Scorer):
             value,
             {
                 name: float(hits[label] / images[label]) if images[label] else None
-                for label, name in enumerate(classes)
+                for label, name in enumerate(_apart(classes))
             },
             {self.key: value},
             drawn,
@@ -84,3 +84,8 @@ class AccuracyScorer(Scorer):
         (threshold,) = self.metric.thrs
         counts = threshold is None or float(best[0]) > threshold
         return Guess(label[0], counts and int(labels[0]) == label[0])
+
+
+def _apart(names: Sequence[str]) -> list[str]:
+    """Names of classes, with the label where two have the same: ImageNet has two cranes."""
+    return [f'{n} ({i})' if names.count(n) > 1 else n for i, n in enumerate(names)]
