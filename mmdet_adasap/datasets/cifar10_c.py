@@ -76,15 +76,19 @@ class CIFAR10C(BaseDataset):
         root = Path(data_root).expanduser()
         folder = root / FOLDER if (root / FOLDER).is_dir() else root
         file = folder / f'{corruption}.npy'
-        if not file.is_file():
-            there = sorted(other.name for other in folder.glob('*.npy'))
-            only = f' (only {", ".join(there)})' if there else ''
-            raise FileNotFoundError(f'{str(file)!r} does not exist{only}: {REMEDY}')
+        _check_there(file)
         return file
 
     def extra_repr(self) -> list[str]:
         """What the dataset is, for its repr."""
         return [f'Condition: \t{self.corruption} {self.severity} in {self.data_root}']
+
+
+def _check_there(file: Path) -> None:
+    if not file.is_file():
+        there = sorted(other.name for other in file.parent.glob('*.npy'))
+        only = f' (only {", ".join(there)})' if there else ''
+        raise FileNotFoundError(f'{str(file)!r} does not exist{only}: {REMEDY}')
 
 
 def _rows(path: Path, row: tuple[int, ...], kind: type, kind_name: str) -> np.ndarray:
@@ -94,8 +98,7 @@ def _rows(path: Path, row: tuple[int, ...], kind: type, kind_name: str) -> np.nd
         FileNotFoundError: If there is no such file.
         ValueError: If it holds anything else.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f'{str(path)!r} does not exist: {REMEDY}')
+    _check_there(path)
     try:
         array = np.load(path, mmap_mode='r', allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
