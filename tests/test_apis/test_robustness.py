@@ -386,7 +386,7 @@ class TestBadInput:
             tmp_path / 'config.py',
             case / 'voc',
             "test_pipeline = [dict(type='LoadImageFromFile'), dict(type='PackDetInputs', "
-            'meta_keys=3)]\ntest_dataloader = dict(dataset=dict(pipeline=test_pipeline))\n',
+            "meta_keys=3)]\ntest_dataloader['dataset']['pipeline'] = test_pipeline\n",
         )
         source = ModelSource('dull', str(tmp_path / 'config.py'), str(case / 'dull.pth'))
         with pytest.raises(LoadingFailed) as error:
