@@ -4,6 +4,8 @@ SEED ?= 0
 ARGS ?=
 # Small models lose more than they win by a second thread, and much on a busy machine.
 OMP_NUM_THREADS ?= 1
+# Processes that share the tests, file by file; some tests, asked for by name, may want to print.
+TEST_JOBS ?= $(if $(ARGS),0,2)
 
 # For tools/find_python.sh.
 export PYTHON
@@ -20,6 +22,7 @@ help:  ## Show this text
 	@echo '                      python3.12, python3.10 and python3 that works)'
 	@echo '  SEED=1              of the demo (default: 0)'
 	@echo '  ARGS="-k ssd -x"    passed on to pytest'
+	@echo '  TEST_JOBS=4         processes for the tests (default: 2, or none of their own with ARGS)'
 	@echo '  OMP_NUM_THREADS=2   threads for the tests (default: 1)'
 	@echo '  MAX_JOBS=2          compilers that run at once (default: one for each core)'
 	@echo '  MMDET_ADASAP_CACHE  where the compiled mmcv is kept (default: ~/.cache/mmdet_adasap)'
@@ -35,7 +38,7 @@ demo: install  ## Train, prune and test a small detector on corrupted images; en
 	.venv/bin/python tools/demo.py --seed $(SEED)
 
 test: install  ## Run the tests
-	OMP_NUM_THREADS=$(OMP_NUM_THREADS) MKL_NUM_THREADS=$(OMP_NUM_THREADS) .venv/bin/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=$(OMP_NUM_THREADS) MKL_NUM_THREADS=$(OMP_NUM_THREADS) .venv/bin/python -m pytest -n $(TEST_JOBS) --dist loadfile $(ARGS)
 
 lint: install  ## Check format and style
 	.venv/bin/python -m ruff format --check .

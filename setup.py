@@ -41,6 +41,6 @@ setup(
         ],
         'export': ['onnx', 'onnxruntime'],
         'demo': ['scikit-learn', 'scikit-image', 'matplotlib'],
-        'tests': ['pytest', 'pytorch_optimizer', 'ruff', 'tensorboard'],
+        'tests': ['pytest', 'pytest-xdist', 'pytorch_optimizer', 'ruff', 'tensorboard'],
     },
 )
