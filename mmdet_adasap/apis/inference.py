@@ -5,6 +5,7 @@ from pathlib import Path
 from mmengine.config import Config
 from torch import nn
 
+from .building import build_dense, read_config
 from .loading import load_checkpoint_dict, read_checkpoint
 
 
@@ -54,4 +55,42 @@ def init_pruned_detector(
         )
     if chosen != 'random' or palette == 'random' or 'palette' not in model.dataset_meta:
         model.dataset_meta['palette'] = chosen
+    return model.to(device).eval()
+
+
+def init_pruned_classifier(
+    config: str | Path | Config,
+    checkpoint: str | Path,
+    device: str = 'cpu',
+    cfg_options: dict | None = None,
+) -> nn.Module:
+    """``mmpretrain.get_model`` for a pruned checkpoint: the model gets its slim shape first.
+
+    Args:
+        config (str | Path | Config): The unpruned config.
+        checkpoint (str | Path): The pruned checkpoint; a dense one is loaded as it is.
+        device (str): Where the model is put. Defaults to 'cpu'.
+        cfg_options (dict, optional): Settings of the config to override.
+
+    Returns:
+        nn.Module: The classifier in eval mode, for mmpretrain's ``ImageClassificationInferencer``.
+
+    Raises:
+        StructureError: If the checkpoint does not fit the config.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the checkpoint is damaged or holds more than data.
+
+    Examples:
+        >>> model = init_pruned_classifier('config.py', 'epoch_30.pth')
+        >>> result = ImageClassificationInferencer(model)('image.jpg')
+    """
+    if not isinstance(config, Config):
+        config = read_config(str(config))
+    if cfg_options:
+        config.merge_from_dict(cfg_options)
+    model = build_dense(config)
+    load_checkpoint_dict(model, read_checkpoint(str(checkpoint)), str(checkpoint))
+    # What get_model leaves for the inferencers.
+    model._config, model._metainfo = config, None
+    model._dataset_meta = getattr(model, 'dataset_meta', {})
     return model.to(device).eval()

@@ -1,4 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -177,6 +178,11 @@ def _shifted(
     """The other test sets, prepared as each config prepares its own."""
     found = {}
     for name, dataset in shifts.items():
+        if not re.fullmatch(r'\w[\w.-]*', name) or name == CLEAN.corruption:
+            raise ValueError(
+                f'shifts: {name!r} is no name for a set: use letters, digits, dots and dashes, '
+                f'and not {CLEAN.corruption!r}'
+            )
         loaders = {}
         for model, config in configs.items():
             loader = config.test_dataloader
@@ -200,7 +206,8 @@ def _errors_of(subject: Subject, shared: SharedSet) -> str | None:
         return None
     from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 
-    return ALEXNET if tuple(shared.metainfo['classes']) == tuple(IMAGENET_CATEGORIES) else None
+    classes = tuple(shared.metainfo.get('classes') or ())
+    return ALEXNET if classes == tuple(IMAGENET_CATEGORIES) else None
 
 
 def _check_reference(names: Sequence[str], reference: str | None) -> None:

@@ -1,6 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 import copy
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,8 @@ SHAPING = ('Resize', 'ResizeEdge', 'CenterCrop', 'EfficientNetCenterCrop')
 def type_name(step: Step) -> str:
     """Name of a step of a pipeline, without scope, as it is or as a config says it."""
     kind = step.get('type') if isinstance(step, Mapping) else type(step)
-    return kind.__name__ if inspect.isclass(kind) else str(kind).rsplit('.', 1)[-1]
+    # As 'mmdet.Resize' and mmpretrain's 'torchvision/Resize' say where it is from.
+    return kind.__name__ if inspect.isclass(kind) else re.split(r'[./]', str(kind))[-1]
 
 
 def split_behind_loading(key: str, pipeline: Sequence[Step]) -> tuple[list[Step], list[Step]]:
@@ -49,13 +51,15 @@ def split_behind_cropping(key: str, pipeline: Sequence[Step]) -> tuple[list[Step
         ValueError: If such a step comes behind another.
     """
     names = [type_name(step) for step in pipeline or ()]
-    shaping = [name.startswith('LoadImage') or name in SHAPING for name in names]
-    front = shaping.index(False) if False in shaping else len(names)
-    if any(shaping[front:]):
-        late = names[front + shaping[front:].index(True)]
+    known = [name.startswith('LoadImage') or name in SHAPING for name in names]
+    front = known.index(False) if False in known else len(names)
+    late = [name for name in names[front:] if re.search('Crop|Resize|Random|Album', name)]
+    if late:
         raise ValueError(
-            f'{key}={names} has {late} behind {names[front]}; images are corrupted at the size '
-            f'that the model sees, so put what loads, resizes and crops first'
+            f'{key}={names} has {late[0]} behind {names[front - 1] if front else "nothing"}; '
+            f'images are corrupted at the size that the model sees, so begin with '
+            f'LoadImageFromFile and steps among {", ".join(SHAPING)}, without others between, and '
+            f'leave out chance'
         )
     return [*pipeline[:front]], [*pipeline[front:]]
 

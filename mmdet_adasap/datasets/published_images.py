@@ -84,9 +84,13 @@ class PublishedImages(SharedImages):
     def _set(self, condition: Condition) -> dict[str, dict]:
         """What is known of the images of a condition, by id and by name; one is kept open."""
         if self._opened[0] != condition:
-            dataset = self._kind(
-                corruption=condition.corruption, severity=condition.severity, **self._settings
-            )
+            try:
+                dataset = self._kind(
+                    corruption=condition.corruption, severity=condition.severity, **self._settings
+                )
+            except (OSError, ValueError) as error:
+                # Not an image that cannot be read, to be left out: all of them.
+                raise RuntimeError(' '.join(str(error).split())) from error
             infos = [dataset.get_data_info(i) for i in range(len(dataset))]
             by_name = {_name(info): info for info in infos}
             self._opened = condition, {**by_name, **{str(i['img_id']): i for i in infos}}

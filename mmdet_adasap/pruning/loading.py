@@ -20,8 +20,9 @@ from .surgery import check_dense, check_fits, cut
 
 REMEDY = (
     'use the config that it was pruned with, AdaSAPHook among its default_hooks; in Python call '
-    'mmdet_adasap.apis.init_pruned_detector(config, checkpoint) instead of init_detector, or '
-    'load_pruned(model, checkpoint); for DetInferencer export it with tools/export.py'
+    'mmdet_adasap.apis.init_pruned_detector(config, checkpoint) instead of init_detector, '
+    'init_pruned_classifier instead of get_model, or load_pruned(model, checkpoint); for '
+    'DetInferencer export it with tools/export.py'
 )
 
 

@@ -7,13 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 
 pytest.importorskip('mmpretrain')
 
-from mmdet_adasap.apis import build_dense, load_pruned, prune_model
+from mmpretrain import ImageClassificationInferencer
+
+from mmdet_adasap.apis import build_dense, init_pruned_classifier, load_pruned, prune_model
 from mmdet_adasap.apis.export import export_pruned
 from mmdet_adasap.pruning.structure import META_KEY
 
@@ -90,6 +93,13 @@ def test_exported_classifiers_run_without_the_plugin(tmp_path):
         image = torch.linspace(-1, 1, 3072).reshape(1, 3, 32, 32)
         with torch.no_grad():
             expected.append(model.eval()(image).flatten())
+        loaded = init_pruned_classifier(config, checkpoint)
+        assert not loaded.training
+        with torch.no_grad():
+            assert torch.equal(loaded(image).flatten(), expected[-1])
+        inferencer = ImageClassificationInferencer(loaded)
+        (found,) = inferencer(np.zeros((32, 32, 3), np.uint8))
+        assert len(found['pred_scores']) == 10
         again = build_dense(config)
         load_pruned(again, str(checkpoint))
         second = prune_model(again, target=dict(params=0.4), round_to=1)

@@ -2,6 +2,7 @@
 """Classifiers tested side by side: top-1 accuracy in place of mAP, and ImageNet's references."""
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -21,6 +22,7 @@ from mmdet_adasap.apis import ModelSource, evaluate_robustness
 from mmdet_adasap.apis.robustness_run import UnreadableImages
 from mmdet_adasap.datasets import ImageCorruption
 from mmdet_adasap.datasets.shared_images import Condition
+from mmdet_adasap.evaluation.engine import LoadingFailed
 from mmdet_adasap.evaluation.published import ALEXNET, alexnet
 from mmdet_adasap.evaluation.report import compare, write_report
 from mmdet_adasap.evaluation.scoring import build_scorer
@@ -262,8 +264,37 @@ class TestImages:
         crop = "    dict(type='CenterCrop', crop_size=40),\n"
         text = text.replace(crop, "    dict(type='Normalize', mean=[0], std=[1]),\n" + crop)
         (case / 'late.py').write_text(text)
-        with pytest.raises(ValueError, match='has CenterCrop behind Normalize'):
+        with pytest.raises(ValueError, match='has CenterCrop behind ResizeEdge'):
             evaluate_robustness(sources(case, 'late.py')[:1], tmp_path / 'out', **CELLS)
+
+    def test_chance_is_refused(self, case, tmp_path):
+        text = (
+            (case / 'config.py')
+            .read_text()
+            .replace("'CenterCrop', crop_size", "'RandomCrop', crop_size")
+        )
+        (case / 'chance.py').write_text(text)
+        with pytest.raises(ValueError, match=r'has RandomCrop .*leave out chance'):
+            evaluate_robustness(sources(case, 'chance.py')[:1], tmp_path / 'out', **CELLS)
+
+    def test_set_that_names_no_classes(self, case, whole, tmp_path):
+        """CustomDataset with an ann_file alone."""
+        names = sorted((case / 'images').rglob('*.png'))
+        lines = [f'{p.relative_to(case / "images")} {p.parent.name[0]}\n' for p in names]
+        (tmp_path / 'ann.txt').write_text(''.join(lines))
+        text = (case / 'config.py').read_text()
+        text = text.replace("'CustomDataset',", f"'CustomDataset', ann_file='{tmp_path}/ann.txt',")
+        (case / 'ann.py').write_text(text)
+        results = evaluate_robustness(sources(case, 'ann.py'), tmp_path / 'out', **CELLS)
+        for name, model in results['models'].items():
+            assert model['cells'] == whole[1]['models'][name]['cells']
+            assert model['per_class'] == {}
+
+    @pytest.mark.parametrize('name', ['none', 'a/b'])
+    def test_names_of_other_sets(self, case, tmp_path, name):
+        shifts = {name: dict(type='CustomDataset', data_root=str(case / 'others'))}
+        with pytest.raises(ValueError, match='is no name for a set'):
+            evaluate_robustness(sources(case), tmp_path / 'out', shifts=shifts, **CELLS)
 
 
 class TestAlexNet:
@@ -397,6 +428,12 @@ class TestPublished:
         with pytest.raises(FileNotFoundError, match='neither snow/ nor weather/snow/'):
             evaluate_robustness(sources(case), tmp_path / 'out', published=published, **cells)
         assert not (tmp_path / 'out').exists()
+
+    def test_a_partial_condition_ends_the_run(self, case, published, tmp_path):
+        folder = Path(published['data_root'], 'gaussian_noise', '2', '3_bottom')
+        shutil.rmtree(folder)
+        with pytest.raises(LoadingFailed, match=r'gaussian_noise 2 .* lacks 1 of 4 class folders'):
+            evaluate_robustness(sources(case), tmp_path / 'out', published=published, **CELLS)
 
     def test_images_of_another_label_or_missing_are_named(self, case, published, tmp_path):
         folder = Path(published['data_root'], 'fog', '2')
