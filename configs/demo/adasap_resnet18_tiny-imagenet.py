@@ -1,0 +1,40 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+# AdaSAP from the checkpoint of dense_resnet18_tiny-imagenet.py to half of the parameters; the demo
+# also goes to a quarter, with --cfg-options default_hooks.adasap.target.params=0.25.
+_base_ = './dense_resnet18_tiny-imagenet.py'
+
+load_from = 'work_dirs/dense_resnet18_tiny-imagenet/epoch_15.pth'
+
+max_epochs = 5  # of 63 iterations: one of warm-up, one of pruning, three of fine-tuning
+train_cfg = dict(max_epochs=max_epochs, val_interval=5)
+param_scheduler = dict(
+    _delete_=True,
+    type='CosineAnnealingLR',
+    eta_min=1e-4,
+    begin=0,
+    end=max_epochs,
+    T_max=max_epochs,
+    by_epoch=True,
+    convert_to_iter_based=True,
+)
+optim_wrapper = dict(type='AdaSAPOptimWrapper', optimizer=dict(lr=0.02))
+default_hooks = dict(
+    checkpoint=dict(interval=1),
+    adasap=dict(
+        type='AdaSAPHook',
+        warmup=1,
+        prune=1,
+        perturbation=dict(
+            type='AdaptivePerturbation', rho_min=0.004, rho_max=0.4, scope='layer', asam=True
+        ),
+        target=dict(params=0.5),
+        # Magnitudes say little in a network that was trained for minutes.
+        importance=dict(type='TaylorImportance'),
+        interval=9,
+        schedule='exponential',
+        round_to=4,
+        finetune=dict(
+            type='UniformPerturbation', rho=0.1, scope='layer', asam=True, parameters='weights'
+        ),
+    ),
+)
