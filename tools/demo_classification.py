@@ -24,7 +24,7 @@ from demo_parts.work import Todo, Training, Work, checkpoint
 CONFIGS = ROOT / 'configs' / 'demo'
 DATA = ROOT / 'data' / 'tiny_imagenet_32px'
 # Of each class. The set is the same whatever the seed: that is the training's.
-SET = {'seed': 0, 'train': 200, 'val': 100, 'test': 50, 'size': 32}
+SET = {'seed': 0, 'train': 300, 'val': 100, 'test': 50, 'size': 32}
 SEVERITIES = [3]
 PREFIXES = {DENSE: 'dense', 'SGD': 'control-plain', 'SAM': 'control-sam', 'AdaSAP': 'adasap'}
 

@@ -3,10 +3,10 @@
 # also goes to a quarter, with --cfg-options default_hooks.adasap.target.params=0.25.
 _base_ = './dense_resnet18_tiny-imagenet.py'
 
-load_from = 'work_dirs/dense_resnet18_tiny-imagenet/epoch_15.pth'
+load_from = 'work_dirs/dense_resnet18_tiny-imagenet/epoch_7.pth'
 
-max_epochs = 5  # of 63 iterations: one of warm-up, one of pruning, three of fine-tuning
-train_cfg = dict(max_epochs=max_epochs, val_interval=5)
+max_epochs = 2  # of 94 iterations: 30 of warm-up, 54 of pruning, 104 of fine-tuning
+train_cfg = dict(max_epochs=max_epochs, val_interval=2)
 param_scheduler = dict(
     _delete_=True,
     type='CosineAnnealingLR',
@@ -17,13 +17,13 @@ param_scheduler = dict(
     by_epoch=True,
     convert_to_iter_based=True,
 )
-optim_wrapper = dict(type='AdaSAPOptimWrapper', optimizer=dict(lr=0.02))
+optim_wrapper = dict(type='AdaSAPOptimWrapper', optimizer=dict(lr=0.05))
 default_hooks = dict(
-    checkpoint=dict(interval=1),
     adasap=dict(
         type='AdaSAPHook',
-        warmup=1,
-        prune=1,
+        by_epoch=False,
+        warmup=30,
+        prune=54,
         perturbation=dict(
             type='AdaptivePerturbation', rho_min=0.004, rho_max=0.4, scope='layer', asam=True
         ),

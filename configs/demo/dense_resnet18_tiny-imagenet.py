@@ -60,8 +60,8 @@ test_dataloader = dict(
 val_evaluator = dict(type='Accuracy', topk=(1,))
 test_evaluator = val_evaluator
 
-max_epochs = 15  # of 63 iterations
-train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=15)
+max_epochs = 7  # of 94 iterations
+train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=7)
 val_cfg = dict()
 test_cfg = dict()
 optim_wrapper = dict(
@@ -82,7 +82,7 @@ param_scheduler = [
     ),
 ]
 default_hooks = dict(
-    logger=dict(type='LoggerHook', interval=21),
-    checkpoint=dict(type='AtomicCheckpointHook', interval=5, max_keep_ckpts=1),
+    logger=dict(type='LoggerHook', interval=47),
+    checkpoint=dict(type='AtomicCheckpointHook', interval=1, max_keep_ckpts=1),
 )
 randomness = dict(seed=0)
