@@ -37,7 +37,7 @@ def find_tool(name: str) -> str:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Keep what mmdet prints and warns of while it is imported and built off the screen."""
+    """Keep what mmdet and mmpretrain print and warn of while imported and built off the screen."""
     with (
         open(os.devnull, 'w') as nowhere,
         contextlib.redirect_stdout(nowhere),
