@@ -136,7 +136,7 @@ def small_configs(folder: Path, data: Path) -> None:
 
 @pytest.mark.slow
 def test_whole_demo(tmp_path, monkeypatch, capsys):
-    """All steps of two seeds; a second call has nothing left to do and says the same."""
+    """All steps of one seed; a second call has nothing left to do and says the same."""
     configs, data = tmp_path / 'configs', tmp_path / 'data'
     configs.mkdir()
     small_configs(configs, data)
@@ -145,7 +145,7 @@ def test_whole_demo(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo_classification, 'DATA', data)
     small = {'seed': 0, 'train': 4, 'val': 2, 'test': 2, 'size': 32}
     monkeypatch.setattr(demo_classification, 'SET', small)
-    args = argparse.Namespace(out=tmp_path / 'out', seeds=[0, 1], jobs=2, force=False)
+    args = argparse.Namespace(out=tmp_path / 'out', seeds=[0], jobs=2, force=False)
 
     demo_classification.Demo(args).run()
     first = capsys.readouterr().out
@@ -161,5 +161,5 @@ def test_whole_demo(tmp_path, monkeypatch, capsys):
 
     demo_classification.Demo(args).run()
     second = capsys.readouterr().out
-    assert second.count('done before') == 2 * (7 + 1)
-    assert second.partition('| ')[2] == first.partition('| ')[2]
+    assert second.count('done before') == 7 + 1
+    assert second[second.index('Seed 0;') :] == first[first.index('Seed 0;') :]

@@ -25,7 +25,7 @@ def format_summary(results: Mapping) -> str:
             '',
             _models(results['models']),
             '',
-            'AdaSAP minus the others, in points, seed by seed in brackets' if several else '',
+            f'AdaSAP minus the others, in points{", seed by seed in brackets" if several else ""}',
             '',
             _differences(results['differences']),
         ]
