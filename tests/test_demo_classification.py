@@ -85,6 +85,15 @@ class TestTable:
         assert text.startswith('Seed 0;')
         assert len([line for line in text.splitlines() if line.startswith('|')]) == 2 + 7 + 2 + 4
 
+    def test_a_model_that_is_never_right_has_no_share_to_keep(self):
+        one = found(0.0)
+        one['models']['SAM-0.25'] |= {'clean': 0.0, 'rPC': None}
+        summary = summarize({0: one}, {0: dict.fromkeys(model_names(), 1.0)})
+        text = format_summary({'corruptions': ['fog'], 'severities': [3], **summary})
+        for row in ('| SAM-0.25 ', '| AdaSAP-0.25 - SAM-0.25'):
+            (line,) = [line for line in text.splitlines() if line.startswith(row)]
+            assert line.endswith(' - |')
+
 
 class TestPicture:
     @pytest.mark.parametrize('shifts', [(0.0,), (0.0, 0.05, -0.03)])

@@ -19,8 +19,13 @@ def model_names() -> list[str]:
     return [DENSE, *(model_name(arm, target) for target in TARGETS for arm in ARMS)]
 
 
-def spread(values: Sequence[float]) -> dict:
-    """The mean and the standard deviation of a sample, which one value does not have."""
+def spread(values: Sequence[float | None]) -> dict:
+    """The mean and the standard deviation of a sample, which one value does not have.
+
+    R_C of a model without a right answer on clean images is None, and so is what is made of it.
+    """
+    if None in values:
+        return {'mean': None, 'std': None, 'values': list(values)}
     std = stdev(values) if len(values) > 1 else None
     return {'mean': fmean(values), 'std': std, 'values': list(values)}
 
@@ -59,14 +64,12 @@ def differences(models: Mapping[str, Mapping]) -> dict[str, dict]:
         for arm in ARMS[:-1]:
             theirs = models[model_name(arm, target)]
             found[f'{model_name("AdaSAP", target)} - {model_name(arm, target)}'] = {
-                figure: spread(
-                    [
-                        a - b
-                        for a, b in zip(
-                            ours[figure]['values'], theirs[figure]['values'], strict=True
-                        )
-                    ]
-                )
+                figure: spread(_minus(ours[figure]['values'], theirs[figure]['values']))
                 for figure in FIGURES.values()
             }
     return found
+
+
+def _minus(ours: Sequence[float | None], theirs: Sequence[float | None]) -> list[float | None]:
+    pairs = zip(ours, theirs, strict=True)
+    return [None if None in pair else pair[0] - pair[1] for pair in pairs]

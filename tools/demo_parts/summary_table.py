@@ -48,11 +48,15 @@ def _differences(differences: Mapping[str, Mapping]) -> str:
 
 
 def _spread(of: Mapping) -> str:
+    if of['mean'] is None:
+        return '-'
     text = f'{100 * of["mean"]:.1f}'
     return text if of['std'] is None else f'{text} ± {100 * of["std"]:.1f}'
 
 
 def _difference(of: Mapping) -> str:
+    if of['mean'] is None:
+        return '-'
     text = f'{100 * of["mean"]:+.1f}'
     if of['std'] is None:
         return text
