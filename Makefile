@@ -11,11 +11,11 @@ TEST_JOBS ?= $(if $(ARGS),0,2)
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint clean
+.PHONY: help install demo demo-classification test lint clean
 
 help:  ## Show this text
 	@echo 'Targets:'
-	@sed -n 's/^\([a-z]*\):[a-z ]*## /  make \1\t/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):[a-z ]*## /  make \1\t/p' Makefile | expand -t 28
 	@echo
 	@echo 'Variables:'
 	@echo '  PYTHON=python3.12   the interpreter that makes .venv (default: the first of python3.11,'
@@ -36,6 +36,9 @@ install:  ## Set up .venv: torch, mmcv (compiled once), mmdet, mmpretrain, this 
 
 demo: install  ## Train, prune and test a small detector on corrupted images; ends with a table
 	.venv/bin/python tools/demo.py --seed $(SEED)
+
+demo-classification: install  ## The same for classifiers, three arms and three seeds
+	.venv/bin/python tools/demo_classification.py
 
 test: install  ## Run the tests
 	OMP_NUM_THREADS=$(OMP_NUM_THREADS) MKL_NUM_THREADS=$(OMP_NUM_THREADS) .venv/bin/python -m pytest -n $(TEST_JOBS) --dist loadfile $(ARGS)

@@ -60,19 +60,22 @@ def smaller(value: object) -> object:
 def small_run(path: Path, folder: Path) -> Config:
     """A config's own run, on images of noise in a folder: three iterations a phase."""
     cfg = Config.fromfile(path)
-    cifar = cfg.train_dataloader.dataset.type == 'CIFAR10'
-    make_images(folder / 'data', 32 if cifar else 80, 10 if cifar else 1000)
+    kind = cfg.train_dataloader.dataset.type
+    imagenet = kind == 'ImageNet'
+    make_images(folder / 'data', 80 if imagenet else 32, 1000 if imagenet else 10)
     settings = cfg.to_dict()
     for loader, split in (('train', 'train'), ('val', 'val'), ('test', 'val')):
         found = settings[f'{loader}_dataloader']
         found |= dict(batch_size=2, num_workers=0, persistent_workers=False)
         pipeline = smaller(found['dataset']['pipeline'])
         found['dataset'] = dict(
-            type='CustomDataset' if cifar else 'ImageNet',
+            type='ImageNet' if imagenet else 'CustomDataset',
             data_root=str(folder / 'data'),
             ann_file=f'meta/{split}.txt',
             data_prefix=split,
-            pipeline=[dict(type='LoadImageFromFile'), *pipeline] if cifar else pipeline,
+            pipeline=[dict(type='LoadImageFromFile'), *pipeline]
+            if kind == 'CIFAR10'
+            else pipeline,
         )
     accuracy = settings['val_evaluator']
     settings['val_evaluator'] = settings['test_evaluator'] = [accuracy, dict(type='LogitSum')]
@@ -80,7 +83,7 @@ def small_run(path: Path, folder: Path) -> Config:
     # For batches of two; at the full rate the probabilities end at 0 and 1, whatever the weights.
     settings['auto_scale_lr']['enable'] = True
     settings['load_from'] = None
-    settings['default_hooks']['adasap'] |= dict(warmup=1, prune=1, interval=1)
+    settings['default_hooks']['adasap'] |= dict(warmup=1, prune=1, interval=1, by_epoch=True)
     settings['default_hooks']['logger'] = dict(type='LoggerHook', interval=1)
     settings['randomness'] = dict(seed=0)
     settings['work_dir'] = str(folder)

@@ -18,12 +18,12 @@ from mmdet_adasap.env import find_tool
 
 ROOT = Path(__file__).parent.parent
 CASE = Path(__file__).with_name('classifier_case.py')
-FOLDERS = ('deit', 'mobilenet_v1', 'mobilenet_v2', 'resnet')
+FOLDERS = ('demo', 'deit', 'mobilenet_v1', 'mobilenet_v2', 'resnet')
 RUNS = sorted(
     p
     for folder in FOLDERS
     for p in (ROOT / 'configs' / folder).glob('*.py')
-    if p.name.startswith(('adasap', 'control'))
+    if p.name.startswith(('adasap', 'control')) and not p.stem.endswith('_tiny-voc')
 )
 QUICK = [p for p in RUNS if p.name == 'adasap_resnet18_1xb128-coslr-30e_cifar10.py']
 SLOW = [p for p in RUNS if p not in QUICK]

@@ -10,25 +10,16 @@ A second call goes on where the first one stopped.
 """
 
 import argparse
-import contextlib
 import io
 import json
-import os
-import platform
-import signal
-import subprocess
-import sys
-import warnings
-import zipfile
-from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 
-from demo_parts.jobs import Job, run_jobs
-from demo_parts.steps import Step, fingerprint
+from demo_parts.environment import quietly
+from demo_parts.program import ROOT, make_parser, run_program, say, seed
+from demo_parts.steps import Step
 from demo_parts.table import format_table
+from demo_parts.work import Todo, Training, Work, checkpoint
 
-ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / 'configs' / 'demo'
 DATA = ROOT / 'data' / 'tiny_voc'
 ARMS = {'dense': 'dense', 'control': 'control', 'adasap': 'AdaSAP'}
@@ -38,71 +29,25 @@ SEVERITY = 3
 DATA_SEED = 0
 
 
-def seed(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 2**32:
-        raise ValueError(text)
-    return value
-
-
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__, 'demo')
     parser.add_argument(
         '--seed', type=seed, default=0, help='of the training, 0 or more (default: 0)'
     )
-    parser.add_argument(
-        '--out',
-        type=lambda path: Path(path).resolve(),
-        default=ROOT / 'work_dirs' / 'demo',
-        help='default: work_dirs/demo',
-    )
-    parser.add_argument(
-        '--jobs',
-        type=int,
-        choices=(1, 2),
-        default=min(2, len(os.sched_getaffinity(0))),
-        help='programs to run at once, of one thread each (default: 2, or 1 on a single core)',
-    )
-    parser.add_argument('--force', action='store_true', help='redo finished steps')
     return parser.parse_args()
-
-
-def say(text: str) -> None:
-    print(text, flush=True)
-
-
-def mmdet_tool(name: str) -> str:
-    command = [sys.executable, '-m', 'mmdet_adasap.env', '--tool', name]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if found.returncode:
-        sys.exit(found.stderr.strip())
-    return found.stdout.strip()
 
 
 def config(arm: str) -> Path:
     return CONFIGS / f'{arm}_yolox_tiny-voc.py'
 
 
-def checkpoint(step: Step) -> Path | None:
-    """The last checkpoint in a training's folder that is whole; None where there is none.
-
-    A run that is killed while it saves leaves a torn file, or the name of one that is gone.
-    """
-    files = step.folder.glob('epoch_*.pth')
-    for file in sorted(files, key=lambda path: int(path.stem.split('_')[1]), reverse=True):
-        if zipfile.is_zipfile(file):
-            return file
-    return None
-
-
 class Demo:
     """The steps, in order; each leaves its files in a folder of its own."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.seed, self.jobs, self.force = args.seed, args.jobs, args.force
+        self.seed = args.seed
         self.out = args.out / f'seed{args.seed}'
+        self.work = Work('train', ('onedl-mmdetection', 'mmdet'), args.jobs, args.force)
         self.trained: dict[str, Step] = {}
 
     def run(self) -> None:
@@ -110,68 +55,40 @@ class Demo:
         say('[1/5] the small VOC')
         self.make_data()
         say('[2/5] train the dense detector')
-        self.work(self.training('dense'))
+        self.work.do(self.training('dense'))
         say('[3/5] prune it with AdaSAP, and without perturbations as the control')
-        self.work([*self.training('adasap'), *self.training('control')])
+        self.work.do([*self.training('adasap'), *self.training('control')])
         say('[4/5] test all three, clean and under corruptions')
-        self.work(self.testing())
+        self.work.do(self.testing())
         say('[5/5] table and picture')
         self.report(self.collect())
 
     def make_data(self) -> None:
-        command = [sys.executable, str(ROOT / 'tools' / 'make_tiny_voc.py')]
-        command += ['--out', str(DATA), '--seed', str(DATA_SEED)]
-        run_jobs([Job('data', command, self.out / 'data.log', ROOT)], 1)
-        self.data_key = fingerprint(
-            files=sorted(p for p in (DATA / 'VOCdevkit').rglob('*') if p.is_file())
-        )
+        command = ['make_tiny_voc.py', '--out', str(DATA), '--seed', str(DATA_SEED)]
+        self.data_key = self.work.make_set(command, self.out / 'data.log', DATA / 'VOCdevkit')
 
-    def training(self, arm: str) -> list[tuple[Step, Job]]:
-        """What is left to do of the training of one arm: one job, or none."""
+    def training(self, arm: str) -> Todo:
         # The config of AdaSAP builds on the dense one, that of the control on AdaSAP's.
-        used = [config(name) for name in ('dense', 'adasap', 'control')]
-        used = used[: 1 + used.index(config(arm))]
-        start = '' if arm == 'dense' else self.trained['dense'].key
-        code = sorted((ROOT / 'mmdet_adasap').rglob('*.py'))
-        key = fingerprint(self.seed, self.data_key, start, environment(), files=[*used, *code])
-        step = self.trained[arm] = Step(self.out / arm, key, self.force)
-        if step.finished:
-            say(f'    {ARMS[arm]}: done before, in {step.seconds:.0f} s, {step.folder}')
-            return []
-        command = [sys.executable, mmdet_tool('train'), str(config(arm))]
-        command += ['--work-dir', str(step.folder)]
-        options = [f'randomness.seed={self.seed}']
-        if checkpoint(step) is not None:
-            say(f'    {ARMS[arm]}: goes on from {checkpoint(step)}')
-            command += ['--resume', str(checkpoint(step))]
-        elif arm != 'dense':
-            options.append(f'load_from={checkpoint(self.trained["dense"])}')
-        log = step.folder / 'train.log'
-        command += ['--cfg-options', *options]
-        return [(step, Job(ARMS[arm], command, log, ROOT))]
+        order = ('dense', 'adasap', 'control')
+        self.trained[arm], left = self.work.training(
+            Training(
+                name=ARMS[arm],
+                folder=self.out / arm,
+                config=config(arm),
+                bases=[config(base) for base in order[: order.index(arm)]],
+                seed=self.seed,
+                start=None if arm == 'dense' else self.trained['dense'],
+            )
+        )
+        return left
 
-    def testing(self) -> list[tuple[Step, Job]]:
-        """What is left to do of the test of all three: one job, or none."""
-        trained = [self.trained[arm].key for arm in ARMS]
-        key = fingerprint(trained, SEVERITY, environment())
-        step = self.tested = Step(self.out / 'robustness', key, self.force)
-        if step.finished:
-            say(f'    tested before, {step.folder}')
-            return []
-        command = [sys.executable, str(ROOT / 'tools' / 'robustness.py'), str(config('dense'))]
-        command += [f'{name}={checkpoint(self.trained[arm])}' for arm, name in ARMS.items()]
-        command += ['--severities', str(SEVERITY), '--workers', str(self.jobs - 1)]
-        command += ['--out', str(step.folder)]
-        return [(step, Job('test', command, step.folder / 'test.log', ROOT))]
-
-    def work(self, steps: list[tuple[Step, Job]]) -> None:
-        """Do jobs, as many at once as there are cores to use, and write down what came of them."""
-        try:
-            run_jobs([job for _, job in steps], self.jobs)
-        finally:
-            # Also when interrupted: the time counts, and the next call resumes.
-            for step, job in steps:
-                step.add(job.seconds, finished=job.succeeded)
+    def testing(self) -> Todo:
+        models = {name: self.trained[arm] for arm, name in ARMS.items()}
+        workers = self.work.jobs - 1
+        self.tested, left = self.work.testing(
+            'test', self.out / 'robustness', config('dense'), models, [SEVERITY], workers
+        )
+        return left
 
     def collect(self) -> dict:
         """Everything that the table shows, unrounded."""
@@ -202,7 +119,7 @@ class Demo:
             'training_time': 'of train.py, its start and validation included',
             'latency': 'one image, batch 1, 1 thread; preprocessing, network and NMS',
             'threads': 1,
-            'environment': environment(),
+            'environment': self.work.environment,
             'models': models,
         }
 
@@ -224,37 +141,6 @@ class Demo:
         say(format_table(results['models'], results['corruptions'], SEVERITY))
 
 
-@contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """Keep what mmdet prints and warns of while it is imported and built off the screen."""
-    with (
-        open(os.devnull, 'w') as nowhere,
-        contextlib.redirect_stdout(nowhere),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter('ignore')
-        yield
-
-
-def environment() -> dict[str, str]:
-    """What the results may depend on."""
-    names = ('torch', 'numpy', 'opencv-python-headless', 'pillow', 'onedl-mmdetection', 'mmdet')
-    versions = {'python': platform.python_version(), 'machine': platform.machine()}
-    for name in names:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
-    return versions
-
-
 if __name__ == '__main__':
     arguments = parse_args()
-    # As an interrupt does: end what was started, and note the time that it took.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # The paths in the configs are relative to the checkout.
-    os.chdir(ROOT)
-    try:
-        Demo(arguments).run()
-    except KeyboardInterrupt:
-        sys.exit('\nInterrupted. The same command goes on from here.')
-    except OSError as error:
-        sys.exit(f'demo: {error}')
+    run_program('demo', lambda: Demo(arguments).run())

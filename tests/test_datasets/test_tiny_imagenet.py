@@ -192,9 +192,9 @@ class TestPlan:
         assert boxes.min() >= 0
         assert boxes.max() < 48
         heights = boxes[:, 3] - boxes[:, 1] + 1
-        assert heights.min() < 29
-        assert heights.max() > 38
-        assert (boxes[:, :2].std(0) > 3).all()
+        assert heights.min() < 38
+        assert heights.max() > 43
+        assert (boxes[:, :2].std(0) > 1.5).all()
 
     def test_digits_are_seen(self, scenes):
         for scene in scenes[::20]:

@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from .environment import quietly
+
 
 def fingerprint(*parts: object, files: Iterable[Path] = ()) -> str:
     """A key that changes when a part or the content of a file does."""
@@ -58,7 +60,8 @@ class Step:
             return {'key': None}  # as if it had been made otherwise
 
     def _write(self) -> None:
-        from mmdet_adasap.files import write_atomically  # seconds, for which --help need not wait
+        with quietly():  # it takes seconds, for which --help need not wait
+            from mmdet_adasap.files import write_atomically
 
         self.folder.mkdir(parents=True, exist_ok=True)
         state = {'key': self.key, 'finished': self.finished, 'seconds': self.seconds}

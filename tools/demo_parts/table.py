@@ -1,7 +1,9 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""The table that the demo ends with."""
+"""The table that the demo of detectors ends with."""
 
 from collections.abc import Mapping, Sequence
+
+from .markdown import markdown_table
 
 
 def format_table(models: Mapping[str, Mapping], corruptions: Sequence[str], severity: int) -> str:
@@ -29,19 +31,4 @@ def format_table(models: Mapping[str, Mapping], corruptions: Sequence[str], seve
         ['', *models],
         *[[label, *map(cell, models.values())] for label, cell in rows.items()],
     ]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    text = [
-        '| '
-        + ' | '.join(
-            [
-                line[0].ljust(widths[0]),
-                *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)),
-            ]
-        )
-        + ' |'
-        for line in lines
-    ]
-    rule = (
-        '|' + '|'.join(['-' * (widths[0] + 2), *('-' * (w + 1) + ':' for w in widths[1:])]) + '|'
-    )
-    return '\n'.join([text[0], rule, *text[1:]])
+    return markdown_table(lines)
