@@ -163,7 +163,9 @@ def main() -> None:
         sys.exit(f'list_groups: --json {args.json}: there is no folder {args.json.parent}')
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
+    # It stays open: mmengine's logger, which is made meanwhile, writes to it afterwards.
+    nowhere = Path(os.devnull).open('w')  # noqa: SIM115
+    with contextlib.redirect_stdout(nowhere):
         warnings.simplefilter('ignore')
         from mmdet_adasap.apis import (
             build_dense,
