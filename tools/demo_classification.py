@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Train, prune and test small classifiers on corrupted images, on a CPU, in some 11 minutes.
+"""Train, prune and test small classifiers on corrupted images, on a CPU, in some 12 minutes.
 
 Makes the built-in classification set, trains a dense ResNet-18, prunes it to a half and to a
 quarter of its parameters by plain SGD, by SAM and by AdaSAP, and tests all seven clean and under
