@@ -13,20 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from robustness_case import without_times, write_config
 
 pytest.importorskip('mmdet')
 
 from mmdet_adasap.datasets.tiny_voc import build_tiny_voc
 
 ROOT = Path(__file__).parent.parent
-CONFIG = """
-_base_ = {base!r}
-custom_imports = dict(imports=['mmdet_adasap', 'seeing_detector'])
-model = dict(_delete_=True, type='SeeingDetector')
-train_dataloader = dict(dataset=dict(data_root={data!r}))
-val_dataloader = dict(dataset=dict(data_root={data!r}))
-test_dataloader = dict(batch_size=4, dataset=dict(data_root={data!r}))
-"""
 
 
 @pytest.fixture(scope='module')
@@ -35,9 +28,7 @@ def case(tmp_path_factory) -> Path:
 
     folder = tmp_path_factory.mktemp('tool')
     build_tiny_voc(folder / 'voc', seed=1, train=2, val=2, test=10, size=96)
-    base = str(ROOT / 'configs' / 'demo' / 'dense_yolox_tiny-voc.py')
-    text = CONFIG.format(base=base, data=f'{folder}/voc/VOCdevkit/')
-    (folder / 'config.py').write_text(text)
+    write_config(folder / 'config.py', folder / 'voc')
     for name, blur in (('sharp', 1.0), ('dull', 3.0)):
         torch.save(dict(state_dict=SeeingDetector(blur).state_dict()), folder / f'{name}.pth')
     return folder
@@ -181,14 +172,6 @@ def start(case: Path, out: Path) -> subprocess.Popen:
         # A shell lets what it starts in the background ignore interrupts.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-
-
-def without_times(out: Path) -> str:
-    results = json.loads((out / 'results.json').read_text())
-    results.pop('times')
-    for model in results['models'].values():
-        model['cost'].pop('latency_ms')
-    return json.dumps(results)
 
 
 @pytest.mark.slow

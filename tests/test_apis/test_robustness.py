@@ -14,6 +14,7 @@ pytest.importorskip('mmdet')
 from mmengine.config import Config
 from mmengine.runner import Runner
 from processes import in_processes
+from robustness_case import without_times, write_config
 from torch._utils import ExceptionWrapper
 
 from mmdet_adasap.apis import ModelSource, evaluate_robustness
@@ -29,14 +30,6 @@ from mmdet_adasap.evaluation.report import write_report
 from mmdet_adasap.evaluation.results import build_models
 
 ROOT = Path(__file__).parent.parent.parent
-CONFIG = """
-_base_ = {base!r}
-custom_imports = dict(imports=['mmdet_adasap', 'seeing_detector'])
-model = dict(_delete_=True, type='SeeingDetector')
-train_dataloader = dict(dataset=dict(data_root={data!r}))
-val_dataloader = dict(dataset=dict(data_root={data!r}))
-test_dataloader = dict(batch_size=4, dataset=dict(data_root={data!r}))
-"""
 NAMES = ['sharp', 'dull', 'blind']
 CELLS = dict(corruptions=['fog', 'gaussian_noise'], severities=[1, 4])
 
@@ -54,25 +47,12 @@ def case(tmp_path_factory) -> Path:
     return folder
 
 
-def write_config(file: Path, data: Path, more: str = '') -> None:
-    base = str(ROOT / 'configs' / 'demo' / 'dense_yolox_tiny-voc.py')
-    file.write_text(CONFIG.format(base=base, data=f'{data}/VOCdevkit/') + more)
-
-
 def sources(case: Path, *names: str, config: str = 'config.py') -> list[ModelSource]:
     return [ModelSource(n, str(case / config), str(case / f'{n}.pth')) for n in names or NAMES]
 
 
 def run(case: Path, out: Path, *names: str, **changed) -> dict:
     return evaluate_robustness(sources(case, *names), out, **{**CELLS, **changed})
-
-
-def without_times(out: Path) -> str:
-    results = json.loads((out / 'results.json').read_text())
-    results.pop('times')
-    for model in results['models'].values():
-        model['cost'].pop('latency_ms')
-    return json.dumps(results)
 
 
 @pytest.fixture(scope='module')
