@@ -81,6 +81,8 @@ class Run:
         self.compared, self.partial = compared, partial
         self.rank, self.processes = get_dist_info()
         self.folder: ResultsFolder | None = None
+        # Once: results.json is written after every cell, and this looks at every image.
+        self.examples = self._examples()
 
     def run(
         self,
@@ -100,7 +102,7 @@ class Run:
                 left += [c for c in every if c not in self.folder.cells]
                 self.folder.write(self.results())
         progress.start(self._count(every), self._count(every) - self._count(left))
-        jobs = [(self.shared, [c for c in left if c in self.conditions], self._examples())]
+        jobs = [(self.shared, [c for c in left if c in self.conditions], self.examples)]
         jobs += [(shared, [c], []) for c, shared in self.shifted.items() if c in left]
         for shared, conditions, examples in jobs:
             images = shared.images
@@ -194,7 +196,7 @@ class Run:
                 for source in self.sources
             },
             'classes': list(self.shared.metainfo.get('classes') or ()),
-            'examples': [self._example(number) for number in self._examples()],
+            'examples': [self._example(number) for number in self.examples],
             'unreadable': self._unreadable(),
             'times': _total_times(cells, names),
         }
