@@ -145,7 +145,7 @@ class TestAdaSAP:
         cfg = read(path)
         done = cfg.default_hooks.adasap.warmup + cfg.default_hooks.adasap.prune
         if not cfg.default_hooks.adasap.get('by_epoch', True):
-            done /= 94  # iterations of an epoch in the demo
+            done /= 75  # iterations of an epoch in the demo
         assert done < cfg.train_cfg.max_epochs
         lowering = [s for s in schedulers(cfg) if s.get('milestones') or 'T_max' in s]
         assert lowering

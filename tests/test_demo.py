@@ -60,7 +60,7 @@ class TestStep:
 
 
 def python(code: str, log: Path, name: str = 'job') -> Job:
-    return Job(name, [sys.executable, '-c', code], log, log.parent)
+    return Job(name, lambda: [sys.executable, '-c', code], log, log.parent)
 
 
 class TestJobs:
@@ -78,6 +78,43 @@ class TestJobs:
             run_jobs([bad, slow], at_once=2)
         assert slow._process.poll() is not None
         assert not slow.succeeded
+
+    def test_a_job_waits_for_others_and_is_told_then_what_to_do(self, tmp_path):
+        """It starts from what they made; those that need not wait are not held up."""
+        made = tmp_path / 'made'
+        first = python(
+            f"import time; time.sleep(1); open({str(made)!r}, 'w').write('weights')",
+            tmp_path / 'first',
+        )
+        second = Job(
+            'second',
+            lambda: [sys.executable, '-c', f'print({made.read_text()!r})'],
+            tmp_path / 'second',
+            tmp_path,
+            after=[first],
+        )
+        free = python(f'import os; print(os.path.exists({str(made)!r}))', tmp_path / 'free')
+        ended = []
+        run_jobs([first, second, free], at_once=2, ended=ended.append)
+        assert (tmp_path / 'second').read_text() == 'weights\n'
+        assert (tmp_path / 'free').read_text() == 'False\n'
+        assert ended == [free, first, second]
+
+    def test_what_was_done_is_told_before_another_one_fails(self, tmp_path):
+        good = python('', tmp_path / 'good')
+        bad = python('import sys; sys.exit(3)', tmp_path / 'bad')
+        bad.after = [good]
+        slow = python('import time; time.sleep(60)', tmp_path / 'slow')
+        never = python('', tmp_path / 'never')
+        never.after = [slow]
+        ended = {}
+
+        def note(job):
+            ended[job] = job.succeeded
+
+        with pytest.raises(SystemExit, match='exit status 3'):
+            run_jobs([good, bad, slow, never], at_once=2, ended=note)
+        assert ended == {good: True, bad: False, slow: False}
 
     def test_progress_reads_the_log_of_mmengine(self, tmp_path):
         job = python('', tmp_path / 'log', 'dense')

@@ -15,10 +15,10 @@ import json
 from pathlib import Path
 
 from demo_parts.environment import quietly
-from demo_parts.program import ROOT, make_parser, run_program, say, seed
+from demo_parts.program import ROOT, make_parser, run_program, say, seed_option
 from demo_parts.steps import Step
 from demo_parts.table import format_table
-from demo_parts.work import Todo, Training, Work, checkpoint
+from demo_parts.work import Training, Work, checkpoint
 
 CONFIGS = ROOT / 'configs' / 'demo'
 DATA = ROOT / 'data' / 'tiny_voc'
@@ -32,7 +32,7 @@ DATA_SEED = 0
 def parse_args() -> argparse.Namespace:
     parser = make_parser(__doc__, 'demo')
     parser.add_argument(
-        '--seed', type=seed, default=0, help='of the training, 0 or more (default: 0)'
+        '--seed', type=seed_option, default=0, help='of the training, 0 or more (default: 0)'
     )
     return parser.parse_args()
 
@@ -55,11 +55,15 @@ class Demo:
         say('[1/5] the small VOC')
         self.make_data()
         say('[2/5] train the dense detector')
-        self.work.do(self.training('dense'))
+        self.training('dense')
+        self.work.do()
         say('[3/5] prune it with AdaSAP, and without perturbations as the control')
-        self.work.do([*self.training('adasap'), *self.training('control')])
+        self.training('adasap')
+        self.training('control')
+        self.work.do()
         say('[4/5] test all three, clean and under corruptions')
-        self.work.do(self.testing())
+        self.testing()
+        self.work.do()
         say('[5/5] table and picture')
         self.report(self.collect())
 
@@ -67,10 +71,10 @@ class Demo:
         command = ['make_tiny_voc.py', '--out', str(DATA), '--seed', str(DATA_SEED)]
         self.data_key = self.work.make_set(command, self.out / 'data.log', DATA / 'VOCdevkit')
 
-    def training(self, arm: str) -> Todo:
+    def training(self, arm: str) -> None:
         # The config of AdaSAP builds on the dense one, that of the control on AdaSAP's.
         order = ('dense', 'adasap', 'control')
-        self.trained[arm], left = self.work.training(
+        self.trained[arm] = self.work.training(
             Training(
                 name=ARMS[arm],
                 folder=self.out / arm,
@@ -80,15 +84,13 @@ class Demo:
                 start=None if arm == 'dense' else self.trained['dense'],
             )
         )
-        return left
 
-    def testing(self) -> Todo:
+    def testing(self) -> None:
         models = {name: self.trained[arm] for arm, name in ARMS.items()}
         workers = self.work.jobs - 1
-        self.tested, left = self.work.testing(
+        self.tested = self.work.testing(
             'test', self.out / 'robustness', config('dense'), models, [SEVERITY], workers
         )
-        return left
 
     def collect(self) -> dict:
         """Everything that the table shows, unrounded."""

@@ -5,7 +5,7 @@ _base_ = './dense_resnet18_tiny-imagenet.py'
 
 load_from = 'work_dirs/dense_resnet18_tiny-imagenet/epoch_7.pth'
 
-max_epochs = 2  # of 94 iterations: 30 of warm-up, 54 of pruning, 104 of fine-tuning
+max_epochs = 2  # of 75 iterations: 24 of warm-up, 45 of pruning, 81 of fine-tuning
 train_cfg = dict(max_epochs=max_epochs, val_interval=2)
 param_scheduler = dict(
     _delete_=True,
@@ -22,8 +22,8 @@ default_hooks = dict(
     adasap=dict(
         type='AdaSAPHook',
         by_epoch=False,
-        warmup=30,
-        prune=54,
+        warmup=24,
+        prune=45,
         # Half of the radii of _base_/adasap.py: the best of a quarter, a half and all of them on
         # the validation images, with another seed than the demo's.
         perturbation=dict(

@@ -60,7 +60,7 @@ test_dataloader = dict(
 val_evaluator = dict(type='Accuracy', topk=(1,))
 test_evaluator = val_evaluator
 
-max_epochs = 7  # of 94 iterations
+max_epochs = 7  # of 75 iterations
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=7)
 val_cfg = dict()
 test_cfg = dict()
@@ -82,7 +82,7 @@ param_scheduler = [
     ),
 ]
 default_hooks = dict(
-    logger=dict(type='LoggerHook', interval=47),
+    logger=dict(type='LoggerHook', interval=25),
     checkpoint=dict(type='AtomicCheckpointHook', interval=1, max_keep_ckpts=1),
 )
 randomness = dict(seed=0)

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ MAX_EPOCHS = re.compile(r'max_epochs\s*=\s*(\d+)')
 TESTED = re.compile(r'(\d+)%\|[^\[]*\[[^<]*<([^,]+),')
 
 
-@dataclass
+@dataclass(eq=False)
 class Job:
     """One program, which computes with one thread.
 
@@ -24,15 +24,17 @@ class Job:
 
     Args:
         name (str): What to call it on the screen.
-        command (list[str]): The program and its arguments.
+        command (Callable[[], list[str]]): Says the program and its arguments when it is to start.
         log (Path): File for all that it says.
         folder (Path): Where it runs.
+        after (Sequence[Job]): What has to be done before. Defaults to nothing.
     """
 
     name: str
-    command: list[str]
+    command: Callable[[], list[str]]
     log: Path
     folder: Path
+    after: Sequence['Job'] = ()
     seconds: float = field(default=0.0, init=False)
     _process: subprocess.Popen | None = field(default=None, init=False)
 
@@ -42,7 +44,7 @@ class Job:
         self._started = time.monotonic()
         with self.log.open('wb') as log:
             self._process = subprocess.Popen(
-                self.command,
+                self.command(),
                 cwd=self.folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -56,6 +58,10 @@ class Job:
         if status is None:
             self.seconds = time.monotonic() - self._started
         return status
+
+    @property
+    def ready(self) -> bool:
+        return all(job.succeeded for job in self.after)
 
     @property
     def succeeded(self) -> bool:
@@ -87,12 +93,17 @@ class Job:
         )
 
 
-def run_jobs(jobs: Sequence[Job], at_once: int) -> None:
+def run_jobs(
+    jobs: Sequence[Job], at_once: int, ended: Callable[[Job], None] = lambda job: None
+) -> None:
     """Run jobs, some at once, and show how far they are.
 
     Args:
-        jobs (Sequence[Job]): The jobs, started in this order.
+        jobs (Sequence[Job]): The jobs, started in this order, but for those that still wait for
+            another one of them.
         at_once (int): How many may run at a time.
+        ended (Callable[[Job], None]): Told of each job that was started once it runs no more:
+            done, failed or stopped. Defaults to nobody.
 
     Raises:
         SystemExit: If one fails; the others are stopped.
@@ -101,22 +112,26 @@ def run_jobs(jobs: Sequence[Job], at_once: int) -> None:
     screen = Screen()
     try:
         while waiting or running:
-            while waiting and len(running) < at_once:
-                running.append(waiting.pop(0))
-                running[-1].start()
+            for job in [job for job in waiting if job.ready][: at_once - len(running)]:
+                waiting.remove(job)
+                job.start()
+                running.append(job)
             time.sleep(0.5)
-            screen.show('  |  '.join(job.progress() for job in running))
+            to_come = [f'{len(waiting)} to come'] if waiting else []
+            screen.show('  |  '.join([job.progress() for job in running] + to_come))
             for job in list(running):
                 status = job.poll()
                 if status is None:
                     continue
                 running.remove(job)
+                ended(job)
                 if status:
                     job.fail(status)
                 screen.end(f'{job.name}: done in {job.seconds:.0f} s, log: {job.log}')
     finally:
         for job in running:
             job.stop()
+            ended(job)
 
 
 class Screen:

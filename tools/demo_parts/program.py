@@ -15,7 +15,7 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def seed(text: str) -> int:
+def seed_option(text: str) -> int:
     value = int(text)
     if not 0 <= value < 2**32:
         raise ValueError(text)

@@ -3,7 +3,7 @@
 
 import sys
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +11,6 @@ from .environment import environment, find_tool
 from .jobs import Job, run_jobs
 from .program import ROOT, say
 from .steps import Step, fingerprint
-
-Todo = list[tuple[Step, Job]]
 
 
 def checkpoint(step: Step) -> Path | None:
@@ -52,7 +50,7 @@ class Training:
 
 
 class Work:
-    """Plans steps and does them.
+    """Plans steps, and does what is left of them: as many at once as there are cores to use.
 
     Args:
         train (str): The tool that trains, as ``mmpretrain::train``.
@@ -62,10 +60,11 @@ class Work:
     """
 
     def __init__(self, train: str, packages: Sequence[str], jobs: int, force: bool) -> None:
-        self._train = train
         self.environment = environment(packages)
         self.jobs, self._force = jobs, force
+        self._train_tool = find_tool(train)
         self._data_key = ''
+        self._left: dict[Step, Job] = {}
 
     def make_set(self, command: Sequence[str], log: Path, folder: Path) -> str:
         """Make the images, and know by a key whether they are others than before.
@@ -76,30 +75,32 @@ class Work:
             folder (Path): Where the images are.
         """
         tool, *arguments = command
-        run_jobs([Job('data', [*_python(tool), *arguments], log, ROOT)], 1)
+        run_jobs([Job('data', lambda: [*_python(tool), *arguments], log, ROOT)], 1)
         self._data_key = fingerprint(files=sorted(p for p in folder.rglob('*') if p.is_file()))
         return self._data_key
 
-    def training(self, run: Training) -> tuple[Step, Todo]:
-        """The step of a training, and what is left to do of it: one job, or none."""
+    def training(self, run: Training) -> Step:
+        """Plan a training."""
         code = sorted((ROOT / 'mmdet_adasap').rglob('*.py'))
         start = run.start.key if run.start else ''
         parts = (run.seed, list(run.options), self._data_key, start, self.environment)
         key = fingerprint(*parts, files=[*run.bases, run.config, *code])
         step = Step(run.folder, key, self._force)
-        if step.finished:
-            say(f'    {run.name}: done before, in {step.seconds:.0f} s, {step.folder}')
-            return step, []
-        command = [sys.executable, find_tool(self._train), str(run.config)]
-        command += ['--work-dir', str(step.folder)]
-        options = [f'randomness.seed={run.seed}', *run.options]
-        if checkpoint(step) is not None:
+        if checkpoint(step) is not None and not step.finished:
             say(f'    {run.name}: goes on from {checkpoint(step)}')
-            command += ['--resume', str(checkpoint(step))]
-        elif run.start:
-            options.append(f'load_from={checkpoint(run.start)}')
-        command += ['--cfg-options', *options]
-        return step, [(step, Job(run.name, command, step.folder / 'train.log', ROOT))]
+
+        def command() -> list[str]:
+            found = [sys.executable, self._train_tool, str(run.config)]
+            found += ['--work-dir', str(step.folder)]
+            options = [f'randomness.seed={run.seed}', *run.options]
+            if checkpoint(step) is not None:
+                found += ['--resume', str(checkpoint(step))]
+            elif run.start:
+                options.append(f'load_from={checkpoint(run.start)}')
+            return [*found, '--cfg-options', *options]
+
+        self._plan(step, run.name, command, 'train.log', [run.start] if run.start else [])
+        return step
 
     def testing(
         self,
@@ -109,8 +110,8 @@ class Work:
         models: Mapping[str, Step],
         severities: Sequence[int],
         workers: int,
-    ) -> tuple[Step, Todo]:
-        """The test of models under corruptions by tools/robustness.py, and what is left of it.
+    ) -> Step:
+        """Plan the test of models under corruptions by tools/robustness.py.
 
         Args:
             name (str): What to call it on the screen.
@@ -123,23 +124,40 @@ class Work:
         keys = {model: step.key for model, step in models.items()}
         key = fingerprint(keys, list(severities), self.environment)
         step = Step(folder, key, self._force)
+
+        def command() -> list[str]:
+            found = [*_python('robustness.py'), str(config)]
+            found += [f'{model}={checkpoint(trained)}' for model, trained in models.items()]
+            found += ['--severities', *map(str, severities), '--workers', str(workers)]
+            return [*found, '--out', str(step.folder)]
+
+        self._plan(step, name, command, 'test.log', models.values())
+        return step
+
+    def do(self) -> None:
+        """Do what is planned and not yet finished, in the order of the plan where it can be."""
+        steps = {job: step for step, job in self._left.items()}
+        self._left = {}
+        # Of a step that is interrupted the time counts as well, and the next call goes on.
+        run_jobs(
+            list(steps),
+            self.jobs,
+            lambda job: steps[job].add(job.seconds, finished=job.succeeded),
+        )
+
+    def _plan(
+        self,
+        step: Step,
+        name: str,
+        command: Callable[[], list[str]],
+        log: str,
+        after: Iterable[Step],
+    ) -> None:
         if step.finished:
             say(f'    {name}: done before, in {step.seconds:.0f} s, {step.folder}')
-            return step, []
-        command = [*_python('robustness.py'), str(config)]
-        command += [f'{model}={checkpoint(trained)}' for model, trained in models.items()]
-        command += ['--severities', *map(str, severities), '--workers', str(workers)]
-        command += ['--out', str(step.folder)]
-        return step, [(step, Job(name, command, step.folder / 'test.log', ROOT))]
-
-    def do(self, steps: Todo) -> None:
-        """Do jobs, as many at once as there are cores to use, and write down what came of them."""
-        try:
-            run_jobs([job for _, job in steps], self.jobs)
-        finally:
-            # Also when interrupted: the time counts, and the next call resumes.
-            for step, job in steps:
-                step.add(job.seconds, finished=job.succeeded)
+            return
+        before = [self._left[other] for other in after if other in self._left]
+        self._left[step] = Job(name, command, step.folder / log, ROOT, before)
 
 
 def _python(tool: str) -> list[str]:
