@@ -102,3 +102,29 @@ def test_a_detector_that_takes_no_small_image(list_groups):
     code, out, err = list_groups('configs/ssd300/ssd300_voc0712.py', '--target', 'params=0.4')
     assert not code, err
     assert 'GFLOPs (MACs) for 320x320 pixels' in out
+
+
+class TestClassifier:
+    @pytest.fixture(autouse=True)
+    def mmpretrain(self):
+        pytest.importorskip('mmpretrain')
+
+    def test_layers_that_are_alike_share_a_line(self, list_groups, tmp_path):
+        """FLOPs are those of the crop of the test pipeline; in JSON each layer is named."""
+        config = tmp_path / 'config.py'
+        config.write_text(
+            "default_scope = 'mmpretrain'\n"
+            'arch = dict(embed_dims=32, num_layers=3, num_heads=2, feedforward_channels=64)\n'
+            'model = dict(type="ImageClassifier",\n'
+            '    backbone=dict(type="VisionTransformer", arch=arch, img_size=48, patch_size=16),\n'
+            '    head=dict(type="VisionTransformerClsHead", num_classes=5, in_channels=32))\n'
+            'crop = [dict(type="Resize", scale=64), dict(type="CenterCrop", crop_size=48)]\n'
+            'test_dataloader = dict(dataset=dict(pipeline=crop))\n'
+        )
+        code, out, err = list_groups(config, '--json', tmp_path / 'groups.json')
+        assert not code, err
+        assert 'for 48x48 pixels' in out
+        (line,) = [line for line in out.splitlines() if '.ln1 ' in line]
+        assert line.endswith(': a LayerNorm in backbone.layers.*.ln1 (3 of them)')
+        left_whole = json.loads((tmp_path / 'groups.json').read_text())['left_whole']
+        assert {f'a LayerNorm in backbone.layers.{i}.ln1' for i in range(3)} <= left_whole.keys()

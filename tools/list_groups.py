@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import sys
 import warnings
 from collections import defaultdict
@@ -49,8 +50,9 @@ def parse_args() -> argparse.Namespace:
         '--image-size',
         type=at_least_1,
         metavar='PIXELS',
-        help='side of the square image, which FLOPs are counted for (default: the first that the '
-        'model takes, of 256, 320, 512 and 800, or of 64, 224, 32, 256 and 384 for a classifier)',
+        help='side of the square image, which FLOPs are counted for (default: for a classifier '
+        'what its test pipeline crops, else the first that the model takes, of 256, 320, 512 and '
+        '800, or of 64, 224, 32, 256 and 384 for a classifier)',
     )
     parser.add_argument('--checkpoint', help='weights that choose the channels')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write all of it there, too')
@@ -136,13 +138,25 @@ def table(found: dict, slim: list[int] | None) -> str:
     lines.append(f'{found["params"]:,} parameters, {flops}')
     if found['left_whole']:
         lines.append('left whole:')
-    for reason, names in found['left_whole'].items():
+    for reason, names in _alike(found['left_whole']).items():
         lines.append(f'  {_some(names)}: {reason}')
     for name, reason in found['wrong_in_trial'].items():
         lines.append(f'  {name or "the model"}: {reason}')
     if found['not_met']:
         lines.append(f'  {_some(found["not_met"])}: took no part in the run')
     return '\n'.join(lines)
+
+
+def _alike(reasons: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Reasons that are the same but for the numbers of layers, put together."""
+    kinds = defaultdict(list)
+    for reason in reasons:
+        kinds[re.sub(r'(?<=\.)\d+(?=\.|$)', '*', reason)].append(reason)
+    together = {}
+    for kind, same in kinds.items():
+        shown = same[0] if len(same) == 1 else f'{kind} ({len(same)} of them)'
+        together[shown] = list(dict.fromkeys(name for each in same for name in reasons[each]))
+    return together
 
 
 def _some(names: list[str], shown: int = 2) -> str:
@@ -174,14 +188,16 @@ def main() -> None:
             slim_sizes,
             working_size,
         )
+        from mmdet_adasap.apis.building import image_side, read_config
         from mmdet_adasap.files import write_atomically
         from mmdet_adasap.pruning.finding import find_channels
     dense = {}
     try:
-        model = build_dense(args.config)
+        config = read_config(args.config)
+        model = build_dense(config)
         if args.checkpoint:
             load_pruned(model, args.checkpoint)
-        image_size = args.image_size or working_size(model)
+        image_size = args.image_size or image_side(config) or working_size(model)
         forward = forward_of(model, image_size=image_size)
         if args.target is None:
             channels, slim = find_channels(model, forward), None

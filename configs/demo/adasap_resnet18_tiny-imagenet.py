@@ -3,7 +3,7 @@
 # also goes to a quarter, with --cfg-options default_hooks.adasap.target.params=0.25.
 _base_ = './dense_resnet18_tiny-imagenet.py'
 
-load_from = 'work_dirs/dense_resnet18_tiny-imagenet/epoch_7.pth'
+load_from = 'work_dirs/dense_resnet18_tiny-imagenet/epoch_9.pth'
 
 max_epochs = 2  # of 75 iterations: 24 of warm-up, 45 of pruning, 81 of fine-tuning
 train_cfg = dict(max_epochs=max_epochs, val_interval=2)

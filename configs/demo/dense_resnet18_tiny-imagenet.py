@@ -60,8 +60,8 @@ test_dataloader = dict(
 val_evaluator = dict(type='Accuracy', topk=(1,))
 test_evaluator = val_evaluator
 
-max_epochs = 7  # of 75 iterations
-train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=7)
+max_epochs = 9  # of 75 iterations
+train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=9)
 val_cfg = dict()
 test_cfg = dict()
 optim_wrapper = dict(

@@ -64,6 +64,18 @@ def of_mmpretrain(config: Config) -> bool:
     return config.get('default_scope') == 'mmpretrain'
 
 
+def image_side(config: Config) -> int | None:
+    """Side in pixels of the square image that a classifier's test pipeline makes, if it does."""
+    if not of_mmpretrain(config) or 'test_dataloader' not in config:
+        return None
+    steps = config.test_dataloader.get('dataset', {}).get('pipeline') or ()
+    sizes = [step.get('crop_size', step.get('scale')) for step in steps]
+    size = next((size for size in reversed(sizes) if size is not None), None)
+    if isinstance(size, list | tuple) and len(set(size)) == 1:
+        size = size[0]
+    return size if isinstance(size, int) else None
+
+
 def _without_weights(value: object) -> object:
     if isinstance(value, dict):
         return {k: _without_weights(v) for k, v in value.items() if k not in PRETRAINED}

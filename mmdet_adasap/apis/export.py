@@ -50,8 +50,8 @@ def export_pruned(
 ) -> dict:
     """Write a config, weights and what it imports; mmdet or mmpretrain need no more.
 
-    The weights are those that ``test.py`` evaluates: with an EMAHook, mmengine saves the moving
-    average as ``state_dict``.
+    The weights are the ``state_dict`` of the checkpoint. With an EMAHook that is the moving
+    average, which ``test.py`` evaluates unless the hook says ``evaluate_on_ema=False``.
 
     Args:
         config (str | Path | Config): The unpruned config.
@@ -82,6 +82,11 @@ def export_pruned(
     config = config if isinstance(config, Config) else read_config(str(config))
     found = read_checkpoint(str(checkpoint))
     structure = _structure(found, checkpoint)
+    if _evaluates_without_average(config):
+        progress(
+            'EMAHook(evaluate_on_ema=False): what is exported is the moving average, since '
+            'checkpoints have that as state_dict; test.py with this config tests the other weights'
+        )
     progress('building the dense and the slim model')
     slim, dense = _build(config), _build(config)
     _check_exportable(slim, config)
@@ -110,6 +115,15 @@ def export_pruned(
             report['onnx'] = export_onnx(exported, inputs, folder)
         (folder / 'report.json').write_text(json.dumps(report, indent=2) + '\n')
     return report
+
+
+def _evaluates_without_average(config: Config) -> bool:
+    hooks = [*config.get('custom_hooks', ()), *config.get('default_hooks', {}).values()]
+    return any(
+        str(hook.get('type')).endswith('EMAHook') and not hook.get('evaluate_on_ema', True)
+        for hook in hooks
+        if isinstance(hook, Mapping)
+    )
 
 
 def _check_exportable(model: nn.Module, config: Config) -> None:

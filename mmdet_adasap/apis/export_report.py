@@ -129,8 +129,8 @@ def latencies(models: Mapping[str, nn.Module], batch: dict, rounds: int) -> dict
         rounds (int): Timed runs of each.
 
     Returns:
-        dict: 'network_ms' (backbone, neck and heads) and 'boxes_ms' (preprocessing, network and
-        NMS, or the class), for each model by its name.
+        dict: 'network_ms' (backbone, neck and heads) and 'whole_ms' (preprocessing, network and
+        what makes boxes or a class of its outputs), for each model by its name.
     """
 
     def network(model: nn.Module) -> Callable[[], object]:
@@ -145,7 +145,7 @@ def latencies(models: Mapping[str, nn.Module], batch: dict, rounds: int) -> dict
     for model in models.values():
         model.eval()
     with torch.no_grad():
-        return {'network_ms': _medians(networks, rounds), 'boxes_ms': _medians(whole, rounds)}
+        return {'network_ms': _medians(networks, rounds), 'whole_ms': _medians(whole, rounds)}
 
 
 def _medians(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -174,7 +174,7 @@ def table(report: Mapping) -> str:
         ('GFLOPs (MACs)', *(v / 1e9 for v in _pair(report['flops'])), '{:.3f}'),
         ('weights, MB', *(v / 1e6 for v in _pair(size['weights'])), '{:.2f}'),
         ('network, ms', *_pair(latency['network_ms']), '{:.1f}'),
-        ('with boxes, ms', *_pair(latency['boxes_ms']), '{:.1f}'),
+        ('end to end, ms', *_pair(latency['whole_ms']), '{:.1f}'),
     ]
     lines = [f'{"":16}{"dense":>14}{"slim":>14}{"slim/dense":>12}']
     for name, dense, slim, form in rows:

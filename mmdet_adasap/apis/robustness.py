@@ -8,6 +8,7 @@ from mmengine.registry import init_default_scope
 
 from ..datasets.corruptions import check_condition, check_frost_photos, check_mode
 from ..datasets.pipelines import without_pipeline
+from ..datasets.published_images import narrowed
 from ..datasets.shared_images import CLEAN, Condition
 from ..evaluation.engine import Subject
 from ..evaluation.protocol import FORMAT, digest_of_file, versions
@@ -178,6 +179,9 @@ def _shifted(
     """The other test sets, prepared as each config prepares its own."""
     found = {}
     for name, dataset in shifts.items():
+        # Of a part of the classes, R is the share of what they are recognised with.
+        if shared.labels:
+            dataset = narrowed(dataset, shared.labels)
         if not re.fullmatch(r'\w[\w.-]*', name) or name == CLEAN.corruption:
             raise ValueError(
                 f'shifts: {name!r} is no name for a set: use letters, digits, dots and dashes, '

@@ -41,7 +41,7 @@ def measure_costs(subjects: Sequence[Subject], shared: SharedSet) -> dict[str, d
         batch = shared.collate([views[view]])
         for name, model in models.items():
             _try(name, model, batch)
-        times = latencies(models, batch, ROUNDS)['boxes_ms']
+        times = latencies(models, batch, ROUNDS)['whole_ms']
         for name, model in models.items():
             ready = preprocessed(model, batch)
             try:

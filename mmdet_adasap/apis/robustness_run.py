@@ -14,9 +14,10 @@ from ..evaluation.bootstrap import image_weights
 from ..evaluation.engine import Cell, Subject, evaluate_cells
 from ..evaluation.protocol import choose_subset
 from ..evaluation.published import ALEXNET, alexnet
-from ..evaluation.results import build_models, cell_to_dict, shift_of
+from ..evaluation.results import build_models, cell_to_dict
 from ..evaluation.results_folder import ResultsFolder
 from ..evaluation.shared_set import SharedSet
+from ..evaluation.shifts import build_shifts, seed_of_draws
 from .robustness_costs import measure_costs
 from .robustness_models import ModelSource
 
@@ -102,9 +103,13 @@ class Run:
                 left += [c for c in every if c not in self.folder.cells]
                 self.folder.write(self.results())
         progress.start(self._count(every), self._count(every) - self._count(left))
-        jobs = [(self.shared, [c for c in left if c in self.conditions], self.examples)]
-        jobs += [(shared, [c], []) for c, shared in self.shifted.items() if c in left]
-        for shared, conditions, examples in jobs:
+        jobs = [(self.shared, [c for c in left if c in self.conditions], self.examples, seed)]
+        jobs += [
+            (shared, [c], [], seed_of_draws(seed, c.corruption))
+            for c, shared in self.shifted.items()
+            if c in left
+        ]
+        for shared, conditions, examples, drawn in jobs:
             images = shared.images
             found = evaluate_cells(
                 self.subjects,
@@ -114,7 +119,7 @@ class Run:
                 shared.collate,
                 batch_size,
                 workers,
-                image_weights(len(images), resamples, seed) if resamples else None,
+                image_weights(len(images), resamples, drawn) if resamples else None,
                 examples,
                 progress.images,
             )
@@ -175,12 +180,13 @@ class Run:
         reference, errors = self.compared
         published = alexnet if errors == ALEXNET else None
         models = build_models(cells, names, self.conditions, reference, self.partial, published)
+        shifts = {
+            condition.corruption: build_shifts(cells[condition], cells[CLEAN], names, reference)
+            for condition in self.shifted
+            if condition in cells and CLEAN in cells
+        }
         for name, model in models.items():
-            model['shifts'] = {
-                condition.corruption: shift_of(cells[condition], cells[CLEAN], name)
-                for condition in self.shifted
-                if condition in cells
-            }
+            model['shifts'] = {kind: found[name] for kind, found in shifts.items()}
         return {
             'protocol': self.protocol,
             'reference': reference,

@@ -2,7 +2,7 @@
 """Test sets with one folder for each class, of which every folder must be there and whole."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -51,6 +51,17 @@ def read_names(key: str, names: str | os.PathLike | Sequence[str]) -> tuple[str,
     if twice:
         raise ValueError(f'{key} names {_some(sorted(set(twice)))} twice: name each class once')
     return tuple(names)
+
+
+def folders_of(labels: Collection[int], names: Sequence[str]) -> tuple[str, ...] | None:
+    """The class folders of some labels, as ``subset`` names them; None for all.
+
+    Args:
+        labels (Collection[int]): The labels. Those of no folder are passed over.
+        names (Sequence[str]): All class folders in the order of the labels.
+    """
+    wanted = tuple(name for label, name in enumerate(names) if label in labels)
+    return None if len(wanted) == len(names) else wanted
 
 
 def find_images(
@@ -137,7 +148,7 @@ def _refuse_other(
     remedy = 'unpack it anew, or set data_root to where it is whole'
     if other:
         remedy += '; take away what is none of it'
-    if missing or wrong:
+    if (missing or wrong) and len(wanted) == len(labels):
         remedy += (
             '. To test on the other classes on purpose, name their folders in subset=[...] or in '
             'a text file with one a line: labels stay those of the whole set'

@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mmengine.logging import print_log
@@ -7,7 +7,7 @@ from mmpretrain.datasets import BaseDataset
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 from mmpretrain.registry import DATASETS
 
-from .class_folders import find_images, imagenet_wnids, read_names
+from .class_folders import find_images, folders_of, imagenet_wnids, read_names
 from .corruptions import EXTRAS, GROUPS, check_condition
 
 #: Folder that an archive is named after: noise.tar, blur.tar, ..., and extra.tar.
@@ -78,6 +78,18 @@ class ImageNetC(BaseDataset):
         images = find_images(folder, self.wnids, self.images_per_class, self.subset)
         print_log(f'ImageNetC: {len(images)} images from {folder}', 'current')
         return images
+
+    @staticmethod
+    def settings_for(labels: Collection[int], **settings) -> dict:
+        """What a config says to get the images of a clean set, which may be a part of all.
+
+        Args:
+            labels (Collection[int]): Labels of that set.
+            **settings: What the config says already, which stays.
+        """
+        wnids = settings.get('wnids')
+        names = imagenet_wnids() if wnids is None else read_names('wnids', wnids)
+        return {'subset': folders_of(labels, names), 'images_per_class': None, **settings}
 
     @staticmethod
     def find(data_root: str, corruption: str, severity: int) -> Path:

@@ -1,13 +1,13 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 from mmpretrain.registry import DATASETS
 
-from .class_folders import find_images, read_names
+from .class_folders import find_images, folders_of, read_names
 
 #: Variant to the folder that its archive unpacks to.
 VARIANTS = {
@@ -55,6 +55,16 @@ class ImageNetV2(BaseDataset):
         self.images_per_class = images_per_class
         self.subset = None if subset is None else read_names('subset', subset)
         super().__init__(ann_file='', data_root=data_root, **kwargs)
+
+    @staticmethod
+    def settings_for(labels: Collection[int], **settings) -> dict:
+        """What a config says to get the classes of a test set that may have a part of them.
+
+        Args:
+            labels (Collection[int]): Labels of that set.
+            **settings: What the config says already, which stays.
+        """
+        return {'subset': folders_of(labels, _CLASS_FOLDERS), **settings}
 
     def load_data_list(self) -> list[dict]:
         """Find the variant, look at its folders, and list the images."""

@@ -1,7 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Images under many conditions, read from ImageNet-C or CIFAR-10-C instead of corrupted here."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -22,7 +22,8 @@ class PublishedImages(SharedImages):
     Args:
         dataset, indices, pipelines, folder: As for :class:`SharedImages`.
         published (Mapping): The set as a config says it, without corruption, severity and
-            pipeline: ``dict(type='ImageNetC', data_root=...)``.
+            pipeline: ``dict(type='ImageNetC', data_root=...)``. Of a clean set with a part of the
+            classes, or of their images, no more than that part has to be there.
     """
 
     def __init__(
@@ -34,9 +35,9 @@ class PublishedImages(SharedImages):
         folder: str = '',
     ) -> None:
         super().__init__(dataset, indices, pipelines, folder=folder)
-        self._settings = dict(published)
-        with DATASETS.switch_scope_and_registry(None) as registry:
-            self._kind = registry.get(self._settings.pop('type'))
+        self._infos = [self.info(position) for position in range(len(self))]
+        self._settings = narrowed(published, {info['gt_label'] for info in self._infos})
+        self._kind = _class(self._settings.pop('type'))
         self._reading = [
             (loading, Compose([t for t in loading.transforms if type_name(t) not in SHAPING]))
             for loading, _ in pipelines
@@ -69,10 +70,7 @@ class PublishedImages(SharedImages):
         """The published image, loaded."""
         if condition == CLEAN:
             return super().under(condition, info, loading)
-        there = self._set(condition)
-        found = there.get(str(info['img_id'])) or there.get(_name(info))
-        if found is None:
-            raise FileNotFoundError(f'{self._kind.__name__} lacks it')
+        found = _same(info, self._set(condition))
         if found['gt_label'] != info['gt_label']:
             raise ValueError(
                 f'its label is {info["gt_label"]}, and in {self._kind.__name__} '
@@ -93,8 +91,45 @@ class PublishedImages(SharedImages):
                 raise RuntimeError(' '.join(str(error).split())) from error
             infos = [dataset.get_data_info(i) for i in range(len(dataset))]
             by_name = {_name(info): info for info in infos}
-            self._opened = condition, {**by_name, **{str(i['img_id']): i for i in infos}}
+            there = {**by_name, **{str(i['img_id']): i for i in infos}}
+            self._refuse_missing(condition, there)
+            self._opened = condition, there
         return self._opened[1]
+
+    def _refuse_missing(self, condition: Condition, there: Mapping[str, dict]) -> None:
+        missing = [str(info['img_id']) for info in self._infos if _same(info, there) is None]
+        if missing:
+            raise RuntimeError(
+                f'{condition} of {self._kind.__name__} lacks {len(missing)} of {len(self)} images '
+                f'of the test set ({", ".join(missing[:3])}{", ..." if missing[3:] else ""}): '
+                f'unpack it anew, or test with the set that it was made of'
+            )
+
+
+def narrowed(config: Mapping, labels: Collection[int]) -> dict:
+    """The config of a published set that holds no more than the classes of a test set.
+
+    Args:
+        config (Mapping): As it was given; what it says stays. Other datasets are left alone.
+        labels (Collection[int]): Labels of the test set.
+    """
+    kind = _class(config.get('type'))
+    if not hasattr(kind, 'settings_for'):
+        return dict(config)
+    settings = {key: value for key, value in config.items() if key != 'type'}
+    return {'type': config['type'], **kind.settings_for(labels, **settings)}
+
+
+def _class(kind: str | type | None) -> type | None:
+    if not isinstance(kind, str):
+        return kind
+    with DATASETS.switch_scope_and_registry(None) as registry:
+        return registry.get(kind)
+
+
+def _same(info: Mapping, there: Mapping[str, dict]) -> dict | None:
+    """What a published set has for an image."""
+    return there.get(str(info['img_id'])) or there.get(_name(info))
 
 
 def _name(info: Mapping) -> str:

@@ -1,6 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """The bootstrap over images: how far a figure depends on which images were taken."""
 
+from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 Z = NormalDist().inv_cdf(0.975)
 
 
-def image_weights(images: int, resamples: int, seed: int) -> np.ndarray:
+def image_weights(images: int, resamples: int, seed: int | Sequence[int]) -> np.ndarray:
     """How often each image is drawn in each resample, with replacement.
 
     Every cell and every model uses the same draws, so that means over cells and differences
@@ -17,7 +18,7 @@ def image_weights(images: int, resamples: int, seed: int) -> np.ndarray:
     Args:
         images (int): Number of images N, 1 or more.
         resamples (int): Number of resamples R.
-        seed (int): Seed of the draws.
+        seed (int | Sequence[int]): Seed of the draws.
 
     Returns:
         ndarray: float32, (R, N), whole numbers with the sum N in each row.

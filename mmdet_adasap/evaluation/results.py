@@ -32,7 +32,8 @@
         "mCE": ..., "relative_mCE": ..., "CE": {...}, "relative_CE": {...},     percent
         "ci95": null or {"clean": [low, high], "mPC", "rPC", "cells": {corruption: {"1"}},
                          "per_corruption": {...}, "per_group": {...}, "per_severity": {...}},
-        "shifts": {SET: {"P", "R": P / clean, "ci95": null or {"P", "R"}}},   other test sets
+        "shifts": {SET: {"P", "R": P / clean, "ci95": null or {"P", "R"},     other test sets
+                         "difference": null or {"P": {"value", "ci95"}, "R": ...}}},
         "difference": null or {"clean": {"value", "ci95"}, "mPC": ..., "rPC": ...}
                                              this model minus the reference, on the same images
         "cost": {"params", "flops", "image": [height, width], "latency_ms", "threads"}
@@ -125,24 +126,6 @@ def build_models(
         )
         for name, table in tables.items()
     }
-
-
-def shift_of(cell: Mapping, clean: Mapping, name: str) -> dict:
-    """P of a model on another test set, and R = P / clean P, with their intervals.
-
-    The images of both sets are drawn apart.
-    """
-    there, here = cell['models'][name], clean['models'][name]
-    p, clean_p = there['value'], here['value']
-    found = {'P': p, 'R': p / clean_p if clean_p else None, 'ci95': None}
-    if there['resampled'] is not None and here['resampled'] is not None:
-        draws, clean_draws = np.array(there['resampled']), np.array(here['resampled'])
-        found['ci95'] = {'P': interval(draws, p, (0, 1)), 'R': None}
-        if clean_p and clean_draws.all():
-            # Drawn with the same seed; turned round, no draw of one goes with its like.
-            ratio = draws / clean_draws[::-1]
-            found['ci95']['R'] = interval(ratio, found['R'], (0, np.inf))
-    return found
 
 
 class _Table:

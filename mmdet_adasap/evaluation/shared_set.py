@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmengine.config import ConfigDict
 from mmengine.dataset import Compose
@@ -23,6 +23,9 @@ from ..datasets.published_images import PublishedImages
 from ..datasets.shared_images import SharedImages, known_of
 from .protocol import choose_subset, digest_of_images
 
+PUBLISHED = {'ImageNetC': ('ImageNet', '--imagenet-c'), 'CIFAR10C': ('CIFAR10', '--cifar10-c')}
+"""Datasets of corrupted images: those of the clean ones, and the tool's option to read both."""
+
 
 @dataclass
 class SharedSet:
@@ -34,7 +37,8 @@ class SharedSet:
         collate (Callable): Makes a batch of samples.
         metainfo (dict): The dataset's, with its 'classes'.
         described (dict): Type, number of images and their digest, for the protocol.
-        total (int): Images of the whole set.
+        labels (frozenset[int]): Those of the whole set, of which ``images`` may be a part; empty
+            where images have none.
     """
 
     images: SharedImages
@@ -42,6 +46,7 @@ class SharedSet:
     collate: Callable
     metainfo: dict
     described: dict
+    labels: frozenset[int]
 
     @property
     def ids(self) -> list[str | int]:
@@ -74,10 +79,10 @@ def build_shared_set(
         ValueError: If the configs have different images, annotations, classes or collate_fn, there
             are no images, or a pipeline loads none or corrupts by itself.
     """
-    first, dataset, everything = '', None, ()
+    first, dataset, known = '', None, None
     pipelines: dict[str, tuple[Callable, Callable]] = {}
     loadings: dict[str, Callable] = {}
-    built: dict[str, tuple] = {}
+    built: dict[str, tuple[Any, _Known]] = {}
     views = []
     for name, dataloader in dataloaders.items():
         config, pipeline = without_pipeline(_plain(dataloader['dataset']))
@@ -85,10 +90,10 @@ def build_shared_set(
         same = _key(config)
         if same not in built:
             built[same] = _build(f'{name}: {key}', config)
-        other, known = built[same]
+        other, found = built[same]
         if dataset is None:
-            first, dataset, everything = name, other, known
-        elif known != everything:
+            first, dataset, known = name, other, found
+        elif found != known:
             raise ValueError(
                 f'{name}: {key}.dataset has other images, annotations or classes than '
                 f'that of {first}; models are compared on the same ones: run them apart, or give '
@@ -102,8 +107,7 @@ def build_shared_set(
             loading = loadings.setdefault(_key(before), Compose(copy.deepcopy(before)))
             pipelines[same] = loading, Compose(copy.deepcopy(after))
         views.append(list(pipelines).index(same))
-    ids, _, _ = everything
-    indices = choose_subset(ids, subset)
+    indices = choose_subset(known.ids, subset)
     parts, folder = list(pipelines.values()), _folder(dataset)
     if published:
         images = PublishedImages(dataset, indices, parts, published, folder)
@@ -112,13 +116,23 @@ def build_shared_set(
     described = {
         'type': type(dataset).__name__,
         'images': len(indices),
-        'of': len(ids),
+        'of': len(known.ids),
         'sha256': digest_of_images([images.info(i) for i in range(len(images))]),
     }
-    return SharedSet(images, views, _collate(dataloaders, key), dict(dataset.metainfo), described)
+    collate = _collate(dataloaders, key)
+    return SharedSet(images, views, collate, dict(dataset.metainfo), described, known.labels)
 
 
-def _build(where: str, config: dict) -> tuple:
+class _Known(NamedTuple):
+    """What has to be the same for two configs to have the same images."""
+
+    ids: list[str | int]
+    digest: str
+    classes: Sequence[str] | None
+    labels: frozenset[int]
+
+
+def _build(where: str, config: dict) -> tuple[Any, _Known]:
     try:
         dataset = DATASETS.build(ConfigDict(copy.deepcopy(config)))
         if hasattr(dataset, 'full_init'):
@@ -133,7 +147,8 @@ def _build(where: str, config: dict) -> tuple:
     folder = _folder(dataset)
     infos = [known_of(dataset, i, folder) for i in range(len(dataset))]
     ids = [info['img_id'] for info in infos]
-    return dataset, (ids, digest_of_images(infos), dataset.metainfo.get('classes'))
+    labels = frozenset(info['gt_label'] for info in infos if isinstance(info.get('gt_label'), int))
+    return dataset, _Known(ids, digest_of_images(infos), dataset.metainfo.get('classes'), labels)
 
 
 def _folder(dataset: Any) -> str:
@@ -147,8 +162,15 @@ def _refuse_corrupted(where: str, config: Mapping, pipeline: Sequence[Mapping]) 
     if corruption != 'none' or 'ImageCorruption' in map(type_name, pipeline):
         raise ValueError(
             f'{where}.dataset corrupts its images already ({corruption}), and clean ones are '
-            f"needed here: leave out ImageCorruption, and set corruption='none'"
+            f'needed here: {_instead(type_name(config))}'
         )
+
+
+def _instead(kind: str) -> str:
+    if kind in PUBLISHED:
+        clean, option = PUBLISHED[kind]
+        return f'use {clean}; {option} then reads the corrupted images of {kind}'
+    return "leave out ImageCorruption, and set corruption='none'"
 
 
 def _corruption(config: Mapping) -> str:

@@ -1,4 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import warnings
 from collections.abc import Sequence
 
 from mmcv.cnn import ConvModule, DepthwiseSeparableConvModule
@@ -26,7 +27,7 @@ class MobileNetV1(BaseModule):
         init_cfg (dict | list[dict], optional): How weights are initialised.
 
     Raises:
-        ValueError: If a stage is named that there is not.
+        ValueError: If a stage is named that there is not, or a width is no positive number.
     """
 
     # Channels, number of blocks, stride of the first block.
@@ -47,6 +48,8 @@ class MobileNetV1(BaseModule):
         ),
     ) -> None:
         super().__init__(list(init_cfg) if isinstance(init_cfg, tuple) else init_cfg)
+        if not 0 < widen_factor < float('inf'):
+            raise ValueError(f'widen_factor={widen_factor!r} must be above 0, as 0.5')
         stages = len(self.arch_settings)
         if not set(out_indices) <= set(range(stages)):
             raise ValueError(f'out_indices={out_indices!r} must be among 0 to {stages - 1}')
@@ -105,8 +108,16 @@ class MobileNetV1(BaseModule):
 
 # In mmengine's registry, which those of mmpretrain and mmdet ask last; mmpretrain has V2 and V3.
 # An exported model carries this file, which may then meet itself there.
-if 'MobileNetV1' not in MODELS.module_dict:
+_known = MODELS.module_dict.get('MobileNetV1')
+if _known is None:
     MODELS.register_module(module=MobileNetV1)
+elif getattr(_known, 'arch_settings', None) != MobileNetV1.arch_settings:
+    warnings.warn(
+        f"type='MobileNetV1' is {_known.__module__}.MobileNetV1, which was registered first, and "
+        f'not that of mmdet_adasap: configs that want this one say type=MobileNetV1 after '
+        f'`from mmdet_adasap.models import MobileNetV1`',
+        stacklevel=2,
+    )
 
 
 def _widened(channels: int, factor: float) -> int:

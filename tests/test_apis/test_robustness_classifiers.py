@@ -139,6 +139,12 @@ class TestFigures:
         assert found['R'] == pytest.approx(found['P'] / whole[1]['models']['dull']['clean'])
         assert found['ci95']['R'][0] < found['R'] < found['ci95']['R'][1]
         assert whole[1]['protocol']['shifts']['others']['images'] == 16
+        sharp = whole[1]['models']['sharp']['shifts']['others']
+        assert sharp['difference'] is None
+        for key in ('P', 'R'):
+            difference = found['difference'][key]
+            assert difference['value'] == pytest.approx(found[key] - sharp[key])
+            assert difference['ci95'][0] < difference['value'] < difference['ci95'][1]
 
     def test_intervals_are_of_a_share(self, whole):
         dull = whole[1]['models']['dull']
@@ -191,6 +197,27 @@ class TestFigures:
             for part in ('results.json', 'cells'):
                 (out / part).symlink_to(whole[0] / part)
         assert 'top-1' in compare([whole[0], out], tmp_path).read_text()
+
+    def test_runs_apart_compare_on_another_set_as_one_run_does(self, case, whole, tmp_path):
+        """With the same intervals, since images are drawn alike; the first run's is the reference.
+
+        Of their own the runs have no differences.
+        """
+        shifts = {'others': dict(type='CustomDataset', data_root=str(case / 'others'))}
+        for source in sources(case):
+            evaluate_robustness([source], tmp_path / source.name, shifts=shifts, **CELLS)
+        compare([tmp_path / name for name in ('sharp', 'dull')], tmp_path / 'both')
+        together, apart = (
+            [
+                row
+                for row in (folder / 'report.csv').read_text().splitlines()
+                if row.startswith('dull,') and ',others,' in row
+            ]
+            for folder in (write_report(whole[0]).parent, tmp_path / 'both')
+        )
+        assert len(together) == 2
+        assert all(row.rpartition(',')[2] for row in together)
+        assert apart == together
 
 
 def test_without_mmdet(case, whole, tmp_path):
@@ -374,11 +401,11 @@ def test_imagenet_v2_by_the_tool(case, tmp_path, run_tool):
     assert 'a on imagenet-v2-matched-frequency: ' in out
     results = json.loads((tmp_path / 'out' / 'results.json').read_text())
     found = results['models']['a']['shifts']['imagenet-v2-matched-frequency']
-    # 24 of 10000, all of one image, which is of label 1 in as good as none of them.
-    assert found['P'] in (0, 1 / 24)
+    # All of one image, which is of label 1 in a quarter of them: the test set has four labels.
+    assert 0 < found['P'] < 0.5
     assert found['R'] == pytest.approx(found['P'] / results['models']['a']['clean'])
     described = results['protocol']['shifts']['imagenet-v2-matched-frequency']
-    assert (described['images'], described['of']) == (24, 10000)
+    assert (described['images'], described['of']) == (24, 40)
 
 
 class TestPublished:
@@ -434,6 +461,40 @@ class TestPublished:
         shutil.rmtree(folder)
         with pytest.raises(LoadingFailed, match=r'gaussian_noise 2 .* lacks 1 of 4 class folders'):
             evaluate_robustness(sources(case), tmp_path / 'out', published=published, **CELLS)
+
+    def test_a_part_of_the_classes(self, case, whole, published, tmp_path):
+        """Of a clean set with two of the classes, ImageNet-C need not have the others."""
+        shutil.copytree(case / 'images', tmp_path / 'images')
+        for folder in (tmp_path / 'images', *Path(published['data_root']).glob('*/*')):
+            for name in ('0_left', '2_top'):
+                shutil.rmtree(folder / name)
+        text = (case / 'config.py').read_text()
+        text = text.replace(str(case / 'images'), str(tmp_path / 'images'))
+        names = [f'{i}_{side}' for i, side in enumerate(SIDES)]
+        text = text.replace("'CustomDataset',", f"'CustomDataset', classes={names},")
+        (case / 'part.py').write_text(text)
+        results = evaluate_robustness(
+            sources(case, 'part.py'), tmp_path / 'out', published=published, **CELLS
+        )
+        assert results['protocol']['dataset']['of'] == 12
+        for name, model in results['models'].items():
+            of_all = whole[1]['models'][name]['per_class']
+            for label in ('1_right', '3_bottom'):
+                assert model['per_class'][label] == of_all[label]
+
+    def test_missing_images_end_the_run(self, case, published, tmp_path):
+        for file in Path(published['data_root'], 'fog', '2').glob('*/[45].png'):
+            file.rename(file.with_name(f'a{file.name}'))
+        message = r'fog 2 of ImageNetC lacks 8 of 24 images .*\(0_left/4\.png, .*, \.\.\.\)'
+        with pytest.raises(LoadingFailed, match=message):
+            evaluate_robustness(sources(case), tmp_path / 'out', published=published, **CELLS)
+
+    @pytest.mark.parametrize('kind', ['CIFAR10C', 'mmpretrain.ImageNetC'])
+    def test_is_no_set_of_clean_images(self, kind):
+        dataset = dict(type=kind, data_root='data', corruption='fog', severity=1, pipeline=[])
+        option = '--cifar10-c' if kind == 'CIFAR10C' else '--imagenet-c'
+        with pytest.raises(ValueError, match=f'corrupts its images already .*; {option} then'):
+            build_shared_set({'a': dict(dataset=dataset)})
 
     def test_images_of_another_label_or_missing_are_named(self, case, published, tmp_path):
         folder = Path(published['data_root'], 'fog', '2')

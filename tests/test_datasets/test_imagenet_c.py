@@ -78,6 +78,24 @@ class TestImageNetC:
         with pytest.raises(ValueError, match=r'without 50 images \(n01440764: 49\)'):
             ImageNetC(str(tmp_path), 'fog', 1, subset=WNIDS[:1])
 
+    def test_settings_for_a_part_of_the_classes(self, tmp_path):
+        wnids = imagenet_wnids()
+        assert ImageNetC.settings_for(range(1000), subset=None)['subset'] is None
+        settings = ImageNetC.settings_for({0, 999, 1000}, data_root=str(tmp_path))
+        assert settings['subset'] == (wnids[0], wnids[999])
+        fill(tmp_path / 'fog' / '1', [wnids[0], wnids[999]], count=2)
+        dataset = ImageNetC(corruption='fog', severity=1, **settings)
+        assert [dataset.get_data_info(i)['gt_label'] for i in range(4)] == [0, 0, 999, 999]
+        own = ImageNetC.settings_for({1}, wnids=['a', 'b'], images_per_class=3)
+        assert own == {'subset': ('b',), 'wnids': ['a', 'b'], 'images_per_class': 3}
+
+    def test_does_not_tell_to_name_a_subset_that_is_named(self, tmp_path):
+        fill(tmp_path / 'fog' / '1', WNIDS[:1], count=2)
+        with pytest.raises(FileNotFoundError) as raised:
+            read(tmp_path, 'fog', 1, subset=WNIDS[:2], images_per_class=2)
+        assert 'lacks 1 of 2 class folders' in str(raised.value)
+        assert 'subset=' not in str(raised.value)
+
     def test_empty_class_folder(self, tmp_path):
         (fill(tmp_path / 'fog' / '1', WNIDS[:2]) / WNIDS[2]).mkdir()
         with pytest.raises(ValueError, match=r'without any image \(n15075141: 0\)'):

@@ -78,6 +78,11 @@ class TestImageNetV2:
         with pytest.raises(ValueError, match=r'without 10 images \(10: 9\)'):
             ImageNetV2(str(tmp_path), subset=SOME)
 
+    def test_settings_for_a_part_of_the_classes(self):
+        assert ImageNetV2.settings_for(range(1000)) == {'subset': None}
+        settings = ImageNetV2.settings_for({10, 2}, variant='top-images')
+        assert settings == {'subset': ('2', '10'), 'variant': 'top-images'}
+
     def test_missing(self, tmp_path):
         message = (
             'neither imagenetv2-threshold0.7-format-val/ nor class folders.*0.7.tar.gz is unp'

@@ -12,7 +12,7 @@ from .checks import Node, read_json
 from .reading import Boxes, Figure, Results, read_boxes
 
 Key = tuple[str, int] | None
-"""Corruption and severity; None for clean images."""
+"""Corruption and severity, or another test set and 0; None for clean images."""
 
 
 class Place(NamedTuple):
@@ -98,7 +98,10 @@ class CellFiles:
         found = self.results.models[model]
         if key is None:
             return found.figures['clean'].value
-        figure = found.cells.get(key[0], {}).get(key[1])
+        name, severity = key
+        if severity == 0:
+            return found.shifts[name].figures['P'].value if name in found.shifts else None
+        figure = found.cells.get(name, {}).get(severity)
         return figure and figure.value
 
     def _of(self, model: str, key: Key) -> Node | None:

@@ -10,9 +10,11 @@ from ...datasets.shared_images import CLEAN, Condition
 from ..protocol import ProtocolDiffers
 from ..published import ALEXNET, alexnet
 from ..results import build_models
+from ..shifts import build_shifts
 from .cells import CellFiles, Place
 from .checks import Node, read_json
 from .reading import Results, parse_results
+from .shifts import shift_names
 from .words import spoken
 from .writing import write_files
 
@@ -188,6 +190,17 @@ def _against_reference(root: dict, results: Results, files: CellFiles) -> None:
     built = build_models(cells, results.models, list(cells), results.reference, False, published)
     for name, model in root['models'].items():
         model.update((key, built[name][key]) for key in AGAINST_REFERENCE)
+    for kind in shift_names(results):
+        tested = [name for name, model in results.models.items() if kind in model.shifts]
+        there = {'models': {name: files.sample(name, (kind, 0)) for name in tested}}
+        shifts = build_shifts(there, cells[CLEAN], tested, results.reference)
+        for name in tested:
+            of_model = root['models'][name]
+            difference = {'difference': shifts[name]['difference']}
+            of_model['shifts'] = {
+                **of_model['shifts'],
+                kind: {**of_model['shifts'][kind], **difference},
+            }
 
 
 def _shared(runs: Sequence[_Run], key: str) -> bool:

@@ -91,7 +91,10 @@ def _verdict(results: Results) -> str:
 def _shifts(results: Results) -> str:
     head = ['model', *shift_columns(results)]
     rows = [
-        [escaped(model.name), *map(with_ends, shift_figures(results, model))]
+        [
+            escaped(model.name),
+            *(with_ends(figure, minus) for figure, minus in shift_figures(results, model)),
+        ]
         for model in results.models.values()
     ]
     return table([escaped(each) for each in head], rows)

@@ -87,7 +87,7 @@ def _row(results: Results, model: Model, kind: str) -> Markup:
         if model.name == results.reference:
             cells.append(element('td', 'reference', colspan='3', class_='note'))
         else:
-            cells += [_difference(model.difference.get(key)) for key in COMPARED]
+            cells += [difference(model.difference.get(key)) for key in COMPARED]
     return element('tr', element('th', named(kind, model.name), scope='row'), *cells)
 
 
@@ -103,7 +103,8 @@ def number(figure: Figure) -> Markup:
     return element('td', hundredth(figure.value), small, class_='number')
 
 
-def _difference(figure: Figure | None) -> Markup:
+def difference(figure: Figure | None) -> Markup:
+    """A cell with a difference and its interval."""
     if figure is None or figure.value is None:
         return element('td', NONE, class_='number')
     shown = hundredth(figure.value, signed=True)

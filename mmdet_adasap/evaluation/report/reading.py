@@ -2,7 +2,7 @@
 """What results.json says, checked, in the form that the parts of a report read."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ...datasets.corruptions import GROUPS
 from ..protocol import FORMAT
+from ..shifts import FIGURES as SHIFTED
 from .checks import Node, read_json
 
 COMPARED = ('clean', 'mPC', 'rPC')
@@ -63,6 +64,19 @@ class ClassFigures(NamedTuple):
     rpc: float | None
 
 
+class Shift(NamedTuple):
+    """A model on another test set.
+
+    Attributes:
+        figures (dict[str, Figure]): 'P' there, and 'R', its share of clean P.
+        difference (dict[str, Figure]): Minus the reference, as ``figures``; empty for the
+            reference.
+    """
+
+    figures: dict[str, Figure]
+    difference: dict[str, Figure]
+
+
 class Boxes(NamedTuple):
     """Boxes in an image: x1, y1, x2, y2 in its pixels, class numbers, scores (empty for truth)."""
 
@@ -96,7 +110,7 @@ class Model:
         cells (dict[str, dict[int, Figure]]): By corruption and severity, those that are there.
         difference (dict[str, Figure]): Minus the reference, as ``figures``; empty for the
             reference.
-        shifts (dict[str, dict[str, Figure]]): 'P' and 'R' on other test sets.
+        shifts (dict[str, Shift]): On other test sets, by their names.
         over (Mapping | None): What mPC is the mean over.
     """
 
@@ -114,7 +128,7 @@ class Model:
     ce: dict[str, float]
     relative_ce: dict[str, float]
     difference: dict[str, Figure]
-    shifts: dict[str, dict[str, Figure]]
+    shifts: dict[str, Shift]
     cost: Cost
     over: Mapping[str, Any] | None
 
@@ -260,7 +274,6 @@ def _model(name: str, node: Node) -> Model:
     ends = node['ci95']
     ends = Node(ends.file, ends.value or {}, ends.key)
     cost = node.get('cost').optional(_cost) or Cost()
-    difference = node['difference'].optional(_difference) or {}
     return Model(
         name=name,
         config=node['config'].text(),
@@ -278,7 +291,7 @@ def _model(name: str, node: Node) -> Model:
         relative_mce=node['relative_mCE'].optional(Node.number),
         ce=_numbers(node['CE']),
         relative_ce=_numbers(node['relative_CE']),
-        difference=difference,
+        difference=node['difference'].optional(_difference) or {},
         shifts=node.get('shifts').optional(_shifts) or {},
         cost=cost,
         over=node['over'].optional(_over),
@@ -326,19 +339,21 @@ def _numbers(node: Node) -> dict[str, float]:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _difference(node: Node) -> dict[str, Figure]:
+def _difference(node: Node, keys: Sequence[str] = COMPARED) -> dict[str, Figure]:
     return {
         key: node[key].optional(lambda one: _figure(one['value'], one['ci95'], float('-inf')))
         or NOTHING
-        for key in COMPARED
+        for key in keys
     }
 
 
-def _shifts(node: Node) -> dict[str, dict[str, Figure]]:
+def _shifts(node: Node) -> dict[str, Shift]:
     found = {}
     for name, one in node.items().items():
         ends = _inner(one['ci95'])
-        found[name] = {key: _figure(one[key], _inner(ends).get(key), 0) for key in ('P', 'R')}
+        figures = {key: _figure(one[key], _inner(ends).get(key), 0) for key in SHIFTED}
+        minus = one.get('difference').optional(lambda each: _difference(each, SHIFTED))
+        found[name] = Shift(figures, minus or {})
     return found
 
 

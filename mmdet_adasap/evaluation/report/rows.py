@@ -83,9 +83,9 @@ def _rows(results: Results, model: Model, files: CellFiles) -> Iterator[dict]:
         yield row('mean P', figure, severity=severity)
     for key in COMPARED[1:]:
         yield row(key, model.figures[key], model.difference.get(key))
-    for name, figures in model.shifts.items():
-        for quantity in ('P', 'R'):
-            yield row(quantity, figures[quantity], **{'set': name})
+    for name, shift in model.shifts.items():
+        for quantity, figure in shift.figures.items():
+            yield row(quantity, figure, shift.difference.get(quantity), **{'set': name})
     yield row('mCE', Figure(model.mce))
     yield row('relative mCE', Figure(model.relative_mce))
     for name, one in model.per_class.items():

@@ -1,9 +1,10 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """The models on other test sets of the same classes, as ImageNet-V2."""
 
+from ..shifts import FIGURES
 from .marks import model_classes, named
 from .markup import Markup, element
-from .overview import number
+from .overview import difference, number
 from .reading import NOTHING, Figure, Model, Results
 from .words import metric
 
@@ -14,22 +15,29 @@ def shift_names(results: Results) -> list[str]:
 
 
 def shift_columns(results: Results) -> list[str]:
-    """What :func:`shift_figures` gives."""
+    """Headings of what :func:`shift_figures` gives."""
     p = metric(results)
-    return [
-        heading
-        for name in shift_names(results)
-        for heading in (f'{p} on {name}', f'{name} / clean {p}')
-    ]
+    columns = []
+    for name in shift_names(results):
+        called = [f'{p} on {name}', f'{name} / clean {p}']
+        columns += called
+        if results.others:
+            columns += [f'{each} minus {results.reference}' for each in called]
+    return columns
 
 
-def shift_figures(results: Results, model: Model) -> list[Figure]:
-    """P on each set, and what share of the clean P it is."""
-    return [
-        model.shifts.get(name, {}).get(key, NOTHING)
-        for name in shift_names(results)
-        for key in ('P', 'R')
-    ]
+def shift_figures(results: Results, model: Model) -> list[tuple[Figure, bool]]:
+    """P on each set and its share of clean P, then both minus the reference: True goes with these.
+
+    The reference itself has no difference.
+    """
+    figures = []
+    for name in shift_names(results):
+        shift = model.shifts.get(name)
+        for_each = (shift.figures, shift.difference) if shift else ({}, {})
+        for i, found in enumerate(for_each if results.others else for_each[:1]):
+            figures += [(found.get(key, NOTHING), bool(i)) for key in FIGURES]
+    return figures
 
 
 def shift_table(results: Results) -> Markup | None:
@@ -45,7 +53,10 @@ def shift_table(results: Results) -> Markup | None:
         element(
             'tr',
             element('th', named(kinds[model.name], model.name), scope='row'),
-            *map(number, shift_figures(results, model)),
+            *(
+                difference(figure) if minus else number(figure)
+                for figure, minus in shift_figures(results, model)
+            ),
         )
         for model in results.models.values()
     ]

@@ -1,0 +1,28 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import pytest
+from mmengine.config import Config
+
+from mmdet_adasap.apis.building import image_side
+
+CROP = dict(type='CenterCrop', crop_size=224)
+
+
+@pytest.mark.parametrize(
+    ('steps', 'side'),
+    [
+        ([dict(type='ResizeEdge', scale=256, edge='short'), CROP], 224),
+        ([CROP, dict(type='Resize', scale=(64, 64))], 64),
+        ([dict(type='Resize', scale=(64, 48))], None),
+        ([dict(type='LoadImageFromFile')], None),
+        ([], None),
+    ],
+)
+def test_image_side_is_what_the_last_step_makes(steps, side):
+    loader = dict(dataset=dict(pipeline=steps))
+    config = Config(dict(default_scope='mmpretrain', test_dataloader=loader))
+    assert image_side(config) == side
+    assert image_side(Config(dict(default_scope='mmdet', test_dataloader=loader))) is None
+
+
+def test_image_side_without_a_test_set():
+    assert image_side(Config(dict(default_scope='mmpretrain'))) is None
