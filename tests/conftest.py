@@ -24,6 +24,7 @@ def no_default_scope():
 def run_tool(monkeypatch, capsys):
     """Runs a program of tools/ in this process; gives its exit code and what it printed."""
     monkeypatch.chdir(Path(__file__).parent.parent)
+    monkeypatch.syspath_prepend('tools')  # as Python does for a program
 
     def run(tool: str, *arguments: object) -> tuple[object, str, str]:
         monkeypatch.setattr(sys, 'argv', [tool, *map(str, arguments)])

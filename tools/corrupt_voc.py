@@ -12,9 +12,9 @@ examples:
 """
 
 import argparse
-import os
 import sys
 
+from cores import cores
 from mmdet_adasap.datasets.corrupted_copy import CopySettings, write_corrupted_voc
 from mmdet_adasap.datasets.corruptions import GROUPS, MODES
 
@@ -57,7 +57,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--workers',
         type=int,
-        default=len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else 1,
+        default=cores(),
         help='processes (default: one for each core, here %(default)s)',
     )
     return parser.parse_args()

@@ -33,6 +33,8 @@ import sys
 import warnings
 from pathlib import Path
 
+from cores import cores
+
 SOURCE = re.compile(r'(?:(?P<name>[^=/:]+)=)?(?:(?P<config>.+?\.py):)?(?P<checkpoint>.+)')
 
 
@@ -124,8 +126,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--workers',
         type=at_least_0,
-        # Windows and macOS do not say which cores are this process's.
-        default=min(4, len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else 1),
+        default=min(4, cores()),
         metavar='N',
         help='processes that load and corrupt (default: one for each core, 4 at most)',
     )

@@ -172,7 +172,8 @@ def compile_mmcv(version: str, out: Path, log: Path) -> Path:
         stop('mmcv has to be compiled and there is no C++ compiler: install g++ (or set CXX).')
     if not Path(sysconfig.get_path('include'), 'Python.h').exists():
         stop(f'mmcv has to be compiled and {sys.executable} has no C headers (Python.h).')
-    jobs = int(os.environ.get('MAX_JOBS') or len(os.sched_getaffinity(0)))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    jobs = int(os.environ.get('MAX_JOBS') or cores or 1)
     minutes = max(1, round(COMPILE_CORE_MINUTES / jobs))
     say(f'mmcv {version}: compiling, once, about {minutes} min with {jobs} jobs; log: {log}')
     environment = {

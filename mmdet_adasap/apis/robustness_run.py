@@ -2,12 +2,13 @@
 """The cells of a robustness run, one after the other, and what is written about them."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
-from mmengine.dist import broadcast_object_list, get_dist_info
+from mmengine.dist import get_dist_info
 
 from ..datasets.shared_images import CLEAN, Condition
 from ..evaluation.bootstrap import image_weights
@@ -18,11 +19,14 @@ from ..evaluation.results import build_models, cell_to_dict
 from ..evaluation.results_folder import ResultsFolder
 from ..evaluation.shared_set import SharedSet
 from ..evaluation.shifts import build_shifts, seed_of_draws
+from ..processes import failing_together, from_rank_0
 from .robustness_costs import measure_costs
 from .robustness_models import ModelSource
 
 EXAMPLES = 6
-"""Images whose detections are kept for a report."""
+"""Images of which is kept for a report what models found in them."""
+JPEG = [cv2.IMWRITE_JPEG_QUALITY, 90, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
+"""Colours are not made coarser than the rest: pictures may be of 32 pixels. 0x111111 is 4:4:4."""
 
 
 class UnreadableImages(ValueError):
@@ -35,10 +39,6 @@ class UnreadableImages(ValueError):
     def __init__(self, message: str, results: dict) -> None:
         super().__init__(message)
         self.results = results
-
-
-class OtherRankFailed(RuntimeError):
-    """Raised in the processes that were all right when rank 0 was not."""
 
 
 class Progress(NamedTuple):
@@ -96,12 +96,14 @@ class Run:
     ) -> dict | None:
         """Test what is not there yet; what results.json says, on rank 0."""
         every = [*self.conditions, *self.shifted]
-        with self._on_rank_0() as left:
+        left = []
+        with failing_together():
             if self.rank == 0:
                 self.folder = ResultsFolder(out, self.protocol)
                 self.costs = self._costs(progress)
-                left += [c for c in every if c not in self.folder.cells]
+                left = [c for c in every if c not in self.folder.cells]
                 self.folder.write(self.results())
+        left = from_rank_0(left)
         progress.start(self._count(every), self._count(every) - self._count(left))
         jobs = [(self.shared, [c for c in left if c in self.conditions], self.examples, seed)]
         jobs += [
@@ -140,24 +142,20 @@ class Run:
 
     def _keep(self, condition: Condition, cell: Cell) -> None:
         cell.condition = condition
+        if condition in self.conditions:
+            self._show_examples(condition)
         self.folder.add(condition, cell_to_dict(cell))
         self.folder.write(self.results())
 
-    @contextlib.contextmanager
-    def _on_rank_0(self) -> Iterator[list]:
-        """Let an error of rank 0 end all processes, and give them what it put into the list."""
-        left, failure = [], None
-        try:
-            yield left
-        except Exception as error:
-            failure = error
-        box = [list(left), failure and f'{type(failure).__name__}: {failure}']
-        broadcast_object_list(box)
-        if failure is not None:
-            raise failure
-        if box[1] is not None:
-            raise OtherRankFailed(f'rank 0 has stopped with {box[1]}')
-        left[:] = box[0]
+    def _show_examples(self, condition: Condition) -> None:
+        """Keep what classifiers saw: a report does not know how they cut it from the file."""
+        for number in self.examples:
+            if 'gt_label' not in self.shared.images.info(number):
+                continue
+            # One that cannot be read is named in the cell.
+            with contextlib.suppress(OSError, ValueError, AssertionError, cv2.error):
+                image = self.shared.images.seen(condition, number)
+                self.folder.show(condition, number, cv2.imencode('.jpg', image, JPEG)[1].tobytes())
 
     def _costs(self, progress: Progress) -> dict:
         costs = self.folder.kept('costs')
@@ -209,15 +207,11 @@ class Run:
 
     def _example(self, number: int) -> dict:
         info = self.shared.images.info(number)
-        truth = info.get('instances') or []
         return {
             'number': number,
             'img_id': info.get('img_id'),
             'img_path': info.get('img_path'),
-            'ground_truth': {
-                'bboxes': [[float(x) for x in one['bbox']] for one in truth if 'bbox' in one],
-                'labels': [one['bbox_label'] for one in truth if 'bbox_label' in one],
-            },
+            'ground_truth': _truth(info),
         }
 
     def _unreadable(self) -> list[dict]:
@@ -242,6 +236,17 @@ class Run:
             f'anew',
             results,
         )
+
+
+def _truth(info: Mapping) -> dict:
+    """What is true of an image: its class, or boxes and theirs."""
+    if 'gt_label' in info:
+        return {'label': int(info['gt_label'])}
+    objects = info.get('instances') or []
+    return {
+        'bboxes': [[float(x) for x in one['bbox']] for one in objects if 'bbox' in one],
+        'labels': [one['bbox_label'] for one in objects if 'bbox_label' in one],
+    }
 
 
 def _total_times(cells: dict, names: Sequence[str]) -> dict:

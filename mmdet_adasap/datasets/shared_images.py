@@ -2,17 +2,17 @@
 """Images under many conditions, each loaded and corrupted once for all who want it."""
 
 import copy
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import cv2
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from .corruptions import check_image
-from .transforms import ImageCorruption, levels
+from .transforms import ImageCorruption, levels, path_inside
 
 
 class Condition(NamedTuple):
@@ -104,6 +104,17 @@ class SharedImages(Dataset):
             return key, Unreadable(_name(info), _reason(error, info))
         return key, views
 
+    def seen(self, condition: Condition, position: int) -> np.ndarray:
+        """An image under a condition as the first pipeline has it: (H, W, 3), uint8, BGR.
+
+        Raises:
+            OSError, ValueError, cv2.error: If it cannot be loaded or corrupted.
+        """
+        info = self.info(position)
+        (loading, _), *_ = self.pipelines
+        image = levels(self.under(condition, info, loading)['img'])
+        return image if _order(info) == 'bgr' else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+
     def under(self, condition: Condition, info: dict, loading: Callable) -> dict:
         """Load an image and corrupt it.
 
@@ -112,14 +123,17 @@ class SharedImages(Dataset):
             info (dict): What the dataset knows of the image.
             loading (Callable): The part of a pipeline that loads it.
         """
-        # mmpretrain's datasets that have their images in memory have them in RGB.
-        order = 'rgb' if 'img' in info else 'bgr'
         results = loading(copy.deepcopy(info))
         if not results or 'img' not in results:
             raise ValueError('the pipeline gives no image for it')
         # What cannot be corrupted is to be left out of the clean images, too.
         check_image(levels(results['img']))
-        return ImageCorruption(*condition, self.seed, order, self.mode)(results)
+        return ImageCorruption(*condition, self.seed, _order(info), self.mode)(results)
+
+
+def _order(info: dict) -> str:
+    """mmpretrain's datasets that have their images in memory have them in RGB."""
+    return 'rgb' if 'img' in info else 'bgr'
 
 
 def known_of(dataset: Any, index: int, folder: str = '') -> dict:
@@ -133,16 +147,14 @@ def known_of(dataset: Any, index: int, folder: str = '') -> dict:
     info = dataset.get_data_info(index)
     if info.get('img_id') is None:
         path = info.get('img_path')
-        info['img_id'] = _inside(path, folder) if path else info.get('sample_idx', index)
+        info['img_id'] = _of_path(path, folder) if path else info.get('sample_idx', index)
     return info
 
 
-def _inside(path: str, folder: str) -> str:
+def _of_path(path: str, folder: str) -> str:
     """A path without the folder that it is in; its last two parts if it is in none."""
-    parts = PurePath(os.path.abspath(path)).parts
-    above = PurePath(os.path.abspath(folder)).parts if folder else ()
-    known = above and parts[: len(above)] == above
-    return '/'.join(parts[len(above) :] if known else parts[-2:])
+    inside = path_inside(path, folder) if folder else None
+    return inside or '/'.join(PurePath(path).parts[-2:])
 
 
 def batches(

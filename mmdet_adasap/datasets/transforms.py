@@ -24,6 +24,12 @@ def levels(image: np.ndarray) -> np.ndarray:
 
 
 # In mmengine's root registry, so that pipelines of mmdet and of mmpretrain find it by bare name.
+def path_inside(path: str, folder: str) -> str | None:
+    """A path as it is called in a folder, with slashes; None if it is not in there."""
+    found = PurePath(os.path.relpath(os.path.expanduser(path), os.path.expanduser(folder)))
+    return None if found.parts[:1] == (os.pardir,) else found.as_posix()
+
+
 @TRANSFORMS.register_module()
 class ImageCorruption:
     """Corrupt the image of a pipeline, the same way every time for the same image.
@@ -143,13 +149,13 @@ class ImageCorruption:
     def _path_id(self, path: str) -> str:
         if self.data_root is None:
             return PurePath(path).stem
-        inside = os.path.relpath(os.path.expanduser(path), os.path.expanduser(self.data_root))
-        if inside.startswith(os.pardir):
+        inside = path_inside(path, self.data_root)
+        if inside is None:
             raise ValueError(
                 f'ImageCorruption: {path} is not in data_root={self.data_root!r}: set it to the '
                 'folder that holds the class folders'
             )
-        return PurePath(inside).as_posix()
+        return inside
 
     def __repr__(self) -> str:
         return (

@@ -40,7 +40,9 @@
                                              flops are multiply-accumulates of one image
       }},
       "classes": [...],
-      "examples": [{"number", "img_id", "img_path", "ground_truth": {"bboxes", "labels"}}],
+      "examples": [{"number", "img_id", "img_path",
+                    "ground_truth": {"bboxes", "labels"}, or {"label"} for a classifier, which
+                                             has examples/NUMBER-fog-3.jpg as well}],
       "unreadable": [{"image", "error"}],    left out of every figure
       "times": {...}           seconds; with latency_ms all that differs from run to run
     }
@@ -52,7 +54,8 @@ Each cell has a file of its own, ``cells/clean.json`` or ``cells/fog-3.json``::
      "seconds": {"images", "forward": {NAME}, "scoring": {NAME}},
      "models": {NAME: {"value": P, "per_class": {class: P}, "metrics": {...},
                        "resampled": null or [R values],
-                       "examples": {number: {"bboxes", "scores", "labels"}}}}}
+                       "examples": {number: {"bboxes", "scores", "labels"},
+                                             or {"label", "score"} of a classifier}}}}
 
 ``resampled`` of all cells and models belong together, draw by draw.
 """

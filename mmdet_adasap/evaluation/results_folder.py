@@ -62,6 +62,12 @@ class ResultsFolder:
         found = _read_json(self._cells / f'_{name}.json')
         return found['value'] if found and found.get('protocol') == self._key else None
 
+    def show(self, condition: Condition, number: int, picture: bytes) -> None:
+        """Write down an example as the models saw it, a JPEG, for a report."""
+        file = example_file(self.folder, *condition, number)
+        file.parent.mkdir(exist_ok=True)
+        write_atomically(file, picture)
+
     def write(self, results: Mapping) -> None:
         """Write results.json."""
         write_atomically(self._file, json.dumps(results, indent=1, allow_nan=False) + '\n')
@@ -106,6 +112,18 @@ class ResultsFolder:
             if cell and cell.get('protocol') == self._key and _untouched(cell.get('stamps', {})):
                 cells[Condition(cell['corruption'], cell['severity'])] = cell
         return cells
+
+
+def example_file(folder: Path, corruption: str, severity: int, number: int) -> Path:
+    """Where an example is that was kept as the models saw it.
+
+    Args:
+        folder (Path): Of the run.
+        corruption (str): 'none' of clean images.
+        severity (int): 0 of clean images.
+        number (int): Number of the image.
+    """
+    return folder / 'examples' / f'{number}-{corruption}-{severity}.jpg'
 
 
 def _untouched(stamps: Mapping[str, list | None]) -> bool:

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 from ..optim import AdaSAPOptimWrapper
 from ..optim.gradients import average_gradients, optimizer_parameters
 from ..optim.replay import keeping_random
+from ..processes import check_same, failing_together, from_rank_0
 from ..pruning import Pruner, StructureError, check_target
 from ..pruning.groups import NOT_TRAINED
 from ..pruning.loading import load_structure
@@ -22,8 +23,8 @@ from .checks import (
     check_runner,
     phases_of_run,
 )
+from .loss_ratio import LossRatioWatch
 from .phases import SCHEDULES, Phases
-from .processes import check_same, check_wrapper, failing_together, from_rank_0, wrap_anew
 from .report import cut_table, layer_shapes
 from .runner_parts import (
     averaged_models,
@@ -46,6 +47,7 @@ from .starts import (
     fingerprint,
     settings,
 )
+from .wrapper import check_wrapper, wrap_anew
 
 ONE_PASS = dict(mean_rho=0.0, eps_ratio=0.0, loss_ratio=1.0)
 
@@ -133,6 +135,7 @@ class AdaSAPHook(Hook):
         self.start_fraction = 1.0
         """What there was of the dense model when this run began."""
         self.phase = PHASES[0]
+        self._ratios: LossRatioWatch | None = None
         self._state: Mapping = {}
         self.has_loaded = False
 
@@ -154,12 +157,11 @@ class AdaSAPHook(Hook):
             check_data(runner)
             if not is_resumed(runner):
                 self.structure, self._state = None, {}  # the model remembers what it was cut to
-            phase = self.phases.phase(runner.iter)
-            if phase != 'finetune':
+            if self.phases.phase(runner.iter) != 'finetune':
                 self._find_channels(runner)
         if self.pruner is not None:
             check_same('the channels that were found', self.pruner.digest())
-        self._enter(runner, phase)
+        self._enter(runner, runner.iter)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None
@@ -179,7 +181,7 @@ class AdaSAPHook(Hook):
             self._cut(runner)
         self._log(runner, done)
         if done in (self.phases.warmup_end, self.phases.prune_end):
-            self._enter(runner, self.phases.phase(done))
+            self._enter(runner, done)
 
     def after_train(self, runner: Runner) -> None:
         """Say so if training ends before the cut, as early stopping can make it."""
@@ -189,8 +191,8 @@ class AdaSAPHook(Hook):
                 f'the model is not cut, which would be due after {self.phases.prune_end}'
             )
 
-    def _enter(self, runner: Runner, phase: str) -> None:
-        self.phase = phase
+    def _enter(self, runner: Runner, done: int) -> None:
+        phase = self.phase = self.phases.phase(done)
         perturbation = self.finetune if phase == 'finetune' else self.perturbation
         if isinstance(runner.optim_wrapper, AdaSAPOptimWrapper):
             runner.optim_wrapper.perturbation = perturbation
@@ -202,6 +204,11 @@ class AdaSAPHook(Hook):
             perturbation.keep = {}  # it may be the one that the pruning phase had
         name = 'one pass a step' if perturbation is None else type(perturbation).__name__
         runner.logger.info(f'AdaSAP phase {PHASES.index(phase)} ({phase}): {name}')
+        self._ratios = None
+        if perturbation is not None:
+            key = 'finetune' if phase == 'finetune' else 'perturbation'
+            left = self.phases.end(phase, runner.max_iters) - done
+            self._ratios = LossRatioWatch(phase, key, left)
 
     def _find_channels(self, runner: Runner) -> None:
         model = unwrapped(runner.model)
@@ -283,8 +290,12 @@ class AdaSAPHook(Hook):
     def _log(self, runner: Runner, done: int) -> None:
         hub = runner.message_hub
         hub.update_scalar('train/phase', PHASES.index(self.phases.phase(done - 1)))
+        stats = getattr(runner.optim_wrapper, 'last_stats', None)
+        said = self._ratios.add(stats['loss_ratio']) if stats and self._ratios else None
+        if said is not None:
+            runner.logger.log(*said)
         # A step of one pass is one with a radius of 0.
-        stats = getattr(runner.optim_wrapper, 'last_stats', None) or ONE_PASS
+        stats = stats or ONE_PASS
         for key in ONE_PASS:
             hub.update_scalar(f'train/{key}', stats[key])
         left = self.pruner.remaining() if self.pruner else self.structure['reached'][self.resource]

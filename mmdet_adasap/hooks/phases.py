@@ -47,6 +47,10 @@ class Phases:
             return 'warmup'
         return 'prune' if done < self.prune_end else 'finetune'
 
+    def end(self, phase: str, total: int) -> int:
+        """Iterations that a model has behind it when a phase of a run of ``total`` ends."""
+        return {'warmup': self.warmup_end, 'prune': self.prune_end}.get(phase, total)
+
     def events_until(self, done: int) -> int:
         """Number of events that ``done`` iterations bring, 0 to :attr:`events`."""
         return min(max(done - self.warmup_end, 0) // self.interval, self.events)

@@ -11,8 +11,8 @@ from ..evaluation.engine import Cell, Subject, evaluate_cells
 from ..evaluation.scoring import build_scorer
 from ..evaluation.shared_set import build_shared_set
 from ..evaluation.summary import benchmark_corruptions, summary_of
+from ..processes import failing_together, from_rank_0
 from ..unwrapping import unwrapped
-from .processes import failing_together, from_rank_0
 
 FIGURES = ('robustness/clean', 'robustness/mPC', 'robustness/rPC')
 NAMES = ('val_evaluator', 'metric of RobustnessHook', 'scale of RobustnessHook')

@@ -119,6 +119,23 @@ def test_exported_classifiers_run_without_the_plugin(tmp_path):
         assert torch.allclose(ours, torch.tensor(theirs), atol=1e-6)
 
 
+def test_weights_that_test_py_would_not_take_are_said(tmp_path):
+    """mmengine saves the moving average as state_dict, also where the config tests without it."""
+    backbone, channels, neck = BACKBONES['mobilenet']
+    config = tmp_path / 'config.py'
+    text = CONFIG.format(backbone=backbone, channels=channels, neck=f'dict(type={neck!r})')
+    hook = "custom_hooks = [dict(type='EMAHook', momentum=0.1{})]\n"
+    model = build_dense(Config.fromstring(text, '.py'))
+    structure = prune_model(model, target=dict(params=0.6), round_to=1)
+    checkpoint = tmp_path / 'mobilenet.pth'
+    torch.save({'meta': {META_KEY: structure}, 'state_dict': model.state_dict()}, checkpoint)
+    for settings, expected in ((', evaluate_on_ema=False', 1), ('', 0)):
+        config.write_text(text + hook.format(settings))
+        said = []
+        export_pruned(config, checkpoint, tmp_path / 'out', rounds=1, progress=said.append)
+        assert len([line for line in said if 'is the moving average' in line]) == expected
+
+
 def test_other_models_are_refused(tmp_path):
     """Nothing is known of how others are called."""
     config = Config(

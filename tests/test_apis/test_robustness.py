@@ -18,7 +18,7 @@ from robustness_case import without_times, write_config
 from torch._utils import ExceptionWrapper
 
 from mmdet_adasap.apis import ModelSource, evaluate_robustness
-from mmdet_adasap.apis.robustness_run import OtherRankFailed, Progress, UnreadableImages
+from mmdet_adasap.apis.robustness_run import Progress, UnreadableImages
 from mmdet_adasap.datasets import ImageCorruption
 from mmdet_adasap.datasets.shared_images import CLEAN, Condition
 from mmdet_adasap.datasets.tiny_voc import build_tiny_voc
@@ -28,6 +28,7 @@ from mmdet_adasap.evaluation.engine import LoadingFailed, loading_failed
 from mmdet_adasap.evaluation.protocol import ProtocolDiffers
 from mmdet_adasap.evaluation.report import write_report
 from mmdet_adasap.evaluation.results import build_models
+from mmdet_adasap.processes import OtherProcessFailed
 
 ROOT = Path(__file__).parent.parent.parent
 NAMES = ['sharp', 'dull', 'blind']
@@ -193,7 +194,7 @@ class TestSharing:
         out.mkdir()
         (out / 'results.json').write_text('{}')
         errors = in_processes(error_in_one_of_two, tmp_path / 'processes', case, out)
-        assert errors == ['ProtocolDiffers', 'OtherRankFailed']
+        assert errors == ['ProtocolDiffers', 'OtherProcessFailed']
 
 
 def in_one_of_two(case: Path, out: Path) -> None:
@@ -203,7 +204,7 @@ def in_one_of_two(case: Path, out: Path) -> None:
 def error_in_one_of_two(case: Path, out: Path) -> str:
     try:
         run(case, out)
-    except (ProtocolDiffers, OtherRankFailed) as error:
+    except (ProtocolDiffers, OtherProcessFailed) as error:
         return type(error).__name__
     return ''
 

@@ -150,6 +150,19 @@ class TestWhatIsMissing:
         top = read_page(write_report(tmp_path)).all('aside', 'alarm')[0].text
         assert 'it is the mean over fog and contrast at severities 1, 3 and 5' in top
 
+    def test_a_classifier_at_chance(self, tmp_path):
+        """Named where its interval reaches down to what guessing gives, and no other."""
+        results = write_case(tmp_path, classes=[str(i) for i in range(10)])
+        results['protocol']['metric'] = 'accuracy/top1'
+        results['models']['slim']['clean'] = 0.12
+        results['models']['slim']['ci95']['clean'] = [0.09, 0.15]
+        write_results(tmp_path, results)
+        top = read_page(write_report(tmp_path)).all('aside', 'alarm')[0].text
+        assert 'On clean images slim cannot be told from chance (10.0 % with 10 classes)' in top
+        results['models']['slim']['ci95']['clean'] = [0.11, 0.13]
+        write_results(tmp_path, results)
+        assert 'chance' not in read_page(write_report(tmp_path)).all('aside', 'alarm')[0].text
+
     def test_unreadable_images(self, case):
         folder, results = case
         results['unreadable'] = [{'image': f'a/{BAD}.jpg', 'error': 'broken'}]

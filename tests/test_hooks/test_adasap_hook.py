@@ -2,6 +2,7 @@
 import copy
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -244,6 +245,30 @@ class TestPhases:
         last = [row for row in rows if row.get('phase') == 2][-1]
         assert last['mean_rho'] == last['eps_ratio'] == 0
         assert last['loss_ratio'] == 1
+
+    def test_log_says_what_the_radii_do_in_each_phase(self, tmp_path):
+        runner = build(settings(tmp_path))
+        ratios = []
+        watch(
+            runner,
+            after_train_iter=lambda runner, *_, **__: ratios.append(
+                float(runner.optim_wrapper.last_stats['loss_ratio'])
+            ),
+        )
+        runner.train()
+        (log,) = tmp_path.rglob('*.log')
+        said = re.findall(
+            r"first (\d+) steps of the phase '(\w+)', .* is (\S+) on", log.read_text()
+        )
+        assert [(int(steps), phase) for steps, phase, _ in said] == [
+            (6, 'warmup'),
+            (12, 'prune'),
+            (18, 'finetune'),
+        ]
+        starts = {'warmup': 0, 'prune': 6, 'finetune': 18}
+        for steps, phase, mean in said:
+            of_phase = ratios[starts[phase] :][: int(steps)]
+            assert float(mean) == pytest.approx(sum(of_phase) / len(of_phase), abs=1e-3)
 
     def test_flops_target(self, tmp_path):
         runner = train(settings(tmp_path, hook=dict(target=dict(flops=0.5))))

@@ -1,10 +1,13 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import runpy
+import warnings
+
 import pytest
 import torch
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from mmdet_adasap.models import MobileNetV1
+from mmdet_adasap.models import MobileNetV1, mobilenet_v1
 
 
 class TestMobileNetV1:
@@ -70,3 +73,25 @@ class TestMobileNetV1:
     def test_a_stage_that_there_is_not(self, settings):
         with pytest.raises(ValueError, match=f'{next(iter(settings))}=.* must be among'):
             MobileNetV1(**settings)
+
+    @pytest.mark.parametrize('factor', [0, -1.0, float('inf'), float('nan')])
+    def test_no_width(self, factor):
+        with pytest.raises(ValueError, match=r'widen_factor=.* must be above 0'):
+            MobileNetV1(widen_factor=factor)
+
+
+@pytest.mark.parametrize('ours', [True, False])
+def test_another_ones_name_is_left_and_said(monkeypatch, ours):
+    """A copy of this file, as an export has it, is no other."""
+
+    class MobileNetV1Of:  # of another package
+        arch_settings = MobileNetV1.arch_settings if ours else ()
+
+    monkeypatch.setitem(MODELS.module_dict, 'MobileNetV1', MobileNetV1Of)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        runpy.run_path(mobilenet_v1.__file__)
+    said = [str(one.message) for one in caught if 'MobileNetV1' in str(one.message)]
+    assert MODELS.module_dict['MobileNetV1'] is MobileNetV1Of
+    assert len(said) == (0 if ours else 1)
+    assert ours or 'registered first' in said[0]

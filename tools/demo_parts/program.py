@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from cores import cores
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -42,7 +44,7 @@ def make_parser(description: str, out: str) -> argparse.ArgumentParser:
         '--jobs',
         type=int,
         choices=(1, 2),
-        default=min(2, len(os.sched_getaffinity(0))),
+        default=min(2, cores()),
         help='programs to run at once, of one thread each (default: 2, or 1 on a single core)',
     )
     parser.add_argument('--force', action='store_true', help='redo finished steps')

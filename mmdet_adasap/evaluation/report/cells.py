@@ -9,7 +9,7 @@ import numpy as np
 
 from ..bootstrap import interval
 from .checks import Node, read_json
-from .reading import Boxes, Figure, Results, read_boxes
+from .reading import Boxes, Figure, Guess, Results, read_found
 
 Key = tuple[str, int] | None
 """Corruption and severity, or another test set and 0; None for clean images."""
@@ -47,7 +47,7 @@ class CellFiles:
         # Every part of a report asks for the same.
         self._file, self.difference = cache(self._read_file), cache(self.difference)
 
-    def examples(self, model: str, key: Key) -> dict[int, Boxes]:
+    def examples(self, model: str, key: Key) -> dict[int, Boxes | Guess]:
         """What a model found in the examples, by their numbers.
 
         Raises:
@@ -57,11 +57,15 @@ class CellFiles:
         if node is None:
             return {}
         found = {}
-        for number, boxes in node['examples'].items().items():
+        truths = {example.number: example.truth for example in self.results.examples}
+        for number, one in node['examples'].items().items():
             if not number.isdecimal():
-                raise boxes.refuse('is for no number of an image')
-            if boxes.value:
-                found[int(number)] = read_boxes(boxes, scored=True)
+                raise one.refuse('is for no number of an image')
+            if one.value:
+                found[int(number)] = read_found(one, scored=True)
+                truth = truths.get(int(number))
+                if truth is not None and type(truth) is not type(found[int(number)]):
+                    raise one.refuse('has boxes where there is a class, or the reverse')
         return found
 
     def difference(self, model: str, key: Key) -> Figure:

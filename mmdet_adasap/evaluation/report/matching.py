@@ -1,11 +1,11 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Which boxes of an image are right, to show it; no figure of a report depends on this."""
+"""What of that which was found in an image is right, to show it; no figure depends on this."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from .reading import Boxes
+from .reading import Boxes, Guess
 
 SCORE = 0.3
 """Boxes with a lower score are not shown."""
@@ -24,6 +24,25 @@ class Found(NamedTuple):
 
     boxes: Boxes
     right: tuple[bool, ...]
+
+
+class Said(NamedTuple):
+    """The class that a model gave an image.
+
+    Attributes:
+        guess (Guess): The class.
+        right (tuple[bool]): Whether it is that.
+    """
+
+    guess: Guess
+    right: tuple[bool]
+
+
+def judge(found: Boxes | Guess, truth: Boxes | Guess) -> Found | Said:
+    """Say what is right of what a model found; both are boxes, or both a class."""
+    if isinstance(found, Boxes):
+        return match(found, truth)
+    return Said(found, (found.label == truth.label,))
 
 
 def match(found: Boxes, truth: Boxes) -> Found:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ...datasets.corruptions import GROUPS
 from ..published import ALEXNET
 from .reading import OTHER, Results, Unreadable, group_of
-from .words import spoken
+from .words import hundredth, spoken
 
 NAMED = 5
 """So many images or cells are named; of the rest the number."""
@@ -30,6 +30,7 @@ def notices(
         _extras(results),
         _without_intervals(results),
         _computed(results),
+        _at_chance(results),
     ]
     if gone:
         found.append(
@@ -53,6 +54,26 @@ def _computed(results: Results) -> str | None:
     return (
         "mCE divides by AlexNet's errors on the published files of ImageNet-C, and these images "
         'were computed: its level is approximate, the order of models is not touched.'
+    )
+
+
+def _at_chance(results: Results) -> str | None:
+    """Mostly of a classifier whose labels are sorted otherwise than those of the test set."""
+    if results.protocol['metric'] != 'accuracy/top1' or not results.classes:
+        return None
+    chance = 1 / len(results.classes)
+    guessing = [
+        model.name
+        for model in results.models.values()
+        if (clean := model.figures['clean']).value is not None
+        and (clean.value if clean.low is None else clean.low) <= chance
+    ]
+    if not guessing:
+        return None
+    return (
+        f'On clean images {spoken(guessing)} cannot be told from chance ({hundredth(chance)} % '
+        f'with {len(results.classes)} classes): look whether weights, labels and preprocessing '
+        f'belong together before you read on.'
     )
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from ...datasets.image_files import read_image
 from ...datasets.transforms import ImageCorruption
-from .reading import Example, Results, Unreadable
+from ..results_folder import example_file
+from .reading import Example, Guess, Results, Unreadable
 
 SIDE = 480
 """Pixels of the longer side, at most."""
@@ -23,7 +24,7 @@ class Picture(NamedTuple):
 
     Attributes:
         name (str): A name for it within the page.
-        width (int): Pixels of the image in its file, which boxes refer to.
+        width (int): Pixels of the image, which boxes refer to.
         height (int): The same.
         jpeg (bytes): The image, perhaps smaller.
     """
@@ -69,6 +70,8 @@ class Pictures:
         return self.made[name]
 
     def _made(self, name: str, example: Example, corruption: str, severity: int) -> Picture:
+        if isinstance(example.truth, Guess):
+            return self._kept(name, example, corruption, severity)
         image = self._load(example)
         height, width = image.shape[:2]
         step = ImageCorruption(
@@ -76,6 +79,18 @@ class Pictures:
         )
         info = {'img': image, 'img_id': example.img_id, 'img_path': example.img_path}
         return Picture(name, width, height, _encoded(step(info)['img']))
+
+    def _kept(self, name: str, example: Example, corruption: str, severity: int) -> Picture:
+        """What classifiers saw, of which the run kept a copy."""
+        folder = self.results.file.parent
+        file = example_file(folder, corruption, severity, example.number)
+        if not file.is_file():
+            raise FileNotFoundError(f'{file.relative_to(folder)} is not there')
+        image = read_image(file)
+        if image is None:
+            raise ValueError(f'{file.relative_to(folder)} is no image')
+        height, width = image.shape[:2]
+        return Picture(name, width, height, file.read_bytes())
 
     def _loaded(self, example: Example) -> np.ndarray:
         """The image as LoadImageFromFile gives it: (H, W, 3), BGR, uint8."""

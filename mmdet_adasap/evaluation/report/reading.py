@@ -85,13 +85,20 @@ class Boxes(NamedTuple):
     scores: tuple[float, ...] = ()
 
 
+class Guess(NamedTuple):
+    """A class for an image: the true one, or a classifier's with its score."""
+
+    label: int
+    score: float | None = None
+
+
 class Example(NamedTuple):
-    """An image whose detections were kept."""
+    """An image of which was kept what models found in it: boxes, or a class for all of it."""
 
     number: int
     img_id: str | int | None
     img_path: str | None
-    truth: Boxes
+    truth: Boxes | Guess
 
 
 class Unreadable(NamedTuple):
@@ -246,7 +253,19 @@ def parse_results(root: Node) -> Results:
     )
 
 
-def read_boxes(node: Node, scored: bool) -> Boxes:
+def read_found(node: Node, scored: bool) -> Boxes | Guess:
+    """What there is in an image, as cells and examples say it: boxes, or a class.
+
+    Raises:
+        MalformedResults: If it is neither.
+    """
+    if 'label' not in node.mapping():
+        return _boxes(node, scored)
+    score = node['score'].optional(Node.number) if scored else None
+    return Guess(node['label'].integer(0), score)
+
+
+def _boxes(node: Node, scored: bool) -> Boxes:
     """Boxes as cells and examples have them.
 
     Raises:
@@ -392,5 +411,5 @@ def _example(node: Node) -> Example:
         node['number'].integer(0),
         img_id,
         node['img_path'].optional(Node.text),
-        read_boxes(node['ground_truth'], scored=False),
+        read_found(node['ground_truth'], scored=False),
     )

@@ -7,9 +7,9 @@ from typing import NamedTuple
 from .cells import CellFiles
 from .marks import model_classes, named
 from .markup import Markup, element, join
-from .matching import SCORE, Found, match
+from .matching import SCORE, Found, Said, judge
 from .pictures import Picture, Pictures
-from .reading import Boxes, Example, Figure, Model, Results
+from .reading import Boxes, Example, Figure, Guess, Model, Results
 from .words import hundredth
 
 SHOWN = 3
@@ -29,8 +29,8 @@ class Scene(NamedTuple):
     """An example, clean and corrupted: what was seen, and what a model found."""
 
     example: Example
-    clean: tuple[Picture, Found]
-    corrupted: tuple[Picture, Found]
+    clean: tuple[Picture, Found | Said]
+    corrupted: tuple[Picture, Found | Said]
 
 
 def worst_cells(results: Results, model: Model, count: int = SHOWN) -> list[WorstCell]:
@@ -50,7 +50,7 @@ def worst_cells(results: Results, model: Model, count: int = SHOWN) -> list[Wors
 
 
 def worst(results: Results, files: CellFiles, pictures: Pictures) -> Markup | None:
-    """The worst cells of each model with an example, the boxes found and the ground truth."""
+    """The worst cells of each model with an example, what it found and the ground truth."""
     kinds = model_classes(results)
     parts = []
     for model in results.models.values():
@@ -75,7 +75,7 @@ def worst(results: Results, files: CellFiles, pictures: Pictures) -> Markup | No
     store = element(
         'svg', element('defs', *drawn), width='0', height='0', class_='store', aria_hidden='true'
     )
-    return join(store, _key() if drawn else None, *parts)
+    return join(store, _key(results) if drawn else None, *parts)
 
 
 def scene(
@@ -85,18 +85,19 @@ def scene(
     files: CellFiles,
     pictures: Pictures,
 ) -> Scene | None:
-    """The example where a cell takes most objects from a model; of equals the first."""
+    """The example where a cell takes most from a model, objects or the class; else the first."""
     key = (cell.corruption, cell.severity)
     clean, corrupted = files.examples(model.name, None), files.examples(model.name, key)
     found = [
-        (example, match(clean[example.number], example.truth), match(there, example.truth))
+        (example, judge(clean[example.number], example.truth), judge(there, example.truth))
         for example in examples
         if example.number in clean and (there := corrupted.get(example.number)) is not None
     ]
 
-    def lost(one: tuple[Example, Found, Found]) -> tuple[int, int]:
+    def lost(one: tuple[Example, Found | Said, Found | Said]) -> tuple[int, int]:
         example, before, after = one
-        return sum(before.right) - sum(after.right), len(example.truth.labels)
+        objects = len(example.truth.labels) if isinstance(example.truth, Boxes) else 1
+        return sum(before.right) - sum(after.right), objects
 
     for example, before, after in sorted(found, key=lost, reverse=True):
         seen = pictures.get(example, 'none', 0), pictures.get(example, *key)
@@ -118,7 +119,7 @@ def _figure(results: Results, cell: WorstCell, found: Scene | None) -> Markup:
         element(
             'div',
             draw(results, *side, found.example.truth, title),
-            element('small', f'{title}: {_counted(side[1], found.example.truth)}'),
+            element('small', f'{title}: {_told(results, side[1], found.example.truth)}'),
         )
         for side, title in (
             (found.clean, 'clean'),
@@ -128,17 +129,44 @@ def _figure(results: Results, cell: WorstCell, found: Scene | None) -> Markup:
     return element('figure', words, element('div', *pair, class_='pair'))
 
 
-def draw(results: Results, picture: Picture, found: Found, truth: Boxes, title: str) -> Markup:
-    """An image with boxes, in the pixels of its file.
+def draw(
+    results: Results,
+    picture: Picture,
+    found: Found | Said,
+    truth: Boxes | Guess,
+    title: str,
+) -> Markup:
+    """An image with boxes, in its pixels, or with a frame that says whether its class is right.
 
     Args:
         results (Results): Knows what classes are called.
         picture (Picture): The image, which must be in the page's store by its name.
-        found (Found): Boxes of a model.
-        truth (Boxes): The ground truth.
+        found (Found | Said): What a model found.
+        truth (Boxes | Guess): The ground truth.
         title (str): What is seen.
     """
     unit = max(picture.width, picture.height) / 100
+    if isinstance(found, Said):
+        around = (unit, unit, picture.width - unit, picture.height - unit)
+        kind = 'right' if found.right[0] else 'wrong'
+        drawn = [_box(around, kind, _told(results, found, truth), picture)]
+    else:
+        drawn = _boxes(results, picture, found, truth, unit)
+    return element(
+        'svg',
+        element('title', title),
+        element('use', href=f'#{picture.name}'),
+        *drawn,
+        viewBox=f'0 0 {picture.width} {picture.height}',
+        role='img',
+        class_='scene',
+        style=f'--unit:{unit:.3f}px',
+    )
+
+
+def _boxes(
+    results: Results, picture: Picture, found: Found, truth: Boxes, unit: float
+) -> list[Markup]:
     boxes = [
         _box(box, 'truth', f'ground truth: {_class(results, label)}', picture)
         for box, label in zip(truth.bboxes, truth.labels, strict=True)
@@ -148,16 +176,7 @@ def draw(results: Results, picture: Picture, found: Found, truth: Boxes, title: 
         kind, sign = ('right', '✓') if right else ('wrong', '✗')
         boxes.append(_box(box, kind, f'{kind}: {name}, score {score:.2f}', picture))
         boxes.append(_label(box, kind, f'{sign} {name}', unit, picture))
-    return element(
-        'svg',
-        element('title', title),
-        element('use', href=f'#{picture.name}'),
-        *boxes,
-        viewBox=f'0 0 {picture.width} {picture.height}',
-        role='img',
-        class_='scene',
-        style=f'--unit:{unit:.3f}px',
-    )
+    return boxes
 
 
 def _box(box: Sequence[float], kind: str, title: str, picture: Picture) -> Markup:
@@ -197,7 +216,15 @@ def _stored(picture: Picture) -> Markup:
     )
 
 
-def _key() -> Markup:
+def _key(results: Results) -> Markup:
+    if any(isinstance(example.truth, Guess) for example in results.examples):
+        return element(
+            'p',
+            'As the models saw them, resized and cropped. ✓ right, ✗ wrong, with the score. Of '
+            'the examples that were kept, and that stand in no cell before it, one that loses its '
+            'class is shown where there is one: it is worse than the rule.',
+            class_='note key',
+        )
     return element(
         'p',
         element('span', class_='line truth'),
@@ -210,6 +237,15 @@ def _key() -> Markup:
         f'is shown: it is worse than the rule.',
         class_='note key',
     )
+
+
+def _told(results: Results, found: Found | Said, truth: Boxes | Guess) -> str:
+    if isinstance(found, Found):
+        return _counted(found, truth)
+    (right,), (label, score) = found.right, found.guess
+    text = f'{"✓" if right else "✗"} {_class(results, label)}'
+    text += '' if score is None else f' {score:.2f}'
+    return text if right else f'{text} (it is {_class(results, truth.label)})'
 
 
 def _counted(found: Found, truth: Boxes) -> str:

@@ -22,6 +22,7 @@ class AccuracyScorer(Scorer):
     """
 
     checks = True
+    shows = True
 
     @staticmethod
     def keys(metric: Any) -> list[str]:
@@ -66,6 +67,12 @@ class AccuracyScorer(Scorer):
                 f'mmdet_adasap {100 * score.value!r} % from the same scores; use the mmpretrain '
                 f'of requirements/'
             )
+
+    def example(self, sample: dict) -> dict:
+        """The class that was guessed, and its score if there are any."""
+        label = int(sample['pred_label'].reshape(-1)[0])
+        scores = sample.get('pred_score')
+        return {'label': label, 'score': None if scores is None else float(scores[label])}
 
     def _guess(self, sample: dict) -> Guess:
         if 'gt_label' not in sample:
