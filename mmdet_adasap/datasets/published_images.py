@@ -49,11 +49,16 @@ class PublishedImages(SharedImages):
 
         Raises:
             FileNotFoundError: Naming what is missing.
-            ValueError: If a condition is there twice, or the size is another one.
+            ValueError: If a condition is there twice, the first one lacks images, or the size is
+                another one.
         """
         corrupted = [condition for condition in conditions if condition != CLEAN]
         for condition in corrupted:
             self._kind.find(self._settings.get('data_root', ''), *condition)
+        try:
+            self._set(corrupted[0])
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error
         for loading, _ in self.pipelines:
             clean, there = (
                 self.under(condition, self.info(0), loading)['img'].shape[:2]

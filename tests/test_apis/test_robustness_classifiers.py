@@ -1,7 +1,9 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Classifiers tested side by side: top-1 accuracy in place of mAP, and ImageNet's references."""
 
+import base64
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -16,10 +18,11 @@ from environments import ROOT, python, without
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
+from report_case import read_page, section
 from seeing_classifier import SIDES
 
 from mmdet_adasap.apis import ModelSource, evaluate_robustness
-from mmdet_adasap.apis.robustness_run import UnreadableImages
+from mmdet_adasap.apis.robustness_run import JPEG, UnreadableImages
 from mmdet_adasap.datasets import ImageCorruption
 from mmdet_adasap.datasets.shared_images import Condition
 from mmdet_adasap.evaluation.engine import LoadingFailed
@@ -197,6 +200,45 @@ class TestFigures:
             for part in ('results.json', 'cells'):
                 (out / part).symlink_to(whole[0] / part)
         assert 'top-1' in compare([whole[0], out], tmp_path).read_text()
+
+    def test_examples_are_shown_as_models_saw_them(self, case, whole, tmp_path):
+        """Cropped, then corrupted; with the class that each model gave them, and the true one."""
+        page = read_page(write_report(whole[0]))
+        scenes = section(page, 'worst').all('svg', 'scene')
+        assert len(scenes) == 2 * 2 * 2  # models, corruptions, clean and corrupted
+        stored = {one.attributes['id']: one for one in page.all('image')}
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            config = Config.fromfile(case / 'config.py')
+            images = build_shared_set({'a': config.test_dataloader}).images
+            for name, one in stored.items():
+                _, number, corruption, severity = name.split('-')
+                expected = images.seen(Condition(corruption, int(severity)), int(number))
+                data = base64.b64decode(one.attributes['href'].split(',')[1])
+                assert expected.shape == (40, 40, 3)
+                assert data == cv2.imencode('.jpg', expected, JPEG)[1].tobytes()
+        results = whole[1]
+        cell = json.loads((whole[0] / 'cells' / 'clean.json').read_text())
+        for example in results['examples']:
+            label, number = example['ground_truth']['label'], str(example['number'])
+            assert example['img_path'].split('/')[-2][0] == str(label)
+            for name in ('sharp', 'dull'):
+                guess = cell['models'][name]['examples'][number]
+                assert 0 <= guess['label'] < 4
+                assert 0 < guess['score'] <= 1
+        words = [one.text for one in section(page, 'worst').all('small')]
+        form = r'[\w ]+: (✓ \S+ \d\.\d\d|✗ \S+ \d\.\d\d \(it is \S+\))'
+        assert all(re.fullmatch(form, word) for word in words)
+        right = [bool(scene.all('rect', 'right')) for scene in scenes]
+        assert right == ['✓' in word for word in words]
+        assert 0 < sum(right) < len(right)
+
+    def test_a_picture_that_is_gone(self, whole, tmp_path):
+        shutil.copytree(whole[0], tmp_path / 'run')
+        for file in (tmp_path / 'run' / 'examples').glob('*-none-0.jpg'):
+            file.unlink()
+        page = read_page(write_report(tmp_path / 'run'))
+        assert '-none-0.jpg is not there' in page.all('aside')[0].text
+        assert page.all('image') == []
 
     def test_runs_apart_compare_on_another_set_as_one_run_does(self, case, whole, tmp_path):
         """With the same intervals, since images are drawn alike; the first run's is the reference.
@@ -464,14 +506,15 @@ class TestPublished:
 
     def test_a_part_of_the_classes(self, case, whole, published, tmp_path):
         """Of a clean set with two of the classes, ImageNet-C need not have the others."""
-        shutil.copytree(case / 'images', tmp_path / 'images')
-        for folder in (tmp_path / 'images', *Path(published['data_root']).glob('*/*')):
+        for folder in Path(published['data_root']).glob('*/*'):
             for name in ('0_left', '2_top'):
                 shutil.rmtree(folder / name)
-        text = (case / 'config.py').read_text()
-        text = text.replace(str(case / 'images'), str(tmp_path / 'images'))
+        files = sorted((case / 'images').glob('[13]_*/*.png'))
+        lines = [f'{p.relative_to(case / "images")} {p.parent.name[0]}\n' for p in files]
+        (tmp_path / 'ann.txt').write_text(''.join(lines))
         names = [f'{i}_{side}' for i, side in enumerate(SIDES)]
-        text = text.replace("'CustomDataset',", f"'CustomDataset', classes={names},")
+        settings = f"'CustomDataset', ann_file='{tmp_path}/ann.txt', classes={names},"
+        text = (case / 'config.py').read_text().replace("'CustomDataset',", settings)
         (case / 'part.py').write_text(text)
         results = evaluate_robustness(
             sources(case, 'part.py'), tmp_path / 'out', published=published, **CELLS
@@ -486,8 +529,9 @@ class TestPublished:
         for file in Path(published['data_root'], 'fog', '2').glob('*/[45].png'):
             file.rename(file.with_name(f'a{file.name}'))
         message = r'fog 2 of ImageNetC lacks 8 of 24 images .*\(0_left/4\.png, .*, \.\.\.\)'
-        with pytest.raises(LoadingFailed, match=message):
+        with pytest.raises(ValueError, match=message):
             evaluate_robustness(sources(case), tmp_path / 'out', published=published, **CELLS)
+        assert not (tmp_path / 'out').exists()
 
     @pytest.mark.parametrize('kind', ['CIFAR10C', 'mmpretrain.ImageNetC'])
     def test_is_no_set_of_clean_images(self, kind):

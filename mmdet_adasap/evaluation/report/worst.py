@@ -100,9 +100,11 @@ def scene(
         return sum(before.right) - sum(after.right), objects
 
     for example, before, after in sorted(found, key=lost, reverse=True):
-        seen = pictures.get(example, 'none', 0), pictures.get(example, *key)
-        if None not in seen:
-            return Scene(example, (seen[0], before), (seen[1], after))
+        plain = pictures.get(example, 'none', 0)
+        # Not made for nothing: all that are made are in the page.
+        spoilt = None if plain is None else pictures.get(example, *key)
+        if spoilt is not None:
+            return Scene(example, (plain, before), (spoilt, after))
     return None
 
 
