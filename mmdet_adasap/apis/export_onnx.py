@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""The networks of a detector as ONNX files, compared with onnxruntime."""
+"""The networks of a detector or classifier as ONNX files, compared with onnxruntime."""
 
 import warnings
 from importlib.util import find_spec
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints import first_line
+from ..models.kinds import is_classifier
 from ..pruning.oracle import difference
 from ..pruning.tracing import evaluating, output_tensors
 
@@ -36,7 +37,7 @@ def check_onnx() -> None:
 
 
 class RawHeads(nn.Module):
-    """What a detector computes before boxes are decoded, as a flat tuple of tensors.
+    """What a model computes before boxes are decoded, or a class is chosen: a tuple of tensors.
 
     Of a two-stage detector that is the RPN's outputs, with the features that proposals are to
     be pooled from.
@@ -68,10 +69,10 @@ class BoxHead(nn.Module):
 
 
 def export_onnx(model: nn.Module, inputs: Tensor, folder: Path) -> dict[str, dict]:
-    """Write the networks of a detector, and compare each with the model.
+    """Write the networks of a model, and compare each with it.
 
     Args:
-        model (nn.Module): The detector, in eval mode on a CPU.
+        model (nn.Module): The detector or classifier, in eval mode on a CPU.
         inputs (Tensor): Preprocessed images, ``[batch, 3, height, width]``; height and width
             are those of the file, the batch is free.
         folder (Path): Gets ``model.onnx``, and ``roi_head.onnx`` of a two-stage detector.
@@ -86,6 +87,8 @@ def export_onnx(model: nn.Module, inputs: Tensor, folder: Path) -> dict[str, dic
     with evaluating(model):
         two_stages = hasattr(model, 'roi_head')
         holds = 'raw outputs of the heads, before decoding and NMS'
+        if is_classifier(model):
+            holds = 'scores of the classes, before the softmax'
         if two_stages:
             holds = 'features of the neck, then raw outputs of the RPN; '
         found = {}

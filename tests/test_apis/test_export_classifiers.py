@@ -136,6 +136,28 @@ def test_weights_that_test_py_would_not_take_are_said(tmp_path):
         assert len([line for line in said if 'is the moving average' in line]) == expected
 
 
+@pytest.mark.parametrize('name', BACKBONES)
+def test_onnx(tmp_path, name):
+    pytest.importorskip('onnx')
+    runtime = pytest.importorskip('onnxruntime')
+    backbone, channels, neck = BACKBONES[name]
+    config = tmp_path / 'config.py'
+    neck = f'dict(type={neck!r})' if neck else None
+    config.write_text(CONFIG.format(backbone=backbone, channels=channels, neck=neck))
+    model = build_dense(config)
+    structure = prune_model(model, target=dict(params=0.6), round_to=1)
+    checkpoint = tmp_path / 'slim.pth'
+    torch.save({'meta': {META_KEY: structure}, 'state_dict': model.state_dict()}, checkpoint)
+    report = export_pruned(config, checkpoint, tmp_path / 'out', onnx=True, rounds=1)
+    assert report['onnx']['model.onnx']['holds'] == 'scores of the classes, before the softmax'
+    session = runtime.InferenceSession(str(tmp_path / 'out' / 'model.onnx'))
+    images = torch.linspace(-1, 1, 2 * 3072).reshape(2, 3, 32, 32)
+    (found,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+    with torch.no_grad():
+        expected = model.eval()(images, mode='tensor')
+    assert torch.allclose(torch.from_numpy(found), expected, atol=1e-5)
+
+
 def test_other_models_are_refused(tmp_path):
     """Nothing is known of how others are called."""
     config = Config(
