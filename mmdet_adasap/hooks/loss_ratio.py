@@ -12,7 +12,7 @@ about another network."""
 
 
 class LossRatioWatch:
-    """Averages L(w+ε)/L(w) over the first steps of a phase.
+    """Averages L(w+ε)/L(w) over steps of a phase, from where a run enters it.
 
     Args:
         phase (str): The phase, for the message.
@@ -41,7 +41,7 @@ class LossRatioWatch:
     def _verdict(self, mean: float) -> tuple[int, str]:
         radii = 'rho_max and rho_min' if self.key == 'perturbation' else 'rho'
         text = (
-            f'AdaSAP: over the first {self.steps} steps of the phase {self.phase!r}, loss_ratio, '
+            f'AdaSAP: over {self.steps} steps of the phase {self.phase!r}, loss_ratio, '
             f'L(w+ε)/L(w), is {mean:.3f} on average'
         )
         if mean <= HARDLY:

@@ -258,7 +258,7 @@ class TestPhases:
         runner.train()
         (log,) = tmp_path.rglob('*.log')
         said = re.findall(
-            r"first (\d+) steps of the phase '(\w+)', .* is (\S+) on", log.read_text()
+            r"over (\d+) steps of the phase '(\w+)', .* is (\S+) on", log.read_text()
         )
         assert [(int(steps), phase) for steps, phase, _ in said] == [
             (6, 'warmup'),

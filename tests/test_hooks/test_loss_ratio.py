@@ -36,7 +36,7 @@ def test_is_said_once_about_the_first_hundred():
     said = [watch.add(1.0 if step < 100 else 5.0) for step in range(150)]
     assert [step for step, each in enumerate(said) if each] == [99]
     assert 'raise the radii of finetune (rho)' in said[99][1]
-    assert 'first 100 steps' in said[99][1]
+    assert 'over 100 steps' in said[99][1]
 
 
 def test_of_a_phase_without_steps_nothing_is_said():
