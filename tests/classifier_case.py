@@ -81,7 +81,10 @@ def small_run(path: Path, folder: Path) -> Config:
     settings['val_evaluator'] = settings['test_evaluator'] = [accuracy, dict(type='LogitSum')]
     settings['train_cfg'] |= dict(max_epochs=3, val_interval=3)
     # For batches of two; at the full rate the probabilities end at 0 and 1, whatever the weights.
-    settings['auto_scale_lr']['enable'] = True
+    if 'auto_scale_lr' in settings:
+        settings['auto_scale_lr']['enable'] = True
+    else:
+        settings['optim_wrapper']['optimizer']['lr'] *= 2 / cfg.train_dataloader.batch_size
     settings['load_from'] = None
     settings['default_hooks']['adasap'] |= dict(warmup=1, prune=1, interval=1, by_epoch=True)
     settings['default_hooks']['logger'] = dict(type='LoggerHook', interval=1)
