@@ -51,6 +51,7 @@ def write_case(
     results = {
         'protocol': _protocol(names, corruptions, RESAMPLES if intervals else 0),
         'reference': names[0],
+        'mCE_reference': names[0],
         'finished': not missing,
         'models': {
             name: {

@@ -15,6 +15,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS
 from torch import nn
 
+from ..datasets.pipelines import type_name
 from ..models.kinds import is_classifier, is_detector
 from ..models.raw_outputs import raw_forward
 from ..pruning.oracle import raw_outputs
@@ -120,7 +121,7 @@ def export_pruned(
 def _evaluates_without_average(config: Config) -> bool:
     hooks = [*config.get('custom_hooks', ()), *config.get('default_hooks', {}).values()]
     return any(
-        str(hook.get('type')).endswith('EMAHook') and not hook.get('evaluate_on_ema', True)
+        type_name(hook) == 'EMAHook' and not hook.get('evaluate_on_ema', True)
         for hook in hooks
         if isinstance(hook, Mapping)
     )

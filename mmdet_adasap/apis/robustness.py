@@ -1,5 +1,4 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from ..evaluation.engine import Subject
 from ..evaluation.protocol import FORMAT, digest_of_file, versions
 from ..evaluation.published import ALEXNET
 from ..evaluation.shared_set import SharedSet, build_shared_set
+from ..evaluation.shifts import NAME
 from ..evaluation.summary import SEVERITIES, benchmark_corruptions
 from ..registration import mmpretrain_works
 from .robustness_models import ModelSource, digest_of_config, load_subject, read_test_config
@@ -126,7 +126,7 @@ def evaluate_robustness(
         'severities': list(dict.fromkeys(c.severity for c in conditions if c != CLEAN)),
         'seed': seed,
         'mode': 'published' if published else mode,
-        **({'published': published['type']} if published else {}),
+        **({'published': _plain(published)} if published else {}),
         'subset': subset,
         'dataset': shared.described,
         'batch_size': size,
@@ -182,10 +182,10 @@ def _shifted(
         # Of a part of the classes, R is the share of what they are recognised with.
         if shared.labels:
             dataset = narrowed(dataset, shared.labels)
-        if not re.fullmatch(r'\w[\w.-]*', name) or name == CLEAN.corruption:
+        if not NAME.fullmatch(name) or name == CLEAN.corruption:
             raise ValueError(
                 f'shifts: {name!r} is no name for a set: use letters, digits, dots and dashes, '
-                f'and not {CLEAN.corruption!r}'
+                f'beginning with a letter or digit, and not {CLEAN.corruption!r}'
             )
         loaders = {}
         for model, config in configs.items():
@@ -193,7 +193,7 @@ def _shifted(
             _, pipeline = without_pipeline(loader.dataset.to_dict())
             loaders[model] = {**loader.to_dict(), 'dataset': {**dataset, 'pipeline': pipeline}}
         try:
-            other = build_shared_set(loaders, subset, key=name)
+            other = build_shared_set(loaders, subset, key=name, fewer=True)
         except ValueError as error:
             raise ValueError(f'{name}: {error}') from error
         if other.metainfo.get('classes') != shared.metainfo.get('classes'):
@@ -202,6 +202,12 @@ def _shifted(
             )
         found[Condition(name, 0)] = other
     return found
+
+
+def _plain(published: Mapping) -> dict:
+    """The published set as the protocol names it: other files there make another run."""
+    root = Path(published.get('data_root', '')).expanduser().resolve()
+    return {**published, 'data_root': str(root)}
 
 
 def _errors_of(subject: Subject, shared: SharedSet) -> str | None:

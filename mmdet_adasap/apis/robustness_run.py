@@ -2,7 +2,7 @@
 """The cells of a robustness run, one after the other, and what is written about them."""
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,13 +10,14 @@ import cv2
 import numpy as np
 from mmengine.dist import get_dist_info
 
-from ..datasets.shared_images import CLEAN, Condition
+from ..datasets.shared_images import CLEAN, NO_IMAGE, Condition
 from ..evaluation.bootstrap import image_weights
-from ..evaluation.engine import Cell, Subject, evaluate_cells
+from ..evaluation.engine import Cell, LoadingFailed, ModelFailed, Subject, evaluate_cells
 from ..evaluation.protocol import choose_subset
 from ..evaluation.published import ALEXNET, alexnet
 from ..evaluation.results import build_models, cell_to_dict
 from ..evaluation.results_folder import ResultsFolder
+from ..evaluation.scoring.accuracy import distinct
 from ..evaluation.shared_set import SharedSet
 from ..evaluation.shifts import build_shifts, seed_of_draws
 from ..processes import failing_together, from_rank_0
@@ -113,11 +114,12 @@ class Run:
         ]
         for shared, conditions, examples, drawn in jobs:
             images = shared.images
+            other = shared is not self.shared
             found = evaluate_cells(
                 self.subjects,
                 images,
                 # Another set is tested as it is.
-                conditions if shared is self.shared else [CLEAN],
+                [CLEAN] if other else conditions,
                 shared.collate,
                 batch_size,
                 workers,
@@ -125,9 +127,10 @@ class Run:
                 examples,
                 progress.images,
             )
-            for condition, cell in zip(conditions, found, strict=True):
-                if cell is not None:
-                    self._keep(condition, cell)
+            with _about(conditions[0].corruption if other else None):
+                for condition, cell in zip(conditions, found, strict=True):
+                    if cell is not None:
+                        self._keep(condition, cell)
         if self.rank != 0:
             return None
         self.folder.close()
@@ -152,10 +155,12 @@ class Run:
         for number in self.examples:
             if 'gt_label' not in self.shared.images.info(number):
                 continue
-            # One that cannot be read is named in the cell.
-            with contextlib.suppress(OSError, ValueError, AssertionError, cv2.error):
-                image = self.shared.images.seen(condition, number)
-                self.folder.show(condition, number, cv2.imencode('.jpg', image, JPEG)[1].tobytes())
+            for view in set(self.shared.views):
+                # One that cannot be read is named in the cell.
+                with contextlib.suppress(*NO_IMAGE):
+                    image = self.shared.images.seen(condition, number, view)
+                    data = cv2.imencode('.jpg', image, JPEG)[1].tobytes()
+                    self.folder.show(condition, number, view, data)
 
     def _costs(self, progress: Progress) -> dict:
         costs = self.folder.kept('costs')
@@ -194,12 +199,13 @@ class Run:
                 source.name: {
                     'config': source.config,
                     'checkpoint': source.checkpoint,
+                    'view': view,
                     **models[source.name],
                     'cost': self.costs.get(source.name),
                 }
-                for source in self.sources
+                for source, view in zip(self.sources, self.shared.views, strict=True)
             },
-            'classes': list(self.shared.metainfo.get('classes') or ()),
+            'classes': distinct(self.shared.metainfo.get('classes') or ()),
             'examples': [self._example(number) for number in self.examples],
             'unreadable': self._unreadable(),
             'times': _total_times(cells, names),
@@ -221,21 +227,41 @@ class Run:
         }
         return [found[image] for image in sorted(found)]
 
+    def _unreadable_under(self, condition: Condition) -> set[str]:
+        return {one['image'] for one in self.folder.cells[condition]['unreadable']}
+
     def _refuse_unreadable(self, results: dict) -> None:
         if not results['unreadable']:
             return
-        cells = [self.folder.cells[condition] for condition in self.conditions]
-        images = [{one['image'] for one in cell['unreadable']} for cell in cells]
-        alike = all(each == images[0] for each in images)
+        lost = {condition: self._unreadable_under(condition) for condition in self.folder.cells}
+        alike = len({frozenset(lost[condition]) for condition in self.conditions}) == 1
+        of_test_set = set().union(*(lost[condition] for condition in self.conditions))
+        counts = [f'{len(of_test_set)} of {len(self.shared.images)} images'] if of_test_set else []
+        counts += [
+            f'{len(lost[condition])} of {len(shared.images)} images of {condition.corruption}'
+            for condition, shared in self.shifted.items()
+            if lost[condition]
+        ]
         first = results['unreadable'][0]
         raise UnreadableImages(
-            f'{len(results["unreadable"])} of {len(self.shared.images)} images could not be read '
+            f'{" and ".join(counts)} could not be read '
             f'and are in no figure of {"" if alike else "some of the cells in "}'
             f'{self.folder.folder}/results.json, which names them: {first["image"]} '
             f'({first["error"]}); repair them and run the same again, which tests those cells '
             f'anew',
             results,
         )
+
+
+@contextlib.contextmanager
+def _about(name: str | None) -> Iterator[None]:
+    """Say of errors which other test set they are about."""
+    try:
+        yield
+    except (ModelFailed, LoadingFailed, ValueError) as error:
+        if name is None:
+            raise
+        raise type(error)(f'{name}: {error}') from error
 
 
 def _truth(info: Mapping) -> dict:

@@ -36,7 +36,8 @@ def read_names(key: str, names: str | os.PathLike | Sequence[str]) -> tuple[str,
                 'one a line'
             )
         try:
-            names = file.read_text('utf-8').split()
+            lines = file.read_text('utf-8').splitlines()
+            names = [line.strip() for line in lines if line.strip()]
         except UnicodeDecodeError as error:
             raise ValueError(f'{key}={given} is not a text file ({error})') from error
     elif not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):

@@ -1,6 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Images under many conditions, read from ImageNet-C or CIFAR-10-C instead of corrupted here."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
@@ -9,7 +10,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import DATASETS
 
 from .pipelines import SHAPING, type_name
-from .shared_images import CLEAN, Condition, SharedImages
+from .shared_images import CLEAN, NO_IMAGE, Condition, SharedImages, reason
 
 
 class PublishedImages(SharedImages):
@@ -17,7 +18,8 @@ class PublishedImages(SharedImages):
 
     An image there is the one with the same class folder and file name, or the same file name
     where the clean ones are in no folders, or the same number where there are no files. They have
-    their size already, so that steps that resize or crop are left out.
+    their size already, so that steps that resize or crop are left out. Each has to be there and
+    whole: left out of one condition alone it would make the conditions incomparable.
 
     Args:
         dataset, indices, pipelines, folder: As for :class:`SharedImages`.
@@ -36,6 +38,11 @@ class PublishedImages(SharedImages):
     ) -> None:
         super().__init__(dataset, indices, pipelines, folder=folder)
         self._infos = [self.info(position) for position in range(len(self))]
+        if 'gt_label' not in self._infos[0]:
+            raise ValueError(
+                f'{published["type"]} has images with one class each, and those of the test set '
+                f'have none: read published images for classifiers alone'
+            )
         self._settings = narrowed(published, {info['gt_label'] for info in self._infos})
         self._kind = _class(self._settings.pop('type'))
         self._reading = [
@@ -49,21 +56,20 @@ class PublishedImages(SharedImages):
 
         Raises:
             FileNotFoundError: Naming what is missing.
-            ValueError: If a condition is there twice, the first one lacks images, or the size is
-                another one.
+            ValueError: If a condition is there twice, the first one lacks images or its first
+                image, or the size is another one.
         """
         corrupted = [condition for condition in conditions if condition != CLEAN]
         for condition in corrupted:
             self._kind.find(self._settings.get('data_root', ''), *condition)
-        try:
-            self._set(corrupted[0])
-        except RuntimeError as error:
-            raise ValueError(str(error)) from error
         for loading, _ in self.pipelines:
-            clean, there = (
-                self.under(condition, self.info(0), loading)['img'].shape[:2]
-                for condition in (CLEAN, corrupted[0])
-            )
+            try:
+                clean, there = (
+                    self.under(condition, self.info(0), loading)['img'].shape[:2]
+                    for condition in (CLEAN, corrupted[0])
+                )
+            except RuntimeError as error:
+                raise ValueError(str(error)) from error
             if clean != there:
                 raise ValueError(
                     f'the images of {self._kind.__name__} are {there[1]} x {there[0]} pixels, and '
@@ -72,17 +78,30 @@ class PublishedImages(SharedImages):
                 )
 
     def under(self, condition: Condition, info: dict, loading: Callable) -> dict:
-        """The published image, loaded."""
-        if condition == CLEAN:
-            return super().under(condition, info, loading)
-        found = _same(info, self._set(condition))
+        """The image, which is read from the published set unless it is to be clean.
+
+        Raises:
+            RuntimeError: If it cannot be read, or has another label there.
+        """
+        found, reading = info, loading
+        if condition != CLEAN:
+            found = _same(info, self._set(condition))
+            reading = next(read for load, read in self._reading if load is loading)
         if found['gt_label'] != info['gt_label']:
-            raise ValueError(
-                f'its label is {info["gt_label"]}, and in {self._kind.__name__} '
-                f'{found["gt_label"]}: one of the sets is sorted otherwise'
+            raise RuntimeError(
+                f'{condition} of {self._kind.__name__}: the label of {found["img_id"]} is '
+                f'{found["gt_label"]}, and that of the clean one {info["gt_label"]}: one of the '
+                f'sets is sorted otherwise'
             )
-        reading = next(read for load, read in self._reading if load is loading)
-        return super().under(CLEAN, found, reading)
+        try:
+            return super().under(CLEAN, found, reading)
+        except NO_IMAGE as error:
+            name = found.get('img_path') or found['img_id']
+            where = f'{condition} of {self._kind.__name__}' if condition != CLEAN else condition
+            raise RuntimeError(
+                f'{where}: {name} cannot be read ({reason(error, found)}): repair it, and the '
+                f'same command goes on'
+            ) from error
 
     def _set(self, condition: Condition) -> dict[str, dict]:
         """What is known of the images of a condition, by id and by name; one is kept open."""
@@ -95,8 +114,10 @@ class PublishedImages(SharedImages):
                 # Not an image that cannot be read, to be left out: all of them.
                 raise RuntimeError(' '.join(str(error).split())) from error
             infos = [dataset.get_data_info(i) for i in range(len(dataset))]
-            by_name = {_name(info): info for info in infos}
-            there = {**by_name, **{str(i['img_id']): i for i in infos}}
+            there = {str(info['img_id']): info for info in infos}
+            # For clean images in no folders. A name that two have says nothing.
+            times = Counter(map(_name, infos))
+            there |= {_name(info): info for info in infos if times[_name(info)] == 1}
             self._refuse_missing(condition, there)
             self._opened = condition, there
         return self._opened[1]
@@ -134,7 +155,7 @@ def _class(kind: str | type | None) -> type | None:
 
 def _same(info: Mapping, there: Mapping[str, dict]) -> dict | None:
     """What a published set has for an image."""
-    return there.get(str(info['img_id'])) or there.get(_name(info))
+    return there.get(str(info['img_id']))
 
 
 def _name(info: Mapping) -> str:

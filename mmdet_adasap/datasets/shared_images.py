@@ -26,6 +26,8 @@ class Condition(NamedTuple):
 
 
 CLEAN = Condition('none', 0)
+NO_IMAGE = (OSError, ValueError, AssertionError, AttributeError, cv2.error)
+"""How a file that is no image may fail, also late; a TypeError is the config's."""
 
 
 class Unreadable(NamedTuple):
@@ -99,19 +101,18 @@ class SharedImages(Dataset):
                 if id(loading) not in loaded:
                     loaded[id(loading)] = self.under(condition, info, loading)
                 views.append(rest(copy.deepcopy(loaded[id(loading)])))
-        # A file that is no image may fail in any way, also later; a TypeError is the config's.
-        except (OSError, ValueError, AssertionError, AttributeError, cv2.error) as error:
-            return key, Unreadable(_name(info), _reason(error, info))
+        except NO_IMAGE as error:
+            return key, Unreadable(_name(info), reason(error, info))
         return key, views
 
-    def seen(self, condition: Condition, position: int) -> np.ndarray:
-        """An image under a condition as the first pipeline has it: (H, W, 3), uint8, BGR.
+    def seen(self, condition: Condition, position: int, view: int = 0) -> np.ndarray:
+        """An image under a condition as a pipeline has it then: (H, W, 3), uint8, BGR.
 
         Raises:
             OSError, ValueError, cv2.error: If it cannot be loaded or corrupted.
         """
         info = self.info(position)
-        (loading, _), *_ = self.pipelines
+        loading, _ = self.pipelines[view]
         image = levels(self.under(condition, info, loading)['img'])
         return image if _order(info) == 'bgr' else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
 
@@ -226,7 +227,7 @@ def _name(info: dict) -> str:
     return str(info.get('img_path') or info.get('img_id'))
 
 
-def _reason(error: Exception, info: dict) -> str:
+def reason(error: Exception, info: dict) -> str:
     text = ' '.join(str(error).split()) or type(error).__name__
     if isinstance(error, AssertionError | AttributeError | cv2.error):
         text = f'it cannot be decoded ({text})'

@@ -8,10 +8,14 @@
         "format": 1,
         "metric": "pascal_voc/mAP",          what P is
         "corruptions": [...], "severities": [...],
-        "seed": 0, "mode": "fast",
-        "dataset": {"type", "images", "of", "sha256"},   images tested, of how many; the hash is
-                                             of their ids, sizes and annotations
+        "seed": 0, "mode": "fast",           or "exact", or "published"
+        "dataset": {"type", "images", "of", "sha256", "labels"},    images tested, of how many; the
+                                             hash is of their ids, sizes and annotations; how many
+                                             classes a classification set has images of
         "subset": null or N,
+        "scale": X,                          if it was given
+        "published": {"type", "data_root", ...},     what a published set is read from
+        "shifts": {SET: as "dataset"},       other test sets
         "batch_size": ..., "device": "cpu",
         "bootstrap": {"resamples": R, "seed": ..., "interval": ...},
         "models": {NAME: {"config_sha256", "checkpoint_sha256"}},
@@ -22,6 +26,7 @@
       "finished": true,        whether every cell is there
       "models": {NAME: {
         "config": path, "checkpoint": path,  as they were given
+        "view": 0,                           number of the pipeline that prepares its images
         "clean": P,                          all P, mPC and rPC are fractions
         "cells": {corruption: {"1": P, ...}},
         "mPC": ..., "rPC": ...,              null while cells are missing, except with --partial
@@ -41,13 +46,13 @@
       }},
       "classes": [...],
       "examples": [{"number", "img_id", "img_path",
-                    "ground_truth": {"bboxes", "labels"}, or {"label"} for a classifier, which
-                                             has examples/NUMBER-fog-3.jpg as well}],
+                    "ground_truth": {"bboxes", "labels"}, or {"label"} for a classifier}],
       "unreadable": [{"image", "error"}],    left out of every figure
       "times": {...}           seconds; with latency_ms all that differs from run to run
     }
 
-Each cell has a file of its own, ``cells/clean.json`` or ``cells/fog-3.json``::
+Each cell has a file of its own, ``cells/clean.json`` or ``cells/fog-3.json``, and
+``cells/SET-0.json`` is that of another test set::
 
     {"protocol": sha256, "corruption": "fog", "severity": 3, "unreadable": [...],
      "stamps": {image: [size, time] of the file of each that is unreadable},
@@ -55,9 +60,11 @@ Each cell has a file of its own, ``cells/clean.json`` or ``cells/fog-3.json``::
      "models": {NAME: {"value": P, "per_class": {class: P}, "metrics": {...},
                        "resampled": null or [R values],
                        "examples": {number: {"bboxes", "scores", "labels"},
-                                             or {"label", "score"} of a classifier}}}}
+                                             or {"label", "score", "right"} of a classifier}}}}
 
-``resampled`` of all cells and models belong together, draw by draw.
+``resampled`` of all cells and models belong together, draw by draw; those of another test set do
+among themselves. Of a classifier's examples ``examples/NUMBER-fog-3-VIEW.jpg`` is what was seen,
+and ``examples/NUMBER-none-0-VIEW.jpg`` of clean ones.
 """
 
 from collections.abc import Callable, Iterable, Mapping

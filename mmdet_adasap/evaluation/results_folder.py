@@ -62,9 +62,9 @@ class ResultsFolder:
         found = _read_json(self._cells / f'_{name}.json')
         return found['value'] if found and found.get('protocol') == self._key else None
 
-    def show(self, condition: Condition, number: int, picture: bytes) -> None:
-        """Write down an example as the models saw it, a JPEG, for a report."""
-        file = example_file(self.folder, *condition, number)
+    def show(self, condition: Condition, number: int, view: int, picture: bytes) -> None:
+        """Write down an example as models saw it, a JPEG, for a report."""
+        file = example_file(self.folder, *condition, number, view)
         file.parent.mkdir(exist_ok=True)
         write_atomically(file, picture)
 
@@ -114,16 +114,17 @@ class ResultsFolder:
         return cells
 
 
-def example_file(folder: Path, corruption: str, severity: int, number: int) -> Path:
-    """Where an example is that was kept as the models saw it.
+def example_file(folder: Path, corruption: str, severity: int, number: int, view: int) -> Path:
+    """Where an example is that was kept as models saw it.
 
     Args:
         folder (Path): Of the run.
         corruption (str): 'none' of clean images.
         severity (int): 0 of clean images.
         number (int): Number of the image.
+        view (int): Number of the pipeline that prepared it, which several models may share.
     """
-    return folder / 'examples' / f'{number}-{corruption}-{severity}.jpg'
+    return folder / 'examples' / f'{number}-{corruption}-{severity}-{view}.jpg'
 
 
 def _untouched(stamps: Mapping[str, list | None]) -> bool:

@@ -61,6 +61,7 @@ def build_shared_set(
     key: str = 'test_dataloader',
     mode: str = 'fast',
     published: Mapping | None = None,
+    fewer: bool = False,
 ) -> SharedSet:
     """Build the dataset of several configs, once, and the pipeline of each.
 
@@ -73,6 +74,8 @@ def build_shared_set(
         mode (str): Of the corruptions, 'fast' or 'exact'. Defaults to 'fast'.
         published (Mapping, optional): A set of corrupted images to read instead of computing
             them, as for :class:`~mmdet_adasap.datasets.published_images.PublishedImages`.
+        fewer (bool): Whether a set with fewer images than ``subset`` is taken whole. Defaults to
+            False: it is refused.
 
     Raises:
         FileNotFoundError: If a file of the dataset is missing.
@@ -107,6 +110,8 @@ def build_shared_set(
             loading = loadings.setdefault(_key(before), Compose(copy.deepcopy(before)))
             pipelines[same] = loading, Compose(copy.deepcopy(after))
         views.append(list(pipelines).index(same))
+    if fewer and subset is not None:
+        subset = min(subset, len(known.ids))
     indices = choose_subset(known.ids, subset)
     parts, folder = list(pipelines.values()), _folder(dataset)
     if published:
@@ -118,6 +123,7 @@ def build_shared_set(
         'images': len(indices),
         'of': len(known.ids),
         'sha256': digest_of_images([images.info(i) for i in range(len(images))]),
+        **({'labels': len(known.labels)} if known.labels else {}),
     }
     collate = _collate(dataloaders, key)
     return SharedSet(images, views, collate, dict(dataset.metainfo), described, known.labels)

@@ -1,6 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Models on another test set of the same classes, as ImageNet-V2: P there, and R = P / clean P."""
 
+import re
 import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -9,6 +10,8 @@ import numpy as np
 
 from .bootstrap import interval
 
+NAME = re.compile(r'[^\W_][\w.-]*')
+"""What another set may be called; files are called after it."""
 FIGURES = ('P', 'R')
 LIMITS = {'P': (0, 1), 'R': (0, np.inf)}
 

@@ -207,8 +207,8 @@ class AdaSAPHook(Hook):
         self._ratios = None
         if perturbation is not None:
             key = 'finetune' if phase == 'finetune' else 'perturbation'
-            left = self.phases.end(phase, runner.max_iters) - done
-            self._ratios = LossRatioWatch(phase, key, left)
+            end = self.phases.end(phase, runner.max_iters)
+            self._ratios = LossRatioWatch(phase, key, perturbation, done, end)
 
     def _find_channels(self, runner: Runner) -> None:
         model = unwrapped(runner.model)

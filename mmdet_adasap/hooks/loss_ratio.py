@@ -1,9 +1,12 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""What a radius does to the loss, said once a phase, since nobody knows it beforehand."""
+"""What radii do to the loss, said when a run enters a phase, since nobody knows it beforehand."""
 
 import logging
 
+import torch
 from torch import Tensor
+
+from ..sharpness import Perturbation
 
 STEPS = 100
 HARDLY, TOO_MUCH = 1.02, 2.0
@@ -12,19 +15,26 @@ about another network."""
 
 
 class LossRatioWatch:
-    """Averages L(w+ε)/L(w) over steps of a phase, from where a run enters it.
+    """Averages L(w+ε)/L(w) over the first iterations that a run has in a phase.
 
     Args:
         phase (str): The phase, for the message.
         key (str): What AdaSAPHook calls the perturbation, 'perturbation' or 'finetune'.
-        steps (int): Steps of the phase. Of more than 100 it takes the first 100.
+        perturbation (Perturbation): The perturbation.
+        done (int): Iterations of the training that are over.
+        end (int): How many are over when the phase ends. Of more than 100 to come it takes 100.
     """
 
-    def __init__(self, phase: str, key: str, steps: int) -> None:
+    def __init__(
+        self, phase: str, key: str, perturbation: Perturbation, done: int, end: int
+    ) -> None:
         self.phase, self.key = phase, key
-        self.steps = min(steps, STEPS)
-        self._sum: Tensor | float = 0.0
+        names = ('rho_max', 'rho_min', 'rho')
+        self.radii = [f'{key}.{name}' for name in names if hasattr(perturbation, name)]
+        self.first = done + 1
+        self.steps = min(end - done, STEPS)
         self._seen = 0
+        self._sum = self._finite = torch.zeros(())
 
     def add(self, ratio: Tensor | float) -> tuple[int, str] | None:
         """Take the ratio of a step; after the last of them, a level of logging and what to say.
@@ -34,24 +44,35 @@ class LossRatioWatch:
         """
         if self._seen >= self.steps:
             return None
-        self._sum = self._sum + ratio
+        ratio = torch.as_tensor(ratio)
+        finite = ratio.isfinite()
+        self._sum = self._sum.to(ratio.device) + torch.where(finite, ratio, 0)
+        self._finite = self._finite.to(ratio.device) + finite
         self._seen += 1
-        return self._verdict(float(self._sum) / self.steps) if self._seen == self.steps else None
+        return self._verdict() if self._seen == self.steps else None
 
-    def _verdict(self, mean: float) -> tuple[int, str]:
-        radii = 'rho_max and rho_min' if self.key == 'perturbation' else 'rho'
-        text = (
-            f'AdaSAP: over {self.steps} steps of the phase {self.phase!r}, loss_ratio, '
-            f'L(w+ε)/L(w), is {mean:.3f} on average'
-        )
+    def _verdict(self) -> tuple[int, str]:
+        finite = int(self._finite)
+        last = self.first + self.steps - 1
+        text = f'AdaSAP: in iterations {self.first} to {last}, of the phase {self.phase!r}, '
+        if finite < self.steps:
+            text += f'{self.steps - finite} losses were not finite; elsewhere '
+        if not finite:
+            return logging.WARNING, (
+                f'AdaSAP: in iterations {self.first} to {last}, of the phase {self.phase!r}, no '
+                f'loss was finite, at w or at w+ε'
+            )
+        mean = float(self._sum) / finite
+        text += f'loss_ratio, L(w+ε)/L(w), was {mean:.3f} on average'
+        radii = ' and '.join(self.radii) or f'the radii of {self.key}'
         if mean <= HARDLY:
             return logging.WARNING, (
-                f'{text}, so that two passes do hardly more than one: raise the radii of '
-                f'{self.key} ({radii}) until it is about 1.2 to 1.5'
+                f'{text}, so that two passes did hardly more than one: raise {radii} until it is '
+                f'about 1.2 to 1.5'
             )
-        if not mean < TOO_MUCH:  # also nan
+        if mean >= TOO_MUCH:
             return logging.WARNING, (
-                f'{text}, which is too far for what is learned at w+ε to help at w: lower the '
-                f'radii of {self.key} ({radii}) until it is about 1.2 to 1.5'
+                f'{text}, which is too far for what is learned at w+ε to help at w: lower '
+                f'{radii} until it is about 1.2 to 1.5'
             )
         return logging.INFO, text

@@ -258,16 +258,15 @@ class TestPhases:
         runner.train()
         (log,) = tmp_path.rglob('*.log')
         said = re.findall(
-            r"over (\d+) steps of the phase '(\w+)', .* is (\S+) on", log.read_text()
+            r"iterations (\d+) to (\d+), of the phase '(\w+)', .* was (\S+) on", log.read_text()
         )
-        assert [(int(steps), phase) for steps, phase, _ in said] == [
-            (6, 'warmup'),
-            (12, 'prune'),
-            (18, 'finetune'),
+        assert [(int(first), int(last), phase) for first, last, phase, _ in said] == [
+            (1, 6, 'warmup'),
+            (7, 18, 'prune'),
+            (19, 36, 'finetune'),
         ]
-        starts = {'warmup': 0, 'prune': 6, 'finetune': 18}
-        for steps, phase, mean in said:
-            of_phase = ratios[starts[phase] :][: int(steps)]
+        for first, last, _, mean in said:
+            of_phase = ratios[int(first) - 1 : int(last)]
             assert float(mean) == pytest.approx(sum(of_phase) / len(of_phase), abs=1e-3)
 
     def test_flops_target(self, tmp_path):

@@ -14,11 +14,10 @@ from ..shifts import build_shifts
 from .cells import CellFiles, Place
 from .checks import Node, read_json
 from .reading import Results, parse_results
-from .shifts import shift_names
 from .words import spoken
 from .writing import write_files
 
-SAME = ('format', 'metric', 'corruptions', 'severities', 'seed', 'mode', 'published', 'subset')
+SAME = ('format', 'metric', 'corruptions', 'severities', 'seed', 'mode', 'subset')
 """Settings that the figures of two runs must share to be compared."""
 SAME_OF_DATASET = ('images', 'sha256')
 SAME_VERSIONS = ('mmdet_adasap', 'numpy', 'opencv', 'pillow', 'mmdet', 'mmpretrain')
@@ -60,8 +59,8 @@ def compare(files: Sequence[str | Path], out: str | Path) -> Path:
         OSError: If a file cannot be written.
     """
     runs = _read([Path(file) for file in files], Path(out))
-    notes = [*_check(runs), *_unequal(runs)]
-    paired = _shared(runs, 'bootstrap')
+    notes = _check(runs)
+    paired = _same_left_out(runs) and _shared(runs, 'bootstrap')
     root = _merged(runs)
     results = parse_results(Node(runs[0].file, root))
     places = {
@@ -124,13 +123,18 @@ def _check(runs: Sequence[_Run]) -> list[str]:
                     f'there and {_shown(here)} here; test both with the same settings'
                 )
     notes = []
-    for key in ('batch_size', 'device', 'versions'):
+    for key in ('batch_size', 'device', 'published', 'versions'):
         if not _shared(runs, key):
             values = spoken([f'{_shown(run.results.protocol.get(key))}' for run in runs])
             notes.append(f'The runs differ in {key}: {values}.')
     if not _shared(runs, 'bootstrap'):
         notes.append(
             'The runs have other resamples, so that differences between them have no intervals.'
+        )
+    if not _same_left_out(runs):
+        notes.append(
+            'The runs had to leave out different images: their figures are of different ones, and '
+            'differences between them have no intervals.'
         )
     return notes
 
@@ -139,7 +143,12 @@ def _pairs(first: Results, other: Results) -> list[tuple[str, Any, Any]]:
     """Each setting that must be the same, with its two values."""
     pairs = [(key, first.protocol.get(key), other.protocol.get(key)) for key in SAME]
     pairs = [(key, *map(_in_order, values)) for key, *values in pairs]
-    for key, names in (('dataset', SAME_OF_DATASET), ('versions', SAME_VERSIONS)):
+    settings = (
+        ('published', ('type',)),
+        ('dataset', SAME_OF_DATASET),
+        ('versions', SAME_VERSIONS),
+    )
+    for key, names in settings:
         mine, theirs = (_mapping(results.protocol.get(key)) for results in (first, other))
         pairs += [(f'{key}.{name}', mine.get(name), theirs.get(name)) for name in names]
     mine, theirs = (_mapping(results.protocol.get('shifts')) for results in (first, other))
@@ -149,11 +158,9 @@ def _pairs(first: Results, other: Results) -> list[tuple[str, Any, Any]]:
     return [*pairs, ('classes', first.classes, other.classes)]
 
 
-def _unequal(runs: Sequence[_Run]) -> list[str]:
+def _same_left_out(runs: Sequence[_Run]) -> bool:
     left_out = [sorted(one.image for one in run.results.unreadable) for run in runs]
-    if all(images == left_out[0] for images in left_out):
-        return []
-    return ['The runs could not read the same images: their figures are of different ones.']
+    return all(images == left_out[0] for images in left_out)
 
 
 def _merged(runs: Sequence[_Run]) -> dict:
@@ -170,6 +177,7 @@ def _merged(runs: Sequence[_Run]) -> dict:
         **first.root,
         'protocol': protocol,
         'reference': first.names[first.results.reference],
+        'mCE_reference': first.names.get(first.results.errors, first.results.errors),
         'models': {
             new: dict(run.root['models'][old]) for run in runs for old, new in run.names.items()
         },
@@ -190,7 +198,7 @@ def _against_reference(root: dict, results: Results, files: CellFiles) -> None:
     built = build_models(cells, results.models, list(cells), results.reference, False, published)
     for name, model in root['models'].items():
         model.update((key, built[name][key]) for key in AGAINST_REFERENCE)
-    for kind in shift_names(results):
+    for kind in results.sets:
         tested = [name for name, model in results.models.items() if kind in model.shifts]
         there = {'models': {name: files.sample(name, (kind, 0)) for name in tested}}
         shifts = build_shifts(there, cells[CLEAN], tested, results.reference)

@@ -12,7 +12,7 @@ from .overview import quantity_of_parameters
 from .page import scale, subtitle, title
 from .reading import COMPARED, Figure, Model, Results
 from .settings import settings
-from .shifts import shift_columns, shift_figures, shift_names
+from .shifts import shift_columns, shift_figures
 from .verdict import caveats, verdict
 from .words import NONE, decimal, hundredth, metric, names, quantity, with_ends
 from .worst import worst_cells
@@ -32,7 +32,7 @@ def markdown(results: Results, files: CellFiles, said: Sequence[str]) -> str:
     parts = [f'# {escaped(title(results))}', escaped(subtitle(results))]
     parts += [f'> **Note:** {escaped(one)}' for one in said]
     parts += [escaped(scale(results)), _models(results), _verdict(results)]
-    if shift_names(results):
+    if results.sets:
         parts += ['## Other test sets', _shifts(results)]
     parts += ['## By corruption and severity']
     for model in results.models.values():

@@ -31,7 +31,7 @@ class Said(NamedTuple):
 
     Attributes:
         guess (Guess): The class.
-        right (tuple[bool]): Whether it is that.
+        right (tuple[bool]): Whether the metric counts it.
     """
 
     guess: Guess
@@ -42,7 +42,7 @@ def judge(found: Boxes | Guess, truth: Boxes | Guess) -> Found | Said:
     """Say what is right of what a model found; both are boxes, or both a class."""
     if isinstance(found, Boxes):
         return match(found, truth)
-    return Said(found, (found.label == truth.label,))
+    return Said(found, (found.right,))
 
 
 def match(found: Boxes, truth: Boxes) -> Found:

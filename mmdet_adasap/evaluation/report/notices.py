@@ -3,11 +3,13 @@
 
 from collections.abc import Sequence
 
-from ...datasets.corruptions import GROUPS
 from ..published import ALEXNET
+from ..summary import benchmark_corruptions
 from .reading import OTHER, Results, Unreadable, group_of
 from .words import hundredth, spoken
 
+IMAGENET = 50000
+"""Images of ImageNet's validation set."""
 NAMED = 5
 """So many images or cells are named; of the rest the number."""
 
@@ -30,6 +32,7 @@ def notices(
         _extras(results),
         _without_intervals(results),
         _computed(results),
+        _part_of_imagenet(results),
         _at_chance(results),
     ]
     if gone:
@@ -44,8 +47,8 @@ def notices(
 
 
 def condition(corruption: str, severity: int) -> str:
-    """How a report calls a condition."""
-    return f'{corruption} {severity}'
+    """How a report calls a condition, or with severity 0 another test set."""
+    return f'{corruption} {severity}' if severity else corruption
 
 
 def _computed(results: Results) -> str | None:
@@ -53,7 +56,18 @@ def _computed(results: Results) -> str | None:
         return None
     return (
         "mCE divides by AlexNet's errors on the published files of ImageNet-C, and these images "
-        'were computed: its level is approximate, the order of models is not touched.'
+        'were computed: mCE is approximate.'
+    )
+
+
+def _part_of_imagenet(results: Results) -> str | None:
+    if results.errors != ALEXNET or results.images == IMAGENET:
+        return None
+    labels = results.protocol['dataset'].get('labels')
+    classes = f', of {labels} of the 1000 classes' if labels not in (None, 1000) else ''
+    return (
+        f"mCE divides by AlexNet's errors on all {IMAGENET:,} validation images of ImageNet, and "
+        f'these are {results.images:,}{classes}: it does not compare with published ones.'
     )
 
 
@@ -82,7 +96,7 @@ def _unfinished(results: Results) -> str | None:
     without_clean = any(m.figures['clean'].value is None for m in results.models.values())
     if results.finished and not missing and not without_clean:
         return None
-    total = len(results.corruptions) * len(results.severities) + 1
+    total = len(results.corruptions) * len(results.severities) + 1 + len(results.sets)
     there = total - len(missing) - without_clean
     names = [condition(*each) for each in missing]
     if without_clean:
@@ -118,7 +132,7 @@ def _other_mean(results: Results) -> str | None:
     over = next(iter(results.models.values())).over
     if over is None or over['complete']:
         return None
-    benchmark = [name for names in GROUPS.values() for name in names]
+    benchmark = benchmark_corruptions()
     if set(benchmark) <= set(results.corruptions) and len(results.severities) == 5:
         return None  # only cells are missing, which is said
     counted = [name for name in results.corruptions if name in benchmark]

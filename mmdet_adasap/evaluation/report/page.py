@@ -39,7 +39,7 @@ def page(
     Raises:
         MalformedResults: If the file of a cell is not right.
     """
-    pictures = Pictures(results)
+    pictures = Pictures(results, files)
     # Drawn first: only then is it known what cannot be read.
     sections = [
         ('models', 'Models', _models(results)),

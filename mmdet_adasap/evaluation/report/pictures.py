@@ -1,8 +1,9 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""The example images as the models saw them, small enough to be part of a page."""
+"""The example images, to be part of a page."""
 
 import base64
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,10 +13,11 @@ import numpy as np
 from ...datasets.image_files import read_image
 from ...datasets.transforms import ImageCorruption
 from ..results_folder import example_file
-from .reading import Example, Guess, Results, Unreadable
+from .cells import CellFiles
+from .reading import Example, Guess, Model, Results, Unreadable
 
 SIDE = 480
-"""Pixels of the longer side, at most."""
+"""Pixels of the longer side, at most, of what a detector was shown."""
 QUALITY = 85
 
 
@@ -26,7 +28,7 @@ class Picture(NamedTuple):
         name (str): A name for it within the page.
         width (int): Pixels of the image, which boxes refer to.
         height (int): The same.
-        jpeg (bytes): The image, perhaps smaller.
+        jpeg (bytes): The image; a large one is smaller here.
     """
 
     name: str
@@ -41,56 +43,53 @@ class Picture(NamedTuple):
 
 
 class Pictures:
-    """Loads and corrupts the images of examples, each once.
+    """The images of examples: as classifiers saw them, or the files, corrupted as for detectors.
 
     Args:
         results (Results): Which images, and the seed of the corruptions.
+        files (CellFiles): Knows where the run of each model is.
 
     Attributes:
-        made (dict[str, Picture]): What was asked for, by name.
+        made (dict[tuple, Picture]): What was asked for.
         lost (dict[int, Unreadable]): Examples that cannot be read, by number.
     """
 
-    def __init__(self, results: Results) -> None:
-        self.results = results
-        self.made: dict[str, Picture] = {}
+    def __init__(self, results: Results, files: CellFiles) -> None:
+        self.results, self.files = results, files
+        self.made: dict[tuple, Picture] = {}
         self.lost: dict[int, Unreadable] = {}
         self._load = cache(self._loaded)
 
-    def get(self, example: Example, corruption: str, severity: int) -> Picture | None:
+    def get(
+        self, model: Model, example: Example, corruption: str, severity: int
+    ) -> Picture | None:
         """An example under a condition ('none', 0 for clean); None if it cannot be read."""
-        name = f'example-{example.number}-{corruption}-{severity}'
-        if name not in self.made:
+        key = (example.number, corruption, severity)
+        if isinstance(example.truth, Guess):
+            folder = self.files.places[model.name].folder.parent
+            key = (example_file(folder, corruption, severity, example.number, model.view),)
+        if key not in self.made:
             try:
-                self.made[name] = self._made(name, example, corruption, severity)
+                self.made[key] = (
+                    _kept(*key)
+                    if isinstance(example.truth, Guess)
+                    else self._made(example, corruption, severity)
+                )
             except (OSError, ValueError, TypeError, cv2.error) as error:
                 reason = ' '.join(str(error).split()) or type(error).__name__
                 self.lost[example.number] = Unreadable(_called(example), reason)
                 return None
-        return self.made[name]
+        return self.made[key]
 
-    def _made(self, name: str, example: Example, corruption: str, severity: int) -> Picture:
-        if isinstance(example.truth, Guess):
-            return self._kept(name, example, corruption, severity)
+    def _made(self, example: Example, corruption: str, severity: int) -> Picture:
         image = self._load(example)
         height, width = image.shape[:2]
         step = ImageCorruption(
             corruption, severity, self.results.seed, mode=self.results.protocol['mode']
         )
         info = {'img': image, 'img_id': example.img_id, 'img_path': example.img_path}
+        name = f'example-{example.number}-{corruption}-{severity}'
         return Picture(name, width, height, _encoded(step(info)['img']))
-
-    def _kept(self, name: str, example: Example, corruption: str, severity: int) -> Picture:
-        """What classifiers saw, of which the run kept a copy."""
-        folder = self.results.file.parent
-        file = example_file(folder, corruption, severity, example.number)
-        if not file.is_file():
-            raise FileNotFoundError(f'{file.relative_to(folder)} is not there')
-        image = read_image(file)
-        if image is None:
-            raise ValueError(f'{file.relative_to(folder)} is no image')
-        height, width = image.shape[:2]
-        return Picture(name, width, height, file.read_bytes())
 
     def _loaded(self, example: Example) -> np.ndarray:
         """The image as LoadImageFromFile gives it: (H, W, 3), BGR, uint8."""
@@ -102,6 +101,18 @@ class Pictures:
         if image is None:
             raise ValueError('it is no image')
         return image
+
+
+def _kept(file: Path) -> Picture:
+    """What classifiers saw, of which the run kept a copy."""
+    if not file.is_file():
+        raise FileNotFoundError(f'examples/{file.name} is not there')
+    image = read_image(file)
+    if image is None:
+        raise ValueError(f'examples/{file.name} is no image')
+    data = file.read_bytes()
+    height, width = image.shape[:2]
+    return Picture(f'example-{sha256(data).hexdigest()[:16]}', width, height, data)
 
 
 def _encoded(image: np.ndarray) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from ...datasets.corruptions import GROUPS
 from ..protocol import FORMAT
 from ..shifts import FIGURES as SHIFTED
+from ..shifts import NAME as SET
 from .checks import Node, read_json
 
 COMPARED = ('clean', 'mPC', 'rPC')
@@ -86,10 +87,11 @@ class Boxes(NamedTuple):
 
 
 class Guess(NamedTuple):
-    """A class for an image: the true one, or a classifier's with its score."""
+    """A class for an image: the true one, or a classifier's, its score and whether it is right."""
 
     label: int
     score: float | None = None
+    right: bool = True
 
 
 class Example(NamedTuple):
@@ -113,6 +115,7 @@ class Model:
     """The figures of one model; P, mPC and rPC are fractions, CE is in percent.
 
     Attributes:
+        view (int): Number of the pipeline that prepares its images.
         figures (dict[str, Figure]): 'clean', 'mPC' and 'rPC'.
         cells (dict[str, dict[int, Figure]]): By corruption and severity, those that are there.
         difference (dict[str, Figure]): Minus the reference, as ``figures``; empty for the
@@ -124,6 +127,7 @@ class Model:
     name: str
     config: str
     checkpoint: str
+    view: int
     figures: dict[str, Figure]
     cells: dict[str, dict[int, Figure]]
     per_corruption: dict[str, Figure]
@@ -186,16 +190,28 @@ class Results:
         """Number of images tested."""
         return self.protocol['dataset']['images']
 
+    @cached_property
+    def sets(self) -> list[str]:
+        """The other test sets."""
+        tested = [name for model in self.models.values() for name in model.shifts]
+        planned = self.protocol.get('shifts')
+        return list(dict.fromkeys([*(planned if isinstance(planned, dict) else ()), *tested]))
+
     @property
     def missing(self) -> list[tuple[str, str, int]]:
-        """Model, corruption and severity of each cell that is not there."""
-        return [
-            (model.name, corruption, severity)
-            for model in self.models.values()
-            for corruption in self.corruptions
-            for severity in self.severities
-            if severity not in model.cells.get(corruption, {})
-        ]
+        """Model, corruption and severity of each cell that is not there; set and 0 of others."""
+        # Runs that are compared need not have the same other sets.
+        sets = [] if self.finished else self.sets
+        missing = []
+        for model in self.models.values():
+            missing += [
+                (model.name, corruption, severity)
+                for corruption in self.corruptions
+                for severity in self.severities
+                if severity not in model.cells.get(corruption, {})
+            ]
+            missing += [(model.name, name, 0) for name in sets if name not in model.shifts]
+        return missing
 
 
 def group_of(corruption: str) -> str:
@@ -261,8 +277,10 @@ def read_found(node: Node, scored: bool) -> Boxes | Guess:
     """
     if 'label' not in node.mapping():
         return _boxes(node, scored)
-    score = node['score'].optional(Node.number) if scored else None
-    return Guess(node['label'].integer(0), score)
+    label = node['label'].integer(0)
+    if not scored:
+        return Guess(label)
+    return Guess(label, node['score'].optional(Node.number), node['right'].flag())
 
 
 def _boxes(node: Node, scored: bool) -> Boxes:
@@ -296,6 +314,7 @@ def _model(name: str, node: Node) -> Model:
     return Model(
         name=name,
         config=node['config'].text(),
+        view=node.get('view').optional(lambda each: each.integer(0)) or 0,
         checkpoint=node['checkpoint'].text(),
         figures={key: _figure(node[key], ends.get(key), 0) for key in COMPARED},
         cells={
@@ -369,6 +388,8 @@ def _difference(node: Node, keys: Sequence[str] = COMPARED) -> dict[str, Figure]
 def _shifts(node: Node) -> dict[str, Shift]:
     found = {}
     for name, one in node.items().items():
+        if not SET.fullmatch(name):
+            raise one.refuse('is for no name of a test set')
         ends = _inner(one['ci95'])
         figures = {key: _figure(one[key], _inner(ends).get(key), 0) for key in SHIFTED}
         minus = one.get('difference').optional(lambda each: _difference(each, SHIFTED))

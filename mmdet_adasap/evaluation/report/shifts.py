@@ -9,16 +9,11 @@ from .reading import NOTHING, Figure, Model, Results
 from .words import metric
 
 
-def shift_names(results: Results) -> list[str]:
-    """The sets."""
-    return list(dict.fromkeys(name for m in results.models.values() for name in m.shifts))
-
-
 def shift_columns(results: Results) -> list[str]:
     """Headings of what :func:`shift_figures` gives."""
     p = metric(results)
     columns = []
-    for name in shift_names(results):
+    for name in results.sets:
         called = [f'{p} on {name}', f'{name} / clean {p}']
         columns += called
         if results.others:
@@ -32,7 +27,7 @@ def shift_figures(results: Results, model: Model) -> list[tuple[Figure, bool]]:
     The reference itself has no difference.
     """
     figures = []
-    for name in shift_names(results):
+    for name in results.sets:
         shift = model.shifts.get(name)
         for_each = (shift.figures, shift.difference) if shift else ({}, {})
         for i, found in enumerate(for_each if results.others else for_each[:1]):
@@ -42,7 +37,7 @@ def shift_figures(results: Results, model: Model) -> list[tuple[Figure, bool]]:
 
 def shift_table(results: Results) -> Markup | None:
     """Models in rows; None without other sets."""
-    if not shift_names(results):
+    if not results.sets:
         return None
     kinds = model_classes(results)
     head = [

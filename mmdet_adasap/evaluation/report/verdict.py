@@ -65,7 +65,11 @@ def _alone(results: Results) -> str:
 def caveats(results: Results) -> str | None:
     """What the intervals do not say."""
     drawn = [
-        one for model in results.others for one in model.difference.values() if one.low is not None
+        one
+        for model in results.others
+        for figures in (model.difference, *(shift.difference for shift in model.shifts.values()))
+        for one in figures.values()
+        if one.low is not None
     ]
     intervals = drawn or [
         model for model in results.models.values() if model.figures['clean'].low is not None
@@ -74,7 +78,8 @@ def caveats(results: Results) -> str | None:
         return None
     resamples = (results.protocol.get('bootstrap') or {}).get('resamples')
     text = (
-        f'Intervals are 95 %, from {resamples} resamples of the {results.images} test images. '
+        f'Intervals are 95 %, from {resamples} resamples of the {results.images} test images'
+        f'{" and of those of each other set" if results.sets else ""}. '
         f'They say what other images of this kind would change, not what training again would.'
     )
     if drawn:

@@ -60,8 +60,9 @@ def worst(results: Results, files: CellFiles, pictures: Pictures) -> Markup | No
         figures, fresh = [], list(results.examples)
         for cell in cells:
             # Another image in every cell, as long as there are any.
-            found = scene(model, cell, fresh or results.examples, files, pictures)
-            fresh = [each for each in fresh if found and each != found.example]
+            found = scene(model, cell, fresh, files, pictures)
+            found = found or scene(model, cell, results.examples, files, pictures)
+            fresh = [each for each in fresh if not found or each != found.example]
             figures.append(_figure(results, cell, found))
         title = named(kinds[model.name], model.name)
         parts.append(
@@ -71,7 +72,8 @@ def worst(results: Results, files: CellFiles, pictures: Pictures) -> Markup | No
         )
     if not parts:
         return None
-    drawn = [_stored(picture) for picture in pictures.made.values()]
+    shown = {picture.name: picture for picture in pictures.made.values()}
+    drawn = [_stored(picture) for picture in shown.values()]
     store = element(
         'svg', element('defs', *drawn), width='0', height='0', class_='store', aria_hidden='true'
     )
@@ -100,9 +102,9 @@ def scene(
         return sum(before.right) - sum(after.right), objects
 
     for example, before, after in sorted(found, key=lost, reverse=True):
-        plain = pictures.get(example, 'none', 0)
+        plain = pictures.get(model, example, 'none', 0)
         # Not made for nothing: all that are made are in the page.
-        spoilt = None if plain is None else pictures.get(example, *key)
+        spoilt = None if plain is None else pictures.get(model, example, *key)
         if spoilt is not None:
             return Scene(example, (plain, before), (spoilt, after))
     return None
@@ -222,7 +224,7 @@ def _key(results: Results) -> Markup:
     if any(isinstance(example.truth, Guess) for example in results.examples):
         return element(
             'p',
-            'As the models saw them, resized and cropped. ✓ right, ✗ wrong, with the score. Of '
+            'As each model saw them, resized and cropped. ✓ right, ✗ wrong, with the score. Of '
             'the examples that were kept, and that stand in no cell before it, one that loses its '
             'class is shown where there is one: it is worse than the rule.',
             class_='note key',
@@ -244,9 +246,9 @@ def _key(results: Results) -> Markup:
 def _told(results: Results, found: Found | Said, truth: Boxes | Guess) -> str:
     if isinstance(found, Found):
         return _counted(found, truth)
-    (right,), (label, score) = found.right, found.guess
-    text = f'{"✓" if right else "✗"} {_class(results, label)}'
-    text += '' if score is None else f' {score:.2f}'
+    guess, (right,) = found
+    text = f'{"✓" if right else "✗"} {_class(results, guess.label)}'
+    text += '' if guess.score is None else f' {guess.score:.2f}'
     return text if right else f'{text} (it is {_class(results, truth.label)})'
 
 

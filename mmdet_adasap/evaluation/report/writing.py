@@ -13,7 +13,8 @@ def write_report(folder: str | Path) -> Path:
     """Write report.html, report.md and report.csv beside the results.json of a run.
 
     The run may be going on: what is missing is said. The page needs no other file and no network;
-    the example images are corrupted again, as the run did it.
+    example images of detectors are corrupted again, as the run did it, and those of classifiers
+    are read from examples/.
 
     Args:
         folder (str | Path): Where results.json and cells/ are, as

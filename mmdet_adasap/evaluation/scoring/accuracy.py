@@ -1,4 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -51,7 +52,7 @@ class AccuracyScorer(Scorer):
             value,
             {
                 name: float(hits[label] / images[label]) if images[label] else None
-                for label, name in enumerate(_apart(classes))
+                for label, name in enumerate(distinct(classes))
             },
             {self.key: value},
             drawn,
@@ -69,10 +70,14 @@ class AccuracyScorer(Scorer):
             )
 
     def example(self, sample: dict) -> dict:
-        """The class that was guessed, and its score if there are any."""
+        """The class that was guessed, its score if there are any, and whether it counts."""
         label = int(sample['pred_label'].reshape(-1)[0])
         scores = sample.get('pred_score')
-        return {'label': label, 'score': None if scores is None else float(scores[label])}
+        return {
+            'label': label,
+            'score': None if scores is None else float(scores[label]),
+            'right': self._guess(sample).right,
+        }
 
     def _guess(self, sample: dict) -> Guess:
         if 'gt_label' not in sample:
@@ -93,6 +98,7 @@ class AccuracyScorer(Scorer):
         return Guess(label[0], counts and int(labels[0]) == label[0])
 
 
-def _apart(names: Sequence[str]) -> list[str]:
+def distinct(names: Sequence[str]) -> list[str]:
     """Names of classes, with the label where two have the same: ImageNet has two cranes."""
-    return [f'{n} ({i})' if names.count(n) > 1 else n for i, n in enumerate(names)]
+    times = Counter(names)
+    return [f'{name} ({i})' if times[name] > 1 else name for i, name in enumerate(names)]
