@@ -7,6 +7,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from ..checkpoints import first_line
+from ..datasets.pipelines import type_name
 
 PRETRAINED = ('init_cfg', 'pretrained')
 
@@ -69,7 +70,9 @@ def image_side(config: Config) -> int | None:
     if not of_mmpretrain(config) or 'test_dataloader' not in config:
         return None
     steps = config.test_dataloader.get('dataset', {}).get('pipeline') or ()
-    sizes = [step.get('crop_size', step.get('scale')) for step in steps]
+    # ResizeEdge leaves another edge as long as it will.
+    shaping = [step for step in steps if type_name(step) != 'ResizeEdge']
+    sizes = [step.get('crop_size', step.get('scale')) for step in shaping]
     size = next((size for size in reversed(sizes) if size is not None), None)
     if isinstance(size, list | tuple) and len(set(size)) == 1:
         size = size[0]

@@ -23,13 +23,13 @@ def levels(image: np.ndarray) -> np.ndarray:
     return whole if whole is not None and np.array_equal(whole, image) else image
 
 
-# In mmengine's root registry, so that pipelines of mmdet and of mmpretrain find it by bare name.
 def path_inside(path: str, folder: str) -> str | None:
     """A path as it is called in a folder, with slashes; None if it is not in there."""
     found = PurePath(os.path.relpath(os.path.expanduser(path), os.path.expanduser(folder)))
     return None if found.parts[:1] == (os.pardir,) else found.as_posix()
 
 
+# In mmengine's root registry, so that pipelines of mmdet and of mmpretrain find it by bare name.
 @TRANSFORMS.register_module()
 class ImageCorruption:
     """Corrupt the image of a pipeline, the same way every time for the same image.

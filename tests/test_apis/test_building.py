@@ -13,6 +13,7 @@ CROP = dict(type='CenterCrop', crop_size=224)
         ([dict(type='ResizeEdge', scale=256, edge='short'), CROP], 224),
         ([CROP, dict(type='Resize', scale=(64, 64))], 64),
         ([dict(type='Resize', scale=(64, 48))], None),
+        ([dict(type='ResizeEdge', scale=256)], None),
         ([dict(type='LoadImageFromFile')], None),
         ([], None),
     ],

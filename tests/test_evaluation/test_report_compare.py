@@ -63,6 +63,13 @@ class TestCompare:
         assert names == ['dense (a)', 'slim (a)', 'dense (a, 2)', 'slim (a, 2)']
 
     @pytest.mark.parametrize('how', ['cells', 'bootstrap'])
+    def test_mce_refers_to_a_model_of_the_report(self, folders, tmp_path):
+        """By the name that it has there, where two runs call theirs the same."""
+        page = read_page(compare(folders, tmp_path / 'both'))
+        rows = section(page, 'protocol').all('table')[0].rows
+        settings = {row[0]: row[1] for row in rows if len(row) == 2}
+        assert settings['mCE refers to'] == settings['reference'] == 'dense (a)'
+
     def test_without_shared_resamples_there_are_no_intervals(self, folders, tmp_path, how):
         if how == 'cells':
             shutil.rmtree(folders[1] / 'cells')
