@@ -63,6 +63,69 @@ def python(code: str, log: Path, name: str = 'job') -> Job:
     return Job(name, lambda: [sys.executable, '-c', code], log, log.parent)
 
 
+class TestWork:
+    """What a demo plans, with a program that trains nothing."""
+
+    @pytest.fixture
+    def work(self, tmp_path, monkeypatch):
+        from demo_parts import work
+
+        tool = tmp_path / 'train.py'
+        tool.write_text(
+            'import sys, torch\n'
+            'folder = sys.argv[sys.argv.index("--work-dir") + 1]\n'
+            'print(*[a for a in sys.argv if a.startswith("load_from=")])\n'
+            'torch.save({"epoch": 1}, folder + "/epoch_1.pth")\n'
+        )
+        monkeypatch.setattr(work, 'find_tool', lambda name: str(tool))
+        return lambda: work.Work('train', (), 2, False)
+
+    def plan(self, work, folder):
+        from demo_parts.work import Training
+
+        (folder / 'config.py').touch()
+        one = dict(config=folder / 'config.py', bases=[], seed=0)
+        dense = work.training(Training('dense', folder / 'dense', **one))
+        return dense, work.training(Training('slim', folder / 'slim', start=dense, **one))
+
+    def test_a_training_starts_from_another_and_is_done_once(self, work, tmp_path, capsys):
+        first = work()
+        dense, slim = self.plan(first, tmp_path)
+        first.do()
+        log = (slim.folder / 'train.log').read_text()
+        assert log == f'load_from={dense.folder}/epoch_1.pth\n'
+        assert 'done before' not in capsys.readouterr().out
+        again = work()
+        self.plan(again, tmp_path)
+        assert capsys.readouterr().out.count('done before') == 2
+
+    @pytest.mark.parametrize('torn', [True, False])
+    def test_a_checkpoint_that_is_torn_or_gone_is_made_again(self, work, tmp_path, capsys, torn):
+        """Nothing is trained from random weights in its place."""
+        first = work()
+        dense, _ = self.plan(first, tmp_path)
+        first.do()
+        file = dense.folder / 'epoch_1.pth'
+        whole = file.read_bytes()
+        file.write_bytes(whole[: len(whole) // 2]) if torn else file.unlink()
+        again = work()
+        self.plan(again, tmp_path)
+        printed = capsys.readouterr().out
+        assert 'dense: its checkpoint is gone or torn, so it is trained again' in printed
+        assert 'slim: done before' in printed
+        again.do()
+        assert checkpoint(dense) == file
+
+    def test_what_builds_on_a_checkpoint_that_went_meanwhile_says_so(self, work, tmp_path):
+        first = work()
+        dense, _ = self.plan(first, tmp_path)
+        first._left = {step: job for step, job in first._left.items() if step is not dense}
+        for job in first._left.values():
+            job.after = []
+        with pytest.raises(FileNotFoundError, match='dense has no whole epoch'):
+            first.do()
+
+
 class TestJobs:
     def test_output_and_threads(self, tmp_path, capsys):
         job = python("import os; print(os.environ['OMP_NUM_THREADS'])", tmp_path / 'log')

@@ -108,7 +108,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--variant',
         choices=('matched-frequency', 'threshold-0.7', 'top-images'),
-        default='matched-frequency',
         help='of ImageNet-V2 (default: matched-frequency)',
     )
     parser.add_argument(
@@ -146,6 +145,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.compare and args.config:
         parser.error(f'--compare tests nothing: leave out {args.config}')
+    if args.variant and not args.imagenet_v2:
+        parser.error('--variant is of ImageNet-V2: say with --imagenet-v2 where that is')
     if not args.compare and not args.checkpoints:
         parser.error('CONFIG and one CKPT or more are needed, or --compare')
     return args
@@ -306,8 +307,9 @@ def run(args: argparse.Namespace, device: str, bar: Bar) -> tuple[dict | None, E
 
     shifts = {}
     if args.imagenet_v2:
-        dataset = dict(type='ImageNetV2', data_root=args.imagenet_v2, variant=args.variant)
-        shifts[f'imagenet-v2-{args.variant}'] = dataset
+        variant = args.variant or 'matched-frequency'
+        dataset = dict(type='ImageNetV2', data_root=args.imagenet_v2, variant=variant)
+        shifts[f'imagenet-v2-{variant}'] = dataset
     published = None
     for kind, folder in (('ImageNetC', args.imagenet_c), ('CIFAR10C', args.cifar10_c)):
         if folder:

@@ -3,6 +3,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,6 +104,9 @@ class Run:
                 self.folder = ResultsFolder(out, self.protocol)
                 self.costs = self._costs(progress)
                 left = [c for c in every if c not in self.folder.cells]
+                for condition in self.conditions:
+                    if condition not in left:
+                        self._show_examples(condition)
                 self.folder.write(self.results())
         left = from_rank_0(left)
         progress.start(self._count(every), self._count(every) - self._count(left))
@@ -156,6 +160,8 @@ class Run:
             if 'gt_label' not in self.shared.images.info(number):
                 continue
             for view in set(self.shared.views):
+                if self.folder.shows(condition, number, view):
+                    continue
                 # One that cannot be read is named in the cell.
                 with contextlib.suppress(*NO_IMAGE):
                     image = self.shared.images.seen(condition, number, view)
@@ -174,7 +180,10 @@ class Run:
         if not self.subjects[0].scorer.shows:
             return []
         ids = self.shared.ids
-        return choose_subset(ids, min(EXAMPLES, len(ids)))
+        found = choose_subset(ids, min(EXAMPLES, len(ids)))
+        # Images of many labels each are refused where they are scored.
+        labels = [self.shared.images.info(number).get('gt_label', 0) for number in found]
+        return found if all(isinstance(label, Integral) for label in labels) else []
 
     def results(self) -> dict:
         """What results.json says."""

@@ -3,6 +3,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from numbers import Integral
 from pathlib import PurePath
 from typing import Any
 
@@ -38,18 +39,27 @@ class PublishedImages(SharedImages):
     ) -> None:
         super().__init__(dataset, indices, pipelines, folder=folder)
         self._infos = [self.info(position) for position in range(len(self))]
-        if 'gt_label' not in self._infos[0]:
+        if not all(isinstance(info.get('gt_label'), Integral) for info in self._infos):
             raise ValueError(
                 f'{published["type"]} has images with one class each, and those of the test set '
-                f'have none: read published images for classifiers alone'
+                f'have not: read published images for classifiers alone'
             )
         self._settings = narrowed(published, {info['gt_label'] for info in self._infos})
         self._kind = _class(self._settings.pop('type'))
+        self._check_classes(len(dataset.metainfo.get('classes') or ()))
         self._reading = [
             (loading, Compose([t for t in loading.transforms if type_name(t) not in SHAPING]))
             for loading, _ in pipelines
         ]
         self._opened: tuple[Condition | None, dict[str, dict]] = (None, {})
+
+    def _check_classes(self, classes: int) -> None:
+        there = len(self._settings.get('wnids') or self._kind.METAINFO['classes'])
+        if classes and classes != there and not isinstance(self._settings.get('wnids'), str):
+            raise ValueError(
+                f'the test set has {classes} classes and {self._kind.__name__} {there}: use a '
+                f'config for its classes, or in Python name class folders in published.wnids'
+            )
 
     def check(self, conditions: Iterable[Condition]) -> None:
         """Look whether conditions are there, and the first image of the size that models see.

@@ -15,6 +15,9 @@ except ImportError:  # Windows
     fcntl = None
 
 
+EXAMPLES = 'examples'
+
+
 class ResultsFolder:
     """A folder that a run writes its cells into, each at once, and goes on from.
 
@@ -39,7 +42,7 @@ class ResultsFolder:
         self._cells = self.folder / 'cells'
         self._cells.mkdir(parents=True, exist_ok=True)
         self._lock()
-        for place in (self.folder, self._cells):
+        for place in (self.folder, self._cells, self.folder / EXAMPLES):
             remove_partial_files(place)
         self._check()
         self.cells = self._read()
@@ -61,6 +64,10 @@ class ResultsFolder:
         """What :meth:`keep` has written, if it was for this protocol."""
         found = _read_json(self._cells / f'_{name}.json')
         return found['value'] if found and found.get('protocol') == self._key else None
+
+    def shows(self, condition: Condition, number: int, view: int) -> bool:
+        """Whether an example was written down before."""
+        return example_file(self.folder, *condition, number, view).is_file()
 
     def show(self, condition: Condition, number: int, view: int, picture: bytes) -> None:
         """Write down an example as models saw it, a JPEG, for a report."""
@@ -99,6 +106,8 @@ class ResultsFolder:
             return
         found = _read_json(self._file)
         if not isinstance((found or {}).get('protocol'), dict):
+            if self._read():  # it is torn, and made anew of the cells
+                return
             raise ProtocolDiffers(
                 f'{self._file} was not written by robustness.py: give another folder with --out'
             )
@@ -108,9 +117,12 @@ class ResultsFolder:
         cells = {}
         for file in sorted(self._cells.glob('[!_]*.json')):
             cell = _read_json(file)
+            if not cell or cell.get('protocol') != self._key or not _is_cell(cell, self.protocol):
+                continue  # another run's, or not what this one wrote
+            condition = Condition(cell['corruption'], cell['severity'])
             # One with unreadable images is tested anew when they have been touched since.
-            if cell and cell.get('protocol') == self._key and _untouched(cell.get('stamps', {})):
-                cells[Condition(cell['corruption'], cell['severity'])] = cell
+            if file == self._path(condition) and _untouched(cell['stamps']):
+                cells[condition] = cell
         return cells
 
 
@@ -124,7 +136,26 @@ def example_file(folder: Path, corruption: str, severity: int, number: int, view
         number (int): Number of the image.
         view (int): Number of the pipeline that prepared it, which several models may share.
     """
-    return folder / 'examples' / f'{number}-{corruption}-{severity}-{view}.jpg'
+    return folder / EXAMPLES / f'{number}-{corruption}-{severity}-{view}.jpg'
+
+
+def _is_cell(cell: Mapping, protocol: Mapping) -> bool:
+    """Whether a cell has all that the figures are made of."""
+    models, resamples = cell.get('models'), protocol['bootstrap']['resamples']
+    kinds = {'corruption': str, 'severity': int, 'seconds': dict, 'unreadable': list}
+    kinds |= {'stamps': dict, 'models': dict}
+    if not all(isinstance(cell.get(key), kind) for key, kind in kinds.items()):
+        return False
+    for name in protocol['models']:
+        score = models.get(name)
+        if not isinstance(score, dict) or not isinstance(score.get('per_class'), dict):
+            return False
+        value, drawn = score.get('value'), score.get('resampled')
+        if not isinstance(value, int | float):
+            return False
+        if drawn is not None and (not isinstance(drawn, list) or len(drawn) != resamples):
+            return False
+    return True
 
 
 def _untouched(stamps: Mapping[str, list | None]) -> bool:

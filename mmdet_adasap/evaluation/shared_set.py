@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 from typing import Any, NamedTuple
 
 from mmengine.config import ConfigDict
@@ -144,8 +145,10 @@ def _build(where: str, config: dict) -> tuple[Any, _Known]:
         if hasattr(dataset, 'full_init'):
             dataset.full_init()
         check_voc_dataset(dataset)
-    except (OSError, ValueError):
+    except OSError:
         raise
+    except ValueError as error:
+        raise ValueError(f'{where}.dataset: {error}') from error
     except Exception as error:
         raise ValueError(
             f'{where}.dataset cannot be built ({type(error).__name__}: {error})'
@@ -153,8 +156,22 @@ def _build(where: str, config: dict) -> tuple[Any, _Known]:
     folder = _folder(dataset)
     infos = [known_of(dataset, i, folder) for i in range(len(dataset))]
     ids = [info['img_id'] for info in infos]
-    labels = frozenset(info['gt_label'] for info in infos if isinstance(info.get('gt_label'), int))
+    labels = frozenset(
+        info['gt_label'] for info in infos if isinstance(info.get('gt_label'), Integral)
+    )
+    _check_labels(where, infos, len(dataset.metainfo.get('classes') or ()))
     return dataset, _Known(ids, digest_of_images(infos), dataset.metainfo.get('classes'), labels)
+
+
+def _check_labels(where: str, infos: Sequence[Mapping], classes: int) -> None:
+    for info in infos:
+        label = info.get('gt_label')
+        if isinstance(label, Integral) and (label < 0 or 0 < classes <= label):
+            known = f'from 0 to {classes - 1}' if classes else 'of 0 or more'
+            raise ValueError(
+                f'{where}.dataset: the label of {info["img_id"]} is {label}, and labels are '
+                f'{known}: test on a split that has labels, and count them from 0'
+            )
 
 
 def _folder(dataset: Any) -> str:

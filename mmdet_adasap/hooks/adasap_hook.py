@@ -148,6 +148,8 @@ class AdaSAPHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Check the settings against the run, find the channels, and enter the phase."""
         check_wrapper(runner)
+        # As the training loop will: some backbones freeze their stages there and not before.
+        runner.model.train()
         with failing_together():
             self.phases = phases_of_run(self, runner)
             check_optim_wrapper(self, runner)

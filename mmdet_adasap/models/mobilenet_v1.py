@@ -48,10 +48,11 @@ class MobileNetV1(BaseModule):
         ),
     ) -> None:
         super().__init__(list(init_cfg) if isinstance(init_cfg, tuple) else init_cfg)
-        if not 0 < widen_factor < float('inf'):
-            raise ValueError(f'widen_factor={widen_factor!r} must be above 0, as 0.5')
+        if not isinstance(widen_factor, int | float) or not 0 < widen_factor < float('inf'):
+            raise ValueError(f'widen_factor={widen_factor!r} must be a number above 0, as 0.5')
         stages = len(self.arch_settings)
-        if not set(out_indices) <= set(range(stages)):
+        several = isinstance(out_indices, Sequence) and len(out_indices) > 0
+        if not several or not set(out_indices) <= set(range(stages)):
             raise ValueError(f'out_indices={out_indices!r} must be among 0 to {stages - 1}')
         if frozen_stages not in range(-1, stages):
             raise ValueError(f'frozen_stages={frozen_stages!r} must be among -1 to {stages - 1}')
@@ -73,6 +74,7 @@ class MobileNetV1(BaseModule):
                 )
             self.layers.append(f'layer{number}')
             self.add_module(self.layers[-1], nn.Sequential(*stage))
+        self._freeze_stages()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute feature maps.
@@ -94,16 +96,19 @@ class MobileNetV1(BaseModule):
     def train(self, mode: bool = True) -> 'MobileNetV1':
         """Set the mode; frozen stages and, with ``norm_eval``, batch norms stay in eval mode."""
         super().train(mode)
-        frozen = [getattr(self, name) for name in self.layers[: self.frozen_stages + 1]]
-        for module in [self.conv1, *frozen] if self.frozen_stages >= 0 else []:
-            module.eval()
-            for parameter in module.parameters():
-                parameter.requires_grad = False
+        self._freeze_stages()
         if mode and self.norm_eval:
             for module in self.modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
+
+    def _freeze_stages(self) -> None:
+        frozen = [getattr(self, name) for name in self.layers[: self.frozen_stages + 1]]
+        for module in [self.conv1, *frozen] if self.frozen_stages >= 0 else []:
+            module.eval()
+            for parameter in module.parameters():
+                parameter.requires_grad = False
 
 
 # In mmengine's registry, which those of mmpretrain and mmdet ask last; mmpretrain has V2 and V3.

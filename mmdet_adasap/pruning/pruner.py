@@ -148,9 +148,14 @@ class Pruner:
         if least > self._limit(self.target):
             raise UnreachableTarget(
                 f'target=dict({self.resource}={self.target:g}) cannot be reached: with protected '
-                f'layers and round_to={self.round_to} at least {fraction:.4f} remain; set a '
-                f'target of {np.ceil(fraction * 1000) / 1000:.3f} or more{self._what_stays()}'
+                f'layers and round_to={self.round_to} at least {fraction:.4f} remain; '
+                f'{self._what_to_set(fraction)}{self._what_stays()}'
             )
+
+    def _what_to_set(self, fraction: float) -> str:
+        if fraction > 0.9995:
+            return 'lower round_to, or leave less of it untrained'
+        return f'set a target of {np.ceil(fraction * 1000) / 1000:.3f} or more'
 
     def _what_stays(self) -> str:
         """The reasons that protect most parameters, for the message above."""

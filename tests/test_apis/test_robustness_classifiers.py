@@ -416,6 +416,57 @@ class TestImages:
         with pytest.raises(ValueError, match=r'has RandomCrop .*leave out chance'):
             evaluate_robustness(sources(case, 'chance.py')[:1], tmp_path / 'out', **CELLS)
 
+    @pytest.mark.parametrize(
+        ('label', 'message'),
+        [
+            ('-1', r'the label of 1_right/3.png is -1, and labels are from 0 to 3'),
+            ('4', r'the label of 1_right/3.png is 4, and labels are from 0 to 3'),
+            ('', r'test_dataloader.dataset: not enough values'),
+        ],
+    )
+    def test_labels_of_no_class(self, case, tmp_path, label, message):
+        names = sorted((case / 'images').rglob('*.png'))
+        lines = [f'{p.relative_to(case / "images")} {p.parent.name[0]}' for p in names]
+        lines = [f'1_right/3.png {label}' if '1_right/3' in line else line for line in lines]
+        (tmp_path / 'ann.txt').write_text('\n'.join(line.strip() for line in lines))
+        settings = f"'CustomDataset', ann_file='{tmp_path}/ann.txt', classes=list('abcd'),"
+        text = (case / 'config.py').read_text().replace("'CustomDataset',", settings)
+        (case / 'labels.py').write_text(text)
+        with pytest.raises(ValueError, match=message):
+            evaluate_robustness(sources(case, 'labels.py'), tmp_path / 'out', **CELLS)
+
+    def test_classes_that_are_numbers(self, case, tmp_path):
+        text = (case / 'config.py').read_text()
+        text = text.replace(
+            "'CustomDataset',", "'CustomDataset', metainfo=dict(classes=[0, 1, 2, 3]),"
+        )
+        (case / 'numbers.py').write_text(text)
+        found = evaluate_robustness(sources(case, 'numbers.py'), tmp_path / 'out', **CELLS)
+        assert found['classes'] == ['0', '1', '2', '3']
+        assert write_report(tmp_path / 'out').exists()
+
+    def test_a_folder_whose_results_are_torn_goes_on(self, case, whole, tmp_path):
+        """Of cells that are no longer what was written, too; pictures are made again."""
+        shutil.copytree(whole[0], tmp_path / 'out')
+        file = tmp_path / 'out' / 'results.json'
+        file.write_bytes(file.read_bytes()[:500])
+        cell = tmp_path / 'out' / 'cells' / 'fog-5.json'
+        renamed = json.loads(cell.read_text()) | {'severity': 2}
+        cell.write_text(json.dumps(renamed))
+        other = tmp_path / 'out' / 'cells' / 'gaussian_noise-2.json'
+        lacking = json.loads(other.read_text())
+        del lacking['models']['dull']['value']
+        other.write_text(json.dumps(lacking))
+        shutil.rmtree(tmp_path / 'out' / 'examples')
+        shifts = {'others': dict(type='CustomDataset', data_root=str(case / 'others'))}
+        again = evaluate_robustness(sources(case), tmp_path / 'out', shifts=shifts, **CELLS)
+        for name, model in again['models'].items():
+            assert model['cells'] == whole[1]['models'][name]['cells']
+        names = [
+            {p.name for p in (f / 'examples').iterdir()} for f in (whole[0], tmp_path / 'out')
+        ]
+        assert names[0] == names[1]
+
     def test_set_that_names_no_classes(self, case, whole, tmp_path):
         """CustomDataset with an ann_file alone."""
         names = sorted((case / 'images').rglob('*.png'))
@@ -520,6 +571,14 @@ def test_imagenet_v2_by_the_tool(case, tmp_path, run_tool):
     assert found['R'] == pytest.approx(found['P'] / results['models']['a']['clean'])
     described = results['protocol']['shifts']['imagenet-v2-matched-frequency']
     assert (described['images'], described['of']) == (24, 40)
+
+
+def test_a_variant_of_no_set_is_refused(run_tool):
+    code, _, err = run_tool(
+        'robustness.py', 'config.py', 'a.pth', '--out', 'out', '--variant', 'top-images'
+    )
+    assert code == 2
+    assert '--variant is of ImageNet-V2' in err
 
 
 class TestPublished:

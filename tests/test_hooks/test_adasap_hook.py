@@ -96,6 +96,16 @@ class WithGroups(ToyModel):
             self.stem = stem
 
 
+class FreezesInTrain(ToyModel):
+    """Freezes a layer when it is set to train, as mmpretrain's and mmdet's MobileNetV2 do."""
+
+    def train(self, mode=True):
+        super().train(mode)
+        for parameter in self.right.parameters():
+            parameter.requires_grad = False
+        return self
+
+
 class Killed(Exception):
     """Stands for a run that is killed: nothing of it is left but its files."""
 
@@ -245,6 +255,21 @@ class TestPhases:
         last = [row for row in rows if row.get('phase') == 2][-1]
         assert last['mean_rho'] == last['eps_ratio'] == 0
         assert last['loss_ratio'] == 1
+
+    def test_stages_that_are_frozen_when_training_begins_are_not_cut(self, tmp_path):
+        cfg = settings(tmp_path, hook=dict(target=dict(params=0.8)))
+        runner = Runner(model=FreezesInTrain(), experiment_name='frozen', **cfg)
+        before = runner.model.right.weight.clone()
+        runner.train()
+        assert runner.model.fc.out_features < 16
+        (log,) = tmp_path.rglob('*.log')
+        assert 'not trained' in log.read_text()
+        structure = torch.load(tmp_path / 'epoch_6.pth', weights_only=False)['meta'][META_KEY]
+        axes = structure['keep'].get('right.weight', {})
+        assert 0 not in axes  # what is read goes with the layer that makes it
+        for axis, keep in axes.items():
+            before = before.index_select(axis, torch.tensor(keep))
+        assert torch.equal(runner.model.right.weight, before)
 
     def test_log_says_what_the_radii_do_in_each_phase(self, tmp_path):
         runner = build(settings(tmp_path))

@@ -74,9 +74,19 @@ class TestMobileNetV1:
         with pytest.raises(ValueError, match=f'{next(iter(settings))}=.* must be among'):
             MobileNetV1(**settings)
 
-    @pytest.mark.parametrize('factor', [0, -1.0, float('inf'), float('nan')])
+    def test_frozen_stages_are_frozen_from_the_beginning(self):
+        """Before anyone asks which layers are trained."""
+        model = MobileNetV1(widen_factor=0.25, frozen_stages=4)
+        assert not any(p.requires_grad for p in model.parameters())
+
+    @pytest.mark.parametrize('indices', [4, ()])
+    def test_no_stages(self, indices):
+        with pytest.raises(ValueError, match=r'out_indices=.* must be among'):
+            MobileNetV1(out_indices=indices)
+
+    @pytest.mark.parametrize('factor', [0, -1.0, float('inf'), float('nan'), '0.5', None])
     def test_no_width(self, factor):
-        with pytest.raises(ValueError, match=r'widen_factor=.* must be above 0'):
+        with pytest.raises(ValueError, match=r'widen_factor=.* must be a number above 0'):
             MobileNetV1(widen_factor=factor)
 
 

@@ -86,6 +86,9 @@ class Work:
         parts = (run.seed, list(run.options), self._data_key, start, self.environment)
         key = fingerprint(*parts, files=[*run.bases, run.config, *code])
         step = Step(run.folder, key, self._force)
+        if step.finished and checkpoint(step) is None:
+            say(f'    {run.name}: its checkpoint is gone or torn, so it is trained again')
+            step = Step(run.folder, key, force=True)
         if checkpoint(step) is not None and not step.finished:
             say(f'    {run.name}: goes on from {checkpoint(step)}')
 
@@ -96,7 +99,7 @@ class Work:
             if checkpoint(step) is not None:
                 found += ['--resume', str(checkpoint(step))]
             elif run.start:
-                options.append(f'load_from={checkpoint(run.start)}')
+                options.append(f'load_from={_whole(run.start)}')
             return [*found, '--cfg-options', *options]
 
         self._plan(step, run.name, command, 'train.log', [run.start] if run.start else [])
@@ -127,7 +130,7 @@ class Work:
 
         def command() -> list[str]:
             found = [*_python('robustness.py'), str(config)]
-            found += [f'{model}={checkpoint(trained)}' for model, trained in models.items()]
+            found += [f'{model}={_whole(trained)}' for model, trained in models.items()]
             found += ['--severities', *map(str, severities), '--workers', str(workers)]
             return [*found, '--out', str(step.folder)]
 
@@ -158,6 +161,14 @@ class Work:
             return
         before = [self._left[other] for other in after if other in self._left]
         self._left[step] = Job(name, command, step.folder / log, ROOT, before)
+
+
+def _whole(step: Step) -> Path:
+    """The checkpoint of a training that is over."""
+    found = checkpoint(step)
+    if found is None:
+        raise FileNotFoundError(f'{step.folder} has no whole epoch_*.pth any more; run it again')
+    return found
 
 
 def _python(tool: str) -> list[str]:

@@ -100,5 +100,6 @@ class AccuracyScorer(Scorer):
 
 def distinct(names: Sequence[str]) -> list[str]:
     """Names of classes, with the label where two have the same: ImageNet has two cranes."""
+    names = list(map(str, names))
     times = Counter(names)
     return [f'{name} ({i})' if times[name] > 1 else name for i, name in enumerate(names)]
