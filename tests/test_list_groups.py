@@ -51,6 +51,8 @@ def test_fractions_of_a_pruned_checkpoint_are_those_of_the_dense_model(list_grou
     assert not code, err
     left = float(re.search(r'parameters \((0\.\d+) of the dense model\)', out).group(1))
     assert 0.49 < left <= 0.5
+    has = re.search(r'the checkpoint has \S+ of 2,243,405 parameters \((0\.\d+)\)', out).group(1)
+    assert 0.58 < float(has) <= 0.6
 
 
 @pytest.mark.parametrize(
@@ -102,6 +104,23 @@ def test_a_detector_that_takes_no_small_image(list_groups):
     code, out, err = list_groups('configs/ssd300/ssd300_voc0712.py', '--target', 'params=0.4')
     assert not code, err
     assert 'GFLOPs (MACs) for 320x320 pixels' in out
+
+
+def test_takes_from_the_hook_what_it_can_and_says_what_it_cannot(list_groups, tmp_path):
+    """Of the demo's config: channels in fours, and another criterion than the one here."""
+    code, out, err = list_groups(
+        'configs/demo/adasap_yolox_tiny-voc.py',
+        *('--target', 'params=0.5', '--json', str(tmp_path / 'groups.json')),
+    )
+    assert not code, err
+    assert 'the hook of the config chooses by TaylorImportance, and this is magnitude' in out
+    found = json.loads((tmp_path / 'groups.json').read_text())
+    sizes = found['slim']['channels']
+    assert any(size % 8 for size in sizes)
+    assert all(
+        size % 4 == 0 or size == group['channels']
+        for size, group in zip(sizes, found['groups'], strict=True)
+    )
 
 
 class TestClassifier:

@@ -39,7 +39,10 @@ def parse_args() -> argparse.Namespace:
         help='also predict the slim model that keeps this fraction',
     )
     parser.add_argument(
-        '--round-to', type=at_least_1, default=8, help='as in AdaSAPHook (default: 8)'
+        '--round-to',
+        type=at_least_1,
+        metavar='N',
+        help="as in AdaSAPHook (default: what the config's hook says, or 8)",
     )
     parser.add_argument(
         '--importance',
@@ -112,6 +115,13 @@ def describe(model: torch.nn.Module, channels) -> dict:
         'wrong_in_trial': channels.whole,
         'not_met': channels.unreached,
     }
+
+
+def hook_of(config) -> dict:
+    """What the config says of AdaSAPHook; nothing if it has none."""
+    hooks = [*config.get('default_hooks', {}).values(), *config.get('custom_hooks', ())]
+    named = [hook for hook in hooks if hook and str(hook.get('type')).endswith('AdaSAPHook')]
+    return dict(named[0]) if named else {}
 
 
 def table(found: dict, slim: list[int] | None) -> str:
@@ -195,14 +205,15 @@ def main() -> None:
     try:
         config = read_config(args.config)
         model = build_dense(config)
-        if args.checkpoint:
-            load_pruned(model, args.checkpoint)
+        structure = load_pruned(model, args.checkpoint) if args.checkpoint else None
+        hook = hook_of(config)
+        round_to = args.round_to or hook.get('round_to', 8)
         image_size = args.image_size or image_side(config) or working_size(model)
         forward = forward_of(model, image_size=image_size)
         if args.target is None:
             channels, slim = find_channels(model, forward), None
         else:
-            pruner, slim = slim_sizes(model, forward, args.target, args.importance, args.round_to)
+            pruner, slim = slim_sizes(model, forward, args.target, args.importance, round_to)
             channels, dense = pruner.channels, pruner.dense
     except Exception as error:  # a config is a program, and may fail in any way
         sys.exit(f'list_groups: {args.config}: {one_line(error)}')
@@ -217,7 +228,16 @@ def main() -> None:
             'flops': channels.flops(kept),
         }
     print(table(found, slim))
+    if structure is not None:
+        was, now = structure['dense']['params'], found['params']
+        print(f'the checkpoint has {now:,} of {was:,} parameters ({now / was:.4f})')
     if slim is not None:
+        criterion = hook.get('importance', {}).get('type')
+        if criterion and args.importance.lower() not in str(criterion).lower():
+            print(
+                f'the hook of the config chooses by {criterion}, and this is {args.importance}: '
+                f'other channels will go, and of each group another number'
+            )
         for resource in ('params', 'flops'):
             left = found['slim'][resource]
             amount = f'{left:,} parameters' if resource == 'params' else f'{left / 1e9:.3f} GFLOPs'

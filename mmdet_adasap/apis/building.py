@@ -66,13 +66,18 @@ def of_mmpretrain(config: Config) -> bool:
 
 
 def image_side(config: Config) -> int | None:
-    """Side in pixels of the square image that a classifier's test pipeline makes, if it does."""
-    if not of_mmpretrain(config) or 'test_dataloader' not in config:
+    """Side in pixels of the square image that a classifier is for, if its config says that.
+
+    The test pipeline does where it makes one, else the backbone's ``img_size`` may.
+    """
+    if not of_mmpretrain(config):
         return None
-    steps = config.test_dataloader.get('dataset', {}).get('pipeline') or ()
+    dataset = config.get('test_dataloader', {}).get('dataset', {})
+    steps = dataset.get('pipeline') or ()
     # ResizeEdge leaves another edge as long as it will.
     shaping = [step for step in steps if type_name(step) != 'ResizeEdge']
     sizes = [step.get('crop_size', step.get('scale')) for step in shaping]
+    sizes.insert(0, config.get('model', {}).get('backbone', {}).get('img_size'))
     size = next((size for size in reversed(sizes) if size is not None), None)
     if isinstance(size, list | tuple) and len(set(size)) == 1:
         size = size[0]

@@ -46,6 +46,7 @@ from .starts import (
     described,
     fingerprint,
     settings,
+    warn_of_random_weights,
 )
 from .wrapper import check_wrapper, wrap_anew
 
@@ -155,6 +156,7 @@ class AdaSAPHook(Hook):
             check_optim_wrapper(self, runner)
             if not self.has_loaded:
                 check_nothing_left_out(runner)
+                warn_of_random_weights(runner)
             check_start(self, runner, self._state)
             check_data(runner)
             if not is_resumed(runner):

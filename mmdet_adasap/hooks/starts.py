@@ -193,6 +193,16 @@ def check_resumable(checkpoint: Mapping, runner: Runner) -> None:
                 )
 
 
+def warn_of_random_weights(runner: Runner) -> None:
+    """Say so where nothing was loaded: what has not learned yet has no channels to rank."""
+    if runner._resume or 'Pretrained' in str(runner.cfg.get('model')):
+        return
+    runner.logger.warning(
+        'load_from=None: AdaSAP prunes a model from its random weights, of which no channel is '
+        'more important than another; name the checkpoint of a dense training in load_from'
+    )
+
+
 def check_nothing_left_out(runner: Runner) -> None:
     """Refuse to resume where there is nothing to resume from and load_from would be ignored.
 

@@ -27,3 +27,5 @@ def test_image_side_is_what_the_last_step_makes(steps, side):
 
 def test_image_side_without_a_test_set():
     assert image_side(Config(dict(default_scope='mmpretrain'))) is None
+    model = dict(backbone=dict(type='VisionTransformer', img_size=32))
+    assert image_side(Config(dict(default_scope='mmpretrain', model=model))) == 32

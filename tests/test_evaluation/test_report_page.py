@@ -52,6 +52,15 @@ class TestFigures:
                 mean = results['models'][name]['per_corruption'][corruption]
                 assert row == [*(points(cells[str(s)]) for s in SEVERITIES), points(mean)]
 
+    def test_of_one_severity_there_is_no_mean_beside_it(self, tmp_path, monkeypatch):
+        monkeypatch.setattr('report_case.SEVERITIES', (3,))
+        write_case(tmp_path)
+        page = read_page(write_report(tmp_path))
+        heads = [row for table in page.all('table', 'map') for row in table.rows[:1]]
+        assert heads
+        assert all(row == ['severity', '3'] for row in heads)
+        assert '| corruption | group | 3 |' in (tmp_path / 'report.md').read_text()
+
     def test_difference_map_marks_what_is_sure(self, case):
         folder, results = case
         # Apart by 30 points in one cell, equal draw by draw in another.

@@ -256,6 +256,21 @@ class TestPhases:
         assert last['mean_rho'] == last['eps_ratio'] == 0
         assert last['loss_ratio'] == 1
 
+    @pytest.mark.parametrize('start', ['random', 'dense', 'resumed'])
+    def test_a_start_from_random_weights_is_said(self, tmp_path, start):
+        cfg = settings(tmp_path / 'run')
+        if start == 'dense':
+            torch.save(dict(state_dict=ToyModel().state_dict()), tmp_path / 'dense.pth')
+            cfg['load_from'] = str(tmp_path / 'dense.pth')
+        if start == 'resumed':
+            kill_after(settings(tmp_path / 'run'), 9)
+            for log in (tmp_path / 'run').rglob('*.log'):
+                log.unlink()
+            cfg['resume'] = True
+        train(cfg)
+        text = ''.join(log.read_text() for log in tmp_path.rglob('*.log'))
+        assert ('from its random weights' in text) == (start == 'random')
+
     def test_stages_that_are_frozen_when_training_begins_are_not_cut(self, tmp_path):
         cfg = settings(tmp_path, hook=dict(target=dict(params=0.8)))
         runner = Runner(model=FreezesInTrain(), experiment_name='frozen', **cfg)

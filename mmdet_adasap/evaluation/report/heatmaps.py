@@ -79,7 +79,8 @@ def difference_maps(results: Results, files: CellFiles) -> Markup | None:
     ]
     note = (
         f'Bold and underlined: the 95 % interval of that cell lies on one side of 0, '
-        f'{len(sure)} of {len(values)} cells; one in twenty would by chance. The mean has none.'
+        f'{len(sure)} of {len(values)} cells; one in twenty would by chance.'
+        + (' The mean has none.' if len(results.severities) > 1 else '')
         if drawn
         else 'Without intervals: which of these are more than chance is not known.'
     )
@@ -127,18 +128,20 @@ def _map(
     mean: Callable[[str], Figure],
     look: Look,
 ) -> Markup:
+    several = len(results.severities) > 1
+    columns = 1 + len(results.severities) + several
     head = element(
         'tr',
         element('th', 'severity', scope='col', class_='soft'),
         *(element('th', severity, scope='col') for severity in results.severities),
-        element('th', 'mean', scope='col'),
+        element('th', 'mean', scope='col') if several else None,
     )
     bodies = []
     for group, corruptions in results.groups.items():
         rows = [
             element(
                 'tr',
-                element('th', group, scope='rowgroup', colspan=str(len(results.severities) + 2)),
+                element('th', group, scope='rowgroup', colspan=str(columns)),
                 class_='group',
             )
         ]
@@ -152,7 +155,9 @@ def _map(
                         _cell(row.get(s, Figure(None)), f'{title}, {corruption} {s}', look)
                         for s in results.severities
                     ),
-                    _cell(mean(corruption), f'{title}, {corruption}, mean', look, 'mean'),
+                    _cell(mean(corruption), f'{title}, {corruption}, mean', look, 'mean')
+                    if several
+                    else None,
                 )
             )
         bodies.append(element('tbody', *rows))

@@ -101,7 +101,8 @@ def _shifts(results: Results) -> str:
 
 
 def _cells(results: Results, model: Model) -> str:
-    head = ['corruption', 'group', *map(str, results.severities), 'mean']
+    several = len(results.severities) > 1
+    head = ['corruption', 'group', *map(str, results.severities), *(['mean'] if several else [])]
     rows = []
     for group, corruptions in results.groups.items():
         for name in corruptions:
@@ -110,7 +111,7 @@ def _cells(results: Results, model: Model) -> str:
                 hundredth(row[s].value) if s in row else 'missing' for s in results.severities
             ]
             mean = with_ends(model.per_corruption.get(name, Figure(None)))
-            rows.append([escaped(name), group, *shown, mean])
+            rows.append([escaped(name), group, *shown, *([mean] if several else [])])
     return table(head, rows, left=2)
 
 
