@@ -32,6 +32,8 @@ class TestMalformedResults:
             (['protocol', 'severities', 0], 6, 'protocol.severities[0] is 6'),
             (['protocol', 'dataset', 'images'], '20', 'protocol.dataset.images must be a whole'),
             (['protocol', 'bootstrap'], 5, 'protocol.bootstrap must be an object'),
+            (['protocol', 'severities'], [1, 3], 'models.dense has severity 5, which the protocol'),
+            (['examples', 0, 'ground_truth'], {'label': 1}, 'has boxes where there is a class'),
             (['reference'], 'other', 'reference is none of the models'),
             (['finished'], 1, 'finished must be true or false'),
             (['models'], None, 'models must be an object, not null'),

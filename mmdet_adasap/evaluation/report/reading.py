@@ -247,6 +247,11 @@ def parse_results(root: Node) -> Results:
     protocol['dataset']['images'].integer(1)
     protocol['dataset']['sha256'].text()
     models = {name: _model(name, node) for name, node in root['models'].items().items()}
+    for name, model in models.items():
+        there = {*model.per_severity, *(s for row in model.cells.values() for s in row)}
+        if not there <= set(severities):
+            other = min(there - set(severities))
+            raise root['models'][name].refuse(f'has severity {other}, which the protocol has not')
     reference = root['reference'].text()
     if reference not in models:
         raise root['reference'].refuse('is none of the models')
