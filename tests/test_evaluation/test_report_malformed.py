@@ -32,8 +32,7 @@ class TestMalformedResults:
             (['protocol', 'severities', 0], 6, 'protocol.severities[0] is 6'),
             (['protocol', 'dataset', 'images'], '20', 'protocol.dataset.images must be a whole'),
             (['protocol', 'bootstrap'], 5, 'protocol.bootstrap must be an object'),
-            (['protocol', 'severities'], [1, 3], 'models.dense has severity 5, which the protocol'),
-            (['examples', 0, 'ground_truth'], {'label': 1}, 'has boxes where there is a class'),
+            (['protocol', 'severities'], [1, 3], 'models.dense has severity 5, which'),
             (['reference'], 'other', 'reference is none of the models'),
             (['finished'], 1, 'finished must be true or false'),
             (['models'], None, 'models must be an object, not null'),
@@ -94,6 +93,11 @@ class TestMalformedResults:
             (['models', 'slim', 'resampled'], [0.1, 3.0], 'models.slim.resampled has a number'),
             (['models', 'slim', 'value'], None, 'models.slim.value must be a number'),
             (['models', 'slim', 'examples'], {'x': {}}, 'models.slim.examples.x is for no number'),
+            (
+                ['models', 'slim', 'examples', '4'],
+                {'label': 1, 'score': 0.5, 'right': True},
+                'models.slim.examples.4 has boxes where there is a class, or the reverse',
+            ),
         ],
     )
     def test_cells(self, tmp_path, path, value, key):
