@@ -162,8 +162,8 @@ class Run:
             for view in set(self.shared.views):
                 if self.folder.shows(condition, number, view):
                     continue
-                # One that cannot be read is named in the cell.
-                with contextlib.suppress(*NO_IMAGE):
+                # One that cannot be read is named in the cell, or has ended the run.
+                with contextlib.suppress(*NO_IMAGE, RuntimeError):
                     image = self.shared.images.seen(condition, number, view)
                     data = cv2.imencode('.jpg', image, JPEG)[1].tobytes()
                     self.folder.show(condition, number, view, data)
