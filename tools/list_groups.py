@@ -117,13 +117,6 @@ def describe(model: torch.nn.Module, channels) -> dict:
     }
 
 
-def hook_of(config) -> dict:
-    """What the config says of AdaSAPHook; nothing if it has none."""
-    hooks = [*config.get('default_hooks', {}).values(), *config.get('custom_hooks', ())]
-    named = [hook for hook in hooks if hook and str(hook.get('type')).endswith('AdaSAPHook')]
-    return dict(named[0]) if named else {}
-
-
 def table(found: dict, slim: list[int] | None) -> str:
     rows = [('group', 'channels', 'params each', 'made by', 'read by')]
     for i, group in enumerate(found['groups']):
@@ -198,7 +191,7 @@ def main() -> None:
             slim_sizes,
             working_size,
         )
-        from mmdet_adasap.apis.building import image_side, read_config
+        from mmdet_adasap.apis.building import hooks_of, image_side, read_config
         from mmdet_adasap.files import write_atomically
         from mmdet_adasap.pruning.finding import find_channels
     dense = {}
@@ -206,7 +199,7 @@ def main() -> None:
         config = read_config(args.config)
         model = build_dense(config)
         structure = load_pruned(model, args.checkpoint) if args.checkpoint else None
-        hook = hook_of(config)
+        hook = next(iter(hooks_of(config, 'AdaSAPHook')), {})
         round_to = args.round_to or hook.get('round_to', 8)
         image_size = args.image_size or image_side(config) or working_size(model)
         forward = forward_of(model, image_size=image_size)

@@ -1,4 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+from collections.abc import Mapping
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
@@ -25,8 +26,7 @@ def build_dense(config: str | Path | Config) -> nn.Module:
     Raises:
         ValueError: If the config has no model.
     """
-    if not isinstance(config, Config):
-        config = read_config(str(config))
+    config = read_config(config)
     if not isinstance(config.get('model'), dict):
         raise ValueError(f'{config.filename}: model is missing or not a dict')
     init_default_scope(config.get('default_scope', 'mmengine'))
@@ -36,12 +36,17 @@ def build_dense(config: str | Path | Config) -> nn.Module:
     return MODELS.build(ConfigDict(_without_weights(model)))
 
 
-def read_config(config: str) -> Config:
+def read_config(config: str | Path | Config) -> Config:
     """Read a config by its file or by its name in an installed package (``mmdet::...``).
+
+    One that was read is given back as it is.
 
     Raises:
         ValueError: If there is none of that name, or it cannot be read.
     """
+    if isinstance(config, Config):
+        return config
+    config = str(config)
     try:
         return _of_package(config) if '::' in config else Config.fromfile(config)
     except FileNotFoundError:
@@ -63,6 +68,12 @@ def _of_package(name: str) -> Config:
 def of_mmpretrain(config: Config) -> bool:
     """Whether what a config names is looked for in mmpretrain first."""
     return config.get('default_scope') == 'mmpretrain'
+
+
+def hooks_of(config: Config, name: str) -> list[Mapping]:
+    """What a config says of the hooks of a class, by its name without a scope."""
+    hooks = [*config.get('default_hooks', {}).values(), *config.get('custom_hooks', ())]
+    return [hook for hook in hooks if isinstance(hook, Mapping) and type_name(hook) == name]
 
 
 def image_side(config: Config) -> int | None:

@@ -15,13 +15,12 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS
 from torch import nn
 
-from ..datasets.pipelines import type_name
 from ..models.kinds import is_classifier, is_detector
 from ..models.raw_outputs import raw_forward
 from ..pruning.oracle import raw_outputs
 from ..pruning.structure import META_KEY, check_structure, is_cut
 from ..version import __version__
-from .building import build_dense, read_config
+from .building import build_dense, hooks_of, read_config
 from .export_config import MODULE, exported_config
 from .export_folder import MARK, check_folder, replacing
 from .export_onnx import check_onnx, export_onnx
@@ -80,10 +79,10 @@ def export_pruned(
         raise ValueError(f'rounds={rounds!r} must be an integer of at least 1')
     out = Path(out).resolve()
     check_folder(out, force)
-    config = config if isinstance(config, Config) else read_config(str(config))
+    config = read_config(config)
     found = read_checkpoint(str(checkpoint))
     structure = _structure(found, checkpoint)
-    if _evaluates_without_average(config):
+    if any(not hook.get('evaluate_on_ema', True) for hook in hooks_of(config, 'EMAHook')):
         progress(
             'EMAHook(evaluate_on_ema=False): what is exported is the moving average, since '
             'checkpoints have that as state_dict; test.py with this config tests the other weights'
@@ -116,15 +115,6 @@ def export_pruned(
             report['onnx'] = export_onnx(exported, inputs, folder)
         (folder / 'report.json').write_text(json.dumps(report, indent=2) + '\n')
     return report
-
-
-def _evaluates_without_average(config: Config) -> bool:
-    hooks = [*config.get('custom_hooks', ()), *config.get('default_hooks', {}).values()]
-    return any(
-        type_name(hook) == 'EMAHook' and not hook.get('evaluate_on_ema', True)
-        for hook in hooks
-        if isinstance(hook, Mapping)
-    )
 
 
 def _check_exportable(model: nn.Module, config: Config) -> None:

@@ -84,8 +84,7 @@ def init_pruned_classifier(
         >>> model = init_pruned_classifier('config.py', 'epoch_30.pth')
         >>> result = ImageClassificationInferencer(model)('image.jpg')
     """
-    if not isinstance(config, Config):
-        config = read_config(str(config))
+    config = read_config(config)
     if cfg_options:
         config.merge_from_dict(cfg_options)
     model = build_dense(config)

@@ -55,13 +55,10 @@ class LossRatioWatch:
         finite = int(self._finite)
         last = self.first + self.steps - 1
         text = f'AdaSAP: in iterations {self.first} to {last}, of the phase {self.phase!r}, '
+        if not finite:
+            return logging.WARNING, f'{text}no loss was finite, at w or at w+ε'
         if finite < self.steps:
             text += f'{self.steps - finite} losses were not finite; elsewhere '
-        if not finite:
-            return logging.WARNING, (
-                f'AdaSAP: in iterations {self.first} to {last}, of the phase {self.phase!r}, no '
-                f'loss was finite, at w or at w+ε'
-            )
         mean = float(self._sum) / finite
         text += f'loss_ratio, L(w+ε)/L(w), was {mean:.3f} on average'
         radii = ' and '.join(self.radii) or f'the radii of {self.key}'

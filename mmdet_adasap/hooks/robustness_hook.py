@@ -118,7 +118,7 @@ class RobustnessHook(Hook):
                 f'it takes all of them'
             )
         with failing_together():
-            self._parts = self._build(runner, self.subset and min(self.subset, images))
+            self._parts = self._build(runner)
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Test, if it is time."""
@@ -177,7 +177,7 @@ class RobustnessHook(Hook):
         # A model that detects nothing yet has no rPC.
         return {**figures, 'robustness/rPC': summary['rPC']} if clean else figures
 
-    def _build(self, runner: Runner, subset: int | None) -> tuple:
+    def _build(self, runner: Runner) -> tuple:
         dataloader, evaluator = (
             runner.cfg.get(key) for key in ('val_dataloader', 'val_evaluator')
         )
@@ -189,7 +189,7 @@ class RobustnessHook(Hook):
         if any(condition.corruption == 'frost' for condition in self.conditions):
             check_frost_photos()
         shared = build_shared_set(
-            {'RobustnessHook': dataloader}, subset, self.seed, 'val_dataloader'
+            {'RobustnessHook': dataloader}, self.subset, self.seed, 'val_dataloader', fewer=True
         )
         scorer = build_scorer(evaluator, shared.metainfo, self.metric, self.scale, NAMES)
         scorer.check_images(len(shared.images))
