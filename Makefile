@@ -7,7 +7,7 @@ OMP_NUM_THREADS ?= 1
 # Processes that share the tests, file by file; some tests, asked for by name, may want to print.
 TEST_JOBS ?= $(if $(ARGS),0,2)
 
-# For tools/find_python.sh.
+# For tools/dev/find_python.sh.
 export PYTHON
 
 .DEFAULT_GOAL := help
@@ -32,7 +32,7 @@ help:  ## Show this text
 	@echo 'on 2 cores). Needed: Python 3.10 to 3.12 with headers and venv, g++, make.'
 
 install:  ## Set up .venv: torch, mmcv (compiled once), mmdet, mmpretrain, this project
-	@python=$$(sh tools/find_python.sh) && "$$python" tools/setup_env.py
+	@python=$$(sh tools/dev/find_python.sh) && "$$python" tools/dev/setup_env.py
 
 demo: install  ## Train, prune and test a small detector on corrupted images; ends with a table
 	.venv/bin/python tools/demo.py --seed $(SEED)

@@ -60,8 +60,10 @@ def import_hiding(*hidden, path=None):
 
 @pytest.fixture
 def setup_env(monkeypatch, tmp_path):
-    """tools/setup_env.py as a module, with its cache in a temporary folder."""
-    spec = importlib.util.spec_from_file_location('setup_env', ROOT / 'tools' / 'setup_env.py')
+    """tools/dev/setup_env.py as a module, with its cache in a temporary folder."""
+    spec = importlib.util.spec_from_file_location(
+        'setup_env', ROOT / 'tools' / 'dev' / 'setup_env.py'
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setenv('MMDET_ADASAP_CACHE', str(tmp_path / 'the cache'))
@@ -137,7 +139,7 @@ class TestImport:
 class TestFindPython:
     def run(self, folder, **environment):
         return subprocess.run(
-            ['/bin/sh', str(ROOT / 'tools' / 'find_python.sh')],
+            ['/bin/sh', str(ROOT / 'tools' / 'dev' / 'find_python.sh')],
             cwd=folder,
             env={'PATH': f'{folder}:/usr/bin:/bin', **environment},
             capture_output=True,
