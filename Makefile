@@ -35,10 +35,10 @@ install:  ## Set up .venv: torch, mmcv (compiled once), mmdet, mmpretrain, this 
 	@python=$$(sh tools/dev/find_python.sh) && "$$python" tools/dev/setup_env.py
 
 demo: install  ## Train, prune and test a small detector on corrupted images; ends with a table
-	.venv/bin/python tools/demo.py --seed $(SEED)
+	.venv/bin/python tools/demo/detection.py --seed $(SEED)
 
 demo-classification: install  ## The same for classifiers, three arms and three seeds
-	.venv/bin/python tools/demo_classification.py
+	.venv/bin/python tools/demo/classification.py
 
 test: install  ## Run the tests
 	OMP_NUM_THREADS=$(OMP_NUM_THREADS) MKL_NUM_THREADS=$(OMP_NUM_THREADS) .venv/bin/python -m pytest -n $(TEST_JOBS) --dist loadfile $(ARGS)

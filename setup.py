@@ -18,9 +18,10 @@ setup(
     license='Apache-2.0',
     packages=find_packages(include=['mmdet_adasap', 'mmdet_adasap.*']),
     package_data={
-        'mmdet_adasap.datasets': ['*.txt'],
-        'mmdet_adasap.evaluation.report': ['*.css'],
+        'mmdet_adasap.robustness.datasets': ['*.txt'],
+        'mmdet_adasap.robustness.report': ['*.css'],
     },
+    entry_points={'console_scripts': ['adasap=mmdet_adasap.cli.main:main']},
     python_requires='>=3.10,<3.13',
     # OpenMMLab and OneDL, its continuation, install into the same folders (mmengine, mmcv, mmdet,
     # mmpretrain). Asking for one here would overwrite the other, so each is an extra.

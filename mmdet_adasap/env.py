@@ -22,6 +22,8 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+from .fileio import package_folder
+
 # The two families share their import names, and so their folders.
 FORKS = {
     'mmengine': ('onedl-mmengine',),
@@ -110,14 +112,6 @@ def find_tool(name: str) -> Path:
         f'{whose} has no tool {name!r}: looked for {file} in '
         f'{" and ".join(str(folder) for folder in folders)}.'
     )
-
-
-def package_folder(name: str) -> Path | None:
-    """The folder that a package would be imported from, found without importing it."""
-    spec = find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return Path(next(iter(spec.submodule_search_locations)))
 
 
 def remedy(name: str) -> str:
@@ -282,9 +276,9 @@ def inspect_mmdet(report: Report) -> None:
             report.problems.append(f'{error} Remedy: reinstall mmdet, {remedy("mmdet")}')
     if not report.packages['mmdet'].error:
         # Not at the top of this file: it imports mmdet, and mends it.
-        from .models import SSD_HEAD_MENDED
+        from .integration.compat import ssd_head_is_mended
 
-        if SSD_HEAD_MENDED:
+        if ssd_head_is_mended():
             report.notes.append(
                 "SSDHead of this mmdet cannot predict ('loss_cls' is missing); importing "
                 'mmdet_adasap mends it.'

@@ -1,63 +1,97 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-import contextlib
-import importlib
-import io
-import warnings
-from collections.abc import Sequence
-from functools import cache
-from importlib.util import find_spec
+"""Register what the package brings, each part when the library that it is for is imported.
 
-REGISTERING = ('hooks', 'optim', 'datasets', 'models')
+``import mmdet_adasap`` therefore loads nothing of OpenMMLab, and a config of mmpretrain does not
+load mmdet, or the reverse. mmengine looks a type up only after it has imported the library of the
+scope (``mmdet.datasets`` for mmdet's DATASETS), so the parts are there in time.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+PARTS: dict[str, tuple[str, ...]] = {
+    'mmengine.runner': (
+        'mmdet_adasap.optim',
+        'mmdet_adasap.hooks',
+        'mmdet_adasap.checkpoint.guard:guard',
+    ),
+    'mmcv.transforms': ('mmdet_adasap.robustness.datasets.transforms',),
+    'mmcv.cnn': ('mmdet_adasap.models.mobilenet_v1',),
+    'mmdet.models.dense_heads': ('mmdet_adasap.integration.compat:mend_ssd_head',),
+    'mmdet.datasets': ('mmdet_adasap.robustness.datasets.corrupted_voc',),
+    'mmpretrain.datasets': (
+        'mmdet_adasap.robustness.datasets.cifar10_c',
+        'mmdet_adasap.robustness.datasets.imagenet_c',
+        'mmdet_adasap.robustness.datasets.imagenet_v2',
+    ),
+}
+"""Modules of other libraries to what is imported, or called as ``module:function``, after them."""
 
 
 def register_all() -> None:
-    """Import every subpackage that adds something to a registry, and guard mmengine's loading.
+    """Register all parts whose library is imported, and the others as soon as theirs is.
 
-    Without mmengine there is no registry: nothing is imported, and the pure torch parts
-    (``mmdet_adasap.sharpness``, ``mmdet_adasap.pruning``) remain usable.
+    Without mmengine there is no registry: nothing happens, and the pure torch parts
+    (``mmdet_adasap.sharpness``, ``mmdet_adasap.pruning``) and ``robustness.corruptions`` remain
+    usable.
     """
-    if find_spec('mmengine') is None:
-        return
-    for name in REGISTERING:
-        importlib.import_module(f'mmdet_adasap.{name}')
-    importlib.import_module('mmdet_adasap.guard').guard()
+    if not any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _AfterImport(PARTS, _register))
+    for library in PARTS:
+        if library in sys.modules and not _is_being_imported(library):
+            _register(library)
 
 
-@cache
-def mmdet_works() -> bool:
-    """Whether mmdet is installed and can be imported.
+def _register(library: str) -> None:
+    for part in PARTS[library]:
+        module, _, function = part.partition(':')
+        imported = import_module(module)
+        if function:
+            getattr(imported, function)()
 
-    What needs mmdet asks here first, so that the package serves mmpretrain alone as well. An
-    mmdet that is installed and broken (mostly by an mmcv without its compiled operators) is
-    warned about once.
 
-    Returns:
-        bool: False where mmdet is missing or its import fails.
+def _is_being_imported(name: str) -> bool:
+    spec = getattr(sys.modules[name], '__spec__', None)
+    return getattr(spec, '_initializing', False)
+
+
+class _AfterImport(MetaPathFinder):
+    """Call a function after each import of certain modules.
+
+    Args:
+        names (Sequence[str]): The modules.
+        call (Callable): Gets the name of the module.
     """
-    return _works('mmdet', ('mmdet.models', 'mmdet.datasets'), 'detection')
 
+    def __init__(self, names: Sequence[str], call: Callable[[str], None]) -> None:
+        self.names = frozenset(names)
+        self.call = call
 
-@cache
-def mmpretrain_works() -> bool:
-    """Whether mmpretrain is installed and can be imported, as :func:`mmdet_works` for mmdet."""
-    return _works('mmpretrain', ('mmpretrain.datasets',), 'classification')
+    def find_spec(
+        self, name: str, path=None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Find a module as the other finders do, and have its loader call the function."""
+        if name not in self.names:
+            return None
+        for finder in sys.meta_path:
+            find = getattr(finder, 'find_spec', None)
+            spec = None if finder is self or find is None else find(name, path, target)
+            if spec is not None:
+                break
+        else:
+            return None
+        loader = spec.loader
+        execute = getattr(loader, 'exec_module', None)
+        if execute is not None:
 
+            def execute_and_call(module: ModuleType) -> None:
+                execute(module)
+                # importlib marks the module as whole only later; ours may import it meanwhile.
+                self.call(name)
 
-def _works(package: str, modules: Sequence[str], parts: str) -> bool:
-    if find_spec(package) is None:
-        return False
-    try:
-        # They say on the screen what they can do without.
-        with contextlib.redirect_stdout(io.StringIO()):
-            for module in modules:
-                importlib.import_module(module)
-    except Exception as error:  # a broken binary raises OSError, a version check AssertionError
-        warnings.warn(
-            f'{package} is installed but cannot be imported ({type(error).__name__}: {error}), so '
-            f'mmdet_adasap does without its {parts} parts. '
-            '`python -m mmdet_adasap.env` says what is wrong and what helps.',
-            RuntimeWarning,
-            stacklevel=3,
-        )
-        return False
-    return True
+            loader.exec_module = execute_and_call
+        return spec

@@ -1,23 +1,30 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Registries of perturbations and criteria, and how a config's words become objects of them.
+
+They are empty until a name is looked up: then the modules in ``locations`` are imported. So who
+takes a perturbation does not load the code that finds channels.
+"""
+
 from __future__ import annotations
 
 import inspect
+from importlib import import_module
 from typing import Any
 
 from mmengine.registry import Registry
 
-from .pruning import Importance, MagnitudeImportance, TaylorImportance
-from .sharpness import AdaptivePerturbation, Perturbation, UniformPerturbation
+PERTURBATIONS = Registry(
+    'perturbation', scope='mmdet_adasap', locations=['mmdet_adasap.registered.perturbations']
+)
+IMPORTANCES = Registry(
+    'importance', scope='mmdet_adasap', locations=['mmdet_adasap.registered.importances']
+)
 
-PERTURBATIONS = Registry('perturbation', scope='mmdet_adasap')
-IMPORTANCES = Registry('importance', scope='mmdet_adasap')
-
-PERTURBATIONS.register_module(module=AdaptivePerturbation)
-PERTURBATIONS.register_module(module=UniformPerturbation)
-IMPORTANCES.register_module(module=MagnitudeImportance)
-IMPORTANCES.register_module(module=TaylorImportance)
-
-BASES = {PERTURBATIONS.name: Perturbation, IMPORTANCES.name: Importance}
+BASES = {
+    PERTURBATIONS.name: ('mmdet_adasap.sharpness', 'Perturbation'),
+    IMPORTANCES.name: ('mmdet_adasap.pruning', 'Importance'),
+}
+"""Module and name of the class that all types of a registry derive from."""
 
 
 def build(registry: Registry, cfg: dict | object | None, key: str) -> Any:
@@ -44,8 +51,9 @@ def build(registry: Registry, cfg: dict | object | None, key: str) -> Any:
     """
     if cfg is None:
         return None
+    registry.import_from_location()
     known = ', '.join(repr(name) for name in sorted(registry.module_dict))
-    base = BASES[registry.name]
+    base = getattr(import_module(BASES[registry.name][0]), BASES[registry.name][1])
     if isinstance(cfg, base):
         return cfg
     if not isinstance(cfg, dict):

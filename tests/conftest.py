@@ -8,7 +8,9 @@ import pytest
 import torch
 from mmengine.registry import DefaultScope
 
-sys.path.insert(0, str(Path(__file__).parent))
+TESTS = Path(__file__).parent
+# Helpers of the tests, and the makers of the built-in sets, which are no part of the package.
+sys.path[:0] = [str(TESTS), str(TESTS.parent / 'tools' / 'demo')]
 # Two threads on a busy machine are slower than one, and the results then depend on both.
 torch.set_num_threads(1)
 
@@ -23,8 +25,7 @@ def no_default_scope():
 @pytest.fixture
 def run_tool(monkeypatch, capsys):
     """Runs a program of tools/ in this process; gives its exit code and what it printed."""
-    monkeypatch.chdir(Path(__file__).parent.parent)
-    monkeypatch.syspath_prepend('tools')  # as Python does for a program
+    monkeypatch.chdir(TESTS.parent)
 
     def run(tool: str, *arguments: object) -> tuple[object, str, str]:
         monkeypatch.setattr(sys, 'argv', [tool, *map(str, arguments)])

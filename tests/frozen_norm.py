@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmdet_adasap.unwrapping import unwrapped
+from mmdet_adasap.integration.distributed import unwrapped
 
 
 @HOOKS.register_module()

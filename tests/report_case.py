@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mmdet_adasap.datasets.shared_images import CLEAN, Condition
-from mmdet_adasap.evaluation.results import build_models
+from mmdet_adasap.robustness.datasets.multi_view import CLEAN, Condition
+from mmdet_adasap.robustness.results import build_models
 
 CORRUPTIONS = ('gaussian_noise', 'motion_blur', 'fog', 'contrast', 'jpeg_compression')
 SEVERITIES = (1, 3, 5)

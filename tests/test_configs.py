@@ -9,7 +9,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS, OPTIM_WRAPPERS
 
 from mmdet_adasap.apis import build_dense
-from mmdet_adasap.env import package_folder
+from mmdet_adasap.fileio import package_folder
 from mmdet_adasap.pruning import MagnitudeImportance, TaylorImportance
 from mmdet_adasap.sharpness import AdaptivePerturbation, UniformPerturbation
 

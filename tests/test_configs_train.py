@@ -11,8 +11,8 @@ from mmengine.config import Config
 
 pytest.importorskip('mmdet')
 
+from builtin_sets.tiny_voc import TINY_VOC_CLASSES, build_tiny_voc
 from mmdet_adasap.apis import build_dense, load_pruned
-from mmdet_adasap.datasets.tiny_voc import TINY_VOC_CLASSES, build_tiny_voc
 from mmdet_adasap.env import find_tool
 
 ROOT = Path(__file__).parent.parent

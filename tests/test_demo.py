@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""The parts of tools/demo.py; the demo itself trains for minutes."""
+"""The parts of tools/demo/detection.py; the demo itself trains for minutes."""
 
 import sys
 from pathlib import Path
@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent.parent / 'tools'))
+sys.path.insert(0, str(Path(__file__).parent.parent / 'tools' / 'demo'))
 
 from demo import checkpoint
+
 from demo_parts.jobs import Job, run_jobs
 from demo_parts.steps import Step, fingerprint
 from demo_parts.table import format_table

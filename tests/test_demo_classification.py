@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""The parts of tools/demo_classification.py, and as a slow test all of it at a small size."""
+"""The parts of tools/demo/classification.py, and as a slow test all of it at a small size."""
 
 import argparse
 import json
@@ -11,9 +11,10 @@ from mmengine.config import Config
 
 pytest.importorskip('mmpretrain')
 
-sys.path.insert(0, str(Path(__file__).parent.parent / 'tools'))
+sys.path.insert(0, str(Path(__file__).parent.parent / 'tools' / 'demo'))
 
 import demo_classification
+
 from demo_parts.accuracy_plot import COLOURS, draw_accuracies
 from demo_parts.summary import model_names, summarize
 from demo_parts.summary_table import format_summary

@@ -13,7 +13,7 @@ import torch
 
 pytest.importorskip('mmdet')
 
-from mmdet_adasap.datasets.tiny_voc import build_tiny_voc
+from builtin_sets.tiny_voc import build_tiny_voc
 from mmdet_adasap.pruning.structure import META_KEY
 
 ROOT = Path(__file__).parent.parent

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from mmdet_adasap.files import PARTIAL, remove_partial_files, write_atomically
+from mmdet_adasap.fileio import PARTIAL, remove_partial_files, write_atomically
 
 
 def partial(folder, name: str = 'epoch_1.pth'):

@@ -35,9 +35,9 @@ if 'mmengine' not in hidden:
     for name in ('AdaSAPHook', 'AdaSAPOptimWrapper'):
         if name in HOOKS or name in OPTIM_WRAPPERS:
             print('registered', name)
-    import mmdet_adasap.datasets
+    import mmdet_adasap.robustness.datasets
     for name in ('CorruptedVOCDataset', 'CIFAR10C', 'ImageNetC', 'ImageNetV2'):
-        if hasattr(mmdet_adasap.datasets, name):
+        if hasattr(mmdet_adasap.robustness.datasets, name):
             print('dataset', name)
 from mmdet_adasap.models import SSD_HEAD_MENDED
 import mmdet_adasap.pruning, mmdet_adasap.sharpness

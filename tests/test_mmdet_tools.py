@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip('mmdet')
 
-from mmdet_adasap.datasets.tiny_voc import build_tiny_voc
+from builtin_sets.tiny_voc import build_tiny_voc
 from mmdet_adasap.env import find_tool
 
 ROOT = Path(__file__).parent.parent

@@ -17,7 +17,7 @@ from robustness_case import without_times, write_config
 
 pytest.importorskip('mmdet')
 
-from mmdet_adasap.datasets.tiny_voc import build_tiny_voc
+from builtin_sets.tiny_voc import build_tiny_voc
 
 ROOT = Path(__file__).parent.parent
 

@@ -8,7 +8,7 @@ from environments import ROOT, python, without
 
 pytest.importorskip('mmdet')
 
-from mmdet_adasap.datasets.tiny_voc import build_tiny_voc
+from builtin_sets.tiny_voc import build_tiny_voc
 from mmdet_adasap.env import find_tool
 
 PRUNED = """

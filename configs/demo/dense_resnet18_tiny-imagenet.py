@@ -1,6 +1,6 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-# A small dense ResNet-18 on the built-in classification set (tools/make_tiny_imagenet.py), for a
-# CPU.
+# A small dense ResNet-18 on the built-in classification set (tools/demo/make_tiny_imagenet.py),
+# for a CPU.
 default_scope = 'mmpretrain'
 custom_imports = dict(imports=['mmdet_adasap'], allow_failed_imports=False)
 

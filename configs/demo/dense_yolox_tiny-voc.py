@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-# A small dense YOLOX on the built-in VOC (tools/make_tiny_voc.py), for a CPU.
+# A small dense YOLOX on the built-in VOC (tools/demo/make_tiny_voc.py), for a CPU.
 default_scope = 'mmdet'
 custom_imports = dict(imports=['mmdet_adasap'], allow_failed_imports=False)
 

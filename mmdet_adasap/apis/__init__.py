@@ -1,11 +1,13 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-from .building import build_dense
-from .export import export_pruned
+"""For people who work in Python: prune, load, test and export models."""
+
+from ..checkpoint import load_pruned
+from ..export import export_pruned
+from ..integration import build_dense
+from ..robustness.evaluate import evaluate_robustness
+from ..robustness.models import ModelSource
 from .inference import init_pruned_classifier, init_pruned_detector
-from .loading import load_pruned
 from .pruning import apply_structure, forward_of, prune_model, slim_sizes, working_size
-from .robustness import evaluate_robustness
-from .robustness_models import ModelSource
 
 __all__ = [
     'ModelSource',

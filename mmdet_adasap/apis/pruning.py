@@ -9,22 +9,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints import first_line
-from ..models.raw_outputs import complete_forward, raw_forward
-from ..models.synthetic import sizes_of, synthetic_batch
+from ..errors import NoGradientsError, StructureError, one_line
+from ..models.forward import complete_forward, raw_forward, sizes_of, synthetic_batch
 from ..pruning import Importance, Pruner, cut
-from ..pruning.importance import NoGradients
 from ..pruning.masks import mask as mask_channels
-from ..pruning.running import ForwardFn, check_model, evaluating, keeping_state
-from ..pruning.structure import (
-    META_KEY,
-    StructureError,
-    check_structure,
-    is_cut,
-    remember,
-    with_integer_axes,
-)
-from ..pruning.surgery import check_dense, check_fits
+from ..pruning.model_state import ForwardFn, check_model, evaluating, keeping_state
+from ..pruning.slicing import check_dense, check_fits
+from ..pruning.structure import META_KEY, check_structure, is_cut, remember, with_integer_axes
 from ..registry import IMPORTANCES, build
 
 T = TypeVar('T')
@@ -61,7 +52,7 @@ def prune_model(
 
     Raises:
         ValueError: If an argument is not valid, or the target cannot be reached.
-        WrongCut: If no part of the model is understood.
+        EquivalenceError: If no part of the model is understood.
 
     Examples:
         >>> structure = prune_model(model, target=dict(params=0.4))
@@ -100,7 +91,7 @@ def slim_sizes(
 
     Raises:
         ValueError: If an argument is not valid, or the target cannot be reached.
-        WrongCut: If no part of the model is understood.
+        EquivalenceError: If no part of the model is understood.
     """
     pruner = Pruner(model, forward, target, _importance(importance), round_to)
     kept = _scored(importance, lambda: pruner.choice(pruner.target))
@@ -110,7 +101,7 @@ def slim_sizes(
 def _scored(importance: object, score: Callable[[], T]) -> T:
     try:
         return score()
-    except NoGradients as error:
+    except NoGradientsError as error:
         raise ValueError(
             f'importance={importance!r} needs training steps, of which there are none here; use '
             f"'magnitude', or train with AdaSAPHook"
@@ -217,7 +208,7 @@ def _checked_forward(model: nn.Module, arguments: tuple) -> ForwardFn:
     except Exception as error:
         raise ValueError(
             f'inputs: {type(model).__name__} does not run with them, and they must be what its '
-            f'forward takes ({first_line(error)})'
+            f'forward takes ({one_line(error)})'
         ) from error
     return forward
 

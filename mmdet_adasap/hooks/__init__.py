@@ -1,4 +1,6 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Hooks of mmengine: the method, checkpoints that are whole, robustness while training."""
+
 from .adasap_hook import AdaSAPHook
 from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .robustness_hook import RobustnessHook

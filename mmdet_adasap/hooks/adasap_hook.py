@@ -6,36 +6,25 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch.optim import Optimizer
 
+from ..checkpoint.restore import load_structure
+from ..errors import StructureError
+from ..integration.distributed import (
+    check_same,
+    check_wrapper,
+    failing_together,
+    from_rank_0,
+    unwrapped,
+    wrap_anew,
+)
 from ..optim import AdaSAPOptimWrapper
 from ..optim.gradients import average_gradients, optimizer_parameters
 from ..optim.replay import keeping_random
-from ..processes import check_same, failing_together, from_rank_0
-from ..pruning import Pruner, StructureError, check_target
+from ..pruning import Pruner, check_target
 from ..pruning.groups import NOT_TRAINED
-from ..pruning.loading import load_structure
 from ..pruning.structure import META_KEY, PHASES, cut_of
 from ..registry import IMPORTANCES, PERTURBATIONS, build
-from ..unwrapping import unwrapped
-from .checks import (
-    at_least,
-    check_data,
-    check_optim_wrapper,
-    check_runner,
-    phases_of_run,
-)
-from .loss_ratio import LossRatioWatch
-from .phases import SCHEDULES, Phases
-from .report import cut_table, layer_shapes
-from .runner_parts import (
-    averaged_models,
-    follow_cut,
-    forget_best_score,
-    is_resumed,
-    sample_forward,
-    stop_watching_backward,
-    watch_backward,
-)
-from .starts import (
+from .preflight import at_least, check_data, check_optim_wrapper, check_runner, phases_of_run
+from .resume import (
     RADII,
     STATE_KEY,
     check_not_foreign,
@@ -48,7 +37,17 @@ from .starts import (
     settings,
     warn_of_random_weights,
 )
-from .wrapper import check_wrapper, wrap_anew
+from .runner_state import (
+    averaged_models,
+    follow_cut,
+    forget_best_score,
+    is_resumed,
+    sample_forward,
+    stop_watching_backward,
+    watch_backward,
+)
+from .schedule import SCHEDULES, Phases
+from .training_log import LossRatioWatch, cut_table, layer_shapes
 
 ONE_PASS = dict(mean_rho=0.0, eps_ratio=0.0, loss_ratio=1.0)
 

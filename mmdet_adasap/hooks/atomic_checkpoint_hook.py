@@ -14,8 +14,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import CheckpointLoader, Runner, save_checkpoint
 from mmengine.utils import mkdir_or_exist
 
-from ..files import remove_partial_files, write_atomically
-from .runner_parts import is_resumed
+from ..fileio import remove_partial_files, write_atomically
+from .runner_state import is_resumed
 
 BACKEND_ARGS = dict(backend='mmdet_adasap.atomic')
 NOTE = '.outdated_checkpoints'

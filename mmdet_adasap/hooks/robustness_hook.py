@@ -5,14 +5,13 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 
-from ..datasets.corruptions import check_condition, check_frost_photos
-from ..datasets.shared_images import CLEAN, Condition
-from ..evaluation.engine import Cell, Subject, evaluate_cells
-from ..evaluation.scoring import build_scorer
-from ..evaluation.shared_set import build_shared_set
-from ..evaluation.summary import benchmark_corruptions, summary_of
-from ..processes import failing_together, from_rank_0
-from ..unwrapping import unwrapped
+from ..integration.distributed import failing_together, from_rank_0, unwrapped
+from ..robustness.corruptions import check_condition, check_frost_photos
+from ..robustness.datasets.multi_view import CLEAN, Condition
+from ..robustness.engine import Cell, Subject, evaluate_cells
+from ..robustness.metrics import build_scorer
+from ..robustness.metrics.mpc import benchmark_corruptions, summary_of
+from ..robustness.test_set import build_shared_set
 
 FIGURES = ('robustness/clean', 'robustness/mPC', 'robustness/rPC')
 NAMES = ('val_evaluator', 'metric of RobustnessHook', 'scale of RobustnessHook')
@@ -41,7 +40,7 @@ class RobustnessHook(Hook):
         metric (str, optional): Name of P, as 'coco/bbox_mAP_50'. Defaults to what the task's
             benchmark takes.
         scale (float, optional): Of a P that is used as its metric gives it, 0.01 for percents;
-            see :func:`~mmdet_adasap.evaluation.scoring.build_scorer`.
+            see :func:`~mmdet_adasap.robustness.metrics.build_scorer`.
 
     Raises:
         TypeError, ValueError: If an argument is of another type or value.

@@ -1,20 +1,18 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-from importlib.util import find_spec
+"""Running a model so that every layer is met, what it costs, and a backbone that others lack."""
 
-from ..registration import mmdet_works
+from .forward import complete_forward, raw_forward, sizes_of, synthetic_batch
+from .profiling import fill_dense, flops_of, latencies, noise_batch, parameters_of, preprocessed
 
-__all__ = ['BACKBONES', 'SSD_HEAD_MENDED']
-
-BACKBONES: tuple[type, ...] = ()
-"""Backbones that mmdet and mmpretrain lack, each in a file that needs nothing of this package."""
-if find_spec('mmcv') is not None:
-    from .mobilenet_v1 import MobileNetV1
-
-    BACKBONES += (MobileNetV1,)
-    __all__ += ['MobileNetV1']
-
-SSD_HEAD_MENDED = False
-if mmdet_works():
-    from .ssd_head import mend_ssd_head
-
-    SSD_HEAD_MENDED = mend_ssd_head()
+__all__ = [
+    'complete_forward',
+    'fill_dense',
+    'flops_of',
+    'latencies',
+    'noise_batch',
+    'parameters_of',
+    'preprocessed',
+    'raw_forward',
+    'sizes_of',
+    'synthetic_batch',
+]

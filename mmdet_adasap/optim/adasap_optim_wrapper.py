@@ -11,9 +11,9 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
 
+from ..integration.distributed import unwrapped
 from ..registry import PERTURBATIONS, build
 from ..sharpness import Perturbation, PerturbationStats
-from ..unwrapping import unwrapped
 from .gradients import finite_everywhere, optimizer_parameters, set_aside
 from .replay import BufferSnapshot, CapturedForward, RandomState
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import nn
 
+from .channel_ids import FROZEN, AxisRef, NodeTable
 from .cost import Cost
-from .nodes import FROZEN, AxisRef, NodeTable
 
 NOT_TRAINED = 'weight that is not trained'
 """Why frozen stages are left whole, a key of :attr:`Channels.frozen`."""

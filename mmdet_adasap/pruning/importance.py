@@ -11,11 +11,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from ..errors import NoGradientsError
 from .groups import ChannelGroup, Member
-
-
-class NoGradients(RuntimeError):
-    """Raised when a criterion is asked for scores before it has observed gradients."""
 
 
 class Importance(ABC):
@@ -154,7 +151,7 @@ class TaylorImportance(Importance):
 
     def scores(self, group: ChannelGroup, tensors: Mapping[str, Tensor], kept: Tensor) -> Tensor:
         if not self._count:
-            raise NoGradients(
+            raise NoGradientsError(
                 'TaylorImportance has seen no gradients; call observe() after a backward pass'
             )
         return self._normalized(self._sums[group.index].to(kept.device) / self._count, kept)

@@ -11,16 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .budget import UnreachableTarget, choose, smallest
-from .finding import attribute_counts, find_channels
+from ..errors import DivergedError, StructureError, UnreachableTargetError
+from .analysis import attribute_counts, find_channels
+from .equivalence import check_cut
 from .importance import Importance
 from .masks import ChannelMasks
-from .oracle import check_cut
-from .running import ForwardFn, check_model
+from .model_state import ForwardFn, check_model
+from .selection import choose, smallest
+from .slicing import cut
 from .structure import (
     VERSION,
     Keep,
-    StructureError,
     check_structure,
     composed,
     digest,
@@ -32,13 +33,8 @@ from .structure import (
     remember,
     structure_of,
 )
-from .surgery import cut
 
 RESOURCES = ('params', 'flops')
-
-
-class Diverged(ArithmeticError):
-    """Raised when weights are not finite, so that no channel can be told from another."""
 
 
 def check_target(target: object) -> tuple[str, float]:
@@ -93,9 +89,9 @@ class Pruner:
 
     Raises:
         ValueError: If an argument is not valid, or the model cannot be looked at.
-        Diverged: If a weight is not finite.
-        UnreachableTarget: If protected and rounded channels leave more than the target.
-        WrongCut: If a trial cut does not give what the masked model gives.
+        DivergedError: If a weight is not finite.
+        UnreachableTargetError: If protected and rounded channels leave more than the target.
+        EquivalenceError: If a trial cut does not give what the masked model gives.
     """
 
     def __init__(
@@ -146,7 +142,7 @@ class Pruner:
         least = self.cost(smallest(self.channels.sizes, self._steps))
         fraction = least / self.dense[self.resource]
         if least > self._limit(self.target):
-            raise UnreachableTarget(
+            raise UnreachableTargetError(
                 f'target=dict({self.resource}={self.target:g}) cannot be reached: with protected '
                 f'layers and round_to={self.round_to} at least {fraction:.4f} remain; '
                 f'{self._what_to_set(fraction)}{self._what_stays()}'
@@ -190,8 +186,8 @@ class Pruner:
             copies (Iterable[nn.Module]): Moving averages of the model, masked likewise.
 
         Raises:
-            Diverged: If a weight is not finite.
-            UnreachableTarget: If protected and rounded channels leave more.
+            DivergedError: If a weight is not finite.
+            UnreachableTargetError: If protected and rounded channels leave more.
             ValueError: If the fraction is not one.
             RuntimeError: If the model was cut already.
         """
@@ -225,8 +221,8 @@ class Pruner:
             fraction (float): Of the resource of the target.
 
         Raises:
-            Diverged: If a weight is not finite.
-            UnreachableTarget: If protected and rounded channels leave more.
+            DivergedError: If a weight is not finite.
+            UnreachableTargetError: If protected and rounded channels leave more.
             ValueError: If the fraction is not one.
         """
         if not _is_fraction(fraction):
@@ -256,7 +252,7 @@ class Pruner:
             finite = torch.stack([p.sum().isfinite().cpu() for p in parameters.values()])
         if not finite.all():
             name = list(parameters)[int(finite.int().argmin())]
-            raise Diverged(
+            raise DivergedError(
                 f'{name} is not finite: training has diverged before this pruning event; lower '
                 f'the learning rate or rho_max, and go on from an earlier checkpoint'
             )
@@ -308,8 +304,8 @@ class Pruner:
             dict: The structure of the slim model.
 
         Raises:
-            WrongCut: If the slim model would not give what the masked one gives; nothing is
-                changed then.
+            EquivalenceError: If the slim model would not give what the masked one gives; nothing
+                is changed then.
             RuntimeError: If the model was cut already.
         """
         self._refuse_if_cut()

@@ -30,6 +30,7 @@ from collections.abc import Mapping
 import numpy as np
 from torch import nn
 
+from ..errors import StructureError
 from .groups import ChannelGroup, removed_indices
 
 META_KEY = 'mmdet_adasap'
@@ -37,10 +38,6 @@ VERSION = 1
 PHASES = ('warmup', 'prune', 'finetune')
 
 Keep = dict[str, dict[int, list[int]]]
-
-
-class StructureError(ValueError):
-    """Raised when a structure is malformed or does not fit a model."""
 
 
 def named_tensors(model: nn.Module) -> dict:

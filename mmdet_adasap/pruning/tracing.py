@@ -15,12 +15,13 @@ from torch.nn.modules import module as nn_module
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from .dry import DryRun, NeedsValues, has_storage
+from ..errors import NeedsValuesError
+from .channel_ids import Label, NodeTable
 from .groups import Channels, build_channels
-from .nodes import Label, NodeTable
+from .model_state import ForwardFn, evaluating, keeping_state, output_tensors, tensors_in
 from .rules import EXTENSION_RULES, RULES, Call, axes_of, is_pointwise, pointwise
-from .running import ForwardFn, evaluating, keeping_state, output_tensors, tensors_in
-from .surgery import count_attributes, is_layer
+from .shape_only import DryRun, has_storage
+from .slicing import count_attributes, is_layer
 
 
 def trace_channels(
@@ -72,7 +73,7 @@ def _trace(
     ):
         outputs = output_tensors(forward(model))
     if dry is not None and dry.stopped:  # the model has caught what was raised
-        raise NeedsValues
+        raise NeedsValuesError
     return tracer, outputs
 
 

@@ -1,12 +1,14 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""What a perturbation is: the formulas of the paper, in plain PyTorch."""
+
+from .blocks import find_blocks
 from .perturbation import (
     AdaptivePerturbation,
     Perturbation,
     PerturbationStats,
     UniformPerturbation,
 )
-from .radius import adaptive_radii
-from .scores import SCORES, magnitude
+from .radius import SCORES, adaptive_radii, magnitude
 
 __all__ = [
     'SCORES',
@@ -15,5 +17,6 @@ __all__ = [
     'PerturbationStats',
     'UniformPerturbation',
     'adaptive_radii',
+    'find_blocks',
     'magnitude',
 ]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from .scores import magnitude
+from .radius import magnitude
 
 
 class Block(NamedTuple):

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .blocks import Block, find_blocks, in_rows, kept_neurons, neuron_norms
-from .radius import adaptive_radii
-from .scores import SCORES
+from .radius import SCORES, adaptive_radii
 
 SCOPES = ('global', 'layer', 'neuron')
 PARAMETERS = ('all', 'weights')

@@ -2,7 +2,7 @@
 import pytest
 from mmengine.config import Config
 
-from mmdet_adasap.apis.building import image_side
+from mmdet_adasap.integration.configs import image_side
 
 CROP = dict(type='CenterCrop', crop_size=224)
 

@@ -21,15 +21,14 @@ pytest.importorskip('mmdet')
 
 from mmdet.apis import inference_detector, init_detector
 
+from builtin_sets.tiny_voc import build_tiny_voc
 from mmdet_adasap.apis import build_dense, export_pruned, init_pruned_detector, prune_model
-from mmdet_adasap.apis.export import WrongExport
-from mmdet_adasap.apis.export_config import exported_config
-from mmdet_adasap.apis.export_report import fill_dense, noise_batch, table
-from mmdet_adasap.datasets.tiny_voc import build_tiny_voc
 from mmdet_adasap.env import find_tool
-from mmdet_adasap.models.raw_outputs import raw_forward
-from mmdet_adasap.models.synthetic import synthetic_batch
-from mmdet_adasap.pruning.oracle import difference, raw_outputs
+from mmdet_adasap.errors import ExportMismatchError
+from mmdet_adasap.export.config import exported_config
+from mmdet_adasap.models.forward import raw_forward, synthetic_batch
+from mmdet_adasap.models.profiling import fill_dense, noise_batch, table
+from mmdet_adasap.pruning.equivalence import difference, raw_outputs
 
 ROOT = Path(__file__).parent.parent.parent
 CASE = Path(__file__).with_name('exported_case.py')
@@ -445,15 +444,15 @@ def test_folders_that_are_not_written_to(export, trained, tmp_path):
 
 def test_an_export_that_gives_something_else_is_not_written(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        'mmdet_adasap.apis.export.raw_outputs', lambda *args: [torch.rand(3)], raising=True
+        'mmdet_adasap.export.export.raw_outputs', lambda *args: [torch.rand(3)], raising=True
     )
-    with pytest.raises(WrongExport, match='does not give what the pruned one gives'):
+    with pytest.raises(ExportMismatchError, match='does not give what the pruned one gives'):
         export_pruned(trained / 'own.py', trained / 'epoch_3.pth', tmp_path / 'out')
     assert not list(tmp_path.iterdir())
 
 
 def test_onnx_that_is_not_installed(export, monkeypatch, tmp_path):
-    monkeypatch.setattr('mmdet_adasap.apis.export_onnx.find_spec', lambda name: None)
+    monkeypatch.setattr('mmdet_adasap.export.onnx.find_spec', lambda name: None)
     code, _, _ = export('x', 'y', '--out', tmp_path / 'out', '--onnx')
     assert code.endswith('install with: pip install onnx onnxruntime')
 

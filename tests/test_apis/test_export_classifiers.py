@@ -16,8 +16,13 @@ pytest.importorskip('mmpretrain')
 
 from mmpretrain import ImageClassificationInferencer
 
-from mmdet_adasap.apis import build_dense, init_pruned_classifier, load_pruned, prune_model
-from mmdet_adasap.apis.export import export_pruned
+from mmdet_adasap.apis import (
+    build_dense,
+    export_pruned,
+    init_pruned_classifier,
+    load_pruned,
+    prune_model,
+)
 from mmdet_adasap.pruning.structure import META_KEY
 
 ROOT = Path(__file__).parents[2]

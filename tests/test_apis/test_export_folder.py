@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mmdet_adasap.apis.export_folder import check_folder, replacing
+from mmdet_adasap.export.folder import check_folder, replacing
 
 
 def test_what_was_there_is_named_where_it_cannot_be_replaced(tmp_path, monkeypatch):

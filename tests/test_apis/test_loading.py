@@ -13,10 +13,10 @@ from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.runner import Runner
 from toy import MeanLogit, ToyModel, loader
 
-from mmdet_adasap import checkpoints
 from mmdet_adasap.apis import load_pruned
-from mmdet_adasap.checkpoints import advice
-from mmdet_adasap.pruning import StructureError
+from mmdet_adasap.checkpoint import safe_load as checkpoints
+from mmdet_adasap.checkpoint.safe_load import advice
+from mmdet_adasap.errors import StructureError
 
 IMAGES = torch.randn(2, 3, 8, 8)
 

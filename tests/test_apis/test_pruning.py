@@ -12,10 +12,11 @@ from torch import nn
 from toy import ToyModel
 
 from mmdet_adasap.apis import apply_structure, build_dense, prune_model, working_size
-from mmdet_adasap.apis.building import read_config
-from mmdet_adasap.models.synthetic import synthetic_batch
-from mmdet_adasap.pruning import StructureError, TaylorImportance, UnreachableTarget, WrongCut
-from mmdet_adasap.pruning.finding import find_channels
+from mmdet_adasap.errors import StructureError
+from mmdet_adasap.integration.configs import read_config
+from mmdet_adasap.models.forward import synthetic_batch
+from mmdet_adasap.pruning import EquivalenceError, TaylorImportance, UnreachableTargetError
+from mmdet_adasap.pruning.analysis import find_channels
 
 IMAGES = torch.randn(2, 3, 8, 8)
 
@@ -197,12 +198,12 @@ def test_flops_of_another_image_size():
 
 def test_a_cut_that_fails_leaves_the_model_as_it_was(monkeypatch):
     def fail(*args):
-        raise WrongCut('no')
+        raise EquivalenceError('no')
 
     model = net()
     before = copy.deepcopy(model.state_dict())
     monkeypatch.setattr('mmdet_adasap.pruning.pruner.check_cut', fail)
-    with pytest.raises(WrongCut):
+    with pytest.raises(EquivalenceError):
         prune_model(model, inputs=IMAGES)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name])
@@ -353,7 +354,7 @@ def test_nothing_of_the_model_reaches_what_it_returns():
         def forward(self, x):
             return x + 1
 
-    with pytest.raises(UnreachableTarget):
+    with pytest.raises(UnreachableTargetError):
         prune_model(Constant(), inputs=torch.randn(2, 8))
 
 

@@ -17,18 +17,22 @@ from processes import in_processes
 from robustness_case import without_times, write_config
 from torch._utils import ExceptionWrapper
 
+from builtin_sets.tiny_voc import build_tiny_voc
 from mmdet_adasap.apis import ModelSource, evaluate_robustness
-from mmdet_adasap.apis.robustness_run import Progress, UnreadableImages
-from mmdet_adasap.datasets import ImageCorruption
-from mmdet_adasap.datasets.shared_images import CLEAN, Condition
-from mmdet_adasap.datasets.tiny_voc import build_tiny_voc
-from mmdet_adasap.evaluation import summarize
-from mmdet_adasap.evaluation.bootstrap import interval
-from mmdet_adasap.evaluation.engine import LoadingFailed, loading_failed
-from mmdet_adasap.evaluation.protocol import ProtocolDiffers
-from mmdet_adasap.evaluation.report import write_report
-from mmdet_adasap.evaluation.results import build_models
-from mmdet_adasap.processes import OtherProcessFailed
+from mmdet_adasap.errors import (
+    LoadingFailedError,
+    OtherProcessError,
+    ProtocolMismatchError,
+    UnreadableImagesError,
+)
+from mmdet_adasap.robustness import summarize
+from mmdet_adasap.robustness.datasets import ImageCorruption
+from mmdet_adasap.robustness.datasets.multi_view import CLEAN, Condition
+from mmdet_adasap.robustness.engine import loading_failed
+from mmdet_adasap.robustness.metrics.bootstrap import interval
+from mmdet_adasap.robustness.report import write_report
+from mmdet_adasap.robustness.results import build_models
+from mmdet_adasap.robustness.run import Progress
 
 ROOT = Path(__file__).parent.parent.parent
 NAMES = ['sharp', 'dull', 'blind']
@@ -194,7 +198,7 @@ class TestSharing:
         out.mkdir()
         (out / 'results.json').write_text('{}')
         errors = in_processes(error_in_one_of_two, tmp_path / 'processes', case, out)
-        assert errors == ['ProtocolDiffers', 'OtherProcessFailed']
+        assert errors == ['ProtocolMismatchError', 'OtherProcessError']
 
 
 def in_one_of_two(case: Path, out: Path) -> None:
@@ -204,7 +208,7 @@ def in_one_of_two(case: Path, out: Path) -> None:
 def error_in_one_of_two(case: Path, out: Path) -> str:
     try:
         run(case, out)
-    except (ProtocolDiffers, OtherProcessFailed) as error:
+    except (ProtocolMismatchError, OtherProcessError) as error:
         return type(error).__name__
     return ''
 
@@ -282,13 +286,13 @@ class TestResuming:
     )
     def test_other_settings_are_refused(self, case, whole, changed, setting):
         before = (whole[0] / 'results.json').read_bytes()
-        with pytest.raises(ProtocolDiffers, match=setting):
+        with pytest.raises(ProtocolMismatchError, match=setting):
             run(case, whole[0], **changed)
         assert (whole[0] / 'results.json').read_bytes() == before
 
     def test_another_checkpoint_is_refused(self, case, whole):
         other = [ModelSource('sharp', str(case / 'config.py'), str(case / 'dull.pth'))]
-        with pytest.raises(ProtocolDiffers, match=r'models.sharp.checkpoint_sha256 is'):
+        with pytest.raises(ProtocolMismatchError, match=r'models.sharp.checkpoint_sha256 is'):
             evaluate_robustness([*other, *sources(case, 'dull', 'blind')], whole[0], **CELLS)
 
     def test_one_run_at_a_time(self, case, tmp_path):
@@ -301,8 +305,8 @@ class TestResuming:
             run(case, tmp_path / 'out', progress=Progress(images=start_another))
 
     def test_full_disk(self, case, whole, tmp_path, monkeypatch):
-        from mmdet_adasap import files
-        from mmdet_adasap.evaluation import results_folder
+        from mmdet_adasap import fileio as files
+        from mmdet_adasap.robustness import store as results_folder
 
         def full(path: Path, data: str) -> None:
             if path.name == 'gaussian_noise-1.json':
@@ -370,7 +374,7 @@ class TestBadInput:
             "meta_keys=3)]\ntest_dataloader['dataset']['pipeline'] = test_pipeline\n",
         )
         source = ModelSource('dull', str(tmp_path / 'config.py'), str(case / 'dull.pth'))
-        with pytest.raises(LoadingFailed) as error:
+        with pytest.raises(LoadingFailedError) as error:
             evaluate_robustness([source], tmp_path / 'out', **CELLS)
         expected = "clean images cannot be loaded: TypeError: 'int' object is not iterable"
         assert str(error.value) == expected
@@ -391,7 +395,7 @@ class TestBadInput:
         images = sorted((tmp_path / 'voc/VOCdevkit/VOC2007/JPEGImages').glob('3*.jpg'))
         # As wide as to have no height left when it is resized.
         cv2.imwrite(str(images[4]), np.zeros((32, 9000, 3), np.uint8))
-        with pytest.raises(UnreadableImages, match=f'1 of 10 images .*{images[4].name}'):
+        with pytest.raises(UnreadableImagesError, match=f'1 of 10 images .*{images[4].name}'):
             run(tmp_path, tmp_path / 'out', 'dull', corruptions=['contrast'])
 
     def test_corrupted_dataset_inside_another_is_refused(self, case, tmp_path):
@@ -421,7 +425,7 @@ test_dataloader = dict(
         bad = {'no image': b'no image', 'cut off': good[: len(good) // 2], 'small': small}
         image.write_bytes(bad[damage])
         out = tmp_path / 'out'
-        with pytest.raises(UnreadableImages, match=f'1 of 10 images .*{image.name}') as error:
+        with pytest.raises(UnreadableImagesError, match=f'1 of 10 images .*{image.name}') as error:
             run(tmp_path, out, 'dull')
         broken = json.loads((out / 'results.json').read_text())
         assert error.value.results == broken
@@ -432,7 +436,7 @@ test_dataloader = dict(
             assert len(json.loads(cell.read_text())['unreadable']) == 1
         files = [out / 'cells' / f'{name}.json' for name in ('clean', 'fog-1', 'gaussian_noise-4')]
         times = [file.stat().st_mtime_ns for file in files]
-        with pytest.raises(UnreadableImages):
+        with pytest.raises(UnreadableImagesError):
             run(tmp_path, out, 'dull')  # nothing has changed, and nothing is tested again
         assert [file.stat().st_mtime_ns for file in files] == times
         image.write_bytes(good)

@@ -22,18 +22,16 @@ from report_case import read_page, section
 from seeing_classifier import SIDES
 
 from mmdet_adasap.apis import ModelSource, evaluate_robustness
-from mmdet_adasap.apis.robustness_run import JPEG, UnreadableImages
-from mmdet_adasap.datasets import ImageCorruption
-from mmdet_adasap.datasets.published_images import PublishedImages
-from mmdet_adasap.datasets.shared_images import Condition
-from mmdet_adasap.evaluation.engine import LoadingFailed
-from mmdet_adasap.evaluation.protocol import ProtocolDiffers
-from mmdet_adasap.evaluation.published import ALEXNET, alexnet
-from mmdet_adasap.evaluation.report import compare, write_report
-from mmdet_adasap.evaluation.scoring import build_scorer
-from mmdet_adasap.evaluation.scoring.accuracy import Guess
-from mmdet_adasap.evaluation.shared_set import build_shared_set
-from mmdet_adasap.evaluation.summary import benchmark_corruptions, summarize
+from mmdet_adasap.errors import LoadingFailedError, ProtocolMismatchError, UnreadableImagesError
+from mmdet_adasap.robustness.datasets import ImageCorruption
+from mmdet_adasap.robustness.datasets.multi_view import Condition
+from mmdet_adasap.robustness.datasets.published import PublishedImages
+from mmdet_adasap.robustness.metrics import build_scorer
+from mmdet_adasap.robustness.metrics.accuracy import Guess
+from mmdet_adasap.robustness.metrics.mpc import ALEXNET, alexnet, benchmark_corruptions, summarize
+from mmdet_adasap.robustness.report import compare, write_report
+from mmdet_adasap.robustness.run import JPEG
+from mmdet_adasap.robustness.test_set import build_shared_set
 
 CONFIG = """
 default_scope = 'mmpretrain'
@@ -300,7 +298,9 @@ class TestFigures:
         shutil.copytree(case / 'others', tmp_path / 'others')
         (tmp_path / 'others' / '0_left' / '0.png').write_bytes(b'no image')
         shifts = {'v2': dict(type='CustomDataset', data_root=str(tmp_path / 'others'))}
-        with pytest.raises(UnreadableImages, match=r'^1 of 16 images of v2 could not be read'):
+        with pytest.raises(
+            UnreadableImagesError, match=r'^1 of 16 images of v2 could not be read'
+        ):
             evaluate_robustness(sources(case), tmp_path / 'out', shifts=shifts, **CELLS)
         for file in (tmp_path / 'others').rglob('*.png'):
             file.write_bytes(b'no image')
@@ -632,7 +632,9 @@ class TestPublished:
     def test_a_partial_condition_ends_the_run(self, case, published, tmp_path):
         folder = Path(published['data_root'], 'gaussian_noise', '2', '3_bottom')
         shutil.rmtree(folder)
-        with pytest.raises(LoadingFailed, match=r'gaussian_noise 2 .* lacks 1 of 4 class folders'):
+        with pytest.raises(
+            LoadingFailedError, match=r'gaussian_noise 2 .* lacks 1 of 4 class folders'
+        ):
             evaluate_robustness(sources(case), tmp_path / 'out', published=published, **CELLS)
 
     def test_a_part_of_the_classes(self, case, whole, published, tmp_path):
@@ -689,7 +691,9 @@ class TestPublished:
         file = Path(published['data_root'], 'gaussian_noise', '5', '1_right', '3.png')
         sound = file.read_bytes()
         file.write_bytes(b'no image')
-        with pytest.raises(LoadingFailed, match=rf'gaussian_noise 5 .*{file.name} cannot be read'):
+        with pytest.raises(
+            LoadingFailedError, match=rf'gaussian_noise 5 .*{file.name} cannot be read'
+        ):
             evaluate_robustness(sources(case), tmp_path / 'out', published=published, **CELLS)
         file.write_bytes(sound)
         results = evaluate_robustness(
@@ -702,7 +706,7 @@ class TestPublished:
         evaluate_robustness(sources(case), tmp_path / 'out', published=published, **CELLS)
         shutil.copytree(published['data_root'], tmp_path / 'copy')
         other = {**published, 'data_root': str(tmp_path / 'copy')}
-        with pytest.raises(ProtocolDiffers, match=r'published\.data_root is'):
+        with pytest.raises(ProtocolMismatchError, match=r'published\.data_root is'):
             evaluate_robustness(sources(case), tmp_path / 'out', published=other, **CELLS)
         evaluate_robustness(sources(case)[1:], tmp_path / 'other', published=other, **CELLS)
         page = compare([tmp_path / 'out', tmp_path / 'other'], tmp_path / 'both').read_text()

@@ -18,7 +18,7 @@ from mmengine.runner import Runner
 from seeing_detector import SeeingDetector
 
 from mmdet_adasap.apis import ModelSource, evaluate_robustness
-from mmdet_adasap.apis.robustness_run import UnreadableImages
+from mmdet_adasap.errors import UnreadableImagesError
 
 CLASSES = ('cup', 'plate', 'spoon', 'fork')
 CONFIG = """
@@ -121,7 +121,7 @@ def test_figure_of_fewer_images_than_the_file_has(case, why):
         tested = {example['img_id'] for example in results['examples']}
     else:
         (case / '3.png').write_bytes(b'no image')
-        with pytest.raises(UnreadableImages) as error:
+        with pytest.raises(UnreadableImagesError) as error:
             run(case, metric=KEY)
         results = error.value.results
         tested = {100 - number for number in range(12)} - {97}

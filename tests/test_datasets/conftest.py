@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmdet_adasap.datasets.tiny_voc import build_tiny_voc
-from mmdet_adasap.datasets.tiny_voc_scenes import load_photo
+from builtin_sets.tiny_voc import build_tiny_voc
+from builtin_sets.tiny_voc_scenes import load_photo
 
 SETTINGS = {'seed': 3, 'train': 4, 'val': 3, 'test': 2, 'size': 96}
 

@@ -10,7 +10,7 @@ pytest.importorskip('mmpretrain')
 from mmpretrain.datasets import CIFAR10
 from mmpretrain.registry import DATASETS
 
-from mmdet_adasap.datasets import CIFAR10C
+from mmdet_adasap.robustness.datasets import CIFAR10C
 
 SHAPE = (50000, 32, 32, 3)
 

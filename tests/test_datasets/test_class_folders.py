@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from mmdet_adasap.datasets.class_folders import find_images, imagenet_wnids, read_names
+from mmdet_adasap.robustness.datasets.class_folders import find_images, imagenet_wnids, read_names
 
 NAMES = ('n02', 'n04', 'n05')
 

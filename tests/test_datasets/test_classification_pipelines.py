@@ -15,7 +15,7 @@ from mmpretrain.datasets import CIFAR10
 from mmpretrain.registry import DATASETS
 from torch.utils.data import DataLoader
 
-from mmdet_adasap.datasets import CORRUPTIONS, corrupt, corruption_seed
+from mmdet_adasap.robustness.corruptions.corrupt import CORRUPTIONS, corrupt, corruption_seed
 
 CORRUPTION = {'type': 'ImageCorruption', 'corruption': 'gaussian_noise', 'severity': 3, 'seed': 5}
 

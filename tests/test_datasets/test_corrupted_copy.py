@@ -17,8 +17,8 @@ import pytest
 
 pytest.importorskip('mmdet')
 
-from mmdet_adasap.datasets import CorruptedVOCDataset, corrupted_copy
-from mmdet_adasap.datasets.tiny_voc import TINY_VOC_CLASSES
+from builtin_sets.tiny_voc import TINY_VOC_CLASSES
+from mmdet_adasap.robustness.datasets import CorruptedVOCDataset, corrupted_copy
 
 
 @pytest.fixture

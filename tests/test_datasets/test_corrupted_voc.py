@@ -18,16 +18,14 @@ from mmengine.dataset import pseudo_collate
 from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
-from mmdet_adasap.datasets import (
-    CORRUPTIONS,
+from builtin_sets.tiny_voc import TINY_VOC_CLASSES, plan_tiny_voc
+from mmdet_adasap.robustness import corruptions
+from mmdet_adasap.robustness.corruptions.corrupt import CORRUPTIONS, corrupt, corruption_seed
+from mmdet_adasap.robustness.datasets import (
     CorruptedVOCDataset,
     ImageCorruption,
     check_voc_dataset,
-    corrupt,
-    corruption_seed,
-    corruptions,
 )
-from mmdet_adasap.datasets.tiny_voc import TINY_VOC_CLASSES, plan_tiny_voc
 
 LOADING = [{'type': 'LoadImageFromFile'}, {'type': 'LoadAnnotations', 'with_bbox': True}]
 PACKED = [*LOADING, {'type': 'mmdet.PackDetInputs', 'meta_keys': ('img_id',)}]
@@ -48,7 +46,7 @@ def config(tiny_voc, split: str = 'val', **changed) -> dict:
 def packages() -> dict[str, str]:
     """Folders of this package, to import its parts without mmdet, which takes seconds."""
     root = Path(corruptions.__file__).parents[2]
-    return {'mmdet_adasap': str(root), 'mmdet_adasap.datasets': str(root / 'datasets')}
+    return {'mmdet_adasap': str(root), 'mmdet_adasap.robustness.datasets': str(root / 'datasets')}
 
 
 class TestPlainVOCDataset:
@@ -125,7 +123,7 @@ for name, path in {packages()!r}.items():
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = [path]
 import cv2
-from mmdet_adasap.datasets.corruptions import CORRUPTIONS, corrupt, corruption_seed
+from mmdet_adasap.robustness.corruptions import CORRUPTIONS, corrupt, corruption_seed
 cv2.setNumThreads(3)
 image = cv2.cvtColor(cv2.imread({str(path)!r}), cv2.COLOR_BGR2RGB)
 for name in reversed(CORRUPTIONS):

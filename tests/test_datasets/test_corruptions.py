@@ -8,16 +8,16 @@ import pytest
 from published import published
 from scipy.stats import ks_2samp
 
-from mmdet_adasap.datasets import corruptions
-from mmdet_adasap.datasets.corruptions import (
+from builtin_sets.tiny_voc_scenes import PHOTOS, load_photo
+from mmdet_adasap.robustness import corruptions
+from mmdet_adasap.robustness.corruptions import (
     CORRUPTIONS,
     EXTRAS,
     GROUPS,
     corrupt,
     corruption_seed,
-    frost_photos,
 )
-from mmdet_adasap.datasets.tiny_voc_scenes import PHOTOS, load_photo
+from mmdet_adasap.robustness.corruptions import weather as frost_photos
 
 SEVERITIES = (1, 2, 3, 4, 5)
 # Pieces of a photograph: usual, odd, very wide and tall ones, and the smallest allowed.
@@ -273,11 +273,11 @@ import importlib.util, types
 package = types.ModuleType('mmdet_adasap')
 package.__path__ = [{str(CORRUPTIONS_ROOT)!r}]
 sys.modules['mmdet_adasap'] = package
-datasets = types.ModuleType('mmdet_adasap.datasets')
+datasets = types.ModuleType('mmdet_adasap.robustness.datasets')
 datasets.__path__ = [{str(CORRUPTIONS_ROOT / 'datasets')!r}]
-sys.modules['mmdet_adasap.datasets'] = datasets
+sys.modules['mmdet_adasap.robustness.datasets'] = datasets
 import numpy as np
-from mmdet_adasap.datasets.corruptions import CORRUPTIONS, corrupt
+from mmdet_adasap.robustness.corruptions import CORRUPTIONS, corrupt
 for name in CORRUPTIONS:
     for mode in ('fast', 'exact'):
         corrupt(np.full((40, 40, 3), 99, np.uint8), name, 3, 0, mode)

@@ -10,8 +10,9 @@ pytest.importorskip('mmpretrain')
 
 from mmpretrain.registry import DATASETS
 
-from mmdet_adasap.datasets import CORRUPTIONS, ImageNetC
-from mmdet_adasap.datasets.class_folders import imagenet_wnids
+from mmdet_adasap.robustness.corruptions.corrupt import CORRUPTIONS
+from mmdet_adasap.robustness.datasets import ImageNetC
+from mmdet_adasap.robustness.datasets.class_folders import imagenet_wnids
 
 WNIDS = ['n01440764', 'n02124075', 'n15075141']
 
@@ -58,7 +59,8 @@ class TestImageNetC:
         folder = fill(tmp_path / 'weather' / 'fog' / '1')
         said = []
         monkeypatch.setattr(
-            'mmdet_adasap.datasets.imagenet_c.print_log', lambda text, *_: said.append(text)
+            'mmdet_adasap.robustness.datasets.imagenet_c.print_log',
+            lambda text, *_: said.append(text),
         )
         read(tmp_path, 'fog', 1)
         assert said == [f'ImageNetC: 6 images from {folder}']

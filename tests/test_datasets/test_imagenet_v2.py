@@ -7,8 +7,8 @@ pytest.importorskip('mmpretrain')
 
 from mmpretrain.registry import DATASETS
 
-from mmdet_adasap.datasets import ImageNetV2
-from mmdet_adasap.datasets.imagenet_v2 import VARIANTS
+from mmdet_adasap.robustness.datasets import ImageNetV2
+from mmdet_adasap.robustness.datasets.imagenet_v2 import VARIANTS
 
 PUBLISHED = {
     'matched-frequency': 'imagenetv2-matched-frequency-format-val',

@@ -8,19 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmdet_adasap.datasets.tiny_imagenet import (
+from builtin_sets.tiny_imagenet import (
     MANIFEST,
     TINY_IMAGENET_CLASSES,
     build_tiny_imagenet,
     plan_tiny_imagenet,
 )
-from mmdet_adasap.datasets.tiny_voc_scenes import (
-    PHOTOS,
-    SPLITS,
-    draw_scene,
-    load_digits,
-    photo_zone,
-)
+from builtin_sets.tiny_voc_scenes import PHOTOS, SPLITS, draw_scene, load_digits, photo_zone
 
 SETTINGS = {'seed': 3, 'train': 3, 'val': 1, 'test': 2, 'size': 40}
 
@@ -121,7 +115,7 @@ class TestBuild:
             drawn.append(scene)
             return draw_scene(scene)
 
-        monkeypatch.setattr('mmdet_adasap.datasets.tiny_imagenet.draw_scene', fail)
+        monkeypatch.setattr('mmdet_adasap.robustness.datasets.tiny_imagenet.draw_scene', fail)
         with pytest.raises(OSError, match='disk full'):
             build_tiny_imagenet(tmp_path / 'set', **SETTINGS)
         assert list(tmp_path.iterdir()) == []
@@ -142,13 +136,13 @@ class TestBuild:
 
     def test_command_line(self, tiny_imagenet, run_tool):
         numbers = [f'--{name}={value}' for name, value in SETTINGS.items()]
-        arguments = ('make_tiny_imagenet.py', '--out', tiny_imagenet, *numbers)
+        arguments = ('demo/make_tiny_imagenet.py', '--out', tiny_imagenet, *numbers)
         code, out, _ = run_tool(*arguments)
         assert code is None
         assert 'already there with these settings' in out
         code, _, _ = run_tool(*arguments, '--size=20')
         assert code.startswith('make_tiny_imagenet: size=20 must be 32')
-        code, out, _ = run_tool('make_tiny_imagenet.py', '--help')
+        code, out, _ = run_tool('demo/make_tiny_imagenet.py', '--help')
         assert code == 0
         assert 'share neither digits nor regions' in ' '.join(out.split())
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmdet_adasap.datasets.tiny_voc import (
+from builtin_sets.tiny_voc import (
     MANIFEST,
     TINY_VOC_CLASSES,
     build_tiny_voc,
     draw_preview,
     plan_tiny_voc,
 )
-from mmdet_adasap.datasets.tiny_voc_scenes import (
+from builtin_sets.tiny_voc_scenes import (
     PHOTOS,
     SPLITS,
     digit_pools,
@@ -28,7 +28,7 @@ from mmdet_adasap.datasets.tiny_voc_scenes import (
     photo_zone,
 )
 
-TOOL = Path(__file__).parents[2] / 'tools' / 'make_tiny_voc.py'
+TOOL = Path(__file__).parents[2] / 'tools' / 'demo' / 'make_tiny_voc.py'
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -107,7 +107,7 @@ class TestBuild:
         def fail(scene):
             raise RuntimeError('disk full')
 
-        monkeypatch.setattr('mmdet_adasap.datasets.tiny_voc.draw_scene', fail)
+        monkeypatch.setattr('mmdet_adasap.robustness.datasets.tiny_voc.draw_scene', fail)
         with pytest.raises(RuntimeError, match='disk full'):
             build_tiny_voc(tmp_path / 'set', **settings)
         assert list(tmp_path.iterdir()) == []
@@ -129,7 +129,7 @@ class TestBuild:
 
     def test_missing_package_says_what_to_install(self, settings, tmp_path, monkeypatch):
         load_photo.cache_clear()
-        monkeypatch.setattr('mmdet_adasap.datasets.tiny_voc_scenes.find_spec', lambda name: None)
+        monkeypatch.setattr('builtin_sets.tiny_voc_scenes.find_spec', lambda name: None)
         with pytest.raises(FileNotFoundError, match=r'scikit-image is not installed.*pip install'):
             build_tiny_voc(tmp_path / 'set', **settings)
 

@@ -8,7 +8,8 @@ import pytest
 from mmengine.registry import TRANSFORMS, DefaultScope
 from PIL import Image
 
-from mmdet_adasap.datasets import ImageCorruption, corrupt, corruption_seed
+from mmdet_adasap.robustness.corruptions.corrupt import corrupt, corruption_seed
+from mmdet_adasap.robustness.datasets import ImageCorruption
 
 
 class TestImageCorruption:

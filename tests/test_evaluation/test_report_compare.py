@@ -4,9 +4,9 @@ import shutil
 import pytest
 from report_case import read_page, section, write_case, write_results
 
-from mmdet_adasap.datasets.shared_images import Condition
-from mmdet_adasap.evaluation.protocol import ProtocolDiffers
-from mmdet_adasap.evaluation.report import compare
+from mmdet_adasap.errors import ProtocolMismatchError
+from mmdet_adasap.robustness.datasets.multi_view import Condition
+from mmdet_adasap.robustness.report import compare
 
 
 @pytest.fixture
@@ -103,18 +103,20 @@ class TestRefused:
             inner = inner[name]
         inner[path[-1]] = value
         write_results(folders[1], results)
-        with pytest.raises(ProtocolDiffers, match=f'does not compare .*: {key} is "?{value}'):
+        with pytest.raises(
+            ProtocolMismatchError, match=f'does not compare .*: {key} is "?{value}'
+        ):
             compare(folders, tmp_path / 'out')
         assert not (tmp_path / 'out').exists()
 
     def test_other_corruptions(self, folders, tmp_path):
         write_case(folders[1], corruptions=['fog'])
-        with pytest.raises(ProtocolDiffers, match='corruptions is'):
+        with pytest.raises(ProtocolMismatchError, match='corruptions is'):
             compare(folders, tmp_path / 'out')
 
     def test_other_classes(self, folders, tmp_path):
         write_case(folders[1], classes=['cat', 'cow'])
-        with pytest.raises(ProtocolDiffers, match='classes is'):
+        with pytest.raises(ProtocolMismatchError, match='classes is'):
             compare(folders, tmp_path / 'out')
 
     def test_what_changes_no_figure_is_only_said(self, folders, tmp_path):

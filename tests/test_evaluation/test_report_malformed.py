@@ -4,7 +4,8 @@ import json
 import pytest
 from report_case import write_case
 
-from mmdet_adasap.evaluation.report import MalformedResults, write_report
+from mmdet_adasap.errors import MalformedResultsError
+from mmdet_adasap.robustness.report import write_report
 
 DROP = object()
 
@@ -66,7 +67,7 @@ class TestMalformedResults:
         results = write_case(tmp_path)
         changed(results, path, value)
         (tmp_path / 'results.json').write_text(json.dumps(results))
-        with pytest.raises(MalformedResults) as caught:
+        with pytest.raises(MalformedResultsError) as caught:
             write_report(tmp_path)
         assert str(tmp_path / 'results.json') in str(caught.value)
         assert key in str(caught.value)
@@ -75,7 +76,7 @@ class TestMalformedResults:
     @pytest.mark.parametrize('text', ['', '{"protocol": {"for', '\x00', '[' * 100000, '[]', '3'])
     def test_half_a_file(self, tmp_path, text):
         (tmp_path / 'results.json').write_text(text)
-        with pytest.raises(MalformedResults, match=r'results\.json'):
+        with pytest.raises(MalformedResultsError, match=r'results\.json'):
             write_report(tmp_path)
 
     def test_no_file(self, tmp_path):
@@ -106,7 +107,7 @@ class TestMalformedResults:
             cell = json.loads(file.read_text())
             changed(cell, path, value)
             file.write_text(json.dumps(cell))
-        with pytest.raises(MalformedResults) as caught:
+        with pytest.raises(MalformedResultsError) as caught:
             write_report(tmp_path)
         assert key in str(caught.value)
         assert str(tmp_path / 'cells') in str(caught.value)

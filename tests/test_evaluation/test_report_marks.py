@@ -3,9 +3,9 @@ import itertools
 
 import pytest
 
-from mmdet_adasap.evaluation.report import colours
-from mmdet_adasap.evaluation.report.marks import bounds, ceiling, spread, ticks
-from mmdet_adasap.evaluation.report.words import decimal, hundredth, quantity, shortened
+from mmdet_adasap.robustness.report import colours
+from mmdet_adasap.robustness.report.marks import bounds, ceiling, spread, ticks
+from mmdet_adasap.robustness.report.words import decimal, hundredth, quantity, shortened
 
 
 class TestColours:

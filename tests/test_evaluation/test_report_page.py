@@ -5,8 +5,8 @@ import re
 import pytest
 from report_case import CORRUPTIONS, SEVERITIES, read_page, section, write_case, write_results
 
-from mmdet_adasap.datasets.shared_images import Condition
-from mmdet_adasap.evaluation.report import write_report
+from mmdet_adasap.robustness.datasets.multi_view import Condition
+from mmdet_adasap.robustness.report import write_report
 
 BAD = '<script>alert(1)</script>'
 

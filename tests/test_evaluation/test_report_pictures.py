@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from report_case import BOX, SIZE, example_image, read_page, section, write_case, write_results
 
-from mmdet_adasap.datasets import ImageCorruption
-from mmdet_adasap.evaluation.report import write_report
-from mmdet_adasap.evaluation.report.matching import match, overlap
-from mmdet_adasap.evaluation.report.pictures import SIDE
-from mmdet_adasap.evaluation.report.reading import Boxes
+from mmdet_adasap.robustness.datasets import ImageCorruption
+from mmdet_adasap.robustness.report import write_report
+from mmdet_adasap.robustness.report.matching import match, overlap
+from mmdet_adasap.robustness.report.pictures import SIDE
+from mmdet_adasap.robustness.report.reading import Boxes
 
 KINDS = ('truth', 'right', 'wrong')
 

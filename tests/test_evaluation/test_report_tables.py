@@ -5,10 +5,10 @@ import math
 import pytest
 from report_case import SEVERITIES, write_case
 
-from mmdet_adasap.datasets.corruptions import GROUPS
-from mmdet_adasap.datasets.shared_images import Condition
-from mmdet_adasap.evaluation.report import write_report
-from mmdet_adasap.evaluation.report.markdown import escaped
+from mmdet_adasap.robustness.corruptions import GROUPS
+from mmdet_adasap.robustness.datasets.multi_view import Condition
+from mmdet_adasap.robustness.report import write_report
+from mmdet_adasap.robustness.report.markdown import escaped
 
 
 def read_rows(folder):

@@ -15,11 +15,11 @@ from mmdet.evaluation import eval_map
 from mmengine.evaluator import BaseMetric
 from mmengine.structures import InstanceData
 
-from mmdet_adasap.evaluation.bootstrap import image_weights, interval
-from mmdet_adasap.evaluation.scoring import MetricScorer, build_scorer
-from mmdet_adasap.evaluation.scoring.coco import FIGURES
-from mmdet_adasap.evaluation.scoring.scorer import computed, results_of
-from mmdet_adasap.evaluation.scoring.voc import boxes_of
+from mmdet_adasap.robustness.metrics import MetricScorer, build_scorer
+from mmdet_adasap.robustness.metrics.base import computed, results_of
+from mmdet_adasap.robustness.metrics.bootstrap import image_weights, interval
+from mmdet_adasap.robustness.metrics.coco import FIGURES
+from mmdet_adasap.robustness.metrics.voc import boxes_of
 
 CLASSES = tuple('abcde')
 META = dict(classes=CLASSES)

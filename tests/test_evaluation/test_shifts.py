@@ -4,8 +4,8 @@
 import numpy as np
 import pytest
 
-from mmdet_adasap.evaluation.bootstrap import Z, image_weights
-from mmdet_adasap.evaluation.shifts import build_shifts, seed_of_draws
+from mmdet_adasap.robustness.metrics.bootstrap import Z, image_weights
+from mmdet_adasap.robustness.shifted_sets import build_shifts, seed_of_draws
 
 
 def cell(**models) -> dict:

@@ -3,8 +3,8 @@ import json
 
 import pytest
 
-from mmdet_adasap.datasets.corruptions import CORRUPTIONS, GROUPS
-from mmdet_adasap.evaluation import summarize
+from mmdet_adasap.robustness import summarize
+from mmdet_adasap.robustness.corruptions import CORRUPTIONS, GROUPS
 
 CELLS = {
     'gaussian_noise': {1: 0.60, 3: 0.40, 5: 0.20},

@@ -19,11 +19,10 @@ from toy import ToyModel, loader, settings
 
 import mmdet_adasap  # noqa: F401
 from mmdet_adasap.apis import load_pruned
-from mmdet_adasap.hooks.runner_parts import averaged_models
-from mmdet_adasap.pruning import StructureError, UnreachableTarget
-from mmdet_adasap.pruning.pruner import Diverged
+from mmdet_adasap.errors import DivergedError, OptimizerStateError, StructureError
+from mmdet_adasap.hooks.runner_state import averaged_models
+from mmdet_adasap.pruning import UnreachableTargetError
 from mmdet_adasap.pruning.structure import META_KEY, named_tensors
-from mmdet_adasap.pruning.surgery import UnknownState
 from mmdet_adasap.sharpness import AdaptivePerturbation
 
 TESTS = Path(__file__).parent.parent
@@ -356,7 +355,7 @@ class TestPhases:
     def test_diverged_training_is_told_from_a_wrong_cut(self, tmp_path):
         cfg = settings(tmp_path)
         cfg['optim_wrapper']['optimizer']['lr'] = 1e12
-        with pytest.raises(Diverged, match=r'is not finite: training has diverged'):
+        with pytest.raises(DivergedError, match=r'is not finite: training has diverged'):
             train(cfg)
 
     def test_one_perturbation_for_all_phases(self, tmp_path):
@@ -759,9 +758,11 @@ class TestBadInput:
 
     def test_unreachable_target_says_what_is_reachable(self, tmp_path):
         hook = dict(target=dict(params=0.05), round_to=8)
-        with pytest.raises(UnreachableTarget, match=r'at least 0\.(\d+) remain; set a target of'):
+        with pytest.raises(
+            UnreachableTargetError, match=r'at least 0\.(\d+) remain; set a target of'
+        ):
             build(settings(tmp_path, hook=hook)).train()
-        with pytest.raises(UnreachableTarget) as error:
+        with pytest.raises(UnreachableTargetError) as error:
             build(settings(tmp_path, hook=hook)).train()
         reachable = float(str(error.value).split('target of ')[1].split(' ')[0])
         hook['target'] = dict(params=reachable)
@@ -856,7 +857,9 @@ class TestBadInput:
     def test_optimizer_whose_state_cannot_be_cut(self, tmp_path):
         cfg = settings(tmp_path)
         cfg['optim_wrapper']['optimizer'] = dict(type=torch.optim.Adafactor, lr=0.01)
-        with pytest.raises(UnknownState, match=r'^optim_wrapper.optimizer: Adafactor keeps'):
+        with pytest.raises(
+            OptimizerStateError, match=r'^optim_wrapper.optimizer: Adafactor keeps'
+        ):
             train(cfg)
 
     def test_optimizer_that_needs_a_closure(self, tmp_path):

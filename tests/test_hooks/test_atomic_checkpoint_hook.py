@@ -20,8 +20,9 @@ from toy import ToyModel, loader
 
 import mmdet_adasap  # noqa: F401
 from mmdet_adasap.apis import load_pruned
-from mmdet_adasap.checkpoints import UnreadableCheckpoint, read_checkpoint
-from mmdet_adasap.files import PARTIAL
+from mmdet_adasap.checkpoint.safe_load import read_checkpoint
+from mmdet_adasap.errors import UnreadableCheckpointError
+from mmdet_adasap.fileio import PARTIAL
 from mmdet_adasap.hooks import AtomicCheckpointHook
 from mmdet_adasap.hooks.atomic_checkpoint_hook import NOTE
 
@@ -566,7 +567,7 @@ class TestUnreadable:
         before = {name: tensor.clone() for name, tensor in runner.model.state_dict().items()}
         newest = re.escape(str(folder / 'epoch_4.pth'))
         message = rf'^{re.escape(str(bad))} cannot be read as a checkpoint \(.*--resume {newest}'
-        with pytest.raises(UnreadableCheckpoint, match=message) as error:
+        with pytest.raises(UnreadableCheckpointError, match=message) as error:
             runner.load_or_resume()
         assert '\n' not in str(error.value)
         for name, tensor in runner.model.state_dict().items():
@@ -576,7 +577,7 @@ class TestUnreadable:
     @pytest.mark.parametrize('held', [[1, 2], 'text', torch.zeros(3)])
     def test_not_a_checkpoint(self, folder, held):
         torch.save(held, folder / 'other.pth')
-        with pytest.raises(UnreadableCheckpoint, match=r'other\.pth is not a checkpoint: '):
+        with pytest.raises(UnreadableCheckpointError, match=r'other\.pth is not a checkpoint: '):
             load_checkpoint(ToyModel(), str(folder / 'other.pth'))
 
     def test_missing(self, folder):
@@ -586,7 +587,9 @@ class TestUnreadable:
 
     def test_nothing_else_is_there(self, tmp_path):
         (tmp_path / 'epoch_1.pth').touch()
-        with pytest.raises(UnreadableCheckpoint, match='there is no whole checkpoint beside it'):
+        with pytest.raises(
+            UnreadableCheckpointError, match='there is no whole checkpoint beside it'
+        ):
             load_checkpoint(ToyModel(), str(tmp_path / 'epoch_1.pth'))
 
     def test_one_without_optimizer_comes_second(self, folder):
@@ -594,10 +597,12 @@ class TestUnreadable:
         weights = read_checkpoint(folder / 'epoch_4.pth')
         del weights['optimizer']
         torch.save(weights, folder / 'best_score_epoch_4.pth')
-        with pytest.raises(UnreadableCheckpoint, match=r'--resume \S+/epoch_4\.pth'):
+        with pytest.raises(UnreadableCheckpointError, match=r'--resume \S+/epoch_4\.pth'):
             load_checkpoint(ToyModel(), str(folder / 'torn.pth'))
         (folder / 'epoch_4.pth').unlink()
-        with pytest.raises(UnreadableCheckpoint, match=r'--resume \S+/best_score_epoch_4\.pth'):
+        with pytest.raises(
+            UnreadableCheckpointError, match=r'--resume \S+/best_score_epoch_4\.pth'
+        ):
             load_checkpoint(ToyModel(), str(folder / 'torn.pth'))
 
     @pytest.mark.parametrize(
@@ -636,7 +641,7 @@ class TestUnreadable:
                 return Path.touch, (folder / 'was run',)
 
         torch.save({'meta': {}, 'message_hub': Payload()}, folder / 'evil.pth')
-        with pytest.raises(UnreadableCheckpoint, match=r'--resume \S+/epoch_4\.pth'):
+        with pytest.raises(UnreadableCheckpointError, match=r'--resume \S+/epoch_4\.pth'):
             load_checkpoint(ToyModel(), str(folder / 'torn.pth'))
         assert not (folder / 'was run').exists()
 

@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-from mmdet_adasap.hooks.loss_ratio import LossRatioWatch
+from mmdet_adasap.hooks.training_log import LossRatioWatch
 from mmdet_adasap.sharpness import AdaptivePerturbation, UniformPerturbation
 
 

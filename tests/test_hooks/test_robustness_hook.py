@@ -16,11 +16,11 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from processes import in_processes
 
-from mmdet_adasap.datasets.corruptions import frost_photos
-from mmdet_adasap.datasets.tiny_voc import build_tiny_voc
-from mmdet_adasap.evaluation.scoring import build_scorer
-from mmdet_adasap.evaluation.shared_set import build_shared_set
+from builtin_sets.tiny_voc import build_tiny_voc
 from mmdet_adasap.hooks import RobustnessHook
+from mmdet_adasap.robustness.corruptions import weather as frost_photos
+from mmdet_adasap.robustness.metrics import build_scorer
+from mmdet_adasap.robustness.test_set import build_shared_set
 
 SETTINGS = dict(type='RobustnessHook', corruptions=['fog', 'contrast'], severities=[2], subset=3)
 
@@ -247,7 +247,7 @@ def test_error_of_rank_0_ends_both(data, tmp_path, where):
     root = str(Path.cwd())
     errors = in_processes(error_in_one_of_two, tmp_path, root, data, where)
     assert errors[0] == 'ZeroDivisionError'
-    assert errors[1] == 'OtherProcessFailed: rank 0 has stopped with ZeroDivisionError: on purpose'
+    assert errors[1] == 'OtherProcessError: rank 0 has stopped with ZeroDivisionError: on purpose'
 
 
 def error_in_one_of_two(root: str, data: str, where: str) -> str:

@@ -16,11 +16,11 @@ from torch.nn.parallel import DistributedDataParallel
 from toy import ToyModel
 
 from mmdet_adasap.hooks import AdaSAPHook, adasap_hook
-from mmdet_adasap.hooks.runner_parts import averaged_models
+from mmdet_adasap.hooks.runner_state import averaged_models
+from mmdet_adasap.integration.distributed import unwrapped
 from mmdet_adasap.optim import AdaSAPOptimWrapper
-from mmdet_adasap.pruning import MagnitudeImportance, Pruner, WrongCut
+from mmdet_adasap.pruning import EquivalenceError, MagnitudeImportance, Pruner
 from mmdet_adasap.pruning.structure import named_tensors
-from mmdet_adasap.unwrapping import unwrapped
 
 PHASE_ENDS = (6, 18, 36)
 TAYLOR = dict(importance=dict(type='TaylorImportance'))
@@ -162,7 +162,7 @@ def train_failing(cfg: dict, name: str, model: type[ToyModel] = FrozenNormModel)
     """Rank 1 cannot do one thing."""
 
     def fail(*args, **kwargs):
-        raise WrongCut('it broke')
+        raise EquivalenceError('it broke')
 
     if get_rank() == 1:
         setattr(adasap_hook if name == 'sample_forward' else Pruner, name, fail)
@@ -244,7 +244,9 @@ class TestOneModel:
         with pytest.raises(Failed) as failed:
             in_processes(resumed_apart, tmp_path, settings(tmp_path / 'two'))
         for error in failed.value.errors:
-            assert error.startswith('ProcessesDiffer: the checkpoints of rank 0 and of rank 1')
+            assert error.startswith(
+                'ProcessMismatchError: the checkpoints of rank 0 and of rank 1'
+            )
 
     def test_rank_0_chooses(self, tmp_path):
         hook = dict(importance=NoisyImportance())
@@ -263,8 +265,8 @@ class TestOneModel:
         with pytest.raises(Failed) as failed:
             in_processes(train_failing, tmp_path, settings(tmp_path / 'two'), name)
         assert failed.value.errors == [
-            'OtherProcessFailed: rank 1 has stopped with WrongCut: it broke',
-            'WrongCut: it broke',
+            'OtherProcessError: rank 1 has stopped with EquivalenceError: it broke',
+            'EquivalenceError: it broke',
         ]
 
     def test_failure_where_others_share_a_loss(self, tmp_path):
@@ -272,7 +274,7 @@ class TestOneModel:
         args = settings(tmp_path / 'two'), 'sample_forward', WithSharedLoss
         with pytest.raises(Failed) as failed:
             in_processes(train_failing, tmp_path, *args)
-        assert failed.value.errors[0].startswith('OtherProcessFailed: rank 1 has stopped with')
+        assert failed.value.errors[0].startswith('OtherProcessError: rank 1 has stopped with')
 
     def test_a_layer_of_a_shared_loss(self, tmp_path):
         ranks = in_processes(train, tmp_path, settings(tmp_path / 'two'), WithSharedLoss)
@@ -285,7 +287,9 @@ class TestOneModel:
         with pytest.raises(Failed) as failed:
             in_processes(train_with_other_digests, tmp_path, settings(tmp_path / 'two'), found)
         for error in failed.value.errors:
-            assert error.startswith(f'ProcessesDiffer: {what} of rank 0 and of rank 1 are not')
+            assert error.startswith(
+                f'ProcessMismatchError: {what} of rank 0 and of rank 1 are not'
+            )
 
     def test_wrapper_that_the_runner_has_not_made(self, tmp_path):
         with pytest.raises(Failed, match=r"launcher='pytorch': the model came to the Runner in"):

@@ -15,9 +15,9 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
-from mmdet_adasap.models.raw_outputs import raw_forward
+from mmdet_adasap.models.forward import raw_forward
 from mmdet_adasap.pruning import cut, keep_of
-from mmdet_adasap.pruning.finding import attribute_counts, find_channels
+from mmdet_adasap.pruning.analysis import attribute_counts, find_channels
 
 CONFIG = Path(__file__).parents[2] / 'configs' / 'ssd512' / 'ssd512_r50_8xb16-800e_voc0712.py'
 SIDES = (64, 32, 16, 8, 4, 2, 1)

@@ -13,8 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
-from mmdet_adasap.models import SSD_HEAD_MENDED
-from mmdet_adasap.models.ssd_head import mend_ssd_head, ssd_head_can_predict
+from mmdet_adasap.integration.compat import mend_ssd_head, ssd_head_can_predict, ssd_head_is_mended
 
 CONFIG = """
 _base_ = 'mmdet::pascal_voc/ssd300_voc0712.py'
@@ -139,7 +138,7 @@ class TestSSDHead:
 
 
 class TestMendSSDHead:
-    @pytest.mark.skipif(not SSD_HEAD_MENDED, reason='this mmdet needs no mending')
+    @pytest.mark.skipif(not ssd_head_is_mended(), reason='this mmdet needs no mending')
     def test_mmdet_needs_it(self, raw):
         """Fails when mmdet is repaired: then the mending can go."""
         stock = build_as_mmdet_does(num_classes=20, anchor_generator=ANCHORS, test_cfg={})

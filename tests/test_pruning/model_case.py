@@ -18,20 +18,19 @@ from nets import randomise
 from torch import nn
 
 from mmdet_adasap.apis import apply_structure, build_dense, load_pruned, prune_model
-from mmdet_adasap.models.raw_outputs import raw_forward
-from mmdet_adasap.models.synthetic import synthetic_batch
+from mmdet_adasap.models.forward import raw_forward, synthetic_batch
 from mmdet_adasap.pruning import (
     MagnitudeImportance,
-    UnreachableTarget,
+    UnreachableTargetError,
     check_cut,
     choose,
     keep_of,
     trace_channels,
 )
-from mmdet_adasap.pruning.budget import smallest
-from mmdet_adasap.pruning.finding import attribute_counts, find_channels
-from mmdet_adasap.pruning.oracle import difference, raw_outputs
-from mmdet_adasap.pruning.running import evaluating
+from mmdet_adasap.pruning.analysis import attribute_counts, find_channels
+from mmdet_adasap.pruning.equivalence import difference, raw_outputs
+from mmdet_adasap.pruning.model_state import evaluating
+from mmdet_adasap.pruning.selection import smallest
 from mmdet_adasap.pruning.structure import META_KEY, named_tensors
 
 
@@ -56,7 +55,7 @@ def choices(model: nn.Module, forward, channels) -> list[dict]:
             row['least'] = least(channels, round_to)
             try:
                 kept = choose(scores, whole, channels.params, ratio * dense, steps)
-            except UnreachableTarget as error:
+            except UnreachableTargetError as error:
                 found.append({**row, 'refused': str(error)})
                 continue
             keep = keep_of(model, channels.groups, kept)

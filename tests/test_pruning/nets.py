@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mmdet_adasap.pruning import Channels, check_cut, keep_of, trace_channels
-from mmdet_adasap.pruning.finding import attribute_counts
+from mmdet_adasap.pruning.analysis import attribute_counts
 
 
 class Net(nn.Module):

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmdet_adasap.apis import apply_structure, prune_model
-from mmdet_adasap.pruning import StructureError, find_channels, keep_of
-from mmdet_adasap.pruning.finding import attribute_counts
-from mmdet_adasap.pruning.oracle import difference, raw_outputs
+from mmdet_adasap.errors import StructureError
+from mmdet_adasap.pruning import find_channels, keep_of
+from mmdet_adasap.pruning.analysis import attribute_counts
+from mmdet_adasap.pruning.equivalence import difference, raw_outputs
 from mmdet_adasap.pruning.rules.attention import axis_of_heads
 
 TOKENS = 5

@@ -4,9 +4,9 @@ import itertools
 import numpy as np
 import pytest
 
-from mmdet_adasap.pruning import UnreachableTarget, choose
-from mmdet_adasap.pruning.budget import smallest
+from mmdet_adasap.pruning import UnreachableTargetError, choose
 from mmdet_adasap.pruning.cost import Cost
+from mmdet_adasap.pruning.selection import smallest
 
 
 def problem(seed: int, groups: int = 5, most: int = 30):
@@ -92,7 +92,9 @@ def test_the_least_that_is_possible_is_reached_and_no_less(seed):
     least = cost(smallest(sizes, 4))
     kept = choose(scores, full, cost, least, 4)
     assert counts_of(kept).tolist() == smallest(sizes, 4).tolist()
-    with pytest.raises(UnreachableTarget, match=rf'{least - 1} cannot be reached: {least} remain'):
+    with pytest.raises(
+        UnreachableTargetError, match=rf'{least - 1} cannot be reached: {least} remain'
+    ):
         choose(scores, full, cost, least - 1, 4)
 
 

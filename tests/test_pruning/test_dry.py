@@ -9,8 +9,9 @@ from nets import Net, randomise, runs
 from test_tracing import CASES
 from torch import nn
 
+from mmdet_adasap.errors import NeedsValuesError
 from mmdet_adasap.pruning import Channels, trace_channels, tracing
-from mmdet_adasap.pruning.dry import NeedsValues, product_shape
+from mmdet_adasap.pruning.shape_only import product_shape
 
 CONVOLUTION = torch.ops.aten.convolution.default
 
@@ -57,7 +58,7 @@ def described(channels: Channels) -> list:
 
 
 def never() -> None:
-    raise NeedsValues
+    raise NeedsValuesError
 
 
 @pytest.mark.parametrize('name', CASES)

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from mmdet_adasap.pruning.nodes import FROZEN, AxisRef, NodeTable
+from mmdet_adasap.pruning.channel_ids import FROZEN, AxisRef, NodeTable
 
 
 def brute_force(count: int, pairs: list[tuple[int, int]]) -> list[int]:

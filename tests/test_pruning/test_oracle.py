@@ -7,9 +7,9 @@ import torch
 from nets import Net, chain, random_choice, randomise, runs, trace
 from torch import nn
 
-from mmdet_adasap.pruning import WrongCut, check_cut, keep_of
-from mmdet_adasap.pruning.finding import find_channels
-from mmdet_adasap.pruning.oracle import difference
+from mmdet_adasap.pruning import EquivalenceError, check_cut, keep_of
+from mmdet_adasap.pruning.analysis import find_channels
+from mmdet_adasap.pruning.equivalence import difference
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_wrong_index_is_found_and_named():
     keep = keep_of(model, channels.groups, [np.arange(g.size) < 5 for g in channels.groups])
     assert check_cut(model, keep, runs(x)) < 1e-5
     keep['conv3.weight'][1] = [0, 1, 2, 3, 5]
-    with pytest.raises(WrongCut, match='of what head returns;'):
+    with pytest.raises(EquivalenceError, match='of what head returns;'):
         check_cut(model, keep, runs(x))
 
 
@@ -60,7 +60,7 @@ def test_a_missing_axis_is_found_and_named():
     channels = trace(model, x)
     keep = keep_of(model, channels.groups, random_choice(channels, 0.5))
     del keep['bn2.weight']
-    with pytest.raises(WrongCut, match=r'does not run; it stops in bn2'):
+    with pytest.raises(EquivalenceError, match=r'does not run; it stops in bn2'):
         check_cut(model, keep, runs(x))
 
 
@@ -80,7 +80,7 @@ def test_a_model_that_gives_nan_is_refused():
     )
     x = torch.randn(1, 3, 4, 4)
     channels = trace(model, x)
-    with pytest.raises(WrongCut):
+    with pytest.raises(EquivalenceError):
         check_cut(model, keep_of(model, channels.groups, [np.arange(4) < 2]), runs(x))
 
 
@@ -116,7 +116,7 @@ def test_an_error_on_the_way_that_the_output_hardly_shows():
     channels = trace(model, x)
     assert channels.sizes.tolist() == [8]
     keep = keep_of(model, channels.groups, [np.arange(8) < 4])
-    with pytest.raises(WrongCut, match=r'by [\d.]+e-\d+ of what mix returns;'):
+    with pytest.raises(EquivalenceError, match=r'by [\d.]+e-\d+ of what mix returns;'):
         check_cut(model, keep, runs(x))
     assert not find_channels(model, runs(x)).groups
 

@@ -13,12 +13,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from mmdet_adasap.pruning import (
+    EquivalenceError,
     Importance,
     MagnitudeImportance,
     Pruner,
     TaylorImportance,
-    UnreachableTarget,
-    WrongCut,
+    UnreachableTargetError,
     check_target,
 )
 
@@ -170,7 +170,7 @@ def test_a_target_of_one_cuts_nothing():
 @pytest.mark.parametrize('round_to', [1, 8, 16])
 def test_unreachable_says_what_is_reachable(resource, round_to):
     message = rf'^target=dict\({resource}=0.001\) cannot be reached: .* at least (0\.\d+) remain; '
-    with pytest.raises(UnreachableTarget, match=message) as caught:
+    with pytest.raises(UnreachableTargetError, match=message) as caught:
         Pruner(wide_chain(), runs(X), {resource: 0.001}, MagnitudeImportance(), round_to)
     offered = float(re.search(r'target of ([\d.]+) or more', str(caught.value)).group(1))
     pruner = Pruner(wide_chain(), runs(X), {resource: offered}, MagnitudeImportance(), round_to)
@@ -180,7 +180,7 @@ def test_unreachable_says_what_is_reachable(resource, round_to):
 
 def test_a_model_that_cannot_be_pruned_at_all():
     with pytest.raises(
-        UnreachableTarget, match=r'at least 1\.0000 remain.*; output of the model; '
+        UnreachableTargetError, match=r'at least 1\.0000 remain.*; output of the model; '
     ):
         Pruner(nn.Conv2d(3, 8, 1), runs(X), dict(params=0.5), MagnitudeImportance())
     pruner = Pruner(nn.Conv2d(3, 8, 1), runs(X), dict(params=1.0), MagnitudeImportance())
@@ -195,7 +195,7 @@ def test_a_model_that_cannot_be_compared_is_refused_at_once():
         head=nn.Conv2d(8, 2, 1),
     )
     with pytest.raises(
-        WrongCut, match=r'^this model cannot be pruned yet: .* the model itself returns;'
+        EquivalenceError, match=r'^this model cannot be pruned yet: .* the model itself returns;'
     ):
         Pruner(model, runs(X), dict(params=0.5), MagnitudeImportance())
 
@@ -213,7 +213,7 @@ def test_a_wrong_cut_at_the_end_changes_nothing():
     pruner.prune_to(0.5)
     flaw.append(True)
     before = model(X)
-    with pytest.raises(WrongCut):
+    with pytest.raises(EquivalenceError):
         pruner.cut()
     assert model.a.weight.shape[0] == model.a.out_channels == 8
     assert torch.equal(model(X), before)
@@ -282,7 +282,7 @@ def test_what_is_infinitely_important_stays(value):
     assert pruner.remaining() <= 0.8
     assert all(kept[::2].all() for kept in pruner.masks.kept)
     pruner = Pruner(wide_chain(), runs(X), dict(params=0.1), Given(half))
-    with pytest.raises(UnreachableTarget, match='of them are infinitely important'):
+    with pytest.raises(UnreachableTargetError, match='of them are infinitely important'):
         pruner.prune_to(0.1)
 
 

@@ -8,10 +8,10 @@ import torch
 from nets import chain, random_choice, randomise, runs, trace
 from test_tracing import CASES
 
+from mmdet_adasap.errors import StructureError
 from mmdet_adasap.pruning import (
     MagnitudeImportance,
     Pruner,
-    StructureError,
     check_structure,
     cut,
     keep_of,
@@ -89,7 +89,7 @@ def test_a_fresh_model_takes_the_shape_without_a_trace(monkeypatch):
     pruner, _ = pruned()
     structure = pruner.cut()
     assert is_cut(structure)
-    monkeypatch.setattr('mmdet_adasap.pruning.finding.trace_channels', None)
+    monkeypatch.setattr('mmdet_adasap.pruning.analysis.trace_channels', None)
     fresh = randomise(chain(), seed=9)
     cut(fresh, structure['keep'], structure['attrs'])
     fresh.load_state_dict(pruner.model.state_dict())

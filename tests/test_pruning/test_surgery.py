@@ -7,7 +7,8 @@ import torch
 from nets import Net, chain, random_choice, trace
 from torch import nn
 
-from mmdet_adasap.pruning import ChannelMasks, StructureError, channel_counts, cut, keep_of
+from mmdet_adasap.errors import StructureError
+from mmdet_adasap.pruning import ChannelMasks, channel_counts, cut, keep_of
 
 
 def half(model: nn.Module) -> dict:

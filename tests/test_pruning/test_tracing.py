@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import Conv2d
 from torch.nn import functional as F
 
-from mmdet_adasap.pruning import WrongCut, check_cut, keep_of, trace_channels
-from mmdet_adasap.pruning.finding import find_channels
+from mmdet_adasap.pruning import EquivalenceError, check_cut, keep_of, trace_channels
+from mmdet_adasap.pruning.analysis import find_channels
 from mmdet_adasap.pruning.rules import EXTENSION_RULES, RULES
 
 CASES = {}
@@ -918,7 +918,7 @@ def test_python_that_reads_the_size_is_found_out():
     groups = trace(model, x).groups
     assert [group.size for group in groups] == [8, 8]
     kept = [np.arange(8) < 4, np.ones(8, dtype=bool)]
-    with pytest.raises(WrongCut, match=r'of what b returns;'):
+    with pytest.raises(EquivalenceError, match=r'of what b returns;'):
         check_cut(model, keep_of(model, groups, kept), runs(x))
 
 

@@ -48,17 +48,17 @@ import torch
 from torch import nn
 
 from mmdet_adasap.apis import build_dense
-from mmdet_adasap.files import write_atomically
-from mmdet_adasap.models.raw_outputs import raw_forward
+from mmdet_adasap.fileio import write_atomically
+from mmdet_adasap.models.forward import raw_forward
 from mmdet_adasap.pruning import (
     ChannelMasks,
+    EquivalenceError,
     MagnitudeImportance,
     Pruner,
-    WrongCut,
     trace_channels,
 )
-from mmdet_adasap.pruning.oracle import raw_outputs
-from mmdet_adasap.pruning.running import ForwardFn, output_tensors
+from mmdet_adasap.pruning.equivalence import raw_outputs
+from mmdet_adasap.pruning.model_state import ForwardFn, output_tensors
 
 PEER = 'torch-pruning'
 PEER_GROUPS = ('peer_build', 'peer_groups')
@@ -239,9 +239,9 @@ def prune_ours(model: nn.Module, forward: ForwardFn, watch: Stopwatch) -> dict:
     pruner.masks = ChannelMasks(model, pruner.channels.groups)
     pruner.masks.remove(kept)
     promised = pruner.cost(pruner.masks.counts)
-    pruner.cut()  # raises WrongCut unless the slim model gives what the masked one gives
+    pruner.cut()  # raises EquivalenceError unless the slim model gives what the masked one gives
     if parameters_of(model) != promised:
-        raise WrongCut(f'{parameters_of(model)} parameters are left and not {promised}')
+        raise EquivalenceError(f'{parameters_of(model)} parameters are left and not {promised}')
     return {
         'groups': len(sizes),
         'left': parameters_of(model) / pruner.dense['params'],

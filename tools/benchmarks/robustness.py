@@ -68,7 +68,8 @@ def parse_args() -> argparse.Namespace:
 
 def make_set(folder: Path, classes: tuple[str, ...], images: int) -> None:
     """Write a VOC test set of crops of photographs."""
-    from mmdet_adasap.datasets.tiny_voc_scenes import load_photo
+    sys.path.append(str(ROOT / 'tools' / 'demo'))
+    from builtin_sets.tiny_voc_scenes import load_photo
 
     rng = np.random.default_rng(0)
     photos = [np.array(load_photo(name)) for name in ('china.jpg', 'flower.jpg')]
@@ -138,7 +139,7 @@ def mmdet_loop(
     from mmengine.config import Config
     from mmengine.runner import Runner
 
-    from mmdet_adasap.evaluation.summary import benchmark_corruptions
+    from mmdet_adasap.robustness.metrics.mpc import benchmark_corruptions
 
     cfg = Config.fromfile(config)
     cfg.work_dir, cfg.load_from = str(out), str(checkpoint)
@@ -272,7 +273,7 @@ def main() -> None:
     warnings.simplefilter('ignore')
     with quiet():
         import mmdet_adasap  # noqa: F401
-        from mmdet_adasap.evaluation.summary import benchmark_corruptions
+        from mmdet_adasap.robustness.metrics.mpc import benchmark_corruptions
 
         register_corrupt()
         forward = Forward()

@@ -32,8 +32,8 @@ from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
-from mmdet_adasap.apis.building import read_config
-from mmdet_adasap.files import write_atomically
+from mmdet_adasap.fileio import write_atomically
+from mmdet_adasap.integration.configs import read_config
 from mmdet_adasap.optim import AdaSAPAmpOptimWrapper, AdaSAPOptimWrapper
 from mmdet_adasap.sharpness import AdaptivePerturbation
 from mmdet_adasap.sharpness.blocks import find_blocks

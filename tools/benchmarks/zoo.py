@@ -73,10 +73,10 @@ def parse_args() -> argparse.Namespace:
 def look_at(config: str) -> dict:
     """Prune one config's model by half of every group."""
     from mmdet_adasap.apis import build_dense, forward_of
-    from mmdet_adasap.pruning import WrongCut, check_cut, keep_of
-    from mmdet_adasap.pruning.budget import smallest
-    from mmdet_adasap.pruning.finding import attribute_counts, find_channels
-    from mmdet_adasap.pruning.running import evaluating
+    from mmdet_adasap.pruning import EquivalenceError, check_cut, keep_of
+    from mmdet_adasap.pruning.analysis import attribute_counts, find_channels
+    from mmdet_adasap.pruning.model_state import evaluating
+    from mmdet_adasap.pruning.selection import smallest
     from mmdet_adasap.pruning.tracing import trace_channels
 
     torch.manual_seed(0)
@@ -94,7 +94,7 @@ def look_at(config: str) -> dict:
     traced = time.perf_counter()
     try:
         channels = find_channels(model, forward)
-    except WrongCut as error:
+    except EquivalenceError as error:
         return {'failed': 'refused', 'reason': first_line(error)}
     found = time.perf_counter()
     # Another half than that of the trial, by chance.
@@ -220,17 +220,17 @@ def main() -> None:
     if args.config:
         warnings.simplefilter('ignore')
         torch.set_num_threads(1)
-        from mmdet_adasap.pruning import WrongCut
+        from mmdet_adasap.pruning import EquivalenceError
 
         try:
             found = look_at(args.config)
-        except WrongCut as error:
+        except EquivalenceError as error:
             found = {'failed': 'wrong cut', 'reason': first_line(error)}
         print(json.dumps(found))
         return
 
-    from mmdet_adasap.env import package_folder, remedy
-    from mmdet_adasap.files import write_atomically
+    from mmdet_adasap.env import remedy
+    from mmdet_adasap.fileio import package_folder, write_atomically
 
     package = package_folder(args.package)
     if package is None:

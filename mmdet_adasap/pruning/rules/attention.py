@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ..nodes import Label
+from ..channel_ids import Label
 from .call import Call, axes_of, is_zero, made, rule
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
-from ..nodes import Label, NodeTable
+from ..channel_ids import Label, NodeTable
 
 Rule = Callable[['Call'], 'Label | list[Label | None] | None']
 RULES: dict[str, Rule] = {}

@@ -1,7 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Compiled operators of mmcv and torchvision. Those without a rule freeze what reaches them."""
 
-from ..nodes import Label
+from ..channel_ids import Label
 from .call import Call, axes_of, extension_rule, is_zero, made, rule
 from .layers import convolve
 

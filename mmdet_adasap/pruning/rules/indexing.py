@@ -4,7 +4,7 @@
 import torch
 from torch import Tensor
 
-from ..nodes import Label
+from ..channel_ids import Label
 from .call import Call, axes_of, is_fresh, is_zero, made, rule
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor, nn
 
-from ..nodes import FROZEN, Label
+from ..channel_ids import FROZEN, Label
 from .call import Call, axes_of, is_zero, made, rule
 
 

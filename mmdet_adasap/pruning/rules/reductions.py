@@ -1,7 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Reductions, and what looks along an axis."""
 
-from ..nodes import Label
+from ..channel_ids import Label
 from .call import Call, axes_of, is_zero, made, rule
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from ..nodes import FROZEN, Label
+from ..channel_ids import FROZEN, Label
 from .attention import axis_of_heads, heads_of
 from .call import Call, axes_of, is_zero, made, rule
 

@@ -3,7 +3,7 @@
 
 import numpy as np
 
-from ..nodes import Label
+from ..channel_ids import Label
 from .call import Call, axes_of, is_zero, made, rule
 
 

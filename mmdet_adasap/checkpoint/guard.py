@@ -1,0 +1,126 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Refuse checkpoints that cannot be loaded rightly, before the model is changed.
+
+mmengine logs weights of another shape and goes on with random ones. Loading is a function
+without a hook or a registry, so it is wrapped: where this package is imported and nothing has
+given the model its pruned shape, loading ends with an error instead. So does, with a word on what
+to go on from, reading a file that is damaged or missing. Three functions of mmengine are wrapped,
+and what a release no longer has is left alone, with a warning.
+"""
+
+import functools
+import os
+import warnings
+from collections.abc import Callable
+
+from mmengine.runner import CheckpointLoader
+from mmengine.runner import checkpoint as mmengine_checkpoint
+from mmengine.runner import runner as mmengine_runner
+
+from ..errors import UnreadableCheckpointError, one_line
+from ..integration.distributed import unwrapped
+from ..pruning.structure import META_KEY, check_structure
+from .restore import read_parts, refuse_misfit
+from .safe_load import advice, is_readable
+
+GUARDED = '_mmdet_adasap_guarded'
+
+
+def guard() -> None:
+    """Wrap what mmengine loads checkpoints with, once.
+
+    Warns:
+        RuntimeWarning: If this mmengine does not have it.
+    """
+    unknown = []
+    load = getattr(mmengine_checkpoint, '_load_checkpoint_to_model', None)
+    if load is None:
+        unknown.append('a pruned checkpoint that is loaded without AdaSAPHook is not refused')
+    elif not hasattr(load, GUARDED):
+        mmengine_checkpoint._load_checkpoint_to_model = _refusing_misfit(load)
+        mmengine_runner._load_checkpoint_to_model = mmengine_checkpoint._load_checkpoint_to_model
+
+    read = getattr(CheckpointLoader, '_schemes', {}).get('')
+    if read is None:
+        unknown.append('unreadable files are not named together with the newest readable one')
+    elif not hasattr(read, GUARDED):
+        # mmengine tells the backend from the function's name, which wraps() keeps.
+        CheckpointLoader.register_scheme('', _naming_the_newest(read), force=True)
+
+    find = getattr(mmengine_runner, 'find_latest_checkpoint', None)
+    if find is None:
+        unknown.append('a damaged last_checkpoint is not named')
+    elif not hasattr(find, GUARDED):
+        mmengine_runner.find_latest_checkpoint = _checking_the_name(find)
+
+    if unknown:
+        warnings.warn(
+            f'this mmengine loads checkpoints in a way that mmdet_adasap does not know: '
+            f'{"; ".join(unknown)}. Read the log for sizes that do not fit, or use the mmengine '
+            f'of requirements/openmmlab.txt',
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def _marked(guarded: Callable) -> Callable:
+    setattr(guarded, GUARDED, True)
+    return guarded
+
+
+def _refusing_misfit(load: Callable) -> Callable:
+    @functools.wraps(load)
+    def guarded(model, checkpoint, *args, **kwargs):
+        if isinstance(checkpoint, dict):
+            meta, weights = read_parts(checkpoint)
+            if meta.get(META_KEY) is not None:
+                check_structure(meta[META_KEY])
+                refuse_misfit(unwrapped(model), weights)
+        return load(model, checkpoint, *args, **kwargs)
+
+    return _marked(guarded)
+
+
+def _naming_the_newest(load: Callable) -> Callable:
+    @functools.wraps(load)
+    def guarded(filename, *args, **kwargs):
+        path = os.path.expanduser(filename)
+        folder = os.path.dirname(path)
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f'{path} is missing; {advice(folder)}')
+        try:
+            checkpoint = load(filename, *args, **kwargs)
+        except Exception as error:
+            if is_readable(path):  # the device may be missing or full
+                raise
+            raise UnreadableCheckpointError(
+                f'{path} cannot be read as a checkpoint ({one_line(error)}); '
+                f'{advice(folder, path)}'
+            ) from error
+        if not isinstance(checkpoint, dict):
+            raise UnreadableCheckpointError(
+                f'{path} is not a checkpoint: it holds a {type(checkpoint).__name__}; '
+                f'{advice(folder, path)}'
+            )
+        return checkpoint
+
+    return _marked(guarded)
+
+
+def _checking_the_name(find: Callable) -> Callable:
+    @functools.wraps(find)
+    def guarded(path):
+        record = os.path.join(path, 'last_checkpoint')
+        try:
+            found = find(path)
+        except UnicodeDecodeError as error:
+            raise UnreadableCheckpointError(f'{record} is damaged; {advice(path)}') from error
+        if found == '':
+            raise UnreadableCheckpointError(f'{record} is empty; {advice(path)}')
+        if found is not None and '://' not in found and not os.path.exists(found):
+            folder = os.path.dirname(found)
+            beside = advice(folder if os.path.isdir(folder) else path)
+            raise FileNotFoundError(f'{record} names {found!r}, which is missing; {beside}')
+        return found
+
+    return _marked(guarded)

@@ -1,0 +1,157 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Read checkpoints as data, and say what to do about one that cannot be read."""
+
+import contextlib
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.logging.history_buffer import HistoryBuffer
+
+from ..errors import one_line
+
+
+def read_checkpoint(filename: str, map_location: str = 'cpu', mmap: bool = False) -> dict:
+    """Read a checkpoint of mmengine as data; no code in it is run.
+
+    Args:
+        filename (str): The file.
+        map_location (str): Where tensors are loaded to. Defaults to 'cpu'.
+        mmap (bool): Whether to leave the tensors in the file until they are used, if it has the
+            format that allows it. Defaults to False.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, or holds objects that mmengine does not write.
+    """
+    mmap = mmap and zipfile.is_zipfile(filename)
+    allowing = torch.serialization.safe_globals(SAFE) if KNOWS_NAMES else contextlib.nullcontext()
+    try:
+        with allowing:
+            checkpoint = torch.load(
+                filename, map_location=map_location, weights_only=True, mmap=mmap
+            )
+    except (FileNotFoundError, IsADirectoryError, PermissionError):
+        raise
+    except Exception as error:  # what a damaged file makes of pickle's instructions
+        remedy = 'take a checkpoint as train.py writes it'
+        if not KNOWS_NAMES:
+            remedy = (
+                f'torch {torch.__version__} reads no more than weights and plain data without '
+                f'running code: take a file that was published with published_keys, or torch 2.6'
+            )
+        raise ValueError(
+            f'{filename} is damaged or holds more than data, and is not loaded '
+            f'({_what_torch_says(error)}); {remedy}'
+        ) from error
+    wrong = _what_is_wrong(checkpoint)
+    if wrong:
+        raise ValueError(f'{filename}: {wrong}; take a checkpoint as train.py writes it')
+    return checkpoint
+
+
+def _what_torch_says(error: Exception) -> str:
+    """Without its advice to read the file in a way that runs what is in it."""
+    found = re.search(
+        r'WeightsUnpickler error:\s*(.+?)(?: was not an allowed|\. |$)', str(error), re.M
+    )
+    return found[1] if found else one_line(error)
+
+
+def _what_is_wrong(checkpoint: object) -> str | None:
+    """What a file holds in the place of weights by name, and of plain data about them."""
+    if not isinstance(checkpoint, dict):
+        return f'it holds a {type(checkpoint).__name__} and no checkpoint'
+    # A file of weights alone has them at the top; one of meta alone has none.
+    weights = checkpoint.get('state_dict', {} if 'meta' in checkpoint else checkpoint)
+    if not isinstance(weights, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor)
+        for name, value in weights.items()
+    ):
+        return 'its state_dict is not one of tensors by name'
+    meta = checkpoint.get('meta') or {}
+    if not isinstance(meta, Mapping) or not isinstance(meta.get('dataset_meta') or {}, Mapping):
+        return 'its meta is not a dict'
+    return None
+
+
+def is_readable(filename: str) -> bool:
+    """Whether a file is a whole checkpoint, seen without reading its tensors."""
+    return _opened(filename) is not None
+
+
+def advice(folder: str, besides: str | None = None) -> str:
+    """What a run can go on from, for the end of a message.
+
+    Args:
+        folder (str): Where to look for checkpoints.
+        besides (str, optional): The one that cannot be read.
+    """
+    newest = _newest(folder, besides)
+    if newest is None:
+        return (
+            'there is no whole checkpoint beside it to go on from; name another one (load_from, '
+            '--resume), or train it first'
+        )
+    return (
+        f'the newest whole checkpoint beside it is {newest}: go on with --resume {newest}, or '
+        f'load that'
+    )
+
+
+def _newest(folder: str, besides: str | None) -> str | None:
+    """The newest checkpoint that a run can go on from; one with an optimizer goes first."""
+    without_optimizer = None
+    for file in _by_age(folder):
+        if besides is not None and file.name == os.path.basename(besides):
+            continue
+        checkpoint = _opened(str(file))
+        if checkpoint is None or not {'meta', 'message_hub'} <= checkpoint.keys():
+            continue
+        name = os.path.join(folder, file.name)
+        if 'optimizer' in checkpoint:
+            return name
+        without_optimizer = without_optimizer or name
+    return without_optimizer
+
+
+def _by_age(folder: str) -> Iterator[Path]:
+    files = [file for file in Path(folder or '.').glob('*.pth') if file.is_file()]
+    yield from sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True)
+
+
+def _opened(filename: str) -> dict | None:
+    try:
+        checkpoint = read_checkpoint(filename, mmap=True)
+    except Exception:  # what is not a checkpoint may fail in any way
+        return None
+    return checkpoint
+
+
+def _history_method(owner: type, name: str) -> object:
+    """What a HistoryBuffer names its statistics with; the real getattr reaches anything."""
+    if owner is not HistoryBuffer or name.startswith('_'):
+        raise pickle.UnpicklingError(f'{owner}.{name} is not data')
+    return getattr(owner, name)
+
+
+KNOWS_NAMES = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 6)
+"""Whether torch can be told that a name in a file stands for another function than it says."""
+
+_multiarray = (np._core if hasattr(np, '_core') else np.core).multiarray
+SAFE = [
+    HistoryBuffer,
+    np.ndarray,
+    np.dtype,
+    _multiarray._reconstruct,
+    _multiarray.scalar,
+    (_history_method, 'builtins.getattr'),
+    *(type(np.dtype(kind)) for kind in (np.float64, np.int64, np.uint32)),
+]
+"""What checkpoints of mmengine hold beside tensors and plain data. In mmengine's own list is the
+real getattr, with which a file can reach, and overwrite, all of Python."""

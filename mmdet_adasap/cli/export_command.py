@@ -1,0 +1,81 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Write a pruned model so that mmdet or mmpretrain takes it where this plugin is not installed.
+
+The folder gets config.py and model.pth, which their own tools take, what config.py imports,
+structure.json, and report.json with sizes and times on this machine. With --onnx there is
+model.onnx, too: the network up to the raw outputs of its heads; of a two-stage detector up to
+the RPN, with the second stage in roi_head.onnx.
+
+examples:
+  python tools/export.py configs/ssd300/adasap_ssd300_voc0712.py epoch_24.pth --out slim_ssd300
+  python tools/export.py CONFIG CHECKPOINT --out FOLDER --onnx
+  python "$(python -m mmdet_adasap.env --tool test)" slim_ssd300/config.py slim_ssd300/model.pth
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+import warnings
+from pathlib import Path
+
+from ..errors import ExportMismatchError, OnnxMismatchError, one_line
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='the config that the model was pruned with')
+    parser.add_argument('checkpoint', help='the pruned checkpoint')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        required=True,
+        metavar='DIR',
+        help='the folder; an earlier export there is replaced, its ONNX files too',
+    )
+    parser.add_argument('--onnx', action='store_true', help='write ONNX files and compare them')
+    parser.add_argument(
+        '--force',
+        action='store_true',
+        help='write into a folder that holds other files; they stay',
+    )
+    parser.add_argument(
+        '--rounds', type=int, default=10, metavar='N', help='timed runs of each (default: 10)'
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
+        warnings.simplefilter('ignore')
+        from ..apis import export_pruned
+        from ..models.profiling import table
+
+        try:
+            report = export_pruned(
+                args.config,
+                args.checkpoint,
+                args.out,
+                onnx=args.onnx,
+                force=args.force,
+                rounds=args.rounds,
+                progress=lambda line: print(f'export: {line}', file=sys.stderr, flush=True),
+            )
+        except (
+            OSError,
+            ValueError,
+            ImportError,
+            SyntaxError,
+            ExportMismatchError,
+            OnnxMismatchError,
+        ) as error:
+            sys.exit(f'export: {" ".join(str(error).split())}')  # mmengine's have many lines
+        except Exception as error:  # what building a model from a wrong config may raise
+            sys.exit(f'export: {args.config} or {args.checkpoint}: {one_line(error)}')
+    for change in report['changes']:
+        print(f'config: {change}')
+    print(table(report))
+    print(args.out)

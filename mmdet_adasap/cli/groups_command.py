@@ -1,0 +1,228 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Show which channels of a config's model can be removed together, and what protects the rest.
+
+No data and no weights are needed: the model is built with random weights and run once on an
+image of noise. With --target it also shows what a slim model would look like; which channels
+of a layer go depends on trained weights, so give a checkpoint for the real choice.
+
+examples:
+  python tools/list_groups.py mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py
+  python tools/list_groups.py configs/ssd300/adasap_ssd300_voc0712.py --target params=0.4
+  python tools/list_groups.py CONFIG --target flops=0.5 --checkpoint dense.pth --json groups.json
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import sys
+import warnings
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..errors import message_for_user
+from .arguments import at_least_1
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        'config', help='a file, or a name in a package, as mmdet::ssd/ssd300_coco.py'
+    )
+    parser.add_argument(
+        '--target',
+        type=target,
+        metavar='params=F|flops=F',
+        help='also predict the slim model that keeps this fraction',
+    )
+    parser.add_argument(
+        '--round-to',
+        type=at_least_1,
+        metavar='N',
+        help="as in AdaSAPHook (default: what the config's hook says, or 8)",
+    )
+    parser.add_argument(
+        '--importance',
+        default='magnitude',
+        help='criterion; one that needs no training, as magnitude (default: magnitude)',
+    )
+    parser.add_argument(
+        '--image-size',
+        type=at_least_1,
+        metavar='PIXELS',
+        help='side of the square image, which FLOPs are counted for (default: for a classifier '
+        'what its test pipeline crops, else the first that the model takes, of 256, 320, 512 and '
+        '800, or of 64, 224, 32, 256 and 384 for a classifier)',
+    )
+    parser.add_argument('--checkpoint', help='weights that choose the channels')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write all of it there, too')
+    return parser.parse_args()
+
+
+def target(text: str) -> dict:
+    resource, _, fraction = text.partition('=')
+    try:
+        return {resource: float(fraction)}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'{text!r}: write params=0.4 or flops=0.5') from None
+
+
+def describe(model: torch.nn.Module, channels) -> dict:
+    """Groups, costs and what is left whole, as plain data."""
+    tensors = dict(model.named_parameters())
+
+    def layers(group, output: bool) -> list[str]:
+        found = [
+            m.name
+            for m in group.members
+            if m.is_output == output and m.name in tensors and tensors[m.name].dim() > 1
+        ]
+        return list(dict.fromkeys(name.rpartition('.')[0] for name in found))
+
+    sizes = channels.sizes
+    groups = []
+    for group, width in zip(channels.groups, channels.widths.tolist(), strict=True):
+        one_less = sizes.copy()
+        one_less[group.index] -= 1
+        groups.append(
+            {
+                'name': group.name,
+                'channels': int(group.size) * width,
+                'go_by': width,  # channels that a norm or convolution in groups holds together
+                'made_by': layers(group, True),
+                'read_by': layers(group, False),
+                'params_per_channel': (channels.params(sizes) - channels.params(one_less)) / width,
+                'flops_per_channel': (channels.flops(sizes) - channels.flops(one_less)) / width,
+            }
+        )
+    frozen = defaultdict(list)
+    for reason, axes in channels.frozen.items():
+        frozen[reason] += sorted({ref.name for ref in axes})
+    return {
+        'params': channels.params(sizes),
+        'flops': channels.flops(sizes),
+        'groups': groups,
+        'left_whole': dict(frozen),
+        'wrong_in_trial': channels.whole,
+        'not_met': channels.unreached,
+    }
+
+
+def table(found: dict, slim: list[int] | None) -> str:
+    rows = [('group', 'channels', 'params each', 'made by', 'read by')]
+    for i, group in enumerate(found['groups']):
+        size = str(group['channels']) + (f' by {group["go_by"]}' if group['go_by'] > 1 else '')
+        rows.append(
+            (
+                str(i),
+                size if slim is None else f'{size} -> {slim[i]}',
+                f'{group["params_per_channel"]:,.0f}',
+                _some(group['made_by'], 1),
+                _some(group['read_by'], 1),
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    lines = []
+    for row in rows:
+        numbers = [cell.rjust(width) for cell, width in zip(row[:3], widths[:3], strict=True)]
+        lines.append('  '.join([*numbers, row[3].ljust(widths[3]), row[4]]).rstrip())
+    lines.append('')
+    image = f'{found["image_size"]}x{found["image_size"]} pixels'
+    flops = f'{found["flops"] / 1e9:.3f} GFLOPs (MACs) for {image}'
+    lines.append(f'{found["params"]:,} parameters, {flops}')
+    if found['left_whole']:
+        lines.append('left whole:')
+    for reason, names in _alike(found['left_whole']).items():
+        lines.append(f'  {_some(names)}: {reason}')
+    for name, reason in found['wrong_in_trial'].items():
+        lines.append(f'  {name or "the model"}: {reason}')
+    if found['not_met']:
+        lines.append(f'  {_some(found["not_met"])}: took no part in the run')
+    return '\n'.join(lines)
+
+
+def _alike(reasons: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Reasons that are the same but for the numbers of layers, put together."""
+    kinds = defaultdict(list)
+    for reason in reasons:
+        kinds[re.sub(r'(?<=\.)\d+(?=\.|$)', '*', reason)].append(reason)
+    together = {}
+    for kind, same in kinds.items():
+        shown = same[0] if len(same) == 1 else f'{kind} ({len(same)} of them)'
+        together[shown] = list(dict.fromkeys(name for each in same for name in reasons[each]))
+    return together
+
+
+def _some(names: list[str], shown: int = 2) -> str:
+    more = len(names) - shown
+    return ', '.join(names[:shown]) + (f' and {more} more' if more > 0 else '')
+
+
+def main() -> None:
+    args = parse_args()
+    if args.json and not args.json.parent.is_dir():
+        sys.exit(f'list_groups: --json {args.json}: there is no folder {args.json.parent}')
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    # It stays open: mmengine's logger, which is made meanwhile, writes to it afterwards.
+    nowhere = Path(os.devnull).open('w')  # noqa: SIM115
+    with contextlib.redirect_stdout(nowhere):
+        warnings.simplefilter('ignore')
+        from ..apis import forward_of, slim_sizes, working_size
+        from ..checkpoint.restore import load_pruned
+        from ..fileio import write_atomically
+        from ..integration.configs import build_dense, hooks_of, image_side, read_config
+        from ..pruning.analysis import find_channels
+    dense = {}
+    try:
+        config = read_config(args.config)
+        model = build_dense(config)
+        structure = load_pruned(model, args.checkpoint) if args.checkpoint else None
+        hook = next(iter(hooks_of(config, 'AdaSAPHook')), {})
+        round_to = args.round_to or hook.get('round_to', 8)
+        image_size = args.image_size or image_side(config) or working_size(model)
+        forward = forward_of(model, image_size=image_size)
+        if args.target is None:
+            channels, slim = find_channels(model, forward), None
+        else:
+            pruner, slim = slim_sizes(model, forward, args.target, args.importance, round_to)
+            channels, dense = pruner.channels, pruner.dense
+    except Exception as error:  # a config is a program, and may fail in any way
+        sys.exit(f'list_groups: {args.config}: {message_for_user(error)}')
+    found = {'image_size': image_size, **describe(model, channels)}
+    if slim is not None:
+        kept = np.array(slim, dtype=np.int64)
+        slim = (kept * channels.widths).tolist()
+        found['dense'] = dense
+        found['slim'] = {
+            'channels': slim,
+            'params': channels.params(kept),
+            'flops': channels.flops(kept),
+        }
+    print(table(found, slim))
+    if structure is not None:
+        was, now = structure['dense']['params'], found['params']
+        print(f'the checkpoint has {now:,} of {was:,} parameters ({now / was:.4f})')
+    if slim is not None:
+        criterion = hook.get('importance', {}).get('type')
+        if criterion and args.importance.lower() not in str(criterion).lower():
+            print(
+                f'the hook of the config chooses by {criterion}, and this is {args.importance}: '
+                f'other channels will go, and of each group another number'
+            )
+        for resource in ('params', 'flops'):
+            left = found['slim'][resource]
+            amount = f'{left:,} parameters' if resource == 'params' else f'{left / 1e9:.3f} GFLOPs'
+            print(f'slim: {amount} ({left / dense[resource]:.4f} of the dense model)')
+    if args.json:
+        try:
+            write_atomically(args.json, json.dumps(found, indent=2) + '\n')
+        except OSError as error:
+            sys.exit(f'list_groups: --json {args.json}: {error}')
+        print(args.json)

@@ -1,0 +1,371 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Test models clean and under the corruptions of the benchmark: P, mPC, rPC and mCE.
+
+P is the mAP of detectors and the top-1 accuracy of classifiers. Dense and pruned checkpoints may
+stand side by side; every corrupted image is made once for all of them. The config is the unpruned
+one, and its own test_dataloader and test_evaluator are used. DIR gets results.json and a file for
+each cell, which is there as soon as the cell is: a run that was stopped goes on with the same
+command. Other settings in the same DIR are refused. At the end report.html, report.md and
+report.csv show the models side by side; --compare writes them for the models of several runs.
+
+A checkpoint is written as one of
+  CKPT                  a file; its name in the results is FOLDER/FILE
+  NAME=CKPT             with a name of its own
+  NAME=CONFIG.py:CKPT   with another config than the first argument; same images and annotations
+
+examples:
+  python tools/robustness.py CONFIG dense=work_dirs/d/epoch_24.pth slim=work_dirs/s/epoch_24.pth \\
+      --out work_dirs/robustness --workers 4
+  python tools/robustness.py CONFIG CKPT --out DIR --subset 500 --severities 3
+  python tools/robustness.py configs/resnet/resnet50_8xb128-coslr-90e_in1k.py CKPT --out DIR \\
+      --imagenet-c data/imagenet-c --imagenet-v2 data/imagenet-v2
+  python tools/robustness.py --compare work_dirs/a/results.json work_dirs/b/results.json --out DIR
+  torchrun --nproc_per_node 4 tools/robustness.py CONFIG CKPT --out DIR --launcher pytorch \\
+      --device cuda
+"""
+
+import argparse
+import contextlib
+import os
+import re
+import signal
+import sys
+import warnings
+from pathlib import Path
+
+from ..errors import UnreadableImagesError, message_for_user
+from .arguments import at_least_0, at_least_1, at_least_2_or_0, cores
+
+SOURCE = re.compile(r'(?:(?P<name>[^=/:]+)=)?(?:(?P<config>.+?\.py):)?(?P<checkpoint>.+)')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        'config', metavar='CONFIG', nargs='?', help='a file, or a name as mmdet::ssd/...py'
+    )
+    parser.add_argument('checkpoints', metavar='CKPT', nargs='*', help='see above')
+    parser.add_argument(
+        '--compare',
+        nargs='+',
+        metavar='RESULTS',
+        help='results.json of two or more runs of one protocol, instead of CONFIG and CKPT',
+    )
+    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='the folder')
+    parser.add_argument(
+        '--corruptions',
+        nargs='+',
+        metavar='NAME',
+        help="default: the benchmark's; mPC is over those named then, and says so",
+    )
+    parser.add_argument(
+        '--severities', nargs='+', type=severity, metavar='N', help='1 to 5 (default: all)'
+    )
+    parser.add_argument(
+        '--subset', type=at_least_1, metavar='N', help='test N images, always the same ones'
+    )
+    parser.add_argument(
+        '--seed', type=at_least_0, default=0, help='of corruptions and resampling (default: 0)'
+    )
+    parser.add_argument(
+        '--mode',
+        choices=('fast', 'exact'),
+        default='fast',
+        help='exact: corrupt with the random draws of the published code (default: fast)',
+    )
+    parser.add_argument(
+        '--resamples',
+        type=at_least_2_or_0,
+        default=1000,
+        metavar='N',
+        help='of the images, for confidence intervals; 0 for none (default: 1000)',
+    )
+    parser.add_argument(
+        '--reference',
+        metavar='NAME',
+        help="mCE and differences refer to it (default: the first; mCE on ImageNet: AlexNet's "
+        'published errors)',
+    )
+    parser.add_argument(
+        '--partial',
+        action='store_true',
+        help='give mPC in results.json while cells are missing, too, and mark it partial; an '
+        'interrupted run then writes its report as well',
+    )
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        '--imagenet-c',
+        metavar='DIR',
+        help='read corrupted images from ImageNet-C, which is unpacked there, and compute none',
+    )
+    source.add_argument('--cifar10-c', metavar='DIR', help='the same from CIFAR-10-C')
+    parser.add_argument(
+        '--imagenet-v2',
+        metavar='DIR',
+        help='test classifiers of ImageNet on ImageNet-V2 as well, which is unpacked there: R_V2',
+    )
+    parser.add_argument(
+        '--variant',
+        choices=('matched-frequency', 'threshold-0.7', 'top-images'),
+        help='of ImageNet-V2 (default: matched-frequency)',
+    )
+    parser.add_argument(
+        '--metric', metavar='KEY', help='figure of test_evaluator to use, as coco/bbox_mAP_50'
+    )
+    parser.add_argument(
+        '--scale',
+        type=float,
+        metavar='X',
+        help='what makes a fraction of that figure, as 0.01 of percents',
+    )
+    parser.add_argument(
+        '--batch-size', type=at_least_1, metavar='N', help="default: the configs' smallest"
+    )
+    parser.add_argument(
+        '--workers',
+        type=at_least_0,
+        default=min(4, cores()),
+        metavar='N',
+        help='processes that load and corrupt (default: one for each core, 4 at most)',
+    )
+    parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N (default: cpu)')
+    parser.add_argument(
+        '--launcher',
+        choices=('none', 'pytorch'),
+        default='none',
+        help='pytorch: started by torchrun; the processes share the images',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        metavar='KEY=VALUE',
+        help='override settings of all configs, as in test.py',
+    )
+    args = parser.parse_args()
+    if args.compare and args.config:
+        parser.error(f'--compare tests nothing: leave out {args.config}')
+    if args.variant and not args.imagenet_v2:
+        parser.error('--variant is of ImageNet-V2: say with --imagenet-v2 where that is')
+    if not args.compare and not args.checkpoints:
+        parser.error('CONFIG and one CKPT or more are needed, or --compare')
+    return args
+
+
+def severity(text: str) -> int:
+    if text not in ('1', '2', '3', '4', '5'):
+        raise argparse.ArgumentTypeError(f'{text!r} must be from 1 (light) to 5 (heavy)')
+    return int(text)
+
+
+def parse_source(text: str, config: str) -> tuple[str, str, str]:
+    """Name, config and checkpoint."""
+    # A file may have such a name itself.
+    found = None if Path(text).is_file() else SOURCE.fullmatch(text)
+    checkpoint = found['checkpoint'] if found else text
+    path = Path(checkpoint)
+    name = (found and found['name']) or f'{path.resolve().parent.name}/{path.stem}'
+    return name, (found and found['config']) or config, checkpoint
+
+
+class Bar:
+    """A progress bar whose time to go is that of the mean image, not of the last ones."""
+
+    def __init__(self, shown: bool) -> None:
+        self.shown = shown
+        self.bar = None
+
+    def start(self, total: int, done: int) -> None:
+        from tqdm import tqdm
+
+        # Corruptions cost from 1 to 20 ms, so that the last images say little.
+        self.bar = tqdm(
+            total=total,
+            initial=done,
+            unit='img',
+            smoothing=0,
+            disable=not self.shown,
+            dynamic_ncols=True,
+            mininterval=0.1 if sys.stderr.isatty() else 10,
+        )
+
+    def images(self, count: int) -> None:
+        self.bar.update(count)
+
+    def say(self, line: str) -> None:
+        if self.shown:
+            print(f'robustness: {line}', file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def options_of(texts: list[str] | None) -> dict:
+    """What --cfg-options says, read as mmengine's tools read it."""
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser(prog='robustness.py')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    return vars(parser.parse_args(['--cfg-options', *texts] if texts else []))['cfg_options'] or {}
+
+
+def join_processes() -> bool:
+    """Meet the processes that torchrun has started, and say whether this is the first of them."""
+    from torch import distributed
+
+    if not distributed.is_initialized():
+        missing = {'RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR'} - os.environ.keys()
+        if missing:
+            sys.exit(
+                f'robustness: --launcher pytorch needs {min(missing)} in the environment: start '
+                'it with torchrun --nproc_per_node N tools/robustness.py ...'
+            )
+        # Only numbers are exchanged, a few for each image: that needs no GPU.
+        distributed.init_process_group('gloo')
+    return distributed.get_rank() == 0
+
+
+def table(results: dict) -> str:
+    """The figures of each model, one line each."""
+
+    # As mmdet and mmpretrain print theirs.
+    percent = results['protocol']['metric'].startswith('accuracy/')
+    scale, digits = (100, 2) if percent else (1, 4)
+
+    def number(value: float) -> str:
+        return f'{scale * value:.{digits}f}'
+
+    def shown(model: dict, key: str) -> str:
+        if model[key] is None:
+            return '-'
+        ends = (model['ci95'] or {}).get(key)
+        return number(model[key]) + (f' [{number(ends[0])}, {number(ends[1])}]' if ends else '')
+
+    unit = ', %' if percent else ''
+    rows = [('', *(f'{key}{unit}' for key in ('clean', 'mPC', 'rPC')), 'mCE, %')]
+    for name, model in results['models'].items():
+        mce = '-' if model['mCE'] is None else f'{model["mCE"]:.2f}'
+        rows.append((name, *(shown(model, key) for key in ('clean', 'mPC', 'rPC')), mce))
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    lines = []
+    for name, *figures in rows:
+        cells = [cell.rjust(width) for cell, width in zip(figures, widths[1:], strict=True)]
+        lines.append('  '.join([name.ljust(widths[0]), *cells]))
+    protocol, images = results['protocol'], results['protocol']['dataset']
+    lines.append(
+        f'{protocol["metric"]}; {len(protocol["corruptions"])} corruptions, severities '
+        f'{", ".join(map(str, protocol["severities"]))}; {images["images"]} of {images["of"]} '
+        f'images; [95 % interval, {protocol["bootstrap"]["resamples"]} resamples of the images]; '
+        f'mCE refers to {results["mCE_reference"]}'
+    )
+    for name, model in results['models'].items():
+        for kind, found in model['shifts'].items():
+            lines.append(
+                f'{name} on {kind}: {shown(found, "P")}, of clean {shown(found, "R")}{unit}'
+            )
+    over = next(iter(results['models'].values()))['over']
+    if over is None or not over['complete']:
+        lines.append('mPC is over these alone, not over the whole benchmark of 15 and 5')
+    return '\n'.join(lines)
+
+
+def end_as_interrupted() -> None:
+    """Take SIGTERM for an interrupt, in this process alone; what it starts ends as usual."""
+
+    def handle(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, handle)
+    if hasattr(os, 'register_at_fork'):
+        usual = (signal.SIGTERM, signal.SIG_DFL)
+        os.register_at_fork(after_in_child=lambda: signal.signal(*usual))
+
+
+def run(args: argparse.Namespace, device: str, bar: Bar) -> tuple[dict | None, Exception | None]:
+    """What results.json says, in the first process, and what is said of images left out."""
+    from ..robustness.evaluate import evaluate_robustness
+    from ..robustness.models import ModelSource
+    from ..robustness.run import Progress
+
+    shifts = {}
+    if args.imagenet_v2:
+        variant = args.variant or 'matched-frequency'
+        dataset = dict(type='ImageNetV2', data_root=args.imagenet_v2, variant=variant)
+        shifts[f'imagenet-v2-{variant}'] = dataset
+    published = None
+    for kind, folder in (('ImageNetC', args.imagenet_c), ('CIFAR10C', args.cifar10_c)):
+        if folder:
+            published = dict(type=kind, data_root=folder)
+    try:
+        results = evaluate_robustness(
+            [ModelSource(*parse_source(text, args.config)) for text in args.checkpoints],
+            args.out,
+            corruptions=args.corruptions,
+            severities=args.severities or (1, 2, 3, 4, 5),
+            subset=args.subset,
+            seed=args.seed,
+            mode=args.mode,
+            resamples=args.resamples,
+            batch_size=args.batch_size,
+            workers=args.workers,
+            device=device,
+            reference=args.reference,
+            metric=args.metric,
+            scale=args.scale,
+            partial=args.partial,
+            shifts=shifts,
+            published=published,
+            cfg_options=options_of(args.cfg_options),
+            progress=Progress(bar.start, bar.images, bar.say),
+        )
+    except UnreadableImagesError as error:
+        return error.results, error
+    return results, None
+
+
+def main() -> None:
+    args = parse_args()
+    end_as_interrupted()
+    bar = Bar(True)
+    try:
+        with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
+            warnings.simplefilter('ignore')
+            results, page, unreadable = test_or_compare(args, bar)
+    except KeyboardInterrupt:
+        # Workers may have been ended by the same signal, and would be complained of.
+        sys.unraisablehook = lambda unraisable: None
+        bar.close()
+        if args.partial and (args.out / 'results.json').exists():
+            from ..robustness import report
+
+            bar.say(f'what there is: {report.write_report(args.out)}')
+        sys.exit('robustness: interrupted; the same command goes on from here')
+    except Exception as error:  # a config is a program, and a model may fail in any way
+        bar.close()
+        sys.exit(f'robustness: {message_for_user(error)}')
+    bar.close()
+    if results is not None:
+        print(table(results))
+        print(args.out / 'results.json')
+    if page is not None:
+        print(page)
+    if unreadable is not None:
+        sys.exit(f'robustness: {message_for_user(unreadable)}')
+
+
+def test_or_compare(
+    args: argparse.Namespace, bar: Bar
+) -> tuple[dict | None, Path | None, Exception | None]:
+    """Results, the report's page, and what is said of images that were left out."""
+    bar.shown = join_processes() if args.launcher == 'pytorch' else True
+    device = args.device
+    if device == 'cuda':
+        device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
+    from ..robustness import report
+
+    if args.compare:
+        return None, report.compare(args.compare, args.out), None
+    results, unreadable = run(args, device, bar)
+    return results, report.write_report(args.out) if results is not None else None, unreadable

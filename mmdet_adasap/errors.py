@@ -1,0 +1,107 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""All exceptions of the package, and an exception as one line of text."""
+
+
+class AdaSAPError(Exception):
+    """Base class of every exception that this package defines."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return the kind of an error and the first line of what it says."""
+    lines = str(error).strip().splitlines()
+    return f'{type(error).__name__}: {lines[0]}' if lines else type(error).__name__
+
+
+def message_for_user(error: BaseException) -> str:
+    """Return an error as a command prints it: all of its text on one line.
+
+    Its kind stands in front where its text is not meant for users, as that of a TypeError.
+    """
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    text = ' '.join(str(text).split())
+    meant_for_users = isinstance(error, AdaSAPError | OSError | ValueError | RuntimeError)
+    return text if meant_for_users and text else f'{type(error).__name__}: {text}'
+
+
+class UnreadableCheckpointError(AdaSAPError, ValueError):
+    """A file that is not a checkpoint, or not a whole one."""
+
+
+class ExportMismatchError(AdaSAPError, RuntimeError):
+    """Raised when an exported model does not give what the pruned one gives."""
+
+
+class OnnxMismatchError(AdaSAPError, RuntimeError):
+    """Raised when an ONNX file does not give what the model gives."""
+
+
+class OtherProcessError(AdaSAPError, RuntimeError):
+    """Raised in the processes that were all right when another one was not."""
+
+
+class ProcessMismatchError(AdaSAPError, RuntimeError):
+    """Raised when processes would train models of different shapes."""
+
+
+class EquivalenceError(AdaSAPError, RuntimeError):
+    """Raised when a slim model does not give what the masked one gives.
+
+    Attributes:
+        module (str): Name of the first module that differs, '' for the model itself.
+    """
+
+    def __init__(self, message: str, module: str = '') -> None:
+        super().__init__(message)
+        self.module = module
+
+
+class NoGradientsError(AdaSAPError, RuntimeError):
+    """Raised when a criterion is asked for scores before it has observed gradients."""
+
+
+class DivergedError(AdaSAPError, ArithmeticError):
+    """Raised when weights are not finite, so that no channel can be told from another."""
+
+
+class UnreachableTargetError(AdaSAPError, ValueError):
+    """Raised when a budget is below what protected and rounded channels leave."""
+
+
+class NeedsValuesError(AdaSAPError, RuntimeError):
+    """Raised where what a model does next depends on numbers that were not computed."""
+
+
+class OptimizerStateError(AdaSAPError, RuntimeError):
+    """Raised when an optimizer keeps a state that cannot be cut with its parameter."""
+
+
+class StructureError(AdaSAPError, ValueError):
+    """Raised when a structure is malformed or does not fit a model."""
+
+
+class ModelFailedError(AdaSAPError, RuntimeError):
+    """A model that raised an error on some images."""
+
+
+class LoadingFailedError(AdaSAPError, RuntimeError):
+    """Images that could not be loaded for another reason than that a file is none."""
+
+
+class ProtocolMismatchError(AdaSAPError, ValueError):
+    """Results of another protocol."""
+
+
+class MalformedResultsError(AdaSAPError, ValueError):
+    """A file of results that cannot be used; says which file and which key."""
+
+
+class UnreadableImagesError(AdaSAPError, ValueError):
+    """Raised at the end of a run that had to leave images out.
+
+    Attributes:
+        results (dict): What results.json says.
+    """
+
+    def __init__(self, message: str, results: dict) -> None:
+        super().__init__(message)
+        self.results = results

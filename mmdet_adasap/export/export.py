@@ -1,0 +1,222 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Write a pruned model so that mmdet or mmpretrain takes it without this plugin."""
+
+import copy
+import io
+import json
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import DATASETS, MODELS
+from torch import nn
+
+from ..checkpoint.restore import load_checkpoint_dict, read_checkpoint
+from ..errors import ExportMismatchError
+from ..integration.compat import is_classifier, is_detector
+from ..integration.configs import build_dense, hooks_of, read_config
+from ..models.forward import raw_forward
+from ..models.profiling import (
+    fill_dense,
+    flops_of,
+    latencies,
+    noise_batch,
+    parameters_of,
+    preprocessed,
+)
+from ..pruning.equivalence import raw_outputs
+from ..pruning.structure import META_KEY, check_structure, is_cut
+from ..version import __version__
+from .config import MODULE, exported_config
+from .folder import MARK, check_folder, replacing
+from .onnx import check_onnx, export_onnx
+
+
+def export_pruned(
+    config: str | Path | Config,
+    checkpoint: str | Path,
+    out: str | Path,
+    onnx: bool = False,
+    force: bool = False,
+    rounds: int = 10,
+    progress: Callable[[str], None] = lambda line: None,
+) -> dict:
+    """Write a config, weights and what it imports; mmdet or mmpretrain need no more.
+
+    The weights are the ``state_dict`` of the checkpoint. With an EMAHook that is the moving
+    average, which ``test.py`` evaluates unless the hook says ``evaluate_on_ema=False``.
+
+    Args:
+        config (str | Path | Config): The unpruned config.
+        checkpoint (str | Path): The pruned checkpoint.
+        out (str | Path): The folder to write.
+        onnx (bool): Write ``model.onnx``, too. Defaults to False.
+        force (bool): Write into a folder that holds other files, which stay. Defaults to False.
+        rounds (int): Timed runs of each model. Defaults to 10.
+        progress (Callable): Called with a line when a part begins. Defaults to saying nothing.
+
+    Returns:
+        dict: The report, which is also in ``report.json``.
+
+    Raises:
+        ValueError: If the checkpoint is not one of a cut model or does not fit the config, or
+            that builds neither a detector nor a classifier.
+        FileNotFoundError: If a file is missing.
+        FileExistsError: If the folder holds what no export wrote.
+        ImportError: If ``onnx`` is asked for and not installed.
+        ExportMismatchError: If what was written does not give the same outputs.
+    """
+    if onnx:
+        check_onnx()
+    if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
+        raise ValueError(f'rounds={rounds!r} must be an integer of at least 1')
+    out = Path(out).resolve()
+    check_folder(out, force)
+    config = read_config(config)
+    found = read_checkpoint(str(checkpoint))
+    structure = _structure(found, checkpoint)
+    if any(not hook.get('evaluate_on_ema', True) for hook in hooks_of(config, 'EMAHook')):
+        progress(
+            'EMAHook(evaluate_on_ema=False): what is exported is the moving average, since '
+            'checkpoints have that as state_dict; test.py with this config tests the other weights'
+        )
+    progress('building the dense and the slim model')
+    slim, dense = _build(config), _build(config)
+    _check_exportable(slim, config)
+    load_checkpoint_dict(slim, found, str(checkpoint))
+    fill_dense(dense, slim, structure['keep'])
+    text, files, changes = exported_config(config, out.name)
+    with replacing(out) as folder:
+        (folder / 'config.py').write_text(text)
+        (folder / 'structure.json').write_text(_shape(structure))
+        for file in (Path(__file__).with_name(f'{MODULE}.py'), *files):
+            shutil.copyfile(file, folder / file.name)
+        _save(slim, _dataset_meta(found, config), folder / 'model.pth')
+        exported = _read_back(folder)
+        batch = noise_batch(exported.cfg)
+        progress('comparing what was written with the pruned model')
+        _check(exported, slim, batch)
+        progress(f'timing both, {rounds} rounds of each (minutes for a large detector on a CPU)')
+        report = _report(structure, dense, exported, batch, rounds) | {'changes': changes}
+        report['bytes'] = {
+            'checkpoint': Path(checkpoint).stat().st_size,
+            'weights': {'dense': _size(dense), 'slim': (folder / 'model.pth').stat().st_size},
+        }
+        if onnx:
+            progress('writing and comparing ONNX')
+            inputs = preprocessed(exported, batch)['inputs']
+            report['onnx'] = export_onnx(exported, inputs, folder)
+        (folder / 'report.json').write_text(json.dumps(report, indent=2) + '\n')
+    return report
+
+
+def _check_exportable(model: nn.Module, config: Config) -> None:
+    if config.model.type == 'SlimModel':
+        raise ValueError(
+            f'{config.filename} was written by an export and builds a slim model; give the config '
+            f'that the model was pruned with'
+        )
+    if not is_detector(model) and not is_classifier(model):
+        raise ValueError(
+            f'{config.filename} builds a {type(model).__name__}; only detectors of mmdet and '
+            f'classifiers of mmpretrain are exported. mmdet_adasap.apis.load_pruned loads the '
+            f'others where the plugin is'
+        )
+
+
+def _structure(checkpoint: object, filename: str | Path) -> dict:
+    """The structure of a checkpoint of a cut model."""
+    structure = (checkpoint.get('meta') or {}).get(META_KEY)
+    if structure is None:
+        raise ValueError(
+            f'{filename} is dense or not a training checkpoint: there is no '
+            f"checkpoint['meta'][{META_KEY!r}]; export one that AdaSAPHook has pruned"
+        )
+    check_structure(structure)
+    if not is_cut(structure):
+        raise ValueError(
+            f'{filename} was saved in the phase {structure["phase"]!r}, when channels are masked '
+            f'at most and not yet cut; export one that was saved after the cut'
+        )
+    return structure
+
+
+def _build(config: Config) -> nn.Module:
+    return revert_sync_batchnorm(build_dense(config)).eval()
+
+
+def _shape(structure: Mapping) -> str:
+    kept = {key: structure[key] for key in ('version', 'target', 'reached', 'keep', 'attrs')}
+    return json.dumps(kept, separators=(',', ':')) + '\n'
+
+
+def _save(model: nn.Module, dataset_meta: dict | None, file: Path) -> None:
+    meta = {'dataset_meta': dataset_meta} if dataset_meta else {}
+    torch.save({'meta': meta, 'state_dict': model.state_dict()}, file)
+
+
+def _size(model: nn.Module) -> int:
+    buffer = io.BytesIO()
+    torch.save({'meta': {}, 'state_dict': model.state_dict()}, buffer)
+    return buffer.tell()
+
+
+def _dataset_meta(checkpoint: Mapping, config: Config) -> dict | None:
+    """Names of the classes: those that the checkpoint was trained for, else the config's."""
+    found = (checkpoint.get('meta') or {}).get('dataset_meta')
+    if not found and 'test_dataloader' in config:
+        dataset = copy.deepcopy(config.test_dataloader.dataset)
+        found = DATASETS.build(dict(dataset, lazy_init=True)).metainfo
+    return {key.lower(): value for key, value in found.items()} if found else None
+
+
+def _read_back(folder: Path) -> nn.Module:
+    """The exported model, as mmdet or mmpretrain will build it."""
+    path, writes = list(sys.path), sys.dont_write_bytecode
+    sys.dont_write_bytecode = True
+    try:
+        config = Config.fromfile(folder / 'config.py')
+    finally:
+        sys.path[:], sys.dont_write_bytecode = path, writes
+    model = revert_sync_batchnorm(MODELS.build(config.model)).eval()
+    weights = torch.load(folder / 'model.pth', map_location='cpu', weights_only=True)
+    model.load_state_dict(weights['state_dict'], strict=True)
+    model.cfg = config
+    return model
+
+
+def _check(exported: nn.Module, slim: nn.Module, batch: dict) -> None:
+    forward = raw_forward(preprocessed(slim, batch))
+    pairs = zip(raw_outputs(exported, forward), raw_outputs(slim, forward), strict=True)
+    if not all(torch.equal(a, b) for a, b in pairs):
+        raise ExportMismatchError(
+            'the exported model does not give what the pruned one gives, so nothing was written; '
+            'a module of it depends on more than tensors and channel counts'
+        )
+
+
+def _report(
+    structure: Mapping, dense: nn.Module, slim: nn.Module, batch: dict, rounds: int
+) -> dict:
+    models = {'dense': dense, 'slim': slim}
+    ready = preprocessed(slim, batch)
+    inputs = ready['inputs']
+    return {
+        MARK: f'mmdet_adasap {__version__}',
+        'target': dict(structure['target']),
+        'parameters': {name: parameters_of(model) for name, model in models.items()},
+        'flops': {
+            name: flops_of(model, inputs, ready['data_samples']) for name, model in models.items()
+        },
+        'latency': latencies(models, batch, rounds)
+        | {
+            'rounds': rounds,
+            'threads': torch.get_num_threads(),
+            'image': list(inputs.shape[2:]),
+            'torch': torch.__version__,
+        },
+    }

@@ -1,0 +1,108 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Write files in one piece: whoever reads one finds the old or the new, never half of it."""
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+from importlib.util import find_spec
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows, where an open file cannot be removed anyway
+    fcntl = None
+
+PARTIAL = re.compile(r'\..*\.[0-9a-f]{8}\.mmdet_adasap-partial', re.DOTALL)
+REMEDY = 'make room for it, or choose a folder on another disk'
+
+
+def write_atomically(path: str | Path, data: bytes | str, remedy: str = REMEDY) -> None:
+    """Write a file beside its place, bring it to the disk, and rename it.
+
+    A device or a pipe has no beside and is written to as it is. A link stays one.
+
+    Args:
+        path (str | Path): The file; its folder must be there.
+        data (bytes | str): All that is to be in it; text as UTF-8.
+        remedy (str): What the error tells the user to do if the disk is full.
+
+    Raises:
+        OSError: If it cannot be written. Nothing of it is left, and a file that was there before
+            is as it was.
+    """
+    data = data.encode() if isinstance(data, str) else data
+    target = Path(os.path.realpath(path))
+    # A name may have 255 bytes, and a character up to 4.
+    suffix = f'.{secrets.token_hex(4)}.mmdet_adasap-partial'
+    partial = target.with_name(f'.{target.name[:50]}{suffix}')
+    try:
+        if target.exists() and not target.is_file():
+            target.write_bytes(data)
+            return
+        with partial.open('xb') as file:
+            _lock(file)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, target)
+    except BaseException as error:
+        partial.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            reason = error.strerror or str(error) or type(error).__name__
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            what = remedy if full else 'see that it can be written to, or choose another folder'
+            text = f'{path} is not written ({reason}); what was there before still is; {what}'
+            raise OSError(error.errno, text) from error
+        raise
+    bring_to_disk(target.parent)
+
+
+def remove_partial_files(folder: str | Path) -> list[Path]:
+    """Remove what killed processes had begun to write with :func:`write_atomically`.
+
+    Args:
+        folder (str | Path): Where to look, not below it. It may be missing.
+
+    Returns:
+        list[Path]: What was removed.
+    """
+    left = [file for file in Path(folder).glob('.*') if PARTIAL.fullmatch(file.name)]
+    return [file for file in left if file.is_file() and _remove_if_left(file)]
+
+
+def _lock(file) -> None:
+    """Say that somebody is writing; the lock ends with the process, however it ends."""
+    if fcntl is not None:
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def _remove_if_left(file: Path) -> bool:
+    try:
+        with file.open('r+b') as opened:
+            if fcntl is not None:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.unlink()
+    except OSError:  # another run is writing it, or it is another user's
+        return False
+    return True
+
+
+def bring_to_disk(path: Path) -> None:
+    """Have the system write a file, or the names in a folder, now, where it can."""
+    with contextlib.suppress(OSError):
+        opened = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def package_folder(name: str) -> Path | None:
+    """The folder that a package would be imported from, found without importing it."""
+    spec = find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(next(iter(spec.submodule_search_locations)))

@@ -1,0 +1,47 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""All that knows how mmengine, mmdet and mmpretrain work inside, but for checkpoint/guard.py
+and hooks/runner_state.py. Read it at every release of theirs.
+"""
+
+from .compat import is_classifier, is_detector
+from .configs import (
+    SHAPING,
+    build_dense,
+    hooks_of,
+    image_side,
+    of_mmpretrain,
+    read_config,
+    split_behind_cropping,
+    split_behind_loading,
+    type_name,
+    without_pipeline,
+)
+from .distributed import (
+    check_same,
+    check_wrapper,
+    failing_together,
+    from_rank_0,
+    unwrapped,
+    wrap_anew,
+)
+
+__all__ = [
+    'SHAPING',
+    'build_dense',
+    'check_same',
+    'check_wrapper',
+    'failing_together',
+    'from_rank_0',
+    'hooks_of',
+    'image_side',
+    'is_classifier',
+    'is_detector',
+    'of_mmpretrain',
+    'read_config',
+    'split_behind_cropping',
+    'split_behind_loading',
+    'type_name',
+    'unwrapped',
+    'without_pipeline',
+    'wrap_anew',
+]

@@ -1,0 +1,81 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Which library a model is from, and what has to be mended in one."""
+
+import functools
+import sys
+
+import torch
+from torch import nn
+
+MENDED = '_mended_by_mmdet_adasap'
+
+
+def is_detector(model: nn.Module) -> bool:
+    """Whether a model is a detector of mmdet, which is not imported for the question."""
+    package = sys.modules.get('mmdet.models.detectors')
+    return package is not None and isinstance(model, package.BaseDetector)
+
+
+def is_classifier(model: nn.Module) -> bool:
+    """Whether a model is a classifier of mmpretrain, which is not imported for the question."""
+    package = sys.modules.get('mmpretrain.models')
+    return package is not None and isinstance(model, package.BaseClassifier)
+
+
+_TINY_HEAD = {
+    'num_classes': 1,
+    'in_channels': (1,),
+    'anchor_generator': {'type': 'AnchorGenerator', 'scales': [1], 'ratios': [1], 'strides': [8]},
+}
+
+
+def ssd_head_can_predict() -> bool:
+    """Whether a new SSDHead has the ``loss_cls`` that its inherited ``predict`` looks at.
+
+    Returns:
+        bool: False in mmdet 3.2 and later, unless mended.
+    """
+    from mmdet.models.dense_heads import SSDHead
+
+    with torch.random.fork_rng(devices=[]):  # new weights must not move the user's random state
+        return hasattr(SSDHead(**_TINY_HEAD), 'loss_cls')
+
+
+def ssd_head_is_mended() -> bool:
+    """Whether :func:`mend_ssd_head` had something to mend in this process."""
+    from mmdet.models.dense_heads import SSDHead
+
+    return hasattr(SSDHead.__init__, MENDED)
+
+
+def mend_ssd_head() -> bool:
+    """Give SSDHead the attribute without which it cannot predict, if it lacks it.
+
+    Since mmdet 3.2 ``BaseDenseHead._predict_by_feat_single`` asks ``self.loss_cls`` for
+    ``custom_cls_channels``. ``SSDHead.__init__`` skips that of AnchorHead, which would set it, and
+    ``predict`` dies with "'SSDHead' object has no attribute 'loss_cls'" (open-mmlab/mmdetection
+    issues 11063, 11305 and 11780). SSDHead computes its loss without a loss module, so None says
+    the truth: no custom channels, scores are a softmax with the background last.
+
+    The class itself is mended instead of a subclass registered over its name, because PISASSDHead
+    derives from it and new-style configs name the class, not the registry's string. It is set in
+    ``__init__``, not on the class: a class attribute would hide a ``loss_cls`` module that a
+    subclass sets. Parameters and state dict stay what they were.
+
+    Returns:
+        bool: Whether there was something to mend.
+    """
+    from mmdet.models.dense_heads import SSDHead
+
+    if ssd_head_can_predict():
+        return False
+    init = SSDHead.__init__
+
+    @functools.wraps(init)
+    def init_with_loss_cls(self, *args, **kwargs) -> None:
+        init(self, *args, **kwargs)
+        self.loss_cls = None
+
+    setattr(init_with_loss_cls, MENDED, True)
+    SSDHead.__init__ = init_with_loss_cls
+    return True

@@ -1,0 +1,268 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Cut a model, its copies and its optimizer state down to a structure, by slicing alone."""
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.optim import Optimizer
+
+from ..errors import OptimizerStateError, StructureError
+from .rules.layers import GROUPS_GO, whole_groups_go
+from .structure import META_KEY, Keep, named_tensors
+
+CHANNEL_WORDS = re.compile(r'channels|features|planes|dims|width|heads')
+REMEDY = 'the config must build the model that was pruned, before pruning'
+IMAGE_WORDS = re.compile(r'max|min|img|image|height|pixel')
+
+
+def check_states(optimizers: Iterable[Optimizer]) -> None:
+    """Refuse optimizer state that does not have the shape of its parameter.
+
+    Raises:
+        OptimizerStateError: Naming the optimizer, the entry and the remedy.
+    """
+    for optimizer in optimizers:
+        for key, shape, expected in misshapen_state(optimizer):
+            raise OptimizerStateError(
+                f'optim_wrapper.optimizer: {type(optimizer).__name__} keeps {key!r} of shape '
+                f'{shape} for a parameter of shape {expected}, which cannot be cut with it; use '
+                f'SGD, Adam or AdamW'
+            )
+
+
+def misshapen_state(optimizer: Optimizer) -> Iterator[tuple[str, tuple, tuple]]:
+    """Entries of an optimizer's state that have not the shape of their parameter.
+
+    Yields:
+        tuple[str, tuple, tuple]: The entry, its shape, and that of the parameter.
+    """
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            single = not isinstance(value, Tensor) or value.numel() <= 1
+            if not single and value.shape != parameter.shape:
+                yield key, tuple(value.shape), tuple(parameter.shape)
+
+
+def check_dense(model: nn.Module, structure: Mapping) -> None:
+    """Refuse a model that has not the size of the one that a structure was made for.
+
+    Nor the size that the structure says it leaves.
+
+    Raises:
+        StructureError: Naming both numbers of parameters.
+    """
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    expected = structure['dense'].get('params')
+    if parameters != expected:
+        raise StructureError(
+            f'{META_KEY}: the structure is of a model of {expected} parameters and this one has '
+            f'{parameters}: {REMEDY}'
+        )
+    reached = structure['reached'].get('params')
+    left = _parameters_left(model, structure['keep'])
+    if isinstance(reached, float | int) and abs(reached * expected - left) > 0.5:
+        raise StructureError(
+            f'{META_KEY}.keep leaves {left} parameters, and {META_KEY}.reached says '
+            f'{reached * expected:.0f}: the structure was damaged or edited; take the checkpoint '
+            f'as it was written'
+        )
+
+
+def _parameters_left(model: nn.Module, keep: Keep) -> int:
+    left = 0
+    for name, parameter in model.named_parameters():
+        kept = keep.get(name, {})
+        left += math.prod(len(kept.get(axis, range(n))) for axis, n in enumerate(parameter.shape))
+    return left
+
+
+def check_fits(model: nn.Module, keep: Keep, attrs: Mapping[str, Mapping[str, int]]) -> None:
+    """Refuse a structure that was made for another model, before anything is changed.
+
+    Raises:
+        StructureError: Naming the tensor or module, and the remedy.
+    """
+    tensors, modules = named_tensors(model), dict(model.named_modules())
+    for name, axes in keep.items():
+        if name not in tensors:
+            raise StructureError(
+                f'{META_KEY}.keep names {name!r}, which the model lacks: {REMEDY}'
+            )
+        for axis, index in axes.items():
+            shape = tuple(tensors[name].shape)
+            if axis > 1 and is_layer(modules[name.rpartition('.')[0]]):
+                raise StructureError(
+                    f'{META_KEY}.keep[{name!r}][{axis}] would cut a kernel, which has no channels '
+                    f'there'
+                )
+            if not 0 <= axis < len(shape) or index[-1] >= shape[axis]:
+                raise StructureError(
+                    f'{META_KEY}.keep[{name!r}][{axis}] goes up to index {index[-1]}, and the '
+                    f'tensor of the model has the shape {shape}: {REMEDY}'
+                )
+    counts = channel_counts(model, keep)
+    for name, expected in counts.items():
+        for attribute in expected.keys() - attrs.get(name, {}).keys():
+            raise StructureError(
+                f'{META_KEY}.attrs does not name {name}.{attribute}, of which '
+                f'{expected[attribute]} are kept: take the checkpoint as it was written'
+            )
+    for name, attributes in attrs.items():
+        for attribute, value in attributes.items():
+            present = getattr(modules.get(name), attribute, None)
+            expected = counts.get(name, {}).get(attribute, value)
+            known = counts.get(name, {}).keys() | count_attributes(modules.get(name)).keys()
+            if type(present) is not int or attribute not in known:
+                raise StructureError(
+                    f'{META_KEY}.attrs names {name}.{attribute}, which is not a number of '
+                    f'channels of the model: {REMEDY}'
+                )
+            if value != expected or not 0 < value <= present:
+                raise StructureError(
+                    f'{META_KEY}.attrs sets {name}.{attribute} to {value}, and the model has '
+                    f'{present} there, {expected} of them kept: {REMEDY}'
+                )
+
+
+@torch.no_grad()
+def cut(
+    model: nn.Module,
+    keep: Keep,
+    attrs: Mapping[str, Mapping[str, int]],
+    optimizers: Iterable[Optimizer] = (),
+) -> None:
+    """Slice parameters, their gradients, buffers and optimizer state, in place.
+
+    Parameters keep their identity, so whatever refers to them (parameter groups with their
+    settings, schedulers, moving averages) goes on without being told.
+
+    Args:
+        model (nn.Module): A dense model.
+        keep (dict): Tensor name to axis to kept indices.
+        attrs (dict): Module name to attribute to channel count, see :func:`channel_counts`.
+        optimizers (Iterable[Optimizer]): Those whose state is to follow.
+
+    Raises:
+        StructureError: If the structure does not fit; nothing is changed then.
+        OptimizerStateError: If an optimizer's state cannot follow; nothing is changed then.
+    """
+    optimizers = list(optimizers)
+    check_fits(model, keep, attrs)
+    check_states(optimizers)
+    tensors, modules = named_tensors(model), dict(model.named_modules())
+    states = [optimizer.state for optimizer in optimizers]
+    for module in {modules[name.rpartition('.')[0]] for name in keep}:
+        if _is_convolution(module) and module.groups > 1:
+            way = whole_groups_go(module.groups, module.in_channels // module.groups, module)
+            setattr(module, GROUPS_GO, way)
+    for name, axes in keep.items():
+        tensor, shape = tensors[name], tensors[name].shape
+        for state in states:
+            for key, value in state.get(tensor, {}).items():
+                if isinstance(value, Tensor) and value.shape == shape:
+                    state[tensor][key] = _sliced(value, axes)
+        gradient, tensor.grad = tensor.grad, None
+        sliced = _sliced(tensor.data, axes)
+        # A graph that is still alive holds a gradient accumulator of the dense shape. PyTorch
+        # makes a new one when the dtype changes, not when the shape does.
+        other_dtype = torch.float32 if sliced.dtype != torch.float32 else torch.float64
+        tensor.data = sliced.new_empty(0, dtype=other_dtype)
+        tensor.data = sliced
+        if gradient is not None:  # accumulated so far
+            tensor.grad = _sliced(gradient, axes)
+    for name, attributes in attrs.items():
+        for attribute, value in attributes.items():
+            setattr(modules[name], attribute, value)
+
+
+def _sliced(tensor: Tensor, axes: Mapping[int, list[int]]) -> Tensor:
+    for axis, index in axes.items():
+        tensor = tensor.index_select(axis, torch.tensor(index, device=tensor.device))
+    return tensor.contiguous()
+
+
+def channel_counts(model: nn.Module, keep: Keep) -> dict[str, dict[str, int]]:
+    """The channel counts that modules keep as attributes, as they will be after a cut.
+
+    Args:
+        model (nn.Module): The dense model.
+        keep (dict): Tensor name to axis to kept indices.
+
+    Returns:
+        dict[str, dict[str, int]]: Module name to attribute to count, where it changes.
+    """
+    modules = dict(model.named_modules())
+    new_sizes: dict[str, dict[str, dict[int, int]]] = {}
+    for name, axes in keep.items():
+        module, _, tensor = name.rpartition('.')
+        new_sizes.setdefault(module, {})[tensor] = {a: len(i) for a, i in axes.items()}
+    attrs = {}
+    for name, sizes in new_sizes.items():
+        counts = _counts(modules[name], sizes)
+        changed = {a: n for a, n in counts.items() if getattr(modules[name], a) != n}
+        if changed:
+            attrs[name] = changed
+    return attrs
+
+
+def _is_convolution(module: nn.Module) -> bool:
+    """Those of mmcv are no subclasses of PyTorch's."""
+    names = ('groups', 'in_channels', 'out_channels')
+    counts = all(type(getattr(module, name, None)) is int for name in names)
+    weight = getattr(module, 'weight', None)
+    return counts and isinstance(weight, Tensor) and weight.dim() > 2
+
+
+def is_layer(module: nn.Module) -> bool:
+    """Whether the channel counts of a module follow from the shapes of its own tensors."""
+    return _is_convolution(module) or isinstance(module, nn.Linear | _NormBase | nn.GroupNorm)
+
+
+def count_attributes(module: nn.Module | None) -> dict[str, int]:
+    """Integer attributes of a module that are named like a number of channels or heads."""
+    return {
+        attribute: value
+        for attribute, value in (vars(module) if module is not None else {}).items()
+        if type(value) is int
+        and CHANNEL_WORDS.search(attribute)
+        and not IMAGE_WORDS.search(attribute)
+    }
+
+
+def _counts(module: nn.Module, sizes: dict[str, dict[int, int]]) -> dict[str, int]:
+    weight = sizes.get('weight', {})
+    if _is_convolution(module):
+        transposed = getattr(module, 'transposed', False)
+        output, inputs = (1, 0) if transposed else (0, 1)
+        outputs = weight.get(output, module.out_channels)
+        per_group = module.in_channels // module.groups
+        counts = {'out_channels': outputs}
+        if module.groups > 1 and whole_groups_go(module.groups, per_group, module):
+            counts['groups'] = outputs // (module.out_channels // module.groups)
+            counts['in_channels'] = counts['groups'] * per_group
+        else:
+            counts['in_channels'] = weight.get(inputs, per_group) * module.groups
+        return counts
+    if isinstance(module, nn.Linear):
+        return {
+            'out_features': weight.get(0, module.out_features),
+            'in_features': weight.get(1, module.in_features),
+        }
+    if isinstance(module, _NormBase):
+        return {'num_features': next(iter(sizes.values()))[0]}
+    if isinstance(module, nn.GroupNorm):
+        channels = next(iter(sizes.values()))[0]
+        per_group = module.num_channels // module.num_groups
+        return {'num_channels': channels, 'num_groups': channels // per_group}
+    # A module of another kind: an attribute that is named like a count and had its value.
+    counts = {}
+    named = count_attributes(module)
+    for tensor, axes in sizes.items():
+        for axis, size in axes.items():
+            before = getattr(module, tensor).shape[axis]
+            counts.update({a: size for a, value in named.items() if value == before})
+    return counts

@@ -1,0 +1,349 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Weather corruptions of ImageNet-C (arXiv:1903.12261), as in Pascal-C (arXiv:1907.07484)."""
+
+import math
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from ...fileio import package_folder
+from .filters import enlarge, middle, smear
+from .numerics import (
+    Rng,
+    hsv_to_levels,
+    integer,
+    rgb_to_hsv,
+    standard_normal,
+    strips,
+    symmetric_uniform,
+    to_levels,
+)
+
+
+def snow(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
+    """Whiten the image and let flakes fall over it, from two opposite sides.
+
+    ========= ==== ==== ==== ==== ====
+    severity   1    2    3    4    5
+    mean      0.1  0.2  0.55 0.55 0.55
+    std       0.3  0.3  0.3  0.3  0.3
+    size       3    2    4   4.5  2.5
+    threshold 0.5  0.5  0.9  0.85 0.85
+    radius    10   12   12   12   12
+    sigma      4    4    8    8   12
+    kept      0.8  0.7  0.7  0.65 0.55
+    ========= ==== ==== ==== ==== ====
+
+    Flakes are N(mean, std^2) where it is above the threshold, enlarged by size and smeared along
+    a direction from U(-135, -45) degrees (radius and sigma as in ``motion_blur``). Of the image
+    the share kept stays, the rest is replaced by the larger of it and 1.5 grey + 0.5.
+
+    Args:
+        image (ndarray): uint8, (H, W, 3), RGB.
+        severity (int): 1 to 5.
+        rng (RandomState | Generator): Where flakes and direction come from.
+
+    Returns:
+        ndarray: uint8, (H, W, 3).
+    """
+    settings = (
+        (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
+        (0.2, 0.3, 2, 0.5, 12, 4, 0.7),
+        (0.55, 0.3, 4, 0.9, 12, 8, 0.7),
+        (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
+        (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
+    )
+    mean, std, size, threshold, radius, sigma, kept = settings[severity - 1]
+    height, width = image.shape[:2]
+    flakes = _flakes(height, width, size, rng)
+    flakes *= std
+    flakes += mean
+    flakes = enlarge(flakes, size)
+    flakes[flakes < threshold] = 0
+    flakes = np.minimum(flakes, 1).astype(np.float32)
+    flakes = smear(flakes, radius, sigma, rng.uniform(-135, -45))
+    flakes = cv2.convertScaleAbs(flakes[:height, :width], alpha=255)
+
+    flakes = cv2.merge([flakes] * 3)
+    opposite = cv2.rotate(flakes, cv2.ROTATE_180)
+    snowy = np.empty_like(image)
+    for rows in strips(height, width):
+        snowy[rows] = _snow_over(image[rows], kept, flakes[rows], opposite[rows])
+    return snowy
+
+
+def _snow_over(
+    image: np.ndarray, kept: float, flakes: np.ndarray, opposite: np.ndarray
+) -> np.ndarray:
+    # In the reference's order and precision: on grey images sums are whole levels often enough.
+    old = image.astype(np.float32) / np.float32(255)
+    grey = cv2.cvtColor(old, cv2.COLOR_RGB2GRAY) * np.float32(1.5) + np.float32(0.5)
+    white = cv2.max(old, cv2.merge([grey] * 3))
+    old *= np.float32(kept)
+    white *= np.float32(1 - kept)
+    old += white
+    snowy = old + flakes / 255.0
+    snowy += opposite / 255.0
+    snowy *= 255
+    return to_levels(snowy)
+
+
+def _flakes(height: int, width: int, size: float, rng: Rng) -> np.ndarray:
+    """Draw N(0, 1) where it is seen after the enlargement: in the middle."""
+    seen = middle(height, size), middle(width, size)
+    if isinstance(rng, np.random.RandomState):
+        return np.ascontiguousarray(standard_normal(rng, (height, width))[seen])
+    return standard_normal(rng, tuple(part.stop - part.start for part in seen))
+
+
+def frost(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
+    """Add a random part of one of six photographs of frost: clip(a x + b frost).
+
+    ======== === === === ==== ====
+    severity  1   2   3   4    5
+    a        1.0 0.8 0.7 0.65 0.6
+    b        0.4 0.6 0.7 0.7  0.75
+    ======== === === === ==== ====
+
+    A photograph that is smaller than the image is enlarged to its size, and each by another 1.1.
+
+    Args:
+        image (ndarray): uint8, (H, W, 3), RGB.
+        severity (int): 1 to 5.
+        rng (RandomState | Generator): Where photograph and part come from.
+
+    Returns:
+        ndarray: uint8, (H, W, 3).
+
+    Raises:
+        FileNotFoundError: If no installed package has the photographs.
+    """
+    image_share, frost_share = ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))[
+        severity - 1
+    ]
+    height, width = image.shape[:2]
+    texture = frost_texture(integer(rng, 0, len(FROST_PHOTOS)), height, width)
+    top = integer(rng, 0, texture.shape[0] - height)
+    left = integer(rng, 0, texture.shape[1] - width)
+    texture = texture[top : top + height, left : left + width]
+    levels = np.arange(256)
+    table = to_levels(image_share * levels + frost_share * levels[:, None])
+    frosted = np.empty_like(image)
+    for rows in strips(height, width):
+        index = texture[rows].astype(np.intp)
+        index <<= 8
+        index |= image[rows]
+        frosted[rows] = table.take(index)
+    return frosted
+
+
+def fog(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
+    """Add a cloud of plasma and scale so that the brightest level stays where it was.
+
+    ========= === === === === ===
+    severity   1   2   3   4   5
+    thickness 1.5 2.0 2.5 2.5 3.0
+    decay     2.0 2.0 1.7 1.5 1.4
+    ========= === === === === ===
+
+    (x + t p) m / (m + t), with t the thickness, p the cloud in 0 to 1 and m the largest value of
+    the image, x and m in units of the full range. A smaller decay gives a rougher cloud.
+
+    Args:
+        image (ndarray): uint8, (H, W, 3).
+        severity (int): 1 to 5.
+        rng (RandomState | Generator): Where the cloud comes from.
+
+    Returns:
+        ndarray: uint8, (H, W, 3).
+    """
+    thickness, decay = ((1.5, 2.0), (2.0, 2.0), (2.5, 1.7), (2.5, 1.5), (3.0, 1.4))[severity - 1]
+    height, width = image.shape[:2]
+    side = 1 << (max(height, width) - 1).bit_length()
+    cloud = plasma(side, decay, rng)[:height, :width]
+    cloud *= np.float32(255 * thickness)
+    largest = float(image.max()) / 255
+    foggy = np.empty_like(image)
+    for rows in strips(height, width):
+        mixture = cv2.merge([cloud[rows]] * 3)
+        mixture += image[rows]
+        mixture *= np.float32(largest / (largest + thickness))
+        foggy[rows] = to_levels(mixture)
+    return foggy
+
+
+def brightness(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
+    """Add to the value of HSV (the largest of the three channels), keeping hue and saturation.
+
+    ======== === === === === ===
+    severity  1   2   3   4   5
+    added    0.1 0.2 0.3 0.4 0.5
+    ======== === === === === ===
+
+    In units of the full range (255 levels), at which the value ends.
+
+    Args:
+        image (ndarray): uint8, (H, W, 3).
+        severity (int): 1 to 5.
+        rng (RandomState | Generator): Not drawn from.
+
+    Returns:
+        ndarray: uint8, (H, W, 3).
+    """
+    return brighten(image, (0.1, 0.2, 0.3, 0.4, 0.5)[severity - 1])
+
+
+def plasma(side: int, decay: float, rng: Rng) -> np.ndarray:
+    """Make a cloud by the diamond-square algorithm on a torus.
+
+    Every level halves the grid: first the centre of each square gets the mean of its four
+    corners, then the middle of each edge the mean of its four neighbours, each plus
+    a U(-a, a) with a = 100 / decay^level.
+
+    Args:
+        side (int): Side of the map, a power of two.
+        decay (float): How much the amplitude a shrinks from level to level.
+        rng (RandomState | Generator): Where the heights come from.
+
+    Returns:
+        ndarray: float32, (side, side), smallest value 0, largest 1.
+    """
+    heights = np.zeros((side, side), dtype=np.float32)
+    amplitude, step = 100.0, side
+    while step > 1:
+        half = step // 2
+
+        def wobble(sums: np.ndarray, amplitude: float = amplitude) -> np.ndarray:
+            return sums / 4 + amplitude * symmetric_uniform(rng, amplitude, sums.shape)
+
+        corners = heights[::step, ::step]
+        pairs = corners + np.roll(corners, -1, axis=0)
+        heights[half::step, half::step] = wobble(pairs + np.roll(pairs, -1, axis=1))
+
+        centres = heights[half::step, half::step]
+        across = corners + np.roll(corners, -1, axis=1)
+        heights[::step, half::step] = wobble(centres + np.roll(centres, 1, axis=0) + across)
+        down = corners + np.roll(corners, -1, axis=0)
+        heights[half::step, ::step] = wobble(centres + np.roll(centres, 1, axis=1) + down)
+
+        step, amplitude = half, amplitude / decay
+    heights -= heights.min()
+    heights /= heights.max()
+    return heights
+
+
+#: In the order in which the benchmark numbers them.
+FROST_PHOTOS = (
+    *('frost1.png', 'frost2.png', 'frost3.png'),
+    *('frost4.jpg', 'frost5.jpg', 'frost6.jpg'),
+)
+_REMEDY = (
+    'install one that has them with `pip install --no-deps imagecorruptions-imaug`, or leave out '
+    'frost'
+)
+
+
+def frost_texture(number: int, height: int, width: int) -> np.ndarray:
+    """Give one of the photographs of frost, a tenth larger than an image needs at least.
+
+    Args:
+        number (int): Which of ``FROST_PHOTOS``, from 0.
+        height (int): Height of the image.
+        width (int): Width of the image.
+
+    Returns:
+        ndarray: uint8, (H', W', 3), RGB, with H' > height and W' > width. Not to be written to.
+
+    Raises:
+        FileNotFoundError: If no installed package has the photograph.
+    """
+    photo = _photo(number)
+    factor = max(height / photo.shape[0], width / photo.shape[1], 1) * 1.1
+    return _enlarged(number, *(math.ceil(side * factor) for side in photo.shape[:2]))
+
+
+def check_frost_photos() -> None:
+    """Refuse to begin what would come to frost later, and fail.
+
+    Raises:
+        FileNotFoundError: If no installed package has the photographs.
+    """
+    for number in range(len(FROST_PHOTOS)):
+        _photo(number)
+
+
+# Most images of a set have one of a few sizes, and workers do not share memory.
+@lru_cache(maxsize=16)
+def _enlarged(number: int, height: int, width: int) -> np.ndarray:
+    return cv2.resize(_photo(number), (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+@lru_cache(maxsize=len(FROST_PHOTOS))
+def _photo(number: int) -> np.ndarray:
+    # Found, not imported: the import alone needs scikit-image, scipy and numba.
+    folder = package_folder('imagecorruptions')
+    if folder is None:
+        raise FileNotFoundError(
+            f'frost needs photographs that the package imagecorruptions carries: {_REMEDY}'
+        )
+    path = folder / 'frost' / FROST_PHOTOS[number]
+    photo = cv2.imread(str(path)) if path.is_file() else None
+    if photo is None:
+        raise FileNotFoundError(
+            f'frost needs {str(path)!r}, which is no readable image: {_REMEDY}'
+        )
+    return cv2.cvtColor(photo, cv2.COLOR_BGR2RGB)
+
+
+_UNDECIDED = 256
+
+
+def brighten(image: np.ndarray, added: float) -> np.ndarray:
+    """Add to the value of HSV, keeping hue and saturation.
+
+    All three channels grow by the same factor then, which depends on the largest of them.
+
+    Args:
+        image (ndarray): uint8, (H, W, 3).
+        added (float): What is added, in units of the full range.
+
+    Returns:
+        ndarray: uint8, (H, W, 3).
+    """
+    height, width = image.shape[:2]
+    table = _table(added)
+    bright = np.empty_like(image)
+    left = []
+    for rows in strips(height, width):
+        red, green, blue = cv2.split(image[rows])
+        index = cv2.merge([cv2.max(cv2.max(red, green), blue)] * 3).astype(np.intp)
+        index <<= 8
+        index |= image[rows]
+        found = table.take(index)
+        left.append(np.flatnonzero(found & _UNDECIDED) // 3 + rows.start * width)
+        bright[rows] = found
+    left = np.concatenate(left)
+    hue, saturation, value = rgb_to_hsv(image.reshape(-1, 3).take(left, axis=0))
+    value = np.minimum(value + added, 1)
+    bright.reshape(-1, 3)[left] = hsv_to_levels(hue, saturation, value)
+    return bright
+
+
+@lru_cache(maxsize=5)
+def _table(added: float) -> np.ndarray:
+    """Level of a channel for each largest level of the three and each own level, flat.
+
+    Undecided is what is a whole level but for rounding errors, which depend on all three.
+    """
+    levels = np.arange(256)
+    value = levels / 255.0
+    brighter = np.clip(value + added, 0, 1)
+    # Black has no hue, so that all three get the largest.
+    factor = np.divide(brighter, value, out=np.zeros(256), where=value > 0)
+    scaled = np.minimum(factor[:, None] * levels, 255)
+    undecided = np.abs(scaled - np.rint(scaled)) < 1e-9
+    undecided &= (levels > 0) & (levels < levels[:, None])
+    table = scaled.astype(np.uint16) | np.where(undecided, _UNDECIDED, 0).astype(np.uint16)
+    np.fill_diagonal(table, (brighter * 255).astype(np.uint16))
+    return table.ravel()

@@ -1,0 +1,50 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Data sets whose images are corrupted while they are loaded, and published corrupted ones.
+
+Those that derive from classes of mmdet or mmpretrain are imported, and registered, when they are
+first asked for or their library is imported (:mod:`mmdet_adasap.registration`).
+"""
+
+from importlib import import_module
+
+from .multi_view import (
+    CLEAN,
+    NO_IMAGE,
+    Condition,
+    SharedBatch,
+    SharedImages,
+    Unreadable,
+    known_of,
+    shared_loader,
+)
+from .transforms import ImageCorruption, read_image
+from .voc_files import check_voc_dataset, check_voc_files
+
+# Class to its module: what needs mmdet or mmpretrain is not loaded without them.
+_LAZY = {
+    'CorruptedVOCDataset': 'corrupted_voc',
+    'CIFAR10C': 'cifar10_c',
+    'ImageNetC': 'imagenet_c',
+    'ImageNetV2': 'imagenet_v2',
+}
+
+__all__ = [
+    'CLEAN',
+    'NO_IMAGE',
+    'Condition',
+    'ImageCorruption',
+    'SharedBatch',
+    'SharedImages',
+    'Unreadable',
+    'check_voc_dataset',
+    'check_voc_files',
+    'known_of',
+    'read_image',
+    'shared_loader',
+]
+
+
+def __getattr__(name: str) -> type:
+    if name not in _LAZY:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(import_module(f'{__name__}.{_LAZY[name]}'), name)

@@ -1,0 +1,95 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+_REMEDY = (
+    'set data_root to the folder that holds VOC2007/ (VOCdevkit), or make the small built-in set '
+    'with `python tools/demo/make_tiny_voc.py --out data/tiny_voc` and use '
+    "data_root='data/tiny_voc/VOCdevkit/'"
+)
+
+
+def check_voc_files(
+    data_root: str,
+    ann_file: str,
+    year_folder: str,
+    img_subdir: str = 'JPEGImages',
+    ann_subdir: str = 'Annotations',
+) -> None:
+    """Refuse a VOC set of which a folder, the list of images or any file is missing.
+
+    mmdet itself would find a missing image only when training comes to it.
+
+    Args:
+        data_root (str): Folder with VOC2007/ and the like; '' if the other paths do without.
+        ann_file (str): The list of image ids, data_root included.
+        year_folder (str): VOC2007/ or the like, data_root included.
+        img_subdir (str): Folder of the images in it. Defaults to 'JPEGImages'.
+        ann_subdir (str): Folder of the annotations in it. Defaults to 'Annotations'.
+
+    Raises:
+        FileNotFoundError: If anything is missing. Names it, and what to do.
+        ValueError: If the list is empty or no text.
+    """
+    if data_root and not os.path.isdir(data_root):
+        raise FileNotFoundError(f'data_root={data_root!r} is not a folder: {_REMEDY}')
+    year, id_list = Path(year_folder), Path(ann_file)
+    if not id_list.is_file():
+        there = sorted(path.name for path in id_list.parent.glob('*.txt') if '_' not in path.stem)
+        raise FileNotFoundError(
+            f'ann_file={str(id_list)!r} does not exist'
+            + (f' (only {", ".join(there)})' if there else '')
+            + f': set ann_file to a list of image ids, or {_REMEDY}'
+        )
+    try:
+        ids = [line for line in id_list.read_text('utf-8').splitlines() if line]
+    except UnicodeDecodeError as error:
+        raise ValueError(f'ann_file={str(id_list)!r} is not a text file ({error})') from error
+    if not ids:
+        raise ValueError(f'ann_file={str(id_list)!r} lists no images: give one image id a line')
+    _check_folder(year / img_subdir, [f'{image_id}.jpg' for image_id in ids], 'images', id_list)
+    _check_folder(year / ann_subdir, [f'{image_id}.xml' for image_id in ids], 'files', id_list)
+
+
+def check_voc_dataset(dataset: Any) -> None:
+    """Check the files of every VOC-like dataset in here, through mmengine's and mmdet's wrappers.
+
+    What is no VOC-like dataset is passed over, and so is what lies on remote storage.
+
+    Args:
+        dataset (Any): A dataset as built from a config: an XMLDataset, or a RepeatDataset,
+            ConcatDataset or the like around some.
+
+    Raises:
+        FileNotFoundError: If anything is missing, as :func:`check_voc_files` says.
+    """
+    inner = [*getattr(dataset, 'datasets', ()), getattr(dataset, 'dataset', None)]
+    for wrapped in inner:
+        if wrapped is not None:
+            check_voc_dataset(wrapped)
+    if not hasattr(dataset, 'ann_subdir'):
+        return
+    remote = (dataset.backend_args or {}).get('backend', 'local') != 'local'
+    if remote or '://' in dataset.ann_file:
+        return
+    check_voc_files(
+        dataset.data_root,
+        dataset.ann_file,
+        dataset.sub_data_root,
+        dataset.img_subdir,
+        dataset.ann_subdir,
+    )
+
+
+def _check_folder(folder: Path, names: Sequence[str], kind: str, id_list: Path) -> None:
+    # One listing instead of thousands of questions, which are slow on network drives.
+    there = set(os.listdir(folder)) if folder.is_dir() else set()
+    missing = [name for name in names if name not in there]
+    if missing:
+        first = ', '.join(missing[:3]) + (', ...' if len(missing) > 3 else '')
+        raise FileNotFoundError(
+            f'{str(folder)!r} lacks {len(missing)} of the {len(names)} {kind} that '
+            f'{str(id_list)!r} lists ({first}): complete it, or {_REMEDY}'
+        )
