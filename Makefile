@@ -43,9 +43,11 @@ demo-classification: install  ## The same for classifiers, three arms and three 
 test: install  ## Run the tests
 	OMP_NUM_THREADS=$(OMP_NUM_THREADS) MKL_NUM_THREADS=$(OMP_NUM_THREADS) .venv/bin/python -m pytest -n $(TEST_JOBS) --dist loadfile $(ARGS)
 
-lint: install  ## Check format and style
+lint: install  ## Check format, style, imports and the layout of the package
 	.venv/bin/python -m ruff format --check .
 	.venv/bin/python -m ruff check .
+	.venv/bin/lint-imports --no-logo --no-cache
+	.venv/bin/python tools/dev/house.py --check
 
 clean:  ## Remove .venv and the caches of tools; data, work_dirs and the compiled mmcv stay
 	rm -rf .venv build dist mmdet_adasap.egg-info .pytest_cache .ruff_cache
