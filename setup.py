@@ -42,6 +42,7 @@ setup(
         ],
         'export': ['onnx', 'onnxruntime'],
         'demo': ['scikit-learn', 'scikit-image', 'matplotlib'],
-        'tests': ['pytest', 'pytest-xdist', 'pytorch_optimizer', 'ruff', 'tensorboard'],
+        'tests': ['pytest', 'pytest-xdist', 'pytorch_optimizer', 'tensorboard'],
+        'lint': ['ruff', 'import-linter'],
     },
 )

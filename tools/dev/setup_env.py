@@ -35,7 +35,7 @@ MARKER = VENV / 'made-by-mmdet_adasap'
 PIP = (VENV_PYTHON, '-m', 'pip', '--disable-pip-version-check', '--no-input')
 # Looked for, without importing them, before a finished environment is believed to be one.
 IMPORTED = ('torch', 'torchvision', 'cv2', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain')
-IMPORTED += ('mmdet_adasap', 'pytest', 'ruff')
+IMPORTED += ('mmdet_adasap', 'pytest', 'ruff', 'importlinter')
 # Minutes of one core for compiling mmcv, with its headers compiled in advance and without.
 CORE_MINUTES = {True: 6, False: 18}
 # Each of mmcv's files begins with these. Parsing them takes 9/10 of the time that a file takes.
@@ -329,9 +329,10 @@ def install() -> None:
     quiet = () if sys.stdout.isatty() else ('-q',)
     pip('install', *quiet, '-r', REQUIREMENTS / 'torch.txt', '-c', REQUIREMENTS / 'runtime.txt')
     wheel = mmcv_wheel()
-    say('run-time and test packages')
+    say('run-time, test and lint packages')
     no_deps = ('install', '-q', '--no-deps')
-    pip(*no_deps, '-r', REQUIREMENTS / 'runtime.txt', '-r', REQUIREMENTS / 'tests.txt')
+    files = [REQUIREMENTS / f'{name}.txt' for name in ('runtime', 'tests', 'lint')]
+    pip(*no_deps, *(part for file in files for part in ('-r', file)))
     say('mmengine, mmcv, mmdet, mmpretrain and this project')
     pip(*no_deps, wheel)
     pip(*no_deps, '--no-build-isolation', '-r', REQUIREMENTS / 'openmmlab.txt')
