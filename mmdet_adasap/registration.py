@@ -7,7 +7,7 @@ scope (``mmdet.datasets`` for mmdet's DATASETS), so the parts are there in time.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -32,6 +32,20 @@ PARTS: dict[str, tuple[str, ...]] = {
 """Modules of other libraries to what is imported, or called as ``module:function``, after them."""
 
 
+PLAIN = (
+    'errors',
+    'fileio',
+    'version',
+    'env',
+    'sharpness',
+    'pruning',
+    'robustness.corruptions',
+    'cli',
+)
+"""What needs nothing of OpenMMLab. mmengine is imported ahead of everything else of the package:
+its import in the midst of ours would register parts that are half imported."""
+
+
 def register_all() -> None:
     """Register all parts whose library is imported, and the others as soon as theirs is.
 
@@ -39,8 +53,8 @@ def register_all() -> None:
     (``mmdet_adasap.sharpness``, ``mmdet_adasap.pruning``) and ``robustness.corruptions`` remain
     usable.
     """
-    if not any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _AfterImport(PARTS, _register))
+    if not any(isinstance(finder, _LibraryFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _LibraryFinder())
     for library in PARTS:
         if library in sys.modules and not _is_being_imported(library):
             _register(library)
@@ -55,43 +69,37 @@ def _register(library: str) -> None:
 
 
 def _is_being_imported(name: str) -> bool:
-    spec = getattr(sys.modules[name], '__spec__', None)
-    return getattr(spec, '_initializing', False)
+    return getattr(sys.modules[name].__spec__, '_initializing', False)
 
 
-class _AfterImport(MetaPathFinder):
-    """Call a function after each import of certain modules.
+def _is_plain(name: str) -> bool:
+    """Whether a module of the package, or a package in front of it, needs no OpenMMLab."""
+    inner = name.removeprefix(f'{__package__}.')
+    return any(
+        f'{part}.'.startswith(f'{inner}.') or inner.startswith(f'{part}.') for part in PLAIN
+    )
 
-    Args:
-        names (Sequence[str]): The modules.
-        call (Callable): Gets the name of the module.
-    """
 
-    def __init__(self, names: Sequence[str], call: Callable[[str], None]) -> None:
-        self.names = frozenset(names)
-        self.call = call
+class _LibraryFinder(MetaPathFinder):
+    """Finds nothing itself; registers the parts for a library when that has been imported."""
 
     def find_spec(
-        self, name: str, path=None, target: ModuleType | None = None
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Find a module as the other finders do, and have its loader call the function."""
-        if name not in self.names:
+        """Find a library as the other finders do, and have its loader register its parts."""
+        if name.startswith(f'{__package__}.') and not _is_plain(name):
+            import_module('mmengine.runner')
+        if name not in PARTS:
             return None
-        for finder in sys.meta_path:
-            find = getattr(finder, 'find_spec', None)
-            spec = None if finder is self or find is None else find(name, path, target)
-            if spec is not None:
-                break
-        else:
-            return None
-        loader = spec.loader
-        execute = getattr(loader, 'exec_module', None)
-        if execute is not None:
+        finders = (finder for finder in sys.meta_path if finder is not self)
+        specs = (finder.find_spec(name, path, target) for finder in finders)
+        spec = next((spec for spec in specs if spec is not None), None)
+        if spec is not None and hasattr(spec.loader, 'exec_module'):
+            execute = spec.loader.exec_module
 
-            def execute_and_call(module: ModuleType) -> None:
+            def execute_and_register(module: ModuleType) -> None:
                 execute(module)
-                # importlib marks the module as whole only later; ours may import it meanwhile.
-                self.call(name)
+                _register(name)
 
-            loader.exec_module = execute_and_call
+            spec.loader.exec_module = execute_and_register
         return spec

@@ -27,6 +27,12 @@ BASES = {
 """Module and name of the class that all types of a registry derive from."""
 
 
+def names(registry: Registry) -> list[str]:
+    """Return the names that a config can use, in alphabetical order."""
+    registry.import_from_location()
+    return sorted(registry.module_dict)
+
+
 def build(registry: Registry, cfg: dict | object | None, key: str) -> Any:
     """Build an object from what the user wrote under a key of the config.
 
@@ -51,8 +57,7 @@ def build(registry: Registry, cfg: dict | object | None, key: str) -> Any:
     """
     if cfg is None:
         return None
-    registry.import_from_location()
-    known = ', '.join(repr(name) for name in sorted(registry.module_dict))
+    known = ', '.join(map(repr, names(registry)))
     base = getattr(import_module(BASES[registry.name][0]), BASES[registry.name][1])
     if isinstance(cfg, base):
         return cfg

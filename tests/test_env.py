@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from mmdet_adasap import __version__, env
 from mmdet_adasap.env import Package, Report
-from mmdet_adasap.version import __version__, env
 
 ROOT = Path(__file__).parent.parent
 

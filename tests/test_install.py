@@ -14,49 +14,6 @@ ROOT = Path(__file__).parent.parent
 OPENMMLAB = {'mmengine', 'mmengine-lite', 'mmcv', 'mmcv-lite', 'mmdet', 'mmpretrain'}
 ONEDL = {'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmpretrain'}
 
-# Import with some packages hidden, as if they were not installed; tell what registered.
-IMPORT_HIDING = """
-import sys, warnings
-from importlib.machinery import PathFinder
-hidden, find_spec = set(sys.argv[1:]), PathFinder.find_spec
-PathFinder.find_spec = classmethod(
-    lambda cls, name, *args: None if name.split('.')[0] in hidden else find_spec(name, *args)
-)
-with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter('always')
-    import mmdet_adasap
-for warning in caught:
-    if 'mmdet_adasap' in str(warning.message):
-        print('warning', warning.message)
-print('imported', *hidden & set(sys.modules))
-if 'mmengine' not in hidden:
-    import mmdet_adasap.apis
-    from mmengine.registry import HOOKS, OPTIM_WRAPPERS
-    for name in ('AdaSAPHook', 'AdaSAPOptimWrapper'):
-        if name in HOOKS or name in OPTIM_WRAPPERS:
-            print('registered', name)
-    import mmdet_adasap.robustness.datasets
-    for name in ('CorruptedVOCDataset', 'CIFAR10C', 'ImageNetC', 'ImageNetV2'):
-        if hasattr(mmdet_adasap.robustness.datasets, name):
-            print('dataset', name)
-from mmdet_adasap.models import SSD_HEAD_MENDED
-import mmdet_adasap.pruning, mmdet_adasap.sharpness
-"""
-
-
-def import_hiding(*hidden, path=None):
-    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(map(str, filter(None, [path])))}
-    done = subprocess.run(
-        [sys.executable, '-c', IMPORT_HIDING, *hidden],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    told = ('warning', 'imported', 'registered', 'dataset')
-    return [line for line in done.stdout.splitlines() if line.startswith(told)]
-
 
 @pytest.fixture
 def setup_env(monkeypatch, tmp_path):
@@ -97,43 +54,6 @@ class TestSetup:
         folders = {path.parent for path in (ROOT / 'mmdet_adasap').rglob('__init__.py')}
         packages = {'.'.join(folder.relative_to(ROOT).parts) for folder in folders}
         assert set(arguments['packages']) == packages
-
-
-class TestImport:
-    both = ('registered AdaSAPHook', 'registered AdaSAPOptimWrapper')
-    of_mmdet = ('dataset CorruptedVOCDataset',) if importlib.util.find_spec('mmdet') else ()
-    of_mmpretrain = (
-        ('dataset CIFAR10C', 'dataset ImageNetC', 'dataset ImageNetV2')
-        if importlib.util.find_spec('mmpretrain')
-        else ()
-    )
-
-    def test_without_mmdet(self):
-        pytest.importorskip('mmengine')
-        assert import_hiding('mmdet') == ['imported', *self.both, *self.of_mmpretrain]
-
-    def test_without_mmpretrain(self):
-        pytest.importorskip('mmdet')
-        assert import_hiding('mmpretrain') == ['imported', *self.both, *self.of_mmdet]
-
-    def test_without_openmmlab(self):
-        assert import_hiding('mmdet', 'mmpretrain', 'mmcv', 'mmengine') == ['imported']
-
-    @pytest.mark.parametrize(
-        ('package', 'part'), [('mmdet', 'models'), ('mmpretrain', 'datasets')]
-    )
-    def test_with_a_broken_one(self, tmp_path, package, part):
-        pytest.importorskip('mmengine')
-        (tmp_path / package / part).mkdir(parents=True)
-        (tmp_path / package / '__init__.py').touch()
-        broken = tmp_path / package / part / '__init__.py'
-        broken.write_text("raise ImportError('no mmcv._ext')")
-        warning, *rest = import_hiding(path=tmp_path)
-        assert f'{package} is installed but cannot be imported' in warning
-        assert 'ImportError: no mmcv._ext' in warning
-        assert 'python -m mmdet_adasap.env' in warning
-        whole = self.of_mmpretrain if package == 'mmdet' else self.of_mmdet
-        assert rest == ['imported', *self.both, *whole]
 
 
 class TestFindPython:

@@ -13,10 +13,10 @@ from ..errors import NoGradientsError, StructureError, one_line
 from ..models.forward import complete_forward, raw_forward, sizes_of, synthetic_batch
 from ..pruning import Importance, Pruner, cut
 from ..pruning.masks import mask as mask_channels
-from ..pruning.model_state import ForwardFn, check_model, evaluating, keeping_state
+from ..pruning.model_state import ForwardFn, check_model, evaluating, preserve_state
 from ..pruning.slicing import check_dense, check_fits
-from ..pruning.structure import META_KEY, check_structure, is_cut, remember, with_integer_axes
-from ..registry import IMPORTANCES, build
+from ..pruning.structure import META_KEY, check_structure, is_cut, tag_model, with_integer_axes
+from ..registry import IMPORTANCES, build, names
 
 T = TypeVar('T')
 
@@ -62,7 +62,7 @@ def prune_model(
     pruner = Pruner(
         model, forward_of(model, data, inputs), target, _importance(importance), round_to
     )
-    for name, reason in pruner.channels.whole.items():
+    for name, reason in pruner.channels.excluded.items():
         warnings.warn(f'{name or "the model"} is left whole: {reason}', stacklevel=2)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     try:
@@ -94,7 +94,7 @@ def slim_sizes(
         EquivalenceError: If no part of the model is understood.
     """
     pruner = Pruner(model, forward, target, _importance(importance), round_to)
-    kept = _scored(importance, lambda: pruner.choice(pruner.target))
+    kept = _scored(importance, lambda: pruner.select(pruner.target))
     return pruner, [int(k.sum()) for k in kept]
 
 
@@ -134,7 +134,7 @@ def apply_structure(model: nn.Module, structure: Mapping, mask: bool = False) ->
             f'go is still there as zeros; use mask=True'
         )
     cut(model, structure['keep'], structure['attrs'])
-    remember(model, structure)
+    tag_model(model, structure)
 
 
 def forward_of(
@@ -179,7 +179,7 @@ def working_size(model: nn.Module) -> int:
         ValueError: If it runs on none of them.
     """
     sizes = sizes_of(model)
-    with evaluating(model), keeping_state(model):
+    with evaluating(model), preserve_state(model):
         for size in sizes:
             try:
                 raw_forward(model.data_preprocessor(synthetic_batch(model, size), False))(model)
@@ -203,7 +203,7 @@ def _checked_forward(model: nn.Module, arguments: tuple) -> ForwardFn:
         return model(*map(_copied, arguments))
 
     try:
-        with evaluating(model), keeping_state(model):
+        with evaluating(model), preserve_state(model):
             forward(model)
     except Exception as error:
         raise ValueError(
@@ -246,11 +246,11 @@ def _warn(line: str) -> None:
 def _importance(importance: str | Mapping | Importance) -> Importance:
     if isinstance(importance, str):
         importance = importance.lower().removesuffix('importance')
-        short = {name.removesuffix('Importance').lower(): name for name in IMPORTANCES.module_dict}
+        short = {name.removesuffix('Importance').lower(): name for name in names(IMPORTANCES)}
         if importance not in short:
             raise ValueError(f'importance={importance!r} is unknown; use one of {sorted(short)}')
         importance = dict(type=short[importance])
     criterion = build(IMPORTANCES, importance, 'importance')
     if criterion is None:
-        raise ValueError(f'importance=None; name one of {sorted(IMPORTANCES.module_dict)}')
+        raise ValueError(f'importance=None; name one of {names(IMPORTANCES)}')
     return criterion

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from ..errors import StructureError
 from ..pruning.slicing import check_dense, check_fits, cut
-from ..pruning.structure import META_KEY, Keep, check_structure, cut_of, named_tensors, remember
+from ..pruning.structure import META_KEY, Keep, check_structure, cut_of, named_tensors, tag_model
 from .safe_load import read_checkpoint
 
 REMEDY = (
@@ -63,7 +63,7 @@ def load_structure(
     check_structure(structure)
     shape = cut_of(structure)
     if shape is not None and _misfit(model, weights, {}) is None:
-        remember(model, shape)
+        tag_model(model, shape)
         return structure  # this model has been cut already
     for described in (structure,) if shape in (None, structure) else (structure, shape):
         check_dense(model, described)
@@ -75,7 +75,7 @@ def load_structure(
     for module in copies:
         cut(module, keep, attrs)
     if shape is not None:
-        remember(model, shape)
+        tag_model(model, shape)
     return structure
 
 

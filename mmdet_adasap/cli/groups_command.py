@@ -87,7 +87,7 @@ def describe(model: torch.nn.Module, channels) -> dict:
 
     sizes = channels.sizes
     groups = []
-    for group, width in zip(channels.groups, channels.widths.tolist(), strict=True):
+    for group, width in zip(channels.groups, channels.channels_per_unit.tolist(), strict=True):
         one_less = sizes.copy()
         one_less[group.index] -= 1
         groups.append(
@@ -109,7 +109,7 @@ def describe(model: torch.nn.Module, channels) -> dict:
         'flops': channels.flops(sizes),
         'groups': groups,
         'left_whole': dict(frozen),
-        'wrong_in_trial': channels.whole,
+        'wrong_in_trial': channels.excluded,
         'not_met': channels.unreached,
     }
 
@@ -198,7 +198,7 @@ def main() -> None:
     found = {'image_size': image_size, **describe(model, channels)}
     if slim is not None:
         kept = np.array(slim, dtype=np.int64)
-        slim = (kept * channels.widths).tolist()
+        slim = (kept * channels.channels_per_unit).tolist()
         found['dense'] = dense
         found['slim'] = {
             'channels': slim,

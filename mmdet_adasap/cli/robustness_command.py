@@ -229,7 +229,6 @@ def join_processes() -> bool:
 
 def table(results: dict) -> str:
     """The figures of each model, one line each."""
-
     # As mmdet and mmpretrain print theirs.
     percent = results['protocol']['metric'].startswith('accuracy/')
     scale, digits = (100, 2) if percent else (1, 4)

@@ -3,6 +3,7 @@
 
 import inspect
 import re
+from importlib import import_module
 from pathlib import Path
 
 import mmengine.registry
@@ -56,7 +57,7 @@ def exported_config(config: Config, name: str) -> tuple[str, list[Path], list[st
     """
     changes: list[str] = []
     files = _carried(config.model.to_dict())
-    exported = _without_plugin(config.to_dict(), '', _own_classes(), changes)
+    exported = _without_plugin(config.to_dict(), '', _own_classes(config), changes)
     model = _without_pretrained(exported['model'])
     exported['model'] = dict(
         model, type='SlimModel', dense=model['type'], structure=f'{FOLDER}/structure.json'
@@ -93,8 +94,13 @@ def _imports(custom_imports: dict | None, files: list[Path]) -> dict:
     )
 
 
-def _own_classes() -> dict[str, type]:
+def _own_classes(config: Config) -> dict[str, type]:
     """Everything that the plugin registers, by name."""
+    scope = config.get('default_scope')
+    if scope in ('mmdet', 'mmpretrain'):
+        import_module(f'{scope}.datasets')  # after which our data sets are registered
+    for registry in (PERTURBATIONS, IMPORTANCES):
+        registry.import_from_location()
     return {
         name: cls
         for registry in (*_registries(), PERTURBATIONS, IMPORTANCES)

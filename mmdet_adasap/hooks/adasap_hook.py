@@ -11,18 +11,18 @@ from ..errors import StructureError
 from ..integration.distributed import (
     check_same,
     check_wrapper,
-    failing_together,
     from_rank_0,
+    raise_on_all_ranks,
+    rewrap_model,
     unwrapped,
-    wrap_anew,
 )
 from ..optim import AdaSAPOptimWrapper
 from ..optim.gradients import average_gradients, optimizer_parameters
-from ..optim.replay import keeping_random
+from ..optim.replay import preserve_rng_state
 from ..pruning import Pruner, check_target
 from ..pruning.groups import NOT_TRAINED
 from ..pruning.structure import META_KEY, PHASES, cut_of
-from ..registry import IMPORTANCES, PERTURBATIONS, build
+from ..registry import IMPORTANCES, PERTURBATIONS, build, names
 from .preflight import at_least, check_data, check_optim_wrapper, check_runner, phases_of_run
 from .resume import (
     RADII,
@@ -38,13 +38,13 @@ from .resume import (
     warn_of_random_weights,
 )
 from .runner_state import (
+    add_gradient_observer,
     averaged_models,
-    follow_cut,
-    forget_best_score,
     is_resumed,
+    rebind_ema,
+    remove_gradient_observer,
+    reset_best_score,
     sample_forward,
-    stop_watching_backward,
-    watch_backward,
 )
 from .schedule import SCHEDULES, Phases
 from .training_log import LossRatioWatch, cut_table, layer_shapes
@@ -128,7 +128,7 @@ class AdaSAPHook(Hook):
         self.finetune = build(PERTURBATIONS, finetune, 'finetune')
         self.importance = build(IMPORTANCES, importance, 'importance')
         if self.importance is None:
-            raise ValueError(f'importance=None; name one of {sorted(IMPORTANCES.module_dict)}')
+            raise ValueError(f'importance=None; name one of {names(IMPORTANCES)}')
         self.pruner: Pruner | None = None
         self.structure: dict | None = None
         self.phases: Phases | None = None
@@ -150,7 +150,7 @@ class AdaSAPHook(Hook):
         check_wrapper(runner)
         # As the training loop will: some backbones freeze their stages there and not before.
         runner.model.train()
-        with failing_together():
+        with raise_on_all_ranks():
             self.phases = phases_of_run(self, runner)
             check_optim_wrapper(self, runner)
             if not self.has_loaded:
@@ -174,8 +174,8 @@ class AdaSAPHook(Hook):
         event = self.phases.event(done)
         if event is not None:
             fraction = self._fraction(event)
-            with failing_together():
-                kept = self.pruner.choice(fraction)
+            with raise_on_all_ranks():
+                kept = self.pruner.select(fraction)
             # Rounding may differ from device to device; the choice must not.
             kept = from_rank_0(kept)
             self.pruner.remove(kept, _optimizers(runner), averaged_models(runner))
@@ -215,7 +215,7 @@ class AdaSAPHook(Hook):
 
     def _find_channels(self, runner: Runner) -> None:
         model = unwrapped(runner.model)
-        with keeping_random(model):
+        with preserve_rng_state(model):
             forward = sample_forward(runner)
             self.pruner = Pruner(model, forward, self.target, self.importance, self.round_to)
         self.start_fraction = self.pruner.remaining()
@@ -230,7 +230,7 @@ class AdaSAPHook(Hook):
                 f'{names[0]} to {names[-1]}'
             )
         parameters = dict(model.named_parameters())
-        for name, reason in channels.whole.items():
+        for name, reason in channels.excluded.items():
             runner.logger.warning(f'AdaSAP leaves {name or "the model"} whole: {reason}')
         unseen = [name for name in channels.unreached if parameters[name].dim() > 1]
         if unseen:
@@ -257,13 +257,13 @@ class AdaSAPHook(Hook):
     def _cut(self, runner: Runner) -> None:
         dense = layer_shapes(unwrapped(runner.model))
         self._stop_watching(runner)
-        with failing_together(), keeping_random(unwrapped(runner.model)):
+        with raise_on_all_ranks(), preserve_rng_state(unwrapped(runner.model)):
             self.structure = self.pruner.cut(_optimizers(runner), averaged_models(runner))
         check_same('the structures', self.structure['digest'])
-        follow_cut(runner)
-        wrap_anew(runner)
+        rebind_ema(runner)
+        rewrap_model(runner)
         runner.logger.info(cut_table(unwrapped(runner.model), dense, self.structure))
-        forget_best_score(runner)
+        reset_best_score(runner)
         self.pruner = None
 
     def _fraction(self, event: int) -> float:
@@ -280,7 +280,7 @@ class AdaSAPHook(Hook):
         if isinstance(runner.optim_wrapper, AdaSAPOptimWrapper):
             runner.optim_wrapper.add_clean_gradient_observer(self.pruner.observe)
         else:
-            watch_backward(runner.optim_wrapper, self.pruner.observe)
+            add_gradient_observer(runner.optim_wrapper, self.pruner.observe)
 
     def _stop_watching(self, runner: Runner) -> None:
         if not self.importance.needs_gradients:
@@ -288,7 +288,7 @@ class AdaSAPHook(Hook):
         if isinstance(runner.optim_wrapper, AdaSAPOptimWrapper):
             runner.optim_wrapper.remove_clean_gradient_observer(self.pruner.observe)
         else:
-            stop_watching_backward(runner.optim_wrapper)
+            remove_gradient_observer(runner.optim_wrapper)
 
     def _log(self, runner: Runner, done: int) -> None:
         hub = runner.message_hub
@@ -324,7 +324,7 @@ class AdaSAPHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Give the model, and moving averages of it, the shape that the checkpoint has."""
         model = unwrapped(runner.model)
-        with failing_together():
+        with raise_on_all_ranks():
             if runner._resume:
                 check_resumable(checkpoint, runner)
             self.structure = load_structure(
@@ -333,9 +333,9 @@ class AdaSAPHook(Hook):
             check_not_foreign(checkpoint, runner)
             loaded = fingerprint(checkpoint)
         check_same('the checkpoints', loaded)
-        follow_cut(runner)
+        rebind_ema(runner)
         if self.structure is not None and cut_of(self.structure) is not None:
-            wrap_anew(runner)
+            rewrap_model(runner)
         state = checkpoint.get(STATE_KEY)
         self._state = state if isinstance(state, Mapping) else {}
         self.has_loaded = True

@@ -5,13 +5,13 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 
-from ..integration.distributed import failing_together, from_rank_0, unwrapped
+from ..integration.distributed import from_rank_0, raise_on_all_ranks, unwrapped
 from ..robustness.corruptions import check_condition, check_frost_photos
 from ..robustness.datasets.multi_view import CLEAN, Condition
-from ..robustness.engine import Cell, Subject, evaluate_cells
-from ..robustness.metrics import build_scorer
+from ..robustness.engine import ConditionResult, EvaluatedModel, evaluate_conditions
+from ..robustness.metrics import build_adapter
 from ..robustness.metrics.mpc import benchmark_corruptions, summary_of
-from ..robustness.test_set import build_shared_set
+from ..robustness.test_set import build_test_set
 
 FIGURES = ('robustness/clean', 'robustness/mPC', 'robustness/rPC')
 NAMES = ('val_evaluator', 'metric of RobustnessHook', 'scale of RobustnessHook')
@@ -40,7 +40,7 @@ class RobustnessHook(Hook):
         metric (str, optional): Name of P, as 'coco/bbox_mAP_50'. Defaults to what the task's
             benchmark takes.
         scale (float, optional): Of a P that is used as its metric gives it, 0.01 for percents;
-            see :func:`~mmdet_adasap.robustness.metrics.build_scorer`.
+            see :func:`~mmdet_adasap.robustness.metrics.build_adapter`.
 
     Raises:
         TypeError, ValueError: If an argument is of another type or value.
@@ -116,7 +116,7 @@ class RobustnessHook(Hook):
                 f'RobustnessHook: subset={self.subset}, and there are {images} validation images: '
                 f'it takes all of them'
             )
-        with failing_together():
+        with raise_on_all_ranks():
             self._parts = self._build(runner)
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
@@ -133,17 +133,17 @@ class RobustnessHook(Hook):
             metrics.update({**dict.fromkeys(self._awaited), **figures})
 
     def _test(self, runner: Runner) -> dict[str, float]:
-        shared, scorer, size = self._parts
+        shared, adapter, size = self._parts
         fp16 = bool(getattr(runner.val_loop, 'fp16', False))
-        found = evaluate_cells(
-            [Subject('model', unwrapped(runner.model), scorer, fp16=fp16)],
+        found = evaluate_conditions(
+            [EvaluatedModel('model', unwrapped(runner.model), adapter, fp16=fp16)],
             shared.images,
             self.conditions,
             shared.collate,
             batch_size=size,
             workers=self.num_workers,
         )
-        cells: list[Cell | None] = []
+        cells: list[ConditionResult | None] = []
         figures = None
         for _ in self.conditions:
             failure = None
@@ -152,15 +152,15 @@ class RobustnessHook(Hook):
             except Exception as error:
                 failure = error
             # Rank 0 scores, and the others are on their way to the next cell.
-            with failing_together():
+            with raise_on_all_ranks():
                 if failure is not None:
                     raise failure
-        with failing_together():
+        with raise_on_all_ranks():
             if cells[0] is not None:
                 figures = self._figures(runner, cells)
         return from_rank_0(figures)
 
-    def _figures(self, runner: Runner, cells: list[Cell]) -> dict[str, float]:
+    def _figures(self, runner: Runner, cells: list[ConditionResult]) -> dict[str, float]:
         if cells[0].unreadable:
             image, error = cells[0].unreadable[0]
             runner.logger.warning(
@@ -187,12 +187,12 @@ class RobustnessHook(Hook):
             )
         if any(condition.corruption == 'frost' for condition in self.conditions):
             check_frost_photos()
-        shared = build_shared_set(
+        shared = build_test_set(
             {'RobustnessHook': dataloader}, self.subset, self.seed, 'val_dataloader', fewer=True
         )
-        scorer = build_scorer(evaluator, shared.metainfo, self.metric, self.scale, NAMES)
-        scorer.check_images(len(shared.images))
-        return shared, scorer, dataloader.get('batch_size', 1)
+        adapter = build_adapter(evaluator, shared.metainfo, self.metric, self.scale, NAMES)
+        adapter.check_images(len(shared.images))
+        return shared, adapter, dataloader.get('batch_size', 1)
 
 
 def _chosen_by(runner: Runner) -> list[str]:

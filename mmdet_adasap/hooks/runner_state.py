@@ -14,7 +14,7 @@ from torch import nn
 
 from ..integration.distributed import unwrapped
 from ..models.forward import complete_forward
-from ..optim.gradients import optimizer_parameters, set_aside
+from ..optim.gradients import isolated_gradients, optimizer_parameters
 from ..pruning.model_state import ForwardFn, evaluating
 
 
@@ -47,7 +47,7 @@ def _first_batch(model: nn.Module, loop: BaseLoop, images: int = 1) -> dict | tu
         return model.data_preprocessor(batch, False)
 
 
-def watch_backward(optim_wrapper: OptimWrapper, observe: Callable[[], None]) -> None:
+def add_gradient_observer(optim_wrapper: OptimWrapper, observe: Callable[[], None]) -> None:
     """Have ``observe()`` called after each backward pass of any OptimWrapper.
 
     It sees the gradient of that micro-batch alone, before it is clipped, as it would under
@@ -56,7 +56,7 @@ def watch_backward(optim_wrapper: OptimWrapper, observe: Callable[[], None]) -> 
     backward = optim_wrapper.backward
 
     def observed(loss: torch.Tensor, **kwargs) -> None:
-        with set_aside(optimizer_parameters(optim_wrapper.optimizer), add=True):
+        with isolated_gradients(optimizer_parameters(optim_wrapper.optimizer), add=True):
             backward(loss, **kwargs)
             observe()
 
@@ -65,8 +65,8 @@ def watch_backward(optim_wrapper: OptimWrapper, observe: Callable[[], None]) -> 
     optim_wrapper.should_sync = lambda: True
 
 
-def stop_watching_backward(optim_wrapper: OptimWrapper) -> None:
-    """Undo :func:`watch_backward`."""
+def remove_gradient_observer(optim_wrapper: OptimWrapper) -> None:
+    """Undo :func:`add_gradient_observer`."""
     del optim_wrapper.backward
     del optim_wrapper.should_sync
 
@@ -76,7 +76,7 @@ def averaged_models(runner: Runner) -> list[nn.Module]:
     return [averaging.module for averaging in _averaging(runner)]
 
 
-def follow_cut(runner: Runner) -> None:
+def rebind_ema(runner: Runner) -> None:
     """Let EMA hooks see the tensors that their copies have after a cut.
 
     With ``update_buffers=True`` mmengine averages into tensors that it took from the copy once.
@@ -91,7 +91,7 @@ def _averaging(runner: Runner) -> list[BaseAveragedModel]:
     return [hook.ema_model for hook in hooks if hasattr(hook, 'ema_model')]
 
 
-def forget_best_score(runner: Runner) -> None:
+def reset_best_score(runner: Runner) -> None:
     """Let the best score be found anew among slim models: for checkpoints, early stopping.
 
     The best checkpoint so far, which is a dense one, goes.

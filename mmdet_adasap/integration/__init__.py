@@ -19,10 +19,10 @@ from .configs import (
 from .distributed import (
     check_same,
     check_wrapper,
-    failing_together,
     from_rank_0,
+    raise_on_all_ranks,
+    rewrap_model,
     unwrapped,
-    wrap_anew,
 )
 
 __all__ = [
@@ -30,18 +30,18 @@ __all__ = [
     'build_dense',
     'check_same',
     'check_wrapper',
-    'failing_together',
     'from_rank_0',
     'hooks_of',
     'image_side',
     'is_classifier',
     'is_detector',
     'of_mmpretrain',
+    'raise_on_all_ranks',
     'read_config',
+    'rewrap_model',
     'split_behind_cropping',
     'split_behind_loading',
     'type_name',
     'unwrapped',
     'without_pipeline',
-    'wrap_anew',
 ]

@@ -5,6 +5,7 @@ import functools
 import sys
 
 import torch
+from mmengine.registry import DefaultScope
 from torch import nn
 
 MENDED = '_mended_by_mmdet_adasap'
@@ -37,7 +38,12 @@ def ssd_head_can_predict() -> bool:
     """
     from mmdet.models.dense_heads import SSDHead
 
-    with torch.random.fork_rng(devices=[]):  # new weights must not move the user's random state
+    # The scope may be mmpretrain's, whose registries have no AnchorGenerator; and new weights must
+    # not move the user's random state.
+    with (
+        DefaultScope.overwrite_default_scope('mmdet'),
+        torch.random.fork_rng(devices=[]),
+    ):
         return hasattr(SSDHead(**_TINY_HEAD), 'loss_cls')
 
 

@@ -18,7 +18,7 @@ Value = TypeVar('Value')
 
 
 @contextmanager
-def failing_together() -> Iterator[None]:
+def raise_on_all_ranks() -> Iterator[None]:
     """Let an error in one process end all of them, which would wait for it for ever.
 
     What is inside is computed as if there were no other processes: the one that fails would be
@@ -126,7 +126,7 @@ def check_wrapper(runner: Runner) -> None:
         )
 
 
-def wrap_anew(runner: Runner) -> None:
+def rewrap_model(runner: Runner) -> None:
     """Give a model that was cut a new distributed wrapper, as the Runner made the old one.
 
     The buckets of the old one, in which gradients are averaged, have the shapes before the cut.

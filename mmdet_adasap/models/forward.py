@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from ..integration.compat import is_detector
 from ..optim.replay import BufferSnapshot
 from ..pruning import trace_channels
-from ..pruning.model_state import keeping_modes, keeping_state
+from ..pruning.model_state import preserve_modes, preserve_state
 
 PROPOSAL_SIZES = (16, 48, 96, 160, 288, 512, 1024)
 """Side lengths of the fixed proposals in pixels; every level of a feature pyramid gets some."""
@@ -48,7 +48,7 @@ def raw_forward(
 def _run_loss(model: nn.Module, labelled: dict | tuple | list) -> None:
     """Compute the loss in train mode; buffers and modes come back to what they were."""
     buffers = BufferSnapshot(model)
-    with keeping_modes(model):
+    with preserve_modes(model):
         try:
             model.train()
             _call(model, labelled, 'loss')
@@ -77,7 +77,7 @@ def complete_forward(
         return forward
     try:
         with_loss = raw_forward(batch, labelled())
-        with keeping_state(model):
+        with preserve_state(model):
             with_loss(model)
     except Exception as error:
         report(

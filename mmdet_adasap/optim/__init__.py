@@ -3,15 +3,15 @@
 
 from .adasap_amp_optim_wrapper import AdaSAPAmpOptimWrapper
 from .adasap_optim_wrapper import AdaSAPOptimWrapper
-from .gradients import average_gradients, optimizer_parameters, set_aside
-from .replay import BufferSnapshot, keeping_random
+from .gradients import average_gradients, isolated_gradients, optimizer_parameters
+from .replay import BufferSnapshot, preserve_rng_state
 
 __all__ = [
     'AdaSAPAmpOptimWrapper',
     'AdaSAPOptimWrapper',
     'BufferSnapshot',
     'average_gradients',
-    'keeping_random',
+    'isolated_gradients',
     'optimizer_parameters',
-    'set_aside',
+    'preserve_rng_state',
 ]

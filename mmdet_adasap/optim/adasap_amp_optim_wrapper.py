@@ -13,7 +13,13 @@ from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
 
 from .adasap_optim_wrapper import AdaSAPOptimWrapper
-from .gradients import all_finite, finite_everywhere, on_copies, optimizer_parameters, unscale
+from .gradients import (
+    all_finite,
+    cloned_gradients,
+    finite_everywhere,
+    optimizer_parameters,
+    unscale,
+)
 
 DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
@@ -147,7 +153,7 @@ class AdaSAPAmpOptimWrapper(AdaSAPOptimWrapper):
     def _observe(self) -> None:
         # In one pass these gradients go on to the step, so the scale has to stay in them.
         params = optimizer_parameters(self.optimizer)
-        with on_copies(params):
+        with cloned_gradients(params):
             if self._unscale(params):
                 super()._observe()
 

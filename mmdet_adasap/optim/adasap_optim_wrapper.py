@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..integration.distributed import unwrapped
 from ..registry import PERTURBATIONS, build
 from ..sharpness import Perturbation, PerturbationStats
-from .gradients import finite_everywhere, optimizer_parameters, set_aside
+from .gradients import finite_everywhere, isolated_gradients, optimizer_parameters
 from .replay import BufferSnapshot, CapturedForward, RandomState
 
 
@@ -172,7 +172,7 @@ class AdaSAPOptimWrapper(OptimWrapper):
         if not self._observers:
             self.backward(loss)
             return
-        with set_aside(optimizer_parameters(self.optimizer), add=True):
+        with isolated_gradients(optimizer_parameters(self.optimizer), add=True):
             self.backward(loss)
             self._observe()
 
@@ -222,7 +222,7 @@ class AdaSAPOptimWrapper(OptimWrapper):
             direction, as a 0-dim bool tensor. Where it did not, ε is zero, and the second pass
             repeats the first.
         """
-        with set_aside(params, add=False):
+        with isolated_gradients(params, add=False):
             usable = self._backward_clean(self.scale_loss(loss), params)
             return self._perturbation.perturb(enabled=usable), usable
 

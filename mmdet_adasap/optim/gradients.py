@@ -16,7 +16,7 @@ def optimizer_parameters(optimizer: Optimizer) -> list[nn.Parameter]:
 
 
 @contextmanager
-def set_aside(parameters: Iterable[nn.Parameter], add: bool) -> Iterator[None]:
+def isolated_gradients(parameters: Iterable[nn.Parameter], add: bool) -> Iterator[None]:
     """Let a backward pass start at no gradient, whatever was accumulated before.
 
     Args:
@@ -42,7 +42,7 @@ def set_aside(parameters: Iterable[nn.Parameter], add: bool) -> Iterator[None]:
 
 
 @contextmanager
-def on_copies(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+def cloned_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     """Let the block work in copies of the gradients; they are as before afterwards.
 
     Args:

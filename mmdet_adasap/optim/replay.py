@@ -55,7 +55,7 @@ class RandomState(NamedTuple):
 
 
 @contextlib.contextmanager
-def keeping_random(model: nn.Module) -> Iterator[None]:
+def preserve_rng_state(model: nn.Module) -> Iterator[None]:
     """No random number is used up by what is done inside."""
     state = RandomState.capture(next(model.parameters()).device)
     try:

@@ -2,20 +2,20 @@
 """Find the channels that are tied, choose which go, and cut them off; plain PyTorch."""
 
 from .analysis import find_channels
-from .equivalence import check_cut, difference, raw_outputs
-from .groups import NOT_TRAINED, ChannelGroup, Channels, Member
+from .equivalence import difference, raw_outputs, verify_cut
+from .groups import NOT_TRAINED, ChannelGroup, Member, PrunableChannels
 from .importance import Importance, MagnitudeImportance, TaylorImportance, per_channel
 from .masks import ChannelMasks, mask
 from .model_state import (
     ForwardFn,
     check_model,
     evaluating,
-    keeping_modes,
-    keeping_state,
     output_tensors,
+    preserve_modes,
+    preserve_state,
 )
 from .pruner import Pruner, check_target
-from .selection import choose
+from .selection import select_channels
 from .slicing import channel_counts, check_dense, check_fits, check_states, cut, misshapen_state
 from .structure import (
     META_KEY,
@@ -24,11 +24,11 @@ from .structure import (
     check_structure,
     cut_of,
     digest,
+    indices_from_masks,
     is_cut,
-    keep_of,
-    kept_of,
+    masks_from_structure,
     named_tensors,
-    remember,
+    tag_model,
     with_integer_axes,
 )
 from .tracing import trace_channels
@@ -39,41 +39,41 @@ __all__ = [
     'PHASES',
     'ChannelGroup',
     'ChannelMasks',
-    'Channels',
     'ForwardFn',
     'Importance',
     'Keep',
     'MagnitudeImportance',
     'Member',
+    'PrunableChannels',
     'Pruner',
     'TaylorImportance',
     'channel_counts',
-    'check_cut',
     'check_dense',
     'check_fits',
     'check_model',
     'check_states',
     'check_structure',
     'check_target',
-    'choose',
     'cut',
     'cut_of',
     'difference',
     'digest',
     'evaluating',
     'find_channels',
+    'indices_from_masks',
     'is_cut',
-    'keep_of',
-    'keeping_modes',
-    'keeping_state',
-    'kept_of',
     'mask',
+    'masks_from_structure',
     'misshapen_state',
     'named_tensors',
     'output_tensors',
     'per_channel',
+    'preserve_modes',
+    'preserve_state',
     'raw_outputs',
-    'remember',
+    'select_channels',
+    'tag_model',
     'trace_channels',
+    'verify_cut',
     'with_integer_axes',
 ]

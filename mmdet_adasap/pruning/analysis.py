@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from ..errors import EquivalenceError
-from .equivalence import check_cut
-from .groups import Channels
+from .equivalence import verify_cut
+from .groups import PrunableChannels
 from .model_state import ForwardFn, copied
 from .slicing import channel_counts
-from .structure import Keep, keep_of
+from .structure import Keep, indices_from_masks
 from .tracing import trace_channels
 
 TRIALS = 20
@@ -21,7 +21,7 @@ TRIALS = 20
 
 def find_channels(
     model: nn.Module, forward: ForwardFn, report: Callable[[str], None] | None = None
-) -> Channels:
+) -> PrunableChannels:
     """Trace a model, cut half of every group of a copy, and compare with the masked model.
 
     Where they differ, the module that differs first is left whole, with all others of its class
@@ -35,34 +35,34 @@ def find_channels(
         report (Callable, optional): Called with a line for every module that is left whole.
 
     Returns:
-        Channels: Groups whose cut is proven. ``whole`` names the modules left whole, and why.
+        Channels: Groups whose cut is proven. ``excluded`` names the modules left whole, and why.
 
     Raises:
         EquivalenceError: If no part of the model can be left whole so that the rest is right.
     """
-    whole: dict[str, str] = {}
+    excluded: dict[str, str] = {}
     dry = True
     model = _awake(model)
     for _ in range(TRIALS):
-        channels = trace_channels(model, forward, whole, dry)
+        channels = trace_channels(model, forward, excluded, dry)
         kept = _half(channels)
-        keep = keep_of(model, channels.groups, kept)
+        keep = indices_from_masks(model, channels.groups, kept)
         try:
-            check_cut(model, keep, forward, attribute_counts(model, channels, keep, kept))
+            verify_cut(model, keep, forward, attribute_counts(model, channels, keep, kept))
         except EquivalenceError as error:
             if dry:  # numbers may have left in a way that is not seen
                 dry = False
                 continue
-            alike = _alike(model, error.module, whole)
+            alike = _alike(model, error.module, excluded)
             if not alike:
                 raise EquivalenceError(f'this model cannot be pruned yet: {error}', '') from error
-            whole.update(dict.fromkeys(alike, str(error)))
+            excluded.update(dict.fromkeys(alike, str(error)))
             if report is not None:
                 names = ', '.join(name or 'the model' for name in alike[:3])
                 more = f' and {len(alike) - 3} more' if len(alike) > 3 else ''
                 report(f'{names}{more} left whole: {error}')
         else:
-            channels.whole = whole
+            channels.excluded = excluded
             return channels
     raise EquivalenceError(
         f'this model cannot be pruned yet: {TRIALS} kinds of its modules went wrong'
@@ -91,17 +91,20 @@ def _awake(model: nn.Module) -> nn.Module:
     return model
 
 
-def _alike(model: nn.Module, name: str, whole: Collection[str]) -> list[str]:
+def _alike(model: nn.Module, name: str, excluded: Collection[str]) -> list[str]:
     """The modules to leave whole when one went wrong; none if all around it are so already."""
     modules = dict(model.named_modules())
-    while name and (name in whole or _does_nothing_of_its_own(modules[name])):
+    while name and (name in excluded or _does_nothing_of_its_own(modules[name])):
         name = name.rpartition('.')[0]
-    if name in whole:
+    if name in excluded:
         return []
     kind = type(modules[name])
     if kind.__module__.startswith('torch.nn.'):
         return [name]
-    return [name, *(n for n, m in modules.items() if type(m) is kind and n not in {name, *whole})]
+    return [
+        name,
+        *(n for n, m in modules.items() if type(m) is kind and n not in {name, *excluded}),
+    ]
 
 
 def _does_nothing_of_its_own(module: nn.Module) -> bool:
@@ -114,7 +117,7 @@ def _does_nothing_of_its_own(module: nn.Module) -> bool:
 
 
 def attribute_counts(
-    model: nn.Module, channels: Channels, keep: Keep, kept: list[np.ndarray]
+    model: nn.Module, channels: PrunableChannels, keep: Keep, kept: list[np.ndarray]
 ) -> dict[str, dict[str, int]]:
     """All attributes that change with a cut: those of layers, and those met by the trace."""
     counts = channels.traced_attributes(kept)
@@ -123,7 +126,7 @@ def attribute_counts(
     return counts
 
 
-def _half(channels: Channels) -> list[np.ndarray]:
+def _half(channels: PrunableChannels) -> list[np.ndarray]:
     """Half of every group by chance, so that no regularity hides a wrong tie."""
     rng = np.random.default_rng(0)
     return [rng.permutation(group.size) < (group.size + 1) // 2 for group in channels.groups]

@@ -12,7 +12,7 @@ FROZEN = 0
 """The node that everything which must not be removed is tied to."""
 
 
-class AxisRef(NamedTuple):
+class TensorDim(NamedTuple):
     """One axis of one parameter or buffer, by the name that ``state_dict`` gives it."""
 
     name: str
@@ -20,7 +20,7 @@ class AxisRef(NamedTuple):
 
 
 @dataclass
-class Label:
+class ChannelLabel:
     """What the channels of an activation belong to.
 
     Args:
@@ -28,41 +28,41 @@ class Label:
             ``[tensor.shape[axis]]``, for each axis along which entries can be removed. An axis
             that is not named cannot shrink.
         zero (bool): Whether an entry is 0 wherever the parameters of its node are 0.
-        maker (str): Name of the weight, if this is what its layer returns and nothing else.
+        producer (str): Name of the weight, if this is what its layer returns and nothing else.
     """
 
     axes: dict[int, np.ndarray] = field(default_factory=dict)
     zero: bool = True
-    maker: str = ''
+    producer: str = ''
 
 
-class NodeTable:
+class ChannelUnionFind:
     """Gives nodes to parameter axes and collects which of them can only go together.
 
     A node is one index of one axis of one parameter or buffer. Node 0 is :data:`FROZEN`.
 
     Attributes:
-        gates (dict[str, list[str]]): Name of a weight to the scale and shift of the
+        following_norms (dict[str, list[str]]): Name of a weight to the scale and shift of the
             normalisation that its layer's output goes into.
     """
 
     def __init__(self) -> None:
-        self.axes: list[AxisRef] = []
+        self.axes: list[TensorDim] = []
         self._starts: list[int] = []
-        self._ranges: dict[AxisRef, tuple[int, int]] = {}
+        self._ranges: dict[TensorDim, tuple[int, int]] = {}
         self._count = 1
         self._left: list[np.ndarray] = []
         self._right: list[np.ndarray] = []
         self._outputs: list[np.ndarray] = []
         self._reasons: dict[str, list[np.ndarray]] = defaultdict(list)
-        self.gates: dict[str, list[str]] = {}
+        self.following_norms: dict[str, list[str]] = {}
 
     def __len__(self) -> int:
         return self._count
 
     def nodes(self, name: str, axis: int, size: int) -> np.ndarray:
         """The nodes of an axis, made on first demand. Returns int64 of shape ``[size]``."""
-        ref = AxisRef(name, axis)
+        ref = TensorDim(name, axis)
         if ref not in self._ranges:
             self._ranges[ref] = (self._count, size)
             self.axes.append(ref)
@@ -110,7 +110,7 @@ class NodeTable:
             mask[nodes] = True
         return mask
 
-    def reasons(self) -> dict[str, list[AxisRef]]:
+    def reasons(self) -> dict[str, list[TensorDim]]:
         """For each reason given to :meth:`freeze`, the axes that it stopped directly."""
         found = {}
         for reason, parts in self._reasons.items():

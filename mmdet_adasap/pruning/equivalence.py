@@ -59,7 +59,7 @@ def difference(slim: list[Tensor], masked: list[Tensor]) -> float:
     return apart / largest if largest else apart
 
 
-def check_cut(
+def verify_cut(
     model: nn.Module,
     keep: Keep,
     forward: ForwardFn,

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import nn
 
-from .channel_ids import FROZEN, AxisRef, NodeTable
+from .channel_ids import FROZEN, ChannelUnionFind, TensorDim
 from .cost import Cost
 
 NOT_TRAINED = 'weight that is not trained'
-"""Why frozen stages are left whole, a key of :attr:`Channels.frozen`."""
+"""Why frozen stages are left whole, a key of :attr:`PrunableChannels.frozen`."""
 
 Size = tuple[int, dict[int, float]]
 """Indices that stay whatever is removed, and how many each kept channel of a group adds."""
@@ -29,7 +29,7 @@ class Member:
             channel holds on that axis (``k`` is 49 for a 7x7 map flattened into a linear
             layer, and 1 as a rule).
         is_output (bool): Whether these are output channels of a convolution or linear layer.
-        gate (list[str]): Names of the scale and shift of the normalisation that these output
+        following_norm (list[str]): Names of the scale and shift of the normalisation that these output
             channels go into, if it follows their layer at once.
     """
 
@@ -37,7 +37,7 @@ class Member:
     axis: int
     index: np.ndarray
     is_output: bool
-    gate: list[str] = field(default_factory=list)
+    following_norm: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -61,27 +61,27 @@ class ChannelGroup:
 
 
 @dataclass
-class Channels:
+class PrunableChannels:
     """What can be removed from a model.
 
     Args:
         groups (list[ChannelGroup]): Channels that can be removed.
         params (Cost): Parameters that remain, for a number of kept channels per group.
         flops (Cost): Multiply-accumulates of the traced input, likewise.
-        frozen (dict[str, list[AxisRef]]): Reason to axes which it stopped directly.
+        frozen (dict[str, list[TensorDim]]): Reason to axes which it stopped directly.
         unreached (list[str]): Parameters that took no part in the run, left whole.
         attributes (dict[tuple[str, str], Size]): Module and attribute to the number of channels
             that it holds for code which runs in the module.
-        whole (dict[str, str]): Modules left whole because a trial cut of them went wrong.
+        excluded (dict[str, str]): Modules left whole because a trial cut of them went wrong.
     """
 
     groups: list[ChannelGroup]
     params: Cost
     flops: Cost
-    frozen: dict[str, list[AxisRef]]
+    frozen: dict[str, list[TensorDim]]
     unreached: list[str]
     attributes: dict[tuple[str, str], Size] = field(default_factory=dict)
-    whole: dict[str, str] = field(default_factory=dict)
+    excluded: dict[str, str] = field(default_factory=dict)
 
     @property
     def sizes(self) -> np.ndarray:
@@ -89,7 +89,7 @@ class Channels:
         return np.array([group.size for group in self.groups], dtype=np.int64)
 
     @property
-    def widths(self) -> np.ndarray:
+    def channels_per_unit(self) -> np.ndarray:
         """How many outputs of a layer go with one channel, int of shape ``[groups]``.
 
         More than 1 where a normalisation or convolution in groups ties them.
@@ -97,9 +97,9 @@ class Channels:
         widths = [min(m.index.shape[1] for m in g.members if m.is_output) for g in self.groups]
         return np.array(widths, dtype=np.int64)
 
-    def steps(self, round_to: int) -> np.ndarray:
+    def group_steps(self, round_to: int) -> np.ndarray:
         """The steps in which groups shrink so that layers keep a multiple of ``round_to``."""
-        return round_to // np.gcd(round_to, self.widths)
+        return round_to // np.gcd(round_to, self.channels_per_unit)
 
     def cost(self, resource: str) -> Cost:
         """The cost of ``'params'`` or ``'flops'``."""
@@ -144,11 +144,11 @@ def removed_indices(
 
 def build_channels(
     model: nn.Module,
-    table: NodeTable,
+    table: ChannelUnionFind,
     flops: list[tuple],
     unreached: list[str],
     attributes: dict[tuple[str, str], list[np.ndarray]],
-) -> Channels:
+) -> PrunableChannels:
     """Make groups of the channels that the ties of a trace leave free.
 
     Channels made by a convolution or linear layer whose weight is not trained are frozen:
@@ -189,7 +189,7 @@ def build_channels(
             coefficient,
             *((size, {}) if nodes is None else vector(nodes) for nodes, size in factors),
         )
-    return Channels(
+    return PrunableChannels(
         groups=groups,
         params=params,
         flops=macs,
@@ -206,7 +206,7 @@ def _that_varies(sizes: Iterable[Size]) -> Size:
 
 
 def _axis_sizes(
-    table: NodeTable, group_of_node: np.ndarray, groups: list[ChannelGroup]
+    table: ChannelUnionFind, group_of_node: np.ndarray, groups: list[ChannelGroup]
 ) -> list[Size]:
     """What stays of every axis of a table, and what channels add to it."""
     axis, _ = table.locate(np.arange(1, len(table)))
@@ -222,7 +222,7 @@ def _axis_sizes(
 
 
 def _group(
-    table: NodeTable, root: np.ndarray, free: np.ndarray, is_output: np.ndarray
+    table: ChannelUnionFind, root: np.ndarray, free: np.ndarray, is_output: np.ndarray
 ) -> tuple[list[ChannelGroup], np.ndarray]:
     """Put channels (sets of nodes with one root) that hold the same axes into one group."""
     group_of_node = np.full(len(table), -1)
@@ -260,7 +260,7 @@ def _group(
                 axis=ref.axis,
                 index=indices.reshape(group.size, -1),
                 is_output=bool(output),
-                gate=table.gates.get(ref.name, []) if output else [],
+                following_norm=table.following_norms.get(ref.name, []) if output else [],
             )
         )
     return groups, group_of_node

@@ -132,15 +132,16 @@ class TaylorImportance(Importance):
         self._count += 1
 
     def _effect(self, group: ChannelGroup, parameters: Mapping[str, nn.Parameter]) -> Tensor:
-        makers = [m for m in group.members if m.is_output]
+        producers = [m for m in group.members if m.is_output]
         # Vectors have one axis and so one member; a weight may be there by both of its axes.
         vectors = {m.name: m for m in group.members if m.name in parameters and not m.is_output}
-        total = torch.zeros(group.size, device=parameters[makers[0].name].device)
-        for maker in makers:
-            gate = [n for n in maker.gate if n in vectors and parameters[n].requires_grad]
-            bias = f'{maker.name.rpartition(".")[0]}.bias'
-            parts = [vectors[n] for n in gate] or [maker]
-            if not gate and bias in vectors:
+        total = torch.zeros(group.size, device=parameters[producers[0].name].device)
+        for producer in producers:
+            norm = producer.following_norm
+            norm = [n for n in norm if n in vectors and parameters[n].requires_grad]
+            bias = f'{producer.name.rpartition(".")[0]}.bias'
+            parts = [vectors[n] for n in norm] or [producer]
+            if not norm and bias in vectors:
                 parts.append(vectors[bias])
             for part in parts:
                 parameter = parameters[part.name]

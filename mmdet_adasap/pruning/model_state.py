@@ -96,7 +96,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for kind in {'cpu', *(device.type for device in devices)}:
             stack.enter_context(torch.autocast(kind, enabled=False))
-        stack.enter_context(keeping_modes(model))
+        stack.enter_context(preserve_modes(model))
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.random.fork_rng(devices))
         model.eval()
@@ -106,7 +106,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def keeping_modes(model: nn.Module) -> Iterator[None]:
+def preserve_modes(model: nn.Module) -> Iterator[None]:
     """Every module's train or eval mode comes back to what it was, with all that goes with it.
 
     Modules may do more than remember the mode: backbones freeze stages, LeViT's attention computes
@@ -123,7 +123,7 @@ def keeping_modes(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def keeping_state(model: nn.Module) -> Iterator[None]:
+def preserve_state(model: nn.Module) -> Iterator[None]:
     """Attributes and buffers come back to what they were: some models keep what they computed."""
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     with keeping_attributes(model):

@@ -13,25 +13,25 @@ from torch.optim import Optimizer
 
 from ..errors import DivergedError, StructureError, UnreachableTargetError
 from .analysis import attribute_counts, find_channels
-from .equivalence import check_cut
+from .equivalence import verify_cut
 from .importance import Importance
 from .masks import ChannelMasks
 from .model_state import ForwardFn, check_model
-from .selection import choose, smallest
+from .selection import minimum_counts, select_channels
 from .slicing import cut
 from .structure import (
     VERSION,
     Keep,
     check_structure,
-    composed,
+    compose,
     digest,
+    indices_from_masks,
     is_cut,
-    keep_of,
-    kept_of,
+    masks_from_structure,
     named_tensors,
-    relative,
-    remember,
+    relative_to,
     structure_of,
+    tag_model,
 )
 
 RESOURCES = ('params', 'flops')
@@ -115,7 +115,7 @@ class Pruner:
         self.round_to = round_to
         self.channels = find_channels(model, forward)
         self.cost = self.channels.cost(self.resource)
-        self._steps = self.channels.steps(round_to)
+        self._steps = self.channels.group_steps(round_to)
         self._start = base = structure_of(model)
         self._is_cut = False
         self._base = base or {'keep': {}, 'attrs': {}}
@@ -139,7 +139,7 @@ class Pruner:
         return round(limit) if math.isclose(limit, round(limit), rel_tol=1e-14) else limit
 
     def _check_reachable(self) -> None:
-        least = self.cost(smallest(self.channels.sizes, self._steps))
+        least = self.cost(minimum_counts(self.channels.sizes, self._steps))
         fraction = least / self.dense[self.resource]
         if least > self._limit(self.target):
             raise UnreachableTargetError(
@@ -192,7 +192,7 @@ class Pruner:
             RuntimeError: If the model was cut already.
         """
         self._refuse_if_cut()
-        self.remove(self.choice(fraction), optimizers, copies)
+        self.remove(self.select(fraction), optimizers, copies)
 
     def remove(
         self,
@@ -200,7 +200,7 @@ class Pruner:
         optimizers: Iterable[Optimizer] = (),
         copies: Iterable[nn.Module] = (),
     ) -> None:
-        """Mask all channels that are not in a :meth:`choice`.
+        """Mask all channels that are not in a :meth:`select`.
 
         Args:
             kept (list[np.ndarray]): bool of shape ``[size]`` for each group.
@@ -214,7 +214,7 @@ class Pruner:
         self.masks.remove(kept, optimizers, copies)
         self.importance.start_interval()
 
-    def choice(self, fraction: float) -> list[np.ndarray]:
+    def select(self, fraction: float) -> list[np.ndarray]:
         """The channels to keep, bool of shape ``[size]`` for each group; nothing is changed.
 
         Args:
@@ -244,7 +244,7 @@ class Pruner:
                 # A score that is not a number says nothing against its channel.
                 scores.append(np.nan_to_num(found.cpu().numpy(), nan=np.inf, posinf=np.inf))
         limit = self._limit(fraction)
-        return choose(scores, self.masks.kept, self.cost, limit, self._steps)
+        return select_channels(scores, self.masks.kept, self.cost, limit, self._steps)
 
     def _check_finite(self) -> None:
         parameters = dict(self.model.named_parameters())
@@ -264,8 +264,8 @@ class Pruner:
             StructureError: If it is malformed or of another model.
         """
         check_structure(structure)
-        keep = relative(structure['keep'], self._base['keep'])
-        self.masks.remove(kept_of(self.channels.groups, keep), optimizers)
+        keep = relative_to(structure['keep'], self._base['keep'])
+        self.masks.remove(masks_from_structure(self.channels.groups, keep), optimizers)
 
     def digest(self) -> str:
         """SHA-256 of the channels that were found and are kept, 16 hexadecimal digits."""
@@ -290,7 +290,7 @@ class Pruner:
             'target': {self.resource: self.target},
             'reached': {r: self.remaining(r) for r in RESOURCES},
             'dense': dict(self.dense),
-            'keep': composed(self._base['keep'], keep),
+            'keep': compose(self._base['keep'], keep),
             'attrs': attributes,
         }
         if self._start is not None and not is_cut(structure):
@@ -310,13 +310,13 @@ class Pruner:
         """
         self._refuse_if_cut()
         keep, attrs = self._cut()
-        check_cut(self.model, keep, self.forward, attrs)
+        verify_cut(self.model, keep, self.forward, attrs)
         structure = self._described('finetune', keep, attrs)
         self.masks.release()
         cut(self.model, keep, attrs, optimizers)
         for copy in copies:
             cut(copy, keep, attrs)
-        remember(self.model, structure)
+        tag_model(self.model, structure)
         self._is_cut = True
         return structure
 
@@ -327,5 +327,5 @@ class Pruner:
     def _cut(self) -> tuple[Keep, dict[str, dict[str, int]]]:
         """Indices and attributes, of the model as it is, that the present choice keeps."""
         kept = self.masks.kept
-        keep = keep_of(self.model, self.channels.groups, kept)
+        keep = indices_from_masks(self.model, self.channels.groups, kept)
         return keep, attribute_counts(self.model, self.channels, keep, kept)

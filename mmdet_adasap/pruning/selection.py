@@ -7,7 +7,7 @@ from ..errors import UnreachableTargetError
 from .cost import Cost
 
 
-def smallest(sizes: np.ndarray, round_to: int | np.ndarray) -> np.ndarray:
+def minimum_counts(sizes: np.ndarray, round_to: int | np.ndarray) -> np.ndarray:
     """The fewest channels that a group may keep, int of shape ``[groups]``.
 
     One step of ``round_to`` (of each group, if it is an array); a group smaller than that is
@@ -16,7 +16,7 @@ def smallest(sizes: np.ndarray, round_to: int | np.ndarray) -> np.ndarray:
     return np.minimum(sizes, round_to)
 
 
-def choose(
+def select_channels(
     scores: list[np.ndarray],
     kept: list[np.ndarray],
     cost: Cost,
@@ -48,7 +48,7 @@ def choose(
     if cost(counts) <= limit:
         return [k.copy() for k in kept]
     round_to = np.broadcast_to(round_to, len(kept))
-    floor = smallest(np.array([len(k) for k in kept], dtype=np.int64), round_to)
+    floor = minimum_counts(np.array([len(k) for k in kept], dtype=np.int64), round_to)
     stay = [np.isposinf(s[k]).sum() for s, k in zip(scores, kept, strict=True)]
     stay = np.array(stay, dtype=np.int64)
     floor = np.minimum(counts, np.maximum(floor, -(-stay // round_to) * round_to))

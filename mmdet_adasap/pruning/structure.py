@@ -48,7 +48,7 @@ def named_tensors(model: nn.Module) -> dict:
 _REMEMBERED = '_mmdet_adasap_structure'
 
 
-def remember(model: nn.Module, structure: Mapping) -> None:
+def tag_model(model: nn.Module, structure: Mapping) -> None:
     """Note on a slim model what it was cut to, so that it can be pruned again."""
     setattr(model, _REMEMBERED, structure)
 
@@ -58,7 +58,7 @@ def structure_of(model: nn.Module) -> Mapping | None:
     return getattr(model, _REMEMBERED, None)
 
 
-def composed(first: Keep, then: Keep) -> Keep:
+def compose(first: Keep, then: Keep) -> Keep:
     """Two cuts as one: ``then`` counts indices of the model that ``first`` has left.
 
     Examples:
@@ -74,8 +74,8 @@ def composed(first: Keep, then: Keep) -> Keep:
     return keep
 
 
-def relative(keep: Keep, first: Keep) -> Keep:
-    """What of a cut is left to do where ``first`` was done: ``composed(first, this)`` is ``keep``.
+def relative_to(keep: Keep, first: Keep) -> Keep:
+    """What of a cut is left to do where ``first`` was done: ``compose(first, this)`` is ``keep``.
 
     Examples:
         >>> relative({'w': {0: [1, 5]}}, {'w': {0: [1, 3, 5]}})
@@ -101,7 +101,9 @@ def relative(keep: Keep, first: Keep) -> Keep:
     return then
 
 
-def keep_of(model: nn.Module, groups: list[ChannelGroup], kept: list[np.ndarray]) -> Keep:
+def indices_from_masks(
+    model: nn.Module, groups: list[ChannelGroup], kept: list[np.ndarray]
+) -> Keep:
     """Kept indices of every axis that loses some, for a choice of channels.
 
     Args:
@@ -119,7 +121,7 @@ def keep_of(model: nn.Module, groups: list[ChannelGroup], kept: list[np.ndarray]
     }
 
 
-def kept_of(groups: list[ChannelGroup], keep: Keep) -> list[np.ndarray]:
+def masks_from_structure(groups: list[ChannelGroup], keep: Keep) -> list[np.ndarray]:
     """The choice of channels that a ``keep`` stands for, bool of shape ``[size]`` each.
 
     Raises:
@@ -260,4 +262,4 @@ def _check_start(structure: Mapping) -> None:
                 f'{META_KEY}.keep[{name!r}] does not say what is kept along axis {min(missing)}, '
                 f'which {META_KEY}.start has shortened; take the checkpoint as it was written'
             )
-    relative(structure['keep'], start['keep'])
+    relative_to(structure['keep'], start['keep'])

@@ -16,17 +16,17 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from ..errors import NeedsValuesError
-from .channel_ids import Label, NodeTable
-from .groups import Channels, build_channels
-from .model_state import ForwardFn, evaluating, keeping_state, output_tensors, tensors_in
+from .channel_ids import ChannelLabel, ChannelUnionFind
+from .groups import PrunableChannels, build_channels
+from .model_state import ForwardFn, evaluating, output_tensors, preserve_state, tensors_in
 from .rules import EXTENSION_RULES, RULES, Call, axes_of, is_pointwise, pointwise
 from .shape_only import DryRun, has_storage
 from .slicing import count_attributes, is_layer
 
 
 def trace_channels(
-    model: nn.Module, forward: ForwardFn, whole: Collection[str] = (), dry: bool = True
-) -> Channels:
+    model: nn.Module, forward: ForwardFn, excluded: Collection[str] = (), dry: bool = True
+) -> PrunableChannels:
     """Run a model once and see which channels can only be removed together.
 
     The model runs in eval mode and without gradients, and is left as it was. Convolutions and
@@ -37,7 +37,7 @@ def trace_channels(
         model (nn.Module): Any model, on any device.
         forward (Callable): Called with the model; runs it on a real input, batch size 1 or
             more, and returns its raw outputs, which are never cut.
-        whole (Collection[str]): Names of modules; no channel goes that reaches or leaves an
+        excluded (Collection[str]): Names of modules; no channel goes that reaches or leaves an
             operation which runs in one of them (not in its children). '' is the model.
         dry (bool): Whether to leave arithmetic out. Defaults to True.
 
@@ -50,8 +50,8 @@ def trace_channels(
     traced = None
     if dry:
         with contextlib.suppress(Exception):  # numbers matter, or the model stops at zeros
-            traced = _trace(model, forward, whole, DryRun())
-    tracer, outputs = traced or _trace(model, forward, whole)
+            traced = _trace(model, forward, excluded, DryRun())
+    tracer, outputs = traced or _trace(model, forward, excluded)
     for tensor in outputs:
         label = tracer.label_of(tensor)
         for nodes in label.axes.values() if label else ():
@@ -60,11 +60,11 @@ def trace_channels(
 
 
 def _trace(
-    model: nn.Module, forward: ForwardFn, whole: Collection[str], dry: DryRun | None = None
+    model: nn.Module, forward: ForwardFn, excluded: Collection[str], dry: DryRun | None = None
 ) -> tuple['_Tracer', list[Tensor]]:
-    tracer = _Tracer(model, whole, dry)
+    tracer = _Tracer(model, excluded, dry)
     with (
-        keeping_state(model),
+        preserve_state(model),
         evaluating(model),
         tracer.naming_modules(),
         tracer.watching_extensions(),
@@ -113,14 +113,14 @@ class _Tracer(TorchDispatchMode):
     """
 
     def __init__(
-        self, model: nn.Module, whole: Collection[str], dry: DryRun | None = None
+        self, model: nn.Module, excluded: Collection[str], dry: DryRun | None = None
     ) -> None:
         super().__init__()
         self.dry = dry
-        self.nodes = NodeTable()
+        self.nodes = ChannelUnionFind()
         self.attributes: dict[tuple[str, str], list[np.ndarray]] = defaultdict(list)
         self.flops: list[tuple] = []
-        self._labels: dict[tuple, Label] = {}
+        self._labels: dict[tuple, ChannelLabel] = {}
         self._held: list[Tensor] = []
         self._names: dict[tuple, str] = {}
         self._parameters = dict(model.named_parameters())
@@ -132,7 +132,7 @@ class _Tracer(TorchDispatchMode):
         attention = [n for n, m in self._modules.items() if isinstance(m, nn.MultiheadAttention)]
         self._whole = {
             **dict.fromkeys(attention, 'attention'),
-            **dict.fromkeys(whole, 'a module left whole after a trial cut'),
+            **dict.fromkeys(excluded, 'a module left whole after a trial cut'),
         }
         self._module_names = {module: name for name, module in self._modules.items()}
         self._running: list[str] = []
@@ -199,7 +199,7 @@ class _Tracer(TorchDispatchMode):
         """Parameters that took no part in the run."""
         return [name for name in self._parameters if name not in self._met]
 
-    def label_of(self, tensor: Tensor) -> Label | None:
+    def label_of(self, tensor: Tensor) -> ChannelLabel | None:
         if not isinstance(tensor, Tensor) or not has_storage(tensor) or not tensor.numel():
             return None
         key = _key(tensor)
@@ -213,7 +213,7 @@ class _Tracer(TorchDispatchMode):
             }
             if axes:
                 # Masking zeroes parameters; statistics in buffers keep their values.
-                self._labels[key] = Label(axes, zero=name in self._parameters)
+                self._labels[key] = ChannelLabel(axes, zero=name in self._parameters)
                 self._held.append(tensor)
         return self._labels.get(key)
 
@@ -286,7 +286,7 @@ class _Tracer(TorchDispatchMode):
                 for name in heads or named:
                     self.attributes[self._running_now, name].append(vector)
 
-    def _set(self, tensor: Tensor, label: Label | None) -> None:
+    def _set(self, tensor: Tensor, label: ChannelLabel | None) -> None:
         if not has_storage(tensor) or not tensor.numel() or _key(tensor) in self._names:
             return
         if label is None:
@@ -312,7 +312,7 @@ def _checked(results: object) -> object:
         TypeError: If it is anything else.
     """
     for result in results if isinstance(results, list) else [results]:
-        if result is not None and not isinstance(result, Label):
+        if result is not None and not isinstance(result, ChannelLabel):
             raise TypeError(f'it returned a {type(result).__name__}, not a Label, a list or None')
     return results
 

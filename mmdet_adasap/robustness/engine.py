@@ -18,35 +18,35 @@ from ..errors import LoadingFailedError, ModelFailedError
 from .datasets.multi_view import (
     CLEAN,
     Condition,
-    SharedBatch,
-    SharedImages,
+    MultiViewBatch,
+    MultiViewImages,
     Unreadable,
-    shared_loader,
+    multi_view_loader,
 )
-from .metrics import Score, Scorer
+from .metrics import MetricAdapter, Score
 
 
 @dataclass
-class Subject:
+class EvaluatedModel:
     """A model under test.
 
     Args:
         name (str): What it is called.
         model (nn.Module): In eval mode, on its device.
-        scorer (Scorer): What its config's test_evaluator comes to.
+        adapter (Scorer): What its config's test_evaluator comes to.
         view (int): The pipeline that prepares its images. Defaults to 0.
         fp16 (bool): As in the config's test_cfg. Defaults to False.
     """
 
     name: str
     model: nn.Module
-    scorer: Scorer
+    adapter: MetricAdapter
     view: int = 0
     fp16: bool = False
 
 
 @dataclass
-class Cell:
+class ConditionResult:
     """What came of one condition.
 
     Attributes:
@@ -90,9 +90,9 @@ class _Clock:
         self.seconds[what][name] += time.perf_counter() - start
 
 
-def evaluate_cells(
-    subjects: Sequence[Subject],
-    images: SharedImages,
+def evaluate_conditions(
+    subjects: Sequence[EvaluatedModel],
+    images: MultiViewImages,
     conditions: Sequence[Condition],
     collate: Callable,
     batch_size: int = 1,
@@ -100,14 +100,14 @@ def evaluate_cells(
     weights: np.ndarray | None = None,
     examples: Sequence[int] = (),
     progress: Callable[[int], object] = lambda images: None,
-) -> Iterator[Cell | None]:
+) -> Iterator[ConditionResult | None]:
     """Test models on images under each condition.
 
     In several processes each takes some of the batches; rank 0 has the results.
 
     Args:
         subjects (Sequence[Subject]): The models.
-        images (SharedImages): N images.
+        images (MultiViewImages): N images.
         conditions (Sequence[Condition]): In this order.
         collate (Callable): Makes a batch of what a pipeline gives for each of its images.
         batch_size (int): Images in a batch. Defaults to 1.
@@ -125,7 +125,7 @@ def evaluate_cells(
         ValueError: If none of the images can be read.
     """
     rank, processes = get_dist_info()
-    loader = shared_loader(images, conditions, batch_size, collate, workers, rank, processes)
+    loader = multi_view_loader(images, conditions, batch_size, collate, workers, rank, processes)
     iterator = iter(loader)
     mine = len(range(rank * batch_size, len(images), processes * batch_size))
     names = [subject.name for subject in subjects]
@@ -148,7 +148,7 @@ def evaluate_cells(
         yield _scored(subjects, condition, found, weights, clock) if rank == 0 else None
 
 
-def _next(iterator: Iterator[SharedBatch], condition: Condition) -> SharedBatch:
+def _next(iterator: Iterator[MultiViewBatch], condition: Condition) -> MultiViewBatch:
     """The next batch; what goes wrong in a worker is said as if it had gone wrong here."""
     try:
         return next(iterator)
@@ -178,7 +178,11 @@ def _refuse_dead_worker(error: Exception) -> None:
 
 @torch.no_grad()
 def _test(
-    subject: Subject, batch: SharedBatch, found: _Found, clock: _Clock, examples: set[int]
+    subject: EvaluatedModel,
+    batch: MultiViewBatch,
+    found: _Found,
+    clock: _Clock,
+    examples: set[int],
 ) -> None:
     """Have one model look at one batch.
 
@@ -202,37 +206,37 @@ def _test(
             output.to_dict() if isinstance(output, BaseDataElement) else output
             for output in outputs
         ]
-        records = subject.scorer.records(samples, view)
+        records = subject.adapter.records(samples, view)
         for position, sample, record in zip(batch.positions, samples, records, strict=True):
             found.records[name][position] = record
             if position in examples:
-                found.examples[name][position] = subject.scorer.example(sample)
-            if batch.condition == CLEAN and subject.scorer.checks:
+                found.examples[name][position] = subject.adapter.example(sample)
+            if batch.condition == CLEAN and subject.adapter.has_reference:
                 found.samples[name][position] = _on_cpu(sample)
 
 
 def _scored(
-    subjects: Sequence[Subject],
+    subjects: Sequence[EvaluatedModel],
     condition: Condition,
     found: _Found,
     weights: np.ndarray | None,
     clock: _Clock,
-) -> Cell:
+) -> ConditionResult:
     scores = {}
     for subject in subjects:
         name = subject.name
         with clock.timing('scoring', name):
             records = found.records[name]
-            if weights is not None and subject.scorer.resamples:
+            if weights is not None and subject.adapter.resamples:
                 drawn = weights[:, sorted(records)]
             else:
                 drawn = None
             order = sorted(records)
-            scores[name] = subject.scorer.score([records[i] for i in order], drawn)
-            if condition == CLEAN and subject.scorer.checks:
-                subject.scorer.check([found.samples[name][i] for i in order], scores[name])
+            scores[name] = subject.adapter.score([records[i] for i in order], drawn)
+            if condition == CLEAN and subject.adapter.has_reference:
+                subject.adapter.check([found.samples[name][i] for i in order], scores[name])
     unreadable = [found.unreadable[i] for i in sorted(found.unreadable)]
-    return Cell(condition, scores, found.examples, unreadable, clock.seconds)
+    return ConditionResult(condition, scores, found.examples, unreadable, clock.seconds)
 
 
 def _put_together(parts: Sequence[_Found], names: Sequence[str]) -> _Found:

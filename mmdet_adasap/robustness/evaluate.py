@@ -9,14 +9,14 @@ from mmengine.registry import init_default_scope
 from ..integration.configs import without_pipeline
 from .corruptions import check_condition, check_frost_photos, check_mode
 from .datasets.multi_view import CLEAN, Condition
-from .datasets.published import narrowed
-from .engine import Subject
+from .datasets.published import restrict_to_labels
+from .engine import EvaluatedModel
 from .metrics.mpc import ALEXNET, SEVERITIES, benchmark_corruptions
 from .models import ModelSource, digest_of_config, load_subject, read_test_config
 from .protocol import FORMAT, digest_of_file, versions
 from .run import Compared, Progress, Run
 from .shifted_sets import NAME
-from .test_set import SharedSet, build_shared_set
+from .test_set import TestSet, build_test_set
 
 
 def evaluate_robustness(
@@ -92,7 +92,7 @@ def evaluate_robustness(
     configs = {source.name: read_test_config(source.config, cfg_options) for source in sources}
     progress.say('reading the test set')
     init_default_scope(configs[names[0]].get('default_scope', 'mmengine'))
-    shared = build_shared_set(
+    shared = build_test_set(
         {name: config.test_dataloader for name, config in configs.items()},
         subset,
         seed,
@@ -107,19 +107,19 @@ def evaluate_robustness(
         subjects.append(
             load_subject(source, configs[source.name], view, shared, device, metric, scale)
         )
-    keys = {subject.scorer.key for subject in subjects}
+    keys = {subject.adapter.key for subject in subjects}
     if len(keys) > 1:
         raise ValueError(f'the configs measure {", ".join(sorted(keys))}, which do not compare')
     size = batch_size or min(
         config.test_dataloader.get('batch_size', 1) for config in configs.values()
     )
-    drawn = resamples if all(subject.scorer.resamples for subject in subjects) else 0
+    drawn = resamples if all(subject.adapter.resamples for subject in subjects) else 0
     if drawn < resamples:
         progress.say(f'{keys.pop()} of this metric has no confidence intervals')
     shifted = _shifted(shifts or {}, configs, shared, subset)
     protocol = {
         'format': FORMAT,
-        'metric': subjects[0].scorer.key,
+        'metric': subjects[0].adapter.key,
         **({} if scale is None else {'scale': scale}),
         'corruptions': list(dict.fromkeys(c.corruption for c in conditions if c != CLEAN)),
         'severities': list(dict.fromkeys(c.severity for c in conditions if c != CLEAN)),
@@ -172,15 +172,15 @@ def _conditions(corruptions: Sequence[str] | None, severities: Sequence[int]) ->
 def _shifted(
     shifts: Mapping[str, dict],
     configs: Mapping[str, Config],
-    shared: SharedSet,
+    shared: TestSet,
     subset: int | None,
-) -> dict[Condition, SharedSet]:
+) -> dict[Condition, TestSet]:
     """The other test sets, prepared as each config prepares its own."""
     found = {}
     for name, dataset in shifts.items():
         # Of a part of the classes, R is the share of what they are recognised with.
         if shared.labels:
-            dataset = narrowed(dataset, shared.labels)
+            dataset = restrict_to_labels(dataset, shared.labels)
         if not NAME.fullmatch(name) or name == CLEAN.corruption:
             raise ValueError(
                 f'shifts: {name!r} is no name for a set: use letters, digits, dots and dashes, '
@@ -192,7 +192,7 @@ def _shifted(
             _, pipeline = without_pipeline(loader.dataset.to_dict())
             loaders[model] = {**loader.to_dict(), 'dataset': {**dataset, 'pipeline': pipeline}}
         try:
-            other = build_shared_set(loaders, subset, key=name, fewer=True)
+            other = build_test_set(loaders, subset, key=name, fewer=True)
         except ValueError as error:
             raise ValueError(f'{name}: {error}') from error
         if other.metainfo.get('classes') != shared.metainfo.get('classes'):
@@ -209,9 +209,9 @@ def _plain(published: Mapping) -> dict:
     return {**published, 'data_root': str(root)}
 
 
-def _errors_of(subject: Subject, shared: SharedSet) -> str | None:
+def _errors_of(subject: EvaluatedModel, shared: TestSet) -> str | None:
     """AlexNet for what its published errors are about: top 1 on the classes of ImageNet."""
-    if subject.scorer.key != 'accuracy/top1' or 'mmpretrain' not in sys.modules:
+    if subject.adapter.key != 'accuracy/top1' or 'mmpretrain' not in sys.modules:
         return None
     from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 

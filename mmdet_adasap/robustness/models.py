@@ -13,10 +13,10 @@ from ..checkpoint.restore import load_checkpoint_dict, read_checkpoint
 from ..errors import ModelFailedError
 from ..integration.configs import build_dense, read_config
 from ..models.profiling import flops_of, latencies, parameters_of, preprocessed
-from .engine import Subject, loading_failed
-from .metrics import build_scorer
+from .engine import EvaluatedModel, loading_failed
+from .metrics import build_adapter
 from .protocol import digest
-from .test_set import SharedSet
+from .test_set import TestSet
 
 CONFIG_KEYS = ('model', 'data_preprocessor', 'test_evaluator', 'test_cfg')
 LOADING_KEYS = ('num_workers', 'persistent_workers', 'prefetch_factor', 'pin_memory', 'timeout')
@@ -46,11 +46,11 @@ def load_subject(
     source: ModelSource,
     config: Config,
     view: int,
-    shared: SharedSet,
+    shared: TestSet,
     device: str,
     metric: str | None,
     scale: float | None,
-) -> Subject:
+) -> EvaluatedModel:
     """Load a model, dense or pruned, and what scores it.
 
     Raises:
@@ -63,10 +63,10 @@ def load_subject(
     except (ValueError, RuntimeError) as error:
         raise ValueError(f'{source.name}: {error}') from error
     _check_classes(source, getattr(model, 'dataset_meta', None) or {}, shared.metainfo)
-    scorer = build_scorer(config.test_evaluator, shared.metainfo, metric, scale)
-    scorer.check_images(len(shared.images))
+    adapter = build_adapter(config.test_evaluator, shared.metainfo, metric, scale)
+    adapter.check_images(len(shared.images))
     fp16 = bool((config.get('test_cfg') or {}).get('fp16', False))
-    return Subject(source.name, model.to(device).eval(), scorer, view, fp16)
+    return EvaluatedModel(source.name, model.to(device).eval(), adapter, view, fp16)
 
 
 def _check_classes(source: ModelSource, trained: dict, tested: dict) -> None:
@@ -93,7 +93,7 @@ def digest_of_config(config: Config) -> str:
 ROUNDS = 10
 
 
-def measure_costs(subjects: Sequence[Subject], shared: SharedSet) -> dict[str, dict]:
+def measure_costs(subjects: Sequence[EvaluatedModel], shared: TestSet) -> dict[str, dict]:
     """Measure models on the first clean image that can be read; those that are prepared alike
     take turns.
 

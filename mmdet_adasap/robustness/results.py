@@ -74,7 +74,7 @@ import numpy as np
 
 from .corruptions import GROUPS
 from .datasets.multi_view import CLEAN, Condition
-from .engine import Cell
+from .engine import ConditionResult
 from .metrics.bootstrap import interval
 from .metrics.mpc import benchmark_corruptions, summary_of
 
@@ -85,7 +85,7 @@ SUMMARIZED = (
 )
 
 
-def cell_to_dict(cell: Cell) -> dict:
+def cell_to_dict(cell: ConditionResult) -> dict:
     """A cell as its file has it, without the protocol."""
     return {
         'corruption': cell.condition.corruption,

@@ -12,9 +12,9 @@ import numpy as np
 from mmengine.dist import get_dist_info
 
 from ..errors import LoadingFailedError, ModelFailedError, UnreadableImagesError
-from ..integration.distributed import failing_together, from_rank_0
+from ..integration.distributed import from_rank_0, raise_on_all_ranks
 from .datasets.multi_view import CLEAN, NO_IMAGE, Condition
-from .engine import Cell, Subject, evaluate_cells
+from .engine import ConditionResult, EvaluatedModel, evaluate_conditions
 from .metrics.accuracy import distinct
 from .metrics.bootstrap import image_weights
 from .metrics.mpc import ALEXNET, alexnet
@@ -23,7 +23,7 @@ from .protocol import choose_subset
 from .results import build_models, cell_to_dict
 from .shifted_sets import build_shifts, seed_of_draws
 from .store import ResultsFolder
-from .test_set import SharedSet
+from .test_set import TestSet
 
 EXAMPLES = 6
 """Images of which is kept for a report what models found in them."""
@@ -59,9 +59,9 @@ class Run:
     def __init__(
         self,
         sources: Sequence[ModelSource],
-        subjects: list[Subject],
-        shared: SharedSet,
-        shifted: dict[Condition, SharedSet],
+        subjects: list[EvaluatedModel],
+        shared: TestSet,
+        shifted: dict[Condition, TestSet],
         conditions: list[Condition],
         protocol: dict,
         compared: Compared,
@@ -87,7 +87,7 @@ class Run:
         """Test what is not there yet; what results.json says, on rank 0."""
         every = [*self.conditions, *self.shifted]
         left = []
-        with failing_together():
+        with raise_on_all_ranks():
             if self.rank == 0:
                 self.folder = ResultsFolder(out, self.protocol)
                 self.costs = self._costs(progress)
@@ -107,7 +107,7 @@ class Run:
         for shared, conditions, examples, drawn in jobs:
             images = shared.images
             other = shared is not self.shared
-            found = evaluate_cells(
+            found = evaluate_conditions(
                 self.subjects,
                 images,
                 # Another set is tested as it is.
@@ -135,7 +135,7 @@ class Run:
         sets = [self.shifted.get(condition, self.shared) for condition in conditions]
         return sum(len(shared.images) // self.processes for shared in sets)
 
-    def _keep(self, condition: Condition, cell: Cell) -> None:
+    def _keep(self, condition: Condition, cell: ConditionResult) -> None:
         cell.condition = condition
         if condition in self.conditions:
             self._show_examples(condition)
@@ -165,7 +165,7 @@ class Run:
         return costs
 
     def _examples(self) -> list[int]:
-        if not self.subjects[0].scorer.shows:
+        if not self.subjects[0].adapter.has_examples:
             return []
         ids = self.shared.ids
         found = choose_subset(ids, min(EXAMPLES, len(ids)))

@@ -20,7 +20,7 @@ from ..integration.configs import (
     without_pipeline,
 )
 from .datasets import check_voc_dataset
-from .datasets.multi_view import SharedImages, known_of
+from .datasets.multi_view import MultiViewImages, known_of
 from .datasets.published import PublishedImages
 from .protocol import choose_subset, digest_of_images
 
@@ -29,11 +29,11 @@ PUBLISHED = {'ImageNetC': ('ImageNet', '--imagenet-c'), 'CIFAR10C': ('CIFAR10', 
 
 
 @dataclass
-class SharedSet:
+class TestSet:
     """The images to test on, and how each config prepares them.
 
     Attributes:
-        images (SharedImages): The images.
+        images (MultiViewImages): The images.
         views (list[int]): For each dataloader the number of its pipeline in ``images``.
         collate (Callable): Makes a batch of samples.
         metainfo (dict): The dataset's, with its 'classes'.
@@ -42,7 +42,7 @@ class SharedSet:
             where images have none.
     """
 
-    images: SharedImages
+    images: MultiViewImages
     views: list[int]
     collate: Callable
     metainfo: dict
@@ -55,7 +55,7 @@ class SharedSet:
         return [self.images.info(i)['img_id'] for i in range(len(self.images))]
 
 
-def build_shared_set(
+def build_test_set(
     dataloaders: Mapping[str, Mapping],
     subset: int | None = None,
     seed: int = 0,
@@ -63,7 +63,7 @@ def build_shared_set(
     mode: str = 'fast',
     published: Mapping | None = None,
     fewer: bool = False,
-) -> SharedSet:
+) -> TestSet:
     """Build the dataset of several configs, once, and the pipeline of each.
 
     Args:
@@ -118,7 +118,7 @@ def build_shared_set(
     if published:
         images = PublishedImages(dataset, indices, parts, published, folder)
     else:
-        images = SharedImages(dataset, indices, parts, seed, mode, folder)
+        images = MultiViewImages(dataset, indices, parts, seed, mode, folder)
     described = {
         'type': type(dataset).__name__,
         'images': len(indices),
@@ -127,7 +127,7 @@ def build_shared_set(
         **({'labels': len(known.labels)} if known.labels else {}),
     }
     collate = _collate(dataloaders, key)
-    return SharedSet(images, views, collate, dict(dataset.metainfo), described, known.labels)
+    return TestSet(images, views, collate, dict(dataset.metainfo), described, known.labels)
 
 
 class _Known(NamedTuple):

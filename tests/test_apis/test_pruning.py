@@ -12,10 +12,10 @@ from torch import nn
 from toy import ToyModel
 
 from mmdet_adasap.apis import apply_structure, build_dense, prune_model, working_size
-from mmdet_adasap.errors import StructureError
+from mmdet_adasap.errors import EquivalenceError, StructureError, UnreachableTargetError
 from mmdet_adasap.integration.configs import read_config
 from mmdet_adasap.models.forward import synthetic_batch
-from mmdet_adasap.pruning import EquivalenceError, TaylorImportance, UnreachableTargetError
+from mmdet_adasap.pruning import TaylorImportance
 from mmdet_adasap.pruning.analysis import find_channels
 
 IMAGES = torch.randn(2, 3, 8, 8)
@@ -153,7 +153,7 @@ class Hidden(nn.Module):
 
 def test_nothing_hides_behind_a_scale_of_zero():
     channels = find_channels(Hidden().eval(), lambda model: model(IMAGES))
-    assert channels.whole
+    assert channels.excluded
     assert 'inner' not in [group.name for group in channels.groups]
 
 
@@ -202,7 +202,7 @@ def test_a_cut_that_fails_leaves_the_model_as_it_was(monkeypatch):
 
     model = net()
     before = copy.deepcopy(model.state_dict())
-    monkeypatch.setattr('mmdet_adasap.pruning.pruner.check_cut', fail)
+    monkeypatch.setattr('mmdet_adasap.pruning.pruner.verify_cut', fail)
     with pytest.raises(EquivalenceError):
         prune_model(model, inputs=IMAGES)
     for name, tensor in model.state_dict().items():

@@ -25,11 +25,11 @@ from mmdet_adasap.errors import (
     ProtocolMismatchError,
     UnreadableImagesError,
 )
-from mmdet_adasap.robustness import summarize
 from mmdet_adasap.robustness.datasets import ImageCorruption
 from mmdet_adasap.robustness.datasets.multi_view import CLEAN, Condition
 from mmdet_adasap.robustness.engine import loading_failed
 from mmdet_adasap.robustness.metrics.bootstrap import interval
+from mmdet_adasap.robustness.metrics.mpc import summarize
 from mmdet_adasap.robustness.report import write_report
 from mmdet_adasap.robustness.results import build_models
 from mmdet_adasap.robustness.run import Progress

@@ -26,12 +26,12 @@ from mmdet_adasap.errors import LoadingFailedError, ProtocolMismatchError, Unrea
 from mmdet_adasap.robustness.datasets import ImageCorruption
 from mmdet_adasap.robustness.datasets.multi_view import Condition
 from mmdet_adasap.robustness.datasets.published import PublishedImages
-from mmdet_adasap.robustness.metrics import build_scorer
+from mmdet_adasap.robustness.metrics import build_adapter
 from mmdet_adasap.robustness.metrics.accuracy import Guess
 from mmdet_adasap.robustness.metrics.mpc import ALEXNET, alexnet, benchmark_corruptions, summarize
 from mmdet_adasap.robustness.report import compare, write_report
 from mmdet_adasap.robustness.run import JPEG
-from mmdet_adasap.robustness.test_set import build_shared_set
+from mmdet_adasap.robustness.test_set import build_test_set
 
 CONFIG = """
 default_scope = 'mmpretrain'
@@ -171,7 +171,7 @@ class TestFigures:
     def test_two_classes_of_one_name_stay_apart(self):
         """As the bird and the machine in ImageNet, both 'crane'."""
         classes = ('crane', 'other', 'crane')
-        scorer = build_scorer(dict(type='mmpretrain.Accuracy'), dict(classes=classes))
+        scorer = build_adapter(dict(type='mmpretrain.Accuracy'), dict(classes=classes))
         scored = scorer.score([Guess(0, True), Guess(2, False), Guess(2, True)], None)
         assert scored.per_class == {'crane (0)': 1.0, 'other': None, 'crane (2)': 0.5}
 
@@ -209,7 +209,7 @@ class TestFigures:
         stored = {one.attributes['id']: one for one in page.all('image')}
         with DefaultScope.overwrite_default_scope('mmpretrain'):
             config = Config.fromfile(case / 'config.py')
-            images = build_shared_set({'a': config.test_dataloader}).images
+            images = build_test_set({'a': config.test_dataloader}).images
             for name, one in stored.items():
                 data = base64.b64decode(one.attributes['href'].split(',')[1])
                 (file,) = [f for f in whole[0].glob('examples/*') if f.read_bytes() == data]
@@ -263,7 +263,7 @@ class TestFigures:
     def test_what_does_not_count_is_not_shown_as_right(self, case):
         """A guess below the threshold of Accuracy."""
         metric = dict(type='mmpretrain.Accuracy', thrs=0.5)
-        scorer = build_scorer(metric, dict(classes=('a', 'b')))
+        scorer = build_adapter(metric, dict(classes=('a', 'b')))
         sample = dict(
             gt_label=torch.tensor([1]),
             pred_label=torch.tensor([1]),
@@ -358,7 +358,7 @@ class TestImages:
     def test_are_corrupted_at_the_size_of_the_model(self, case):
         """As ImageNet-C was made: not the file, but what is left of it."""
         config = Config.fromfile(case / 'config.py')
-        shared = build_shared_set({'a': config.test_dataloader})
+        shared = build_test_set({'a': config.test_dataloader})
         (_, views), (_, plain) = (
             shared.images[Condition(*which), 7] for which in (('fog', 3), ('none', 0))
         )
@@ -385,7 +385,7 @@ class TestImages:
                 return dict(img=image, gt_label=index, sample_idx=index)
 
         loader = dict(dataset=dict(type='InMemory', pipeline=[dict(type='PackInputs')]))
-        shared = build_shared_set({'a': loader})
+        shared = build_test_set({'a': loader})
         _, views = shared.images[Condition('jpeg_compression', 3), 1]
         image = shared.images.info(1)['img']
         expected = ImageCorruption('jpeg_compression', 3, channel_order='rgb')(
@@ -396,7 +396,7 @@ class TestImages:
         InMemory.get_data_info = lambda self, index: dict(
             img=np.full((32, 32, 3), index, np.uint8), gt_label=index, sample_idx=index
         )
-        assert build_shared_set({'a': loader}).described['sha256'] != before
+        assert build_test_set({'a': loader}).described['sha256'] != before
 
     def test_a_crop_behind_another_step_is_refused(self, case, tmp_path):
         text = (case / 'config.py').read_text()
@@ -589,7 +589,7 @@ class TestPublished:
         """The images of the case, corrupted behind the crop, as ImageNet-C has them."""
         with DefaultScope.overwrite_default_scope('mmpretrain'):
             config = Config.fromfile(case / 'config.py')
-            images = build_shared_set({'a': config.test_dataloader}).images
+            images = build_test_set({'a': config.test_dataloader}).images
             for name in CELLS['corruptions']:
                 for severity in CELLS['severities']:
                     for position in range(len(images)):
@@ -682,7 +682,7 @@ class TestPublished:
         dataset = dict(type=kind, data_root='data', corruption='fog', severity=1, pipeline=[])
         option = '--cifar10-c' if kind == 'CIFAR10C' else '--imagenet-c'
         with pytest.raises(ValueError, match=f'corrupts its images already .*; {option} then'):
-            build_shared_set({'a': dict(dataset=dataset)})
+            build_test_set({'a': dict(dataset=dataset)})
 
     def test_a_torn_image_ends_the_run_and_repaired_it_goes_on(
         self, case, whole, published, tmp_path

@@ -15,7 +15,7 @@ from mmdet.evaluation import eval_map
 from mmengine.evaluator import BaseMetric
 from mmengine.structures import InstanceData
 
-from mmdet_adasap.robustness.metrics import MetricScorer, build_scorer
+from mmdet_adasap.robustness.metrics import PlainMetricAdapter, build_adapter
 from mmdet_adasap.robustness.metrics.base import computed, results_of
 from mmdet_adasap.robustness.metrics.bootstrap import image_weights, interval
 from mmdet_adasap.robustness.metrics.coco import FIGURES
@@ -78,7 +78,7 @@ class TestVOC:
     @pytest.mark.parametrize('rounded', [False, True], ids=['', 'ties'])
     def test_equals_eval_map(self, mode, rounded):
         images = samples(rounded=rounded)
-        scorer = build_scorer(
+        scorer = build_adapter(
             dict(type='mmdet.VOCMetric', eval_mode=mode, iou_thrs=[0.5, 0.7]), META
         )
         score = scorer.score(scorer.records(images, None), None)
@@ -96,7 +96,7 @@ class TestVOC:
     @pytest.mark.parametrize('mode', ['11points', 'area'])
     def test_resample_is_an_evaluation_of_repeated_images(self, mode):
         images = samples(30)
-        scorer = build_scorer(dict(type='mmdet.VOCMetric', eval_mode=mode), META)
+        scorer = build_adapter(dict(type='mmdet.VOCMetric', eval_mode=mode), META)
         weights = image_weights(30, 600, seed=3)
         assert (weights.sum(axis=1) == 30).all()
         resampled = scorer.score(scorer.records(images, None), weights).resampled
@@ -109,7 +109,7 @@ class TestVOC:
 
     def test_a_resample_without_a_class(self):
         images = samples(4)
-        scorer = build_scorer(dict(type='mmdet.VOCMetric'), META)
+        scorer = build_adapter(dict(type='mmdet.VOCMetric'), META)
         weights = np.array([[4, 0, 0, 0], [0, 0, 0, 4], [0, 2, 2, 0]], np.float32)
         resampled = scorer.score(scorer.records(images, None), weights).resampled
         for row, chosen in enumerate(([0] * 4, [3] * 4, [1, 1, 2, 2])):
@@ -122,21 +122,21 @@ class TestVOC:
             image['pred_instances'] = dict(
                 bboxes=torch.zeros(0, 4), scores=torch.zeros(0), labels=torch.zeros(0).long()
             )
-        scorer = build_scorer(dict(type='mmdet.VOCMetric'), META)
+        scorer = build_adapter(dict(type='mmdet.VOCMetric'), META)
         score = scorer.score(scorer.records(images, None), image_weights(5, 10, 0))
         assert score.value == 0
         assert not score.resampled.any()
 
     def test_another_mmdet_would_be_noticed(self):
         images = samples(5)
-        scorer = build_scorer(dict(type='mmdet.VOCMetric'), META)
+        scorer = build_adapter(dict(type='mmdet.VOCMetric'), META)
         score = scorer.score(scorer.records(images, None), None)
         scorer.check(images, score)
         with pytest.raises(RuntimeError, match='VOCMetric of this mmdet computes'):
             scorer.check(images, score._replace(value=score.value + 1e-6))
 
     def test_pipeline_without_annotations(self):
-        scorer = build_scorer(dict(type='mmdet.VOCMetric'), META)
+        scorer = build_adapter(dict(type='mmdet.VOCMetric'), META)
         image = samples(1)[0]
         del image['gt_instances']
         with pytest.raises(ValueError, match=r'gives no gt_instances.*LoadAnnotations'):
@@ -146,7 +146,7 @@ class TestVOC:
 class TestCoco:
     def test_is_unrounded(self):
         images = samples(40)
-        scorer = build_scorer(dict(type='mmdet.CocoMetric'), META)
+        scorer = build_adapter(dict(type='mmdet.CocoMetric'), META)
         score = scorer.score(scorer.records(images, None), np.ones((1, 40), np.float32))
         rounded = computed(scorer.metric, scorer.records(images, None))['coco/bbox_mAP']
         assert score.value == pytest.approx(rounded, abs=5.1e-4)
@@ -159,7 +159,7 @@ class TestCoco:
 
     def test_resample_is_an_evaluation_of_repeated_images(self):
         images = samples(20)
-        scorer = build_scorer(dict(type='mmdet.CocoMetric'), META)
+        scorer = build_adapter(dict(type='mmdet.CocoMetric'), META)
         weights = image_weights(20, 300, seed=5)
         resampled = scorer.score(scorer.records(images, None), weights).resampled
         for row in (0, 299):
@@ -170,11 +170,11 @@ class TestCoco:
 
     def test_subset_is_not_compared_with_the_whole_annotation_file(self, tmp_path):
         images = samples(20)
-        scorer = build_scorer(dict(type='mmdet.CocoMetric'), META)
+        scorer = build_adapter(dict(type='mmdet.CocoMetric'), META)
         truths = [truth for truth, _ in scorer.records(images, None)]
         scorer.metric.dataset_meta = META
         file = scorer.metric.gt_to_coco_json(truths, str(tmp_path / 'all'))
-        from_file = build_scorer(dict(type='mmdet.CocoMetric', ann_file=file), META)
+        from_file = build_adapter(dict(type='mmdet.CocoMetric', ann_file=file), META)
         for chosen in (images[3:9], images):
             expected = scorer.score(scorer.records(chosen, None), None)
             found = from_file.score(from_file.records(chosen, None), None)
@@ -190,10 +190,10 @@ class TestCoco:
         everything = dict(evaluator, ann_file=write_annotations(images, tmp_path / 'all.json'))
         chosen = images[:15]
         few = dict(evaluator, ann_file=write_annotations(chosen, tmp_path / 'few.json'))
-        scorer = build_scorer(everything, META, f'coco/bbox_{name}')
+        scorer = build_adapter(everything, META, f'coco/bbox_{name}')
         weights = np.ones((1, 15), np.float32) if scorer.resamples else None
         score = scorer.score(scorer.records(chosen, None), weights)
-        alone = build_scorer(few, META).metric
+        alone = build_adapter(few, META).metric
         expected = computed(alone, results_of(alone, chosen, None))[f'coco/bbox_{name}']
         assert 0 < expected < 1
         assert score.value == pytest.approx(expected, abs=5.1e-4)
@@ -209,7 +209,7 @@ class TestCoco:
     @pytest.mark.parametrize('name', ['mAP_50', 'mAP_m'])
     def test_a_resampled_figure_is_that_of_repeated_images(self, name):
         images = samples(20)
-        scorer = build_scorer(dict(type='mmdet.CocoMetric'), META, f'coco/bbox_{name}')
+        scorer = build_adapter(dict(type='mmdet.CocoMetric'), META, f'coco/bbox_{name}')
         weights = image_weights(20, 3, seed=5)
         resampled = scorer.score(scorer.records(images, None), weights).resampled
         for row in range(3):
@@ -229,7 +229,7 @@ class TestCoco:
         evaluator = dict(type='mmdet.CocoMetric', metric=['bbox', 'segm'])
         values = {}
         for kind in ('bbox', 'segm'):
-            scorer = build_scorer(evaluator, META, f'coco/{kind}_mAP_75')
+            scorer = build_adapter(evaluator, META, f'coco/{kind}_mAP_75')
             score = scorer.score(scorer.records(images, None), None)
             rounded = computed(scorer.metric, scorer.records(images, None))
             assert score.value == pytest.approx(rounded[f'coco/{kind}_mAP_75'], abs=5.1e-4)
@@ -245,11 +245,11 @@ class TestCoco:
     )
     def test_figure_that_the_settings_leave_out(self, changed, key, message):
         with pytest.raises(ValueError, match=message):
-            build_scorer(dict(type='mmdet.CocoMetric', **changed), META, key)
+            build_adapter(dict(type='mmdet.CocoMetric', **changed), META, key)
 
     def test_figure_without_objects(self):
         images = samples(6)
-        scorer = build_scorer(dict(type='mmdet.CocoMetric'), META, 'coco/bbox_mAP_l')
+        scorer = build_adapter(dict(type='mmdet.CocoMetric'), META, 'coco/bbox_mAP_l')
         with pytest.raises(ValueError, match=r'mAP_l is not defined: .* have no large objects'):
             scorer.score(scorer.records(images, None), None)
 
@@ -259,7 +259,7 @@ class TestCoco:
         file = write_annotations(images, tmp_path / 'all.json')
         other = dict(classes=('d', 'b', 'e', 'a', 'c'))
         metric = dict(type='mmdet.CocoMetric', ann_file=file, classwise=True)
-        scorer = build_scorer(metric, other)
+        scorer = build_adapter(metric, other)
         score = scorer.score(scorer.records(images, None), None)
         expected = computed(scorer.metric, scorer.records(images, None))
         assert list(score.per_class) == list(other['classes'])
@@ -274,7 +274,7 @@ class TestCoco:
         values = []
         for name, ids in (('up', [1, 2, 3, 4, 5]), ('down', [50, 40, 30, 20, 10])):
             file = write_annotations(images, tmp_path / f'{name}.json', ids)
-            scorer = build_scorer(dict(type='mmdet.CocoMetric', ann_file=file), META)
+            scorer = build_adapter(dict(type='mmdet.CocoMetric', ann_file=file), META)
             values.append(scorer.score(scorer.records(images, None), None).per_class)
         assert values[0] == values[1]
 
@@ -283,7 +283,7 @@ class TestCoco:
         """Classes without objects have no AP, found or not."""
         images = samples(20)
         file = write_annotations(images, tmp_path / 'all.json')
-        scorer = build_scorer(
+        scorer = build_adapter(
             dict(type='mmdet.CocoMetric', ann_file=file), META, f'coco/bbox_{name}'
         )
         usual = scorer.score(scorer.records(images, None), None)
@@ -364,14 +364,14 @@ class Named(BaseMetric):
 
 class TestOtherMetrics:
     def named(self, value: float, **scale) -> float:
-        scorer = MetricScorer(Named(), 'named/figure', **scale)
+        scorer = PlainMetricAdapter(Named(), 'named/figure', **scale)
         return scorer.score(scorer.records([dict(value=value)] * 3, None), None).value
 
     def test_one_that_is_named(self):
         images = samples(20)
         evaluator = dict(type='mmdet.CocoMetric', classwise=True)
-        scorer = build_scorer(evaluator, META, 'coco/a_precision')
-        usual = build_scorer(evaluator, META)
+        scorer = build_adapter(evaluator, META, 'coco/a_precision')
+        usual = build_adapter(evaluator, META)
         for chosen in (images, images[:8], images):
             score = scorer.score(scorer.records(chosen, None), None)
             expected = usual.score(usual.records(chosen, None), None).per_class['a']
@@ -381,14 +381,14 @@ class TestOtherMetrics:
     def test_nothing_found(self):
         images = [dict(image, pred_instances=nothing()) for image in samples(5)]
         evaluator = dict(type='mmdet.CocoMetric', classwise=True)
-        scorer = build_scorer(evaluator, META, 'coco/a_precision')
+        scorer = build_adapter(evaluator, META, 'coco/a_precision')
         assert scorer.score(scorer.records(images, None), None).value == 0
 
     def test_annotation_file_of_more_images(self, tmp_path):
         images = samples(8)
         file = write_annotations(images, tmp_path / 'all.json')
         evaluator = dict(type='mmdet.CocoMetric', classwise=True, ann_file=file)
-        scorer = build_scorer(evaluator, META, 'coco/a_precision')
+        scorer = build_adapter(evaluator, META, 'coco/a_precision')
         scorer.check_images(8)
         assert 0 < scorer.score(scorer.records(images, None), None).value < 1
         message = r'CocoMetric compares with all 8 images of its ann_file, and 7 were tested'
@@ -401,7 +401,7 @@ class TestOtherMetrics:
         file = tmp_path / 'all.odgt'
         file.write_text('{"ID": "a"}\n{"ID": "b"}\n')
         metric = dict(type='mmdet.CrowdHumanMetric', ann_file=str(file))
-        scorer = build_scorer(metric, META, 'crowd_human/mAP')
+        scorer = build_adapter(metric, META, 'crowd_human/mAP')
         scorer.check_images(2)
         with pytest.raises(ValueError, match='all 2 images of its ann_file, and 1 '):
             scorer.check_images(1)
@@ -431,12 +431,12 @@ class TestOtherMetrics:
     def test_known_scales(self, evaluator, key, scale):
         if evaluator['type'].startswith('mmpretrain'):
             pytest.importorskip('mmpretrain')
-        assert build_scorer(evaluator, META, key).scale == scale
-        assert build_scorer(evaluator, META, key, scale=0.5).scale == 0.5
+        assert build_adapter(evaluator, META, key).scale == scale
+        assert build_adapter(evaluator, META, key, scale=0.5).scale == 0.5
 
     def test_known_scale_of_a_metric_that_needs_another_package(self):
         kind = pytest.importorskip('mmdet.evaluation').CocoPanopticMetric
-        assert MetricScorer(object.__new__(kind), 'coco_panoptic/PQ').scale == 0.01
+        assert PlainMetricAdapter(object.__new__(kind), 'coco_panoptic/PQ').scale == 0.01
 
     @pytest.mark.parametrize(
         ('evaluator', 'key', 'scale', 'message'),
@@ -449,10 +449,10 @@ class TestOtherMetrics:
     )
     def test_refused(self, evaluator, key, scale, message):
         with pytest.raises(ValueError, match=message):
-            build_scorer(evaluator, META, key, scale)
+            build_adapter(evaluator, META, key, scale)
 
     def test_figure_that_is_not_there(self):
-        scorer = build_scorer(dict(type='mmdet.CocoMetric'), META, 'coco/mean')
+        scorer = build_adapter(dict(type='mmdet.CocoMetric'), META, 'coco/mean')
         with pytest.raises(ValueError, match="gives no 'coco/mean'; name one of coco/bbox_mAP"):
             scorer.score(scorer.records(samples(5), None), None)
 
@@ -470,7 +470,7 @@ class TestAccuracy:
             )
             for _ in range(40)
         ]
-        scorer = build_scorer(
+        scorer = build_adapter(
             dict(type='mmpretrain.Accuracy', thrs=threshold), dict(classes=('a', 'b', 'c'))
         )
         score = scorer.score(scorer.records(images, None), None)

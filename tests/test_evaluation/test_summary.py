@@ -3,8 +3,8 @@ import json
 
 import pytest
 
-from mmdet_adasap.robustness import summarize
 from mmdet_adasap.robustness.corruptions import CORRUPTIONS, GROUPS
+from mmdet_adasap.robustness.metrics.mpc import summarize
 
 CELLS = {
     'gaussian_noise': {1: 0.60, 3: 0.40, 5: 0.20},

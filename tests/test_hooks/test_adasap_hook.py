@@ -19,9 +19,13 @@ from toy import ToyModel, loader, settings
 
 import mmdet_adasap  # noqa: F401
 from mmdet_adasap.apis import load_pruned
-from mmdet_adasap.errors import DivergedError, OptimizerStateError, StructureError
+from mmdet_adasap.errors import (
+    DivergedError,
+    OptimizerStateError,
+    StructureError,
+    UnreachableTargetError,
+)
 from mmdet_adasap.hooks.runner_state import averaged_models
-from mmdet_adasap.pruning import UnreachableTargetError
 from mmdet_adasap.pruning.structure import META_KEY, named_tensors
 from mmdet_adasap.sharpness import AdaptivePerturbation
 

@@ -19,8 +19,8 @@ from processes import in_processes
 from builtin_sets.tiny_voc import build_tiny_voc
 from mmdet_adasap.hooks import RobustnessHook
 from mmdet_adasap.robustness.corruptions import weather as frost_photos
-from mmdet_adasap.robustness.metrics import build_scorer
-from mmdet_adasap.robustness.test_set import build_shared_set
+from mmdet_adasap.robustness.metrics import build_adapter
+from mmdet_adasap.robustness.test_set import build_test_set
 
 SETTINGS = dict(type='RobustnessHook', corruptions=['fog', 'contrast'], severities=[2], subset=3)
 
@@ -263,8 +263,8 @@ def error_in_one_of_two(root: str, data: str, where: str) -> str:
     with DefaultScope.overwrite_default_scope('mmdet'):
         config = settings(data, Path('unused'))
         hook = RobustnessHook(corruptions=['fog', 'contrast'], severities=[2], subset=None)
-        shared = build_shared_set({'a': config.val_dataloader})
-        scorer = build_scorer(config.val_evaluator, shared.metainfo)
+        shared = build_test_set({'a': config.val_dataloader})
+        scorer = build_adapter(config.val_evaluator, shared.metainfo)
         hook._parts = shared, scorer, 2
         if where == 'scoring':
             scorer.score = fail

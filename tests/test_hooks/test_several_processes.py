@@ -15,11 +15,12 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from toy import ToyModel
 
+from mmdet_adasap.errors import EquivalenceError
 from mmdet_adasap.hooks import AdaSAPHook, adasap_hook
 from mmdet_adasap.hooks.runner_state import averaged_models
 from mmdet_adasap.integration.distributed import unwrapped
 from mmdet_adasap.optim import AdaSAPOptimWrapper
-from mmdet_adasap.pruning import EquivalenceError, MagnitudeImportance, Pruner
+from mmdet_adasap.pruning import MagnitudeImportance, Pruner
 from mmdet_adasap.pruning.structure import named_tensors
 
 PHASE_ENDS = (6, 18, 36)

@@ -7,7 +7,8 @@ import torch
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from mmdet_adasap.models import MobileNetV1, mobilenet_v1
+from mmdet_adasap.models import mobilenet_v1
+from mmdet_adasap.models.mobilenet_v1 import MobileNetV1
 
 
 class TestMobileNetV1:

@@ -16,7 +16,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
 from mmdet_adasap.models.forward import raw_forward
-from mmdet_adasap.pruning import cut, keep_of
+from mmdet_adasap.pruning import cut, indices_from_masks
 from mmdet_adasap.pruning.analysis import attribute_counts, find_channels
 
 CONFIG = Path(__file__).parents[2] / 'configs' / 'ssd512' / 'ssd512_r50_8xb16-800e_voc0712.py'
@@ -89,11 +89,11 @@ class TestSSD512R50:
         inputs = torch.randn(1, 3, SMALL, SMALL)
         forward = raw_forward(dict(inputs=inputs, data_samples=[sample(SMALL)]))
         channels = find_channels(model, forward)
-        assert not channels.whole
+        assert not channels.excluded
         assert channels.unreached == []
         parameters = sum(p.numel() for p in model.parameters())
         kept = [torch.arange(group.size).numpy() < group.size // 2 for group in channels.groups]
-        keep = keep_of(model, channels.groups, kept)
+        keep = indices_from_masks(model, channels.groups, kept)
         cut(model, keep, attribute_counts(model, channels, keep, kept))
         assert sum(p.numel() for p in model.parameters()) < 0.4 * parameters
         assert model.neck.extra_layers[-1][1].conv.out_channels == 128

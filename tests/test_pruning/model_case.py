@@ -18,19 +18,19 @@ from nets import randomise
 from torch import nn
 
 from mmdet_adasap.apis import apply_structure, build_dense, load_pruned, prune_model
+from mmdet_adasap.errors import UnreachableTargetError
 from mmdet_adasap.models.forward import raw_forward, synthetic_batch
 from mmdet_adasap.pruning import (
     MagnitudeImportance,
-    UnreachableTargetError,
-    check_cut,
-    choose,
-    keep_of,
+    indices_from_masks,
+    select_channels,
     trace_channels,
+    verify_cut,
 )
 from mmdet_adasap.pruning.analysis import attribute_counts, find_channels
 from mmdet_adasap.pruning.equivalence import difference, raw_outputs
 from mmdet_adasap.pruning.model_state import evaluating
-from mmdet_adasap.pruning.selection import smallest
+from mmdet_adasap.pruning.selection import minimum_counts
 from mmdet_adasap.pruning.structure import META_KEY, named_tensors
 
 
@@ -51,15 +51,15 @@ def choices(model: nn.Module, forward, channels) -> list[dict]:
                 for g in channels.groups
             ]
             row = {'ratio': ratio, 'round_to': round_to}
-            steps = channels.steps(round_to)
+            steps = channels.group_steps(round_to)
             row['least'] = least(channels, round_to)
             try:
-                kept = choose(scores, whole, channels.params, ratio * dense, steps)
+                kept = select_channels(scores, whole, channels.params, ratio * dense, steps)
             except UnreachableTargetError as error:
                 found.append({**row, 'refused': str(error)})
                 continue
-            keep = keep_of(model, channels.groups, kept)
-            apart = check_cut(model, keep, forward, attribute_counts(model, channels, keep, kept))
+            keep = indices_from_masks(model, channels.groups, kept)
+            apart = verify_cut(model, keep, forward, attribute_counts(model, channels, keep, kept))
             counts = np.array([k.sum() for k in kept])
             found.append(
                 {
@@ -74,7 +74,7 @@ def choices(model: nn.Module, forward, channels) -> list[dict]:
 
 def least(channels, round_to: int = 8) -> float:
     """The fraction of the parameters that cannot go."""
-    counts = smallest(channels.sizes, channels.steps(round_to))
+    counts = minimum_counts(channels.sizes, channels.group_steps(round_to))
     return channels.params(counts) / channels.params(channels.sizes)
 
 
@@ -103,7 +103,7 @@ def prune(config: str, size: int, folder: Path) -> dict:
         'groups': len(channels.groups),
         'forward': ran - start,
         'trace': traced - ran,
-        'whole': channels.whole,
+        'whole': channels.excluded,
         'params': channels.params(channels.sizes),
         'frozen': {reason: len(axes) for reason, axes in channels.frozen.items()},
         'choices': choices(dense, forward, channels),

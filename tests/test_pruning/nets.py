@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmdet_adasap.pruning import Channels, check_cut, keep_of, trace_channels
+from mmdet_adasap.pruning import PrunableChannels, indices_from_masks, trace_channels, verify_cut
 from mmdet_adasap.pruning.analysis import attribute_counts
 
 
@@ -41,11 +41,11 @@ def runs(x: Tensor) -> Callable[[nn.Module], object]:
     return lambda model: model(x)
 
 
-def trace(model: nn.Module, x: Tensor) -> Channels:
+def trace(model: nn.Module, x: Tensor) -> PrunableChannels:
     return trace_channels(model, runs(x))
 
 
-def random_choice(channels: Channels, fraction: float, seed: int = 0) -> list[np.ndarray]:
+def random_choice(channels: PrunableChannels, fraction: float, seed: int = 0) -> list[np.ndarray]:
     """About that fraction of every group, and at least one channel of each."""
     rng = np.random.default_rng(seed)
     chosen = []
@@ -56,14 +56,14 @@ def random_choice(channels: Channels, fraction: float, seed: int = 0) -> list[np
     return chosen
 
 
-def assert_cuts(model: nn.Module, x: Tensor, channels: Channels | None = None) -> None:
+def assert_cuts(model: nn.Module, x: Tensor, channels: PrunableChannels | None = None) -> None:
     """Slim equals masked for random choices of 30, 50 and 70 % and for one channel a group."""
     channels = channels or trace(model, x)
     for seed, fraction in enumerate((0.3, 0.5, 0.7, 0.0)):
         kept = random_choice(channels, fraction, seed)
-        keep = keep_of(model, channels.groups, kept)
+        keep = indices_from_masks(model, channels.groups, kept)
         attrs = attribute_counts(model, channels, keep, kept)
-        assert check_cut(model, keep, runs(x), attrs) <= 1e-5
+        assert verify_cut(model, keep, runs(x), attrs) <= 1e-5
 
 
 def chain() -> Net:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from mmdet_adasap.apis import apply_structure, prune_model
 from mmdet_adasap.errors import StructureError
-from mmdet_adasap.pruning import find_channels, keep_of
+from mmdet_adasap.pruning import find_channels, indices_from_masks
 from mmdet_adasap.pruning.analysis import attribute_counts
 from mmdet_adasap.pruning.equivalence import difference, raw_outputs
 from mmdet_adasap.pruning.rules.attention import axis_of_heads
@@ -131,7 +131,7 @@ def test_heads_are_channels(attention, images):
     x = tokens(images)
     model = block(copy.deepcopy(attention), attention.proj.in_features)
     channels = find_channels(model, runs(x))
-    assert channels.whole == {}
+    assert channels.excluded == {}
     assert [g.name for g in channels.groups][-1] == 'up'
     (heads,) = heads_of(channels)
     assert heads.size == attention.num_heads
@@ -164,7 +164,7 @@ def test_the_number_of_heads_follows_and_their_width_stays(dims):
     model = block(Attention(dims, 4), dims)
     channels = find_channels(model, runs(tokens()))
     kept = [np.arange(g.size) < (3 if g.name == 'attn.qkv' else g.size) for g in channels.groups]
-    keep = keep_of(model, channels.groups, kept)
+    keep = indices_from_masks(model, channels.groups, kept)
     counts = attribute_counts(model, channels, keep, kept)
     assert counts['attn'] == {'num_heads': 3, 'embed_dims': dims // 4 * 3}
 
@@ -173,7 +173,7 @@ def test_one_head_stays():
     """Its width could shrink in shape, but the products are scaled by it."""
     model = block(Attention(num_heads=1))
     channels = find_channels(model, runs(tokens()))
-    assert channels.whole == {}
+    assert channels.excluded == {}
     assert [g.name for g in channels.groups] == ['up']
     assert 'the only head of attn' in channels.frozen
     assert_cuts(model, tokens(), channels)
@@ -244,7 +244,7 @@ def test_a_number_of_heads_that_cannot_follow():
     attention.__class__ = Renamed
     model = block(attention)
     channels = find_channels(model, runs(tokens()))
-    assert list(channels.whole) == ['attn']
+    assert list(channels.excluded) == ['attn']
     assert [g.name for g in channels.groups] == ['up']
     assert_cuts(model, tokens(), channels)
 
@@ -260,7 +260,7 @@ def test_the_embedding_is_viewed_before_the_heads():
     model = block(Viewed())
     model.norm1 = nn.Identity()  # only what follows keeps the embedding whole
     channels = find_channels(model, runs(tokens()))
-    assert channels.whole == {}
+    assert channels.excluded == {}
     assert [g.size for g in heads_of(channels)] == [4]
     assert_cuts(model, tokens(), channels)
 

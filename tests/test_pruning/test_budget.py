@@ -4,9 +4,10 @@ import itertools
 import numpy as np
 import pytest
 
-from mmdet_adasap.pruning import UnreachableTargetError, choose
+from mmdet_adasap.errors import UnreachableTargetError
+from mmdet_adasap.pruning import select_channels
 from mmdet_adasap.pruning.cost import Cost
-from mmdet_adasap.pruning.selection import smallest
+from mmdet_adasap.pruning.selection import minimum_counts
 
 
 def problem(seed: int, groups: int = 5, most: int = 30):
@@ -30,10 +31,10 @@ def counts_of(kept):
 @pytest.mark.parametrize('seed', range(15))
 def test_within_the_limit_and_by_less_than_a_step(seed, round_to):
     scores, full, cost, sizes = problem(seed)
-    dense, least = cost(sizes), cost(smallest(sizes, round_to))
+    dense, least = cost(sizes), cost(minimum_counts(sizes, round_to))
     for fraction in (0.9, 0.5, 0.25):
         limit = max(fraction * dense, least)
-        kept = choose(scores, full, cost, limit, round_to)
+        kept = select_channels(scores, full, cost, limit, round_to)
         counts = counts_of(kept)
         assert cost(counts) <= limit
         for g, size in enumerate(sizes):
@@ -53,7 +54,7 @@ def test_the_least_important_go_first_whatever_their_group():
     cost.add(1, (0, {0: 1.0}))
     cost.add(1, (0, {1: 1.0}))
     scores = [np.array([5.0, 1.0, 3.0]), np.array([2.0, 4.0, 6.0])]
-    kept = choose(scores, [np.ones(3, dtype=bool)] * 2, cost, 3)
+    kept = select_channels(scores, [np.ones(3, dtype=bool)] * 2, cost, 3)
     assert [k.tolist() for k in kept] == [[True, False, False], [False, True, True]]
 
 
@@ -62,7 +63,7 @@ def test_a_step_counts_by_its_mean():
     cost.add(1, (0, {0: 1.0}))
     cost.add(1, (0, {1: 1.0}))
     scores = [np.array([0.0, 9.0, 9.0, 9.0]), np.array([3.0, 4.0, 9.0, 9.0])]
-    kept = choose(scores, [np.ones(4, dtype=bool)] * 2, cost, 6, round_to=2)
+    kept = select_channels(scores, [np.ones(4, dtype=bool)] * 2, cost, 6, round_to=2)
     assert [k.tolist() for k in kept] == [[True] * 4, [False, False, True, True]]
 
 
@@ -72,15 +73,15 @@ def test_events_are_nested(seed):
     rng = np.random.default_rng(seed)
     for fraction in (0.8, 0.6, 0.4, 0.3):
         before = kept
-        limit = max(fraction * cost(sizes), cost(smallest(sizes, 2)))
-        kept = choose([s + rng.random(len(s)) for s in scores], before, cost, limit, 2)
+        limit = max(fraction * cost(sizes), cost(minimum_counts(sizes, 2)))
+        kept = select_channels([s + rng.random(len(s)) for s in scores], before, cost, limit, 2)
         assert cost(counts_of(kept)) <= limit
         assert all((b | ~k).all() for b, k in zip(before, kept, strict=True))
 
 
 def test_nothing_happens_within_the_limit():
     scores, full, cost, sizes = problem(0)
-    kept = choose(scores, full, cost, cost(sizes))
+    kept = select_channels(scores, full, cost, cost(sizes))
     assert all(k.all() for k in kept)
     kept[0][0] = False
     assert full[0][0]
@@ -89,13 +90,13 @@ def test_nothing_happens_within_the_limit():
 @pytest.mark.parametrize('seed', range(10))
 def test_the_least_that_is_possible_is_reached_and_no_less(seed):
     scores, full, cost, sizes = problem(seed)
-    least = cost(smallest(sizes, 4))
-    kept = choose(scores, full, cost, least, 4)
-    assert counts_of(kept).tolist() == smallest(sizes, 4).tolist()
+    least = cost(minimum_counts(sizes, 4))
+    kept = select_channels(scores, full, cost, least, 4)
+    assert counts_of(kept).tolist() == minimum_counts(sizes, 4).tolist()
     with pytest.raises(
         UnreachableTargetError, match=rf'{least - 1} cannot be reached: {least} remain'
     ):
-        choose(scores, full, cost, least - 1, 4)
+        select_channels(scores, full, cost, least - 1, 4)
 
 
 @pytest.mark.parametrize('seed', range(30))
@@ -118,7 +119,7 @@ def test_what_is_given_back(seed):
         if g in stopped or cost(np.array([len(p) for p in left])) > limit:
             left[g].remove(i)
             stopped.add(g)
-    kept = choose(scores, full, cost, limit)
+    kept = select_channels(scores, full, cost, limit)
     assert [set(np.flatnonzero(k)) for k in kept] == left
 
 
@@ -127,7 +128,7 @@ def test_no_larger_choice_keeps_all_that_was_kept():
     for seed in range(10):
         scores, full, cost, sizes = problem(seed, groups=3, most=6)
         limit = max(0.4 * cost(sizes), cost(np.ones(3)))
-        counts = counts_of(choose(scores, full, cost, limit))
+        counts = counts_of(select_channels(scores, full, cost, limit))
         for other in itertools.product(*(range(1, n + 1) for n in sizes)):
             if (np.array(other) >= counts).all() and tuple(counts) != other:
                 assert cost(np.array(other)) > limit

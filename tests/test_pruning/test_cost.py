@@ -10,7 +10,7 @@ from test_tracing import CASES
 from torch import nn
 from torch.nn import functional as F
 
-from mmdet_adasap.pruning import channel_counts, cut, keep_of
+from mmdet_adasap.pruning import channel_counts, cut, indices_from_masks
 from mmdet_adasap.pruning.cost import Cost
 
 
@@ -82,7 +82,7 @@ def test_cost_is_the_real_count(name):
     assert (channels.params(channels.sizes), channels.flops(channels.sizes)) == counted(model, x)
     for seed, fraction in enumerate((0.0, 0.3, 0.7)):
         kept = random_choice(channels, fraction, seed)
-        keep = keep_of(model, channels.groups, kept)
+        keep = indices_from_masks(model, channels.groups, kept)
         slim = copy.deepcopy(model)
         cut(slim, keep, channel_counts(slim, keep))
         counts = np.array([k.sum() for k in kept])

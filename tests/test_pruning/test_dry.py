@@ -10,7 +10,7 @@ from test_tracing import CASES
 from torch import nn
 
 from mmdet_adasap.errors import NeedsValuesError
-from mmdet_adasap.pruning import Channels, trace_channels, tracing
+from mmdet_adasap.pruning import PrunableChannels, trace_channels, tracing
 from mmdet_adasap.pruning.shape_only import product_shape
 
 CONVOLUTION = torch.ops.aten.convolution.default
@@ -50,9 +50,9 @@ def counted_forward(shape: tuple) -> tuple:
     return forward, calls
 
 
-def described(channels: Channels) -> list:
+def described(channels: PrunableChannels) -> list:
     return [
-        [(m.name, m.axis, m.index.tolist(), m.is_output, m.gate) for m in group.members]
+        [(m.name, m.axis, m.index.tolist(), m.is_output, m.following_norm) for m in group.members]
         for group in channels.groups
     ]
 

@@ -8,7 +8,7 @@ from nets import Net, random_choice, randomise, trace
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmdet_adasap.pruning import ChannelMasks, channel_counts, cut, keep_of
+from mmdet_adasap.pruning import ChannelMasks, channel_counts, cut, indices_from_masks
 from mmdet_adasap.pruning.groups import removed_indices
 
 OPTIMIZERS = {
@@ -100,7 +100,7 @@ def test_training_the_masked_model_is_training_the_slim_one(name):
     masks.remove(kept, [optimizer])
 
     slim, slim_optimizer = copy.deepcopy((dense, optimizer))
-    keep = keep_of(slim, channels.groups, kept)
+    keep = indices_from_masks(slim, channels.groups, kept)
     cut(slim, keep, channel_counts(slim, keep), [slim_optimizer])
 
     train(dense, optimizer, 10, seed=1)

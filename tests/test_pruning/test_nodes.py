@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from mmdet_adasap.pruning.channel_ids import FROZEN, AxisRef, NodeTable
+from mmdet_adasap.pruning.channel_ids import FROZEN, ChannelUnionFind, TensorDim
 
 
 def brute_force(count: int, pairs: list[tuple[int, int]]) -> list[int]:
@@ -19,7 +19,7 @@ def brute_force(count: int, pairs: list[tuple[int, int]]) -> list[int]:
 def test_solve_equals_union_find(seed):
     rng = np.random.default_rng(seed)
     count = int(rng.integers(2, 200))
-    table = NodeTable()
+    table = ChannelUnionFind()
     table.nodes('w', 0, count - 1)
     pairs = []
     for _ in range(rng.integers(0, 12)):
@@ -31,24 +31,24 @@ def test_solve_equals_union_find(seed):
 
 
 def test_solve_follows_a_long_chain():
-    table = NodeTable()
+    table = ChannelUnionFind()
     nodes = table.nodes('w', 0, 1000)[::-1]
     table.tie(nodes[:-1], nodes[1:])
     assert set(table.solve()[1:].tolist()) == {1}
 
 
 def test_nodes_are_made_once_and_located():
-    table = NodeTable()
+    table = ChannelUnionFind()
     first, second = table.nodes('a', 1, 3), table.nodes('b', 0, 2)
     assert table.nodes('a', 1, 3).tolist() == first.tolist() == [1, 2, 3]
     axis, index = table.locate(np.concatenate([second, first]))
-    assert [table.axes[i] for i in axis] == [AxisRef('b', 0)] * 2 + [AxisRef('a', 1)] * 3
+    assert [table.axes[i] for i in axis] == [TensorDim('b', 0)] * 2 + [TensorDim('a', 1)] * 3
     assert index.tolist() == [0, 1, 0, 1, 2]
     assert len(table) == 6
 
 
 def test_tie_broadcasts_and_freeze_says_why():
-    table = NodeTable()
+    table = ChannelUnionFind()
     a, b, c = (table.nodes(name, 0, 2) for name in 'abc')
     table.tie(a, b)
     table.freeze(a[:1], 'first reason')
@@ -58,14 +58,14 @@ def test_tie_broadcasts_and_freeze_says_why():
     assert root[a[0]] == root[b[0]] == root[c[1]] == FROZEN
     assert root[a[1]] == root[b[1]] != FROZEN
     assert table.reasons() == {
-        'first reason': [AxisRef('a', 0)],
-        'second reason': [AxisRef('c', 0)],
+        'first reason': [TensorDim('a', 0)],
+        'second reason': [TensorDim('c', 0)],
         'nothing new': [],
     }
 
 
 def test_outputs():
-    table = NodeTable()
+    table = ChannelUnionFind()
     table.nodes('a', 0, 2)
     table.mark_output(table.nodes('b', 0, 2))
     assert table.outputs.tolist() == [False, False, False, True, True]

@@ -7,7 +7,8 @@ import torch
 from nets import Net, chain, random_choice, randomise, runs, trace
 from torch import nn
 
-from mmdet_adasap.pruning import EquivalenceError, check_cut, keep_of
+from mmdet_adasap.errors import EquivalenceError
+from mmdet_adasap.pruning import indices_from_masks, verify_cut
 from mmdet_adasap.pruning.analysis import find_channels
 from mmdet_adasap.pruning.equivalence import difference
 
@@ -48,27 +49,31 @@ def test_difference_of_shapes():
 def test_a_wrong_index_is_found_and_named():
     model, x = chain(), torch.randn(2, 3, 8, 8)
     channels = trace(model, x)
-    keep = keep_of(model, channels.groups, [np.arange(g.size) < 5 for g in channels.groups])
-    assert check_cut(model, keep, runs(x)) < 1e-5
+    keep = indices_from_masks(
+        model, channels.groups, [np.arange(g.size) < 5 for g in channels.groups]
+    )
+    assert verify_cut(model, keep, runs(x)) < 1e-5
     keep['conv3.weight'][1] = [0, 1, 2, 3, 5]
     with pytest.raises(EquivalenceError, match='of what head returns;'):
-        check_cut(model, keep, runs(x))
+        verify_cut(model, keep, runs(x))
 
 
 def test_a_missing_axis_is_found_and_named():
     model, x = chain(), torch.randn(2, 3, 8, 8)
     channels = trace(model, x)
-    keep = keep_of(model, channels.groups, random_choice(channels, 0.5))
+    keep = indices_from_masks(model, channels.groups, random_choice(channels, 0.5))
     del keep['bn2.weight']
     with pytest.raises(EquivalenceError, match=r'does not run; it stops in bn2'):
-        check_cut(model, keep, runs(x))
+        verify_cut(model, keep, runs(x))
 
 
 def test_the_model_stays_as_it_is():
     model, x = chain().train(), torch.randn(2, 3, 8, 8)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     channels = trace(model, x)
-    check_cut(model, keep_of(model, channels.groups, random_choice(channels, 0.5)), runs(x))
+    verify_cut(
+        model, indices_from_masks(model, channels.groups, random_choice(channels, 0.5)), runs(x)
+    )
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
     assert model.training
     assert model.conv1.out_channels == 8
@@ -81,7 +86,7 @@ def test_a_model_that_gives_nan_is_refused():
     x = torch.randn(1, 3, 4, 4)
     channels = trace(model, x)
     with pytest.raises(EquivalenceError):
-        check_cut(model, keep_of(model, channels.groups, [np.arange(4) < 2]), runs(x))
+        verify_cut(model, indices_from_masks(model, channels.groups, [np.arange(4) < 2]), runs(x))
 
 
 def test_rounding_is_no_difference():
@@ -92,8 +97,8 @@ def test_rounding_is_no_difference():
     )
     x = torch.randn(2, 3, 16, 16)
     channels = trace(model, x)
-    keep = keep_of(model, channels.groups, [np.arange(64) % 3 > 0])
-    assert check_cut(model, keep, runs(x)) < 1e-9
+    keep = indices_from_masks(model, channels.groups, [np.arange(64) % 3 > 0])
+    assert verify_cut(model, keep, runs(x)) < 1e-9
 
 
 class Scaled(nn.Module):
@@ -115,9 +120,9 @@ def test_an_error_on_the_way_that_the_output_hardly_shows():
     x = torch.randn(2, 3, 6, 6)
     channels = trace(model, x)
     assert channels.sizes.tolist() == [8]
-    keep = keep_of(model, channels.groups, [np.arange(8) < 4])
+    keep = indices_from_masks(model, channels.groups, [np.arange(8) < 4])
     with pytest.raises(EquivalenceError, match=r'by [\d.]+e-\d+ of what mix returns;'):
-        check_cut(model, keep, runs(x))
+        verify_cut(model, keep, runs(x))
     assert not find_channels(model, runs(x)).groups
 
 
@@ -133,7 +138,7 @@ def test_memory_that_nothing_was_written_to_is_not_compared():
     for _ in range(5):
         garbage = [torch.full((1, 8, 8, 8), float(i)) for i in range(20)]
         del garbage
-        assert not find_channels(randomise(model), runs(x)).whole
+        assert not find_channels(randomise(model), runs(x)).excluded
 
 
 def test_nothing_hides_behind_weights_of_zero():
@@ -203,9 +208,9 @@ def test_an_autocast_around_it_is_off():
     model.head.register_forward_hook(lambda module, args, out: dtypes.add(out.dtype))
     with torch.autocast('cpu', dtype=torch.bfloat16):
         found = find_channels(model, runs(x))
-        keep = keep_of(model, found.groups, random_choice(found, 0.5))
-        assert check_cut(model, keep, runs(x)) < 1e-5
+        keep = indices_from_masks(model, found.groups, random_choice(found, 0.5))
+        assert verify_cut(model, keep, runs(x)) < 1e-5
         assert dtypes == {torch.float32}
         assert model(x).dtype == torch.bfloat16  # and it is on again
-    assert not found.whole
+    assert not found.excluded
     assert [group.name for group in found.groups] == [group.name for group in expected.groups]

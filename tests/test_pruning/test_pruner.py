@@ -12,13 +12,12 @@ from nets import Net, chain, randomise, runs
 from torch import nn
 from torch.nn import functional as F
 
+from mmdet_adasap.errors import EquivalenceError, UnreachableTargetError
 from mmdet_adasap.pruning import (
-    EquivalenceError,
     Importance,
     MagnitudeImportance,
     Pruner,
     TaylorImportance,
-    UnreachableTargetError,
     check_target,
 )
 

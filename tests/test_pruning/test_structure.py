@@ -14,11 +14,11 @@ from mmdet_adasap.pruning import (
     Pruner,
     check_structure,
     cut,
-    keep_of,
-    kept_of,
+    indices_from_masks,
+    masks_from_structure,
 )
 from mmdet_adasap.pruning import structure as structure_module
-from mmdet_adasap.pruning.structure import composed, digest, is_cut, relative
+from mmdet_adasap.pruning.structure import compose, digest, is_cut, relative_to
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -37,10 +37,10 @@ def test_keep_and_kept_say_the_same(name):
     channels = trace(model, torch.randn(2, 3, 6, 6))
     for seed, fraction in enumerate((0.0, 0.3, 0.7, 1.0)):
         kept = random_choice(channels, fraction, seed)
-        keep = keep_of(model, channels.groups, kept)
-        again = kept_of(channels.groups, keep)
+        keep = indices_from_masks(model, channels.groups, kept)
+        again = masks_from_structure(channels.groups, keep)
         assert [k.tolist() for k in again] == [k.tolist() for k in kept]
-        assert keep_of(model, channels.groups, again) == keep
+        assert indices_from_masks(model, channels.groups, again) == keep
     assert keep == {}
 
 
@@ -48,7 +48,7 @@ def test_keep_names_every_axis_that_loses_some_and_no_other():
     channels = trace(chain(), X)
     kept = [np.arange(8) < 6, np.ones(12, dtype=bool), np.arange(10) != 4]
     six = list(range(6))
-    assert keep_of(chain(), channels.groups, kept) == {
+    assert indices_from_masks(chain(), channels.groups, kept) == {
         'conv1.weight': {0: six},
         'bn1.weight': {0: six},
         'bn1.bias': {0: six},
@@ -116,11 +116,11 @@ def test_what_is_left_to_do_after_a_first_cut():
     structure = pruned_again()
     first = structure['start']['keep']
     assert is_cut(structure['start'])
-    rest = relative(structure['keep'], first)
+    rest = relative_to(structure['keep'], first)
     assert rest
-    assert composed(first, rest) == structure['keep']
-    assert relative(first, first) == {}
-    assert relative(structure['keep'], {}) == structure['keep']
+    assert compose(first, rest) == structure['keep']
+    assert relative_to(first, first) == {}
+    assert relative_to(structure['keep'], {}) == structure['keep']
 
 
 def change(*path_and_value):
@@ -234,13 +234,13 @@ def test_not_a_dict(value):
 def test_kept_refuses_what_another_model_wrote():
     channels = trace(chain(), X)
     kept = [np.arange(8) < 6, np.ones(12, dtype=bool), np.arange(10) < 5]
-    good = keep_of(chain(), channels.groups, kept)
+    good = indices_from_masks(chain(), channels.groups, kept)
 
     def refused(named, **changes):
         keep = {**good, **changes}
         keep = {name: axes for name, axes in keep.items() if axes}
         with pytest.raises(StructureError, match=named):
-            kept_of(channels.groups, keep)
+            masks_from_structure(channels.groups, keep)
 
     refused('bn1.bias', **{'bn1.bias': None})
     refused('bn2.weight', **{'bn2.weight': {0: [0, 1, 2]}})

@@ -8,12 +8,12 @@ from nets import Net, chain, random_choice, trace
 from torch import nn
 
 from mmdet_adasap.errors import StructureError
-from mmdet_adasap.pruning import ChannelMasks, channel_counts, cut, keep_of
+from mmdet_adasap.pruning import ChannelMasks, channel_counts, cut, indices_from_masks
 
 
 def half(model: nn.Module) -> dict:
     channels = trace(model, torch.randn(1, 3, 8, 8))
-    return keep_of(model, channels.groups, random_choice(channels, 0.5))
+    return indices_from_masks(model, channels.groups, random_choice(channels, 0.5))
 
 
 def test_cut_slices_values_and_counts():
@@ -70,7 +70,7 @@ def test_training_goes_on_while_an_old_graph_is_alive():
     loss.backward()
     optimizer.step()
     masks.release()
-    keep = keep_of(model, channels.groups, kept)
+    keep = indices_from_masks(model, channels.groups, kept)
     cut(model, keep, channel_counts(model, keep), [optimizer])
     optimizer.zero_grad()
     model(torch.randn(2, 3, 8, 8)).sum().backward()
@@ -100,7 +100,7 @@ def test_counts_of_depthwise_transposed_and_own_modules():
     )
     channels = trace(model, torch.randn(1, 3, 8, 8))
     kept = [np.arange(6) < 4, np.arange(5) < 3]
-    assert channel_counts(model, keep_of(model, channels.groups, kept)) == {
+    assert channel_counts(model, indices_from_masks(model, channels.groups, kept)) == {
         'a': {'out_channels': 4},
         'dw': {'in_channels': 4, 'out_channels': 8, 'groups': 4},
         'scale': {'channels': 8},

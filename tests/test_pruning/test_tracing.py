@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import Conv2d
 from torch.nn import functional as F
 
-from mmdet_adasap.pruning import EquivalenceError, check_cut, keep_of, trace_channels
+from mmdet_adasap.errors import EquivalenceError
+from mmdet_adasap.pruning import indices_from_masks, trace_channels, verify_cut
 from mmdet_adasap.pruning.analysis import find_channels
 from mmdet_adasap.pruning.rules import EXTENSION_RULES, RULES
 
@@ -903,10 +904,10 @@ def test_never_wrong(name):
     channels = find_channels(model, runs(x), lines.append)
     assert_cuts(model, x, channels)
     if name in LEFT_WHOLE:
-        assert list(channels.whole) == [LEFT_WHOLE[name]]
+        assert list(channels.excluded) == [LEFT_WHOLE[name]]
         assert lines[0].startswith(f'{LEFT_WHOLE[name] or "the model"} left whole: the cut mod')
     else:
-        assert not channels.whole
+        assert not channels.excluded
         assert not lines
 
 
@@ -919,7 +920,7 @@ def test_python_that_reads_the_size_is_found_out():
     assert [group.size for group in groups] == [8, 8]
     kept = [np.arange(8) < 4, np.ones(8, dtype=bool)]
     with pytest.raises(EquivalenceError, match=r'of what b returns;'):
-        check_cut(model, keep_of(model, groups, kept), runs(x))
+        verify_cut(model, indices_from_masks(model, groups, kept), runs(x))
 
 
 mmcv_ops = pytest.importorskip('mmcv.ops', reason='needs the compiled operators of mmcv')

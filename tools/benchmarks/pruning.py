@@ -48,15 +48,10 @@ import torch
 from torch import nn
 
 from mmdet_adasap.apis import build_dense
+from mmdet_adasap.errors import EquivalenceError
 from mmdet_adasap.fileio import write_atomically
 from mmdet_adasap.models.forward import raw_forward
-from mmdet_adasap.pruning import (
-    ChannelMasks,
-    EquivalenceError,
-    MagnitudeImportance,
-    Pruner,
-    trace_channels,
-)
+from mmdet_adasap.pruning import ChannelMasks, MagnitudeImportance, Pruner, trace_channels
 from mmdet_adasap.pruning.equivalence import raw_outputs
 from mmdet_adasap.pruning.model_state import ForwardFn, output_tensors
 
@@ -245,7 +240,7 @@ def prune_ours(model: nn.Module, forward: ForwardFn, watch: Stopwatch) -> dict:
     return {
         'groups': len(sizes),
         'left': parameters_of(model) / pruner.dense['params'],
-        'whole': pruner.channels.whole,
+        'whole': pruner.channels.excluded,
     }
 
 

@@ -73,10 +73,11 @@ def parse_args() -> argparse.Namespace:
 def look_at(config: str) -> dict:
     """Prune one config's model by half of every group."""
     from mmdet_adasap.apis import build_dense, forward_of
-    from mmdet_adasap.pruning import EquivalenceError, check_cut, keep_of
+    from mmdet_adasap.errors import EquivalenceError
+    from mmdet_adasap.pruning import indices_from_masks, verify_cut
     from mmdet_adasap.pruning.analysis import attribute_counts, find_channels
     from mmdet_adasap.pruning.model_state import evaluating
-    from mmdet_adasap.pruning.selection import smallest
+    from mmdet_adasap.pruning.selection import minimum_counts
     from mmdet_adasap.pruning.tracing import trace_channels
 
     torch.manual_seed(0)
@@ -100,8 +101,8 @@ def look_at(config: str) -> dict:
     # Another half than that of the trial, by chance.
     rng = np.random.default_rng(1)
     kept = [rng.permutation(g.size) < (g.size + 1) // 2 for g in channels.groups]
-    keep = keep_of(model, channels.groups, kept)
-    apart = check_cut(model, keep, forward, attribute_counts(model, channels, keep, kept))
+    keep = indices_from_masks(model, channels.groups, kept)
+    apart = verify_cut(model, keep, forward, attribute_counts(model, channels, keep, kept))
     counts = np.array([k.sum() for k in kept], dtype=np.int64)
     dense = channels.params(channels.sizes)
     frozen = {reason: len(axes) for reason, axes in channels.frozen.items()}
@@ -109,9 +110,9 @@ def look_at(config: str) -> dict:
         'params': dense,
         'groups': len(channels.groups),
         'left': channels.params(counts) / dense,
-        'least': channels.params(smallest(channels.sizes, 1)) / dense,
+        'least': channels.params(minimum_counts(channels.sizes, 1)) / dense,
         'apart': apart,
-        'whole': channels.whole,
+        'whole': channels.excluded,
         'frozen': dict(sorted(frozen.items(), key=lambda item: -item[1])[:5]),
         'not_met': len(channels.unreached),
         'seconds': {
@@ -220,7 +221,7 @@ def main() -> None:
     if args.config:
         warnings.simplefilter('ignore')
         torch.set_num_threads(1)
-        from mmdet_adasap.pruning import EquivalenceError
+        from mmdet_adasap.errors import EquivalenceError
 
         try:
             found = look_at(args.config)

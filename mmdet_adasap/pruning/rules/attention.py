@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ..channel_ids import Label
+from ..channel_ids import ChannelLabel
 from .call import Call, axes_of, is_zero, made, rule
 
 
@@ -35,7 +35,7 @@ def axis_of_heads(heads: int, sizes: Sequence[int]) -> int | None:
     '_scaled_dot_product_cudnn_attention',
     '_scaled_dot_product_fused_attention_overrideable',
 )
-def scaled_dot_product_attention(call: Call) -> list[Label | None]:
+def scaled_dot_product_attention(call: Call) -> list[ChannelLabel | None]:
     """Heads, axis 1 of ``[N, heads, tokens, width]``, do not see each other.
 
     No FLOPs are counted for it, as in mmengine's count.

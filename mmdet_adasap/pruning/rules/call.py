@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
-from ..channel_ids import Label, NodeTable
+from ..channel_ids import ChannelLabel, ChannelUnionFind
 
-Rule = Callable[['Call'], 'Label | list[Label | None] | None']
+Rule = Callable[['Call'], 'ChannelLabel | list[ChannelLabel | None] | None']
 RULES: dict[str, Rule] = {}
 """Rules by the name of the operation in its schema, e.g. 'aten::convolution'."""
 EXTENSION_RULES: dict[str, Rule] = {}
@@ -52,7 +52,7 @@ class Call:
         args (tuple): Its positional arguments.
         kwargs (dict): Its keyword arguments.
         out: What it returned.
-        nodes (NodeTable): Where ties and freezes go.
+        nodes (ChannelUnionFind): Where ties and freezes go.
         label_of (Callable): Gives the label of a tensor, or None.
         write (Callable): Takes a tensor and its new label, for tensors that are not returned.
         where (str): Name of the module that was running.
@@ -65,9 +65,9 @@ class Call:
     args: tuple
     kwargs: dict
     out: object
-    nodes: NodeTable
-    label_of: Callable[[Tensor], Label | None]
-    write: Callable[[Tensor, Label | None], None]
+    nodes: ChannelUnionFind
+    label_of: Callable[[Tensor], ChannelLabel | None]
+    write: Callable[[Tensor, ChannelLabel | None], None]
     where: str
     module: nn.Module | None
     count_flops: Callable[..., None]
@@ -84,7 +84,7 @@ class Call:
         return self.kwargs.get(name, default)
 
     def freeze(
-        self, label: Label | None, axes: Iterable[int] | None = None, why: str = ''
+        self, label: ChannelLabel | None, axes: Iterable[int] | None = None, why: str = ''
     ) -> None:
         """Freeze all axes of a label, or those given."""
         if label is None:
@@ -117,21 +117,21 @@ class Call:
         return blocks[0]
 
 
-def axes_of(label: Label | None) -> dict[int, np.ndarray]:
+def axes_of(label: ChannelLabel | None) -> dict[int, np.ndarray]:
     """Node vectors by axis; none for a tensor without a label."""
     return {} if label is None else label.axes
 
 
-def is_zero(label: Label | None) -> bool:
+def is_zero(label: ChannelLabel | None) -> bool:
     """Whether entries that are masked are 0."""
     return label is not None and label.zero
 
 
-def is_fresh(label: Label | None) -> bool:
+def is_fresh(label: ChannelLabel | None) -> bool:
     """Whether nothing has been written yet into a tensor that a model made."""
     return label is not None and not label.axes
 
 
-def made(axes: dict[int, np.ndarray], zero: bool) -> Label | None:
+def made(axes: dict[int, np.ndarray], zero: bool) -> ChannelLabel | None:
     """A label, or None where no axis can shrink."""
-    return Label(axes, zero) if axes else None
+    return ChannelLabel(axes, zero) if axes else None

@@ -1,7 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Compiled operators of mmcv and torchvision. Those without a rule freeze what reaches them."""
 
-from ..channel_ids import Label
+from ..channel_ids import ChannelLabel
 from .call import Call, axes_of, extension_rule, is_zero, made, rule
 from .layers import convolve
 
@@ -13,12 +13,12 @@ def roi_features(call: Call) -> None:
 
 
 @rule('torchvision::roi_align', 'torchvision::roi_pool')
-def torchvision_roi_features(call: Call) -> Label | list[Label | None] | None:
+def torchvision_roi_features(call: Call) -> ChannelLabel | list[ChannelLabel | None] | None:
     kept = _pooled(call, *call.args[:2])
     return [kept, None] if isinstance(call.out, tuple) else kept
 
 
-def _pooled(call: Call, x: object, rois: object) -> Label | None:
+def _pooled(call: Call, x: object, rois: object) -> ChannelLabel | None:
     label = call.label_of(x)
     call.freeze(call.label_of(rois), None, 'regions')
     call.freeze(label, [a for a in axes_of(label) if a != 1], 'spatial axis')

@@ -4,12 +4,12 @@
 import torch
 from torch import Tensor
 
-from ..channel_ids import Label
+from ..channel_ids import ChannelLabel
 from .call import Call, axes_of, is_fresh, is_zero, made, rule
 
 
 @rule('slice', 'narrow')
-def slice_(call: Call) -> Label | None:
+def slice_(call: Call) -> ChannelLabel | None:
     """A part of the channels that is one of several equal ones ties its positions to theirs."""
     x, label = call.args[0], call.label_of(call.args[0])
     axis = call.arg(1, 0, 'dim') % x.dim()
@@ -28,7 +28,7 @@ def slice_(call: Call) -> Label | None:
 
 
 @rule('select', 'unbind')
-def select(call: Call) -> Label | list[Label | None] | None:
+def select(call: Call) -> ChannelLabel | list[ChannelLabel | None] | None:
     x, label = call.args[0], call.label_of(call.args[0])
     axis = call.arg(1, 0, 'dim') % x.dim()
     call.freeze(label, [axis], 'one of the channels selected')
@@ -38,7 +38,7 @@ def select(call: Call) -> Label | list[Label | None] | None:
 
 
 @rule('index_select')
-def index_select(call: Call) -> Label | None:
+def index_select(call: Call) -> ChannelLabel | None:
     x, axis, index = call.args
     label = call.label_of(x)
     call.freeze(call.label_of(index), None, 'an index')
@@ -47,7 +47,7 @@ def index_select(call: Call) -> Label | None:
 
 
 @rule('index')
-def index(call: Call) -> Label | None:
+def index(call: Call) -> ChannelLabel | None:
     """Entries picked off the channel axis."""
     x, indices = call.args[:2]
     label = call.label_of(x)
@@ -58,7 +58,7 @@ def index(call: Call) -> Label | None:
 
 
 @rule('index_put_', 'index_put', '_index_put_impl_', '_unsafe_index_put')
-def index_put(call: Call) -> Label | None:
+def index_put(call: Call) -> ChannelLabel | None:
     """Entries written off the channel axis. A new tensor takes the label of what is written."""
     target, indices, values = call.args[:3]
     old, new = call.label_of(target), call.label_of(values)

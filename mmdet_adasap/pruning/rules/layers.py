@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor, nn
 
-from ..channel_ids import FROZEN, Label
+from ..channel_ids import FROZEN, ChannelLabel
 from .call import Call, axes_of, is_zero, made, rule
 
 
 @rule('convolution', '_convolution', 'convolution_overrideable')
-def convolution(call: Call) -> Label | None:
+def convolution(call: Call) -> ChannelLabel | None:
     x, weight, bias = call.args[:3]
     transposed, groups = call.args[6], call.args[8]
     return convolve(call, x, weight, bias, call.out, groups, transposed)
@@ -25,7 +25,7 @@ def convolve(
     out: Tensor,
     groups: int = 1,
     transposed: bool = False,
-) -> Label | None:
+) -> ChannelLabel | None:
     """Ties of a convolution of any kind, its multiply-accumulates, and the label of ``out``."""
     x_label, w_label = call.label_of(x), call.label_of(weight)
     channels, w_axes = axes_of(x_label).get(1), axes_of(w_label)
@@ -71,7 +71,7 @@ def convolve(
     if made_by is None:
         return None
     call.nodes.mark_output(made_by)
-    return Label({1: made_by}, zero, call.nodes.owner(made_by))
+    return ChannelLabel({1: made_by}, zero, call.nodes.owner(made_by))
 
 
 GROUPS_GO = '_mmdet_adasap_whole_groups'
@@ -100,7 +100,7 @@ def _tie_whole_groups(
 
 
 @rule('mm', 'addmm', 'bmm', 'baddbmm')
-def matrix_product(call: Call) -> Label | None:
+def matrix_product(call: Call) -> ChannelLabel | None:
     *added, left, right = call.args[:3] if 'add' in call.operation else call.args[:2]
     row, column = left.dim() - 2, left.dim() - 1
     a, b = call.label_of(left), call.label_of(right)
@@ -131,7 +131,7 @@ def matrix_product(call: Call) -> Label | None:
                 call.tie(axes.get(axis), bias_axes.get(axis))
     result = made(axes, zero)
     if column in b_axes:
-        result.maker = call.nodes.owner(b_axes[column])
+        result.producer = call.nodes.owner(b_axes[column])
     return result
 
 
@@ -144,7 +144,7 @@ def matrix_product(call: Call) -> Label | None:
     'cudnn_batch_norm',
     'miopen_batch_norm',
 )
-def batch_norm(call: Call) -> list[Label | None]:
+def batch_norm(call: Call) -> list[ChannelLabel | None]:
     x, *others = call.args[:5]
     label = call.label_of(x)
     channels = axes_of(label).get(1)
@@ -152,23 +152,25 @@ def batch_norm(call: Call) -> list[Label | None]:
     for tensor in others:
         if isinstance(tensor, Tensor):
             call.tie(axes_of(call.label_of(tensor)).get(0), channels)
-    _note_gate(call, label, others[:2])
+    _note_following_norm(call, label, others[:2])
     batch_statistics = any(flag is True for flag in call.args[3:6])
     per_value = (4 if batch_statistics else 1) + (others[0] is not None)
     call.count_flops(per_value * x.numel() // x.shape[1], (channels, x.shape[1]))
     return [made(dict(axes_of(label)), affine)]
 
 
-def _note_gate(call: Call, label: Label | None, affine: Sequence[Tensor | None]) -> None:
-    """Remember the scale and shift of a normalisation of what one layer returns."""
+def _note_following_norm(
+    call: Call, label: ChannelLabel | None, affine: Sequence[Tensor | None]
+) -> None:
+    """Note the scale and shift of a normalisation of what one layer returns."""
     vectors = [axes_of(call.label_of(t)).get(0) for t in affine if isinstance(t, Tensor)]
-    if label is not None and label.maker and vectors and all(v is not None for v in vectors):
-        gate = call.nodes.gates.setdefault(label.maker, [])
-        gate += [name for name in map(call.nodes.owner, vectors) if name not in gate]
+    if label is not None and label.producer and vectors and all(v is not None for v in vectors):
+        names = call.nodes.following_norms.setdefault(label.producer, [])
+        names += [name for name in map(call.nodes.owner, vectors) if name not in names]
 
 
 @rule('native_group_norm')
-def group_norm(call: Call) -> list[Label | None]:
+def group_norm(call: Call) -> list[ChannelLabel | None]:
     """A group is normalised on its own, so whole groups go, and ``num_groups`` with them."""
     x, weight, bias = call.args[:3]
     groups = call.args[6]
@@ -183,7 +185,7 @@ def group_norm(call: Call) -> list[Label | None]:
     for tensor in (weight, bias):
         if isinstance(tensor, Tensor):
             call.tie(axes_of(call.label_of(tensor)).get(0), channels)
-    _note_gate(call, label, (weight, bias))
+    _note_following_norm(call, label, (weight, bias))
     per_value = 4 + (weight is not None)
     call.count_flops(per_value * x.numel() // x.shape[1], (channels, x.shape[1]))
     axes = {a: v for a, v in axes_of(label).items() if a != 1 or channels is not None}
@@ -191,7 +193,7 @@ def group_norm(call: Call) -> list[Label | None]:
 
 
 @rule('native_layer_norm')
-def layer_norm(call: Call) -> list[Label | None]:
+def layer_norm(call: Call) -> list[ChannelLabel | None]:
     """What is normalised over stays whole."""
     x, shape, weight, bias = call.args[:4]
     label = call.label_of(x)

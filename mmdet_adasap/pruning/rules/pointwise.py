@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..channel_ids import Label
+from ..channel_ids import ChannelLabel
 from .call import Call, axes_of, is_fresh, is_zero, made, rule
 
 POINTWISE_WITHOUT_TAG = (
@@ -43,7 +43,7 @@ def is_pointwise(func: object) -> bool:
 
 
 @rule(*POINTWISE_WITHOUT_TAG)
-def pointwise(call: Call) -> Label | None:
+def pointwise(call: Call) -> ChannelLabel | None:
     """Broadcast operands; the result shrinks along an axis if every operand does or is 1 wide."""
     tensors = [t for t in (*call.args, *call.kwargs.values()) if isinstance(t, Tensor)]
     rank = call.out.dim()
@@ -126,7 +126,7 @@ def _gives_zero(func: Callable, args: tuple, kwargs: tuple) -> bool:
 
 
 @rule('copy_')
-def copy_into(call: Call) -> Label | None:
+def copy_into(call: Call) -> ChannelLabel | None:
     target, source = call.args[:2]
     old, new = call.label_of(target), call.label_of(source)
     base = target if target._base is None else target._base
@@ -142,25 +142,25 @@ def copy_into(call: Call) -> Label | None:
 
 
 @rule('zeros_like', 'ones_like', 'empty_like', 'full_like', 'rand_like', 'randn_like')
-def like(call: Call) -> Label | None:
+def like(call: Call) -> ChannelLabel | None:
     """A tensor that shrinks with its pattern."""
     axes = dict(axes_of(call.label_of(call.args[0])))
     return made(axes, call.operation == 'zeros_like')
 
 
 @rule('bernoulli_', 'bernoulli', 'uniform_', 'normal_')
-def drawn(call: Call) -> Label | None:
+def drawn(call: Call) -> ChannelLabel | None:
     """Chance in the shape of a tensor: the mask of a dropout."""
     return made(dict(axes_of(call.label_of(call.args[0]))), False)
 
 
 @rule('native_dropout')
-def dropout(call: Call) -> list[Label | None]:
+def dropout(call: Call) -> list[ChannelLabel | None]:
     label = call.label_of(call.args[0])
     return [made(dict(axes_of(label)), is_zero(label)), made(dict(axes_of(label)), False)]
 
 
 @rule('zeros', 'ones', 'full', 'empty', 'new_zeros', 'new_ones', 'new_full', 'new_empty')
-def fresh(call: Call) -> Label:
+def fresh(call: Call) -> ChannelLabel:
     """A tensor of a size of its own; it takes the label of what is written into it."""
-    return Label({}, call.operation in ('zeros', 'new_zeros'))
+    return ChannelLabel({}, call.operation in ('zeros', 'new_zeros'))

@@ -1,12 +1,12 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Reductions, and what looks along an axis."""
 
-from ..channel_ids import Label
+from ..channel_ids import ChannelLabel
 from .call import Call, axes_of, is_zero, made, rule
 
 
 @rule('sum', 'linalg_vector_norm', 'norm')
-def total(call: Call) -> Label | None:
+def total(call: Call) -> ChannelLabel | None:
     """Adding up over channels is harmless as long as a masked channel adds 0."""
     order = call.arg(1) if call.operation != 'sum' else None
     return _reduce(call, harmless=not (isinstance(order, int | float) and order < 0))
@@ -16,11 +16,11 @@ def total(call: Call) -> Label | None:
     *('mean', 'amax', 'amin', 'max', 'min', 'argmax', 'argmin', 'prod', 'any', 'all'),
     *('var', 'std', 'var_mean', 'std_mean'),
 )
-def reduce(call: Call) -> Label | None:
+def reduce(call: Call) -> ChannelLabel | None:
     return _reduce(call, harmless=False)
 
 
-def _reduce(call: Call, harmless: bool) -> Label | list[Label | None] | None:
+def _reduce(call: Call, harmless: bool) -> ChannelLabel | list[ChannelLabel | None] | None:
     x = call.args[0]
     label = call.label_of(x)
     out = call.out[0] if isinstance(call.out, tuple) else call.out
@@ -42,7 +42,7 @@ def _reduce(call: Call, harmless: bool) -> Label | list[Label | None] | None:
 
 
 @rule('_softmax', '_log_softmax', 'sort', 'topk', 'cumsum')
-def along_axis(call: Call) -> Label | list[Label | None] | None:
+def along_axis(call: Call) -> ChannelLabel | list[ChannelLabel | None] | None:
     label = call.label_of(call.args[0])
     position = 2 if call.operation == 'topk' else 1
     axis = call.arg(position, -1, 'dim') % call.args[0].dim()

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from ..channel_ids import FROZEN, Label
+from ..channel_ids import FROZEN, ChannelLabel
 from .attention import axis_of_heads, heads_of
 from .call import Call, axes_of, is_zero, made, rule
 
 
 @rule('view', '_unsafe_view', 'reshape', '_reshape_alias', '_reshape_copy')
-def view(call: Call) -> Label | None:
+def view(call: Call) -> ChannelLabel | None:
     """Match runs of old and new axes that hold the same number of entries."""
     x, label = call.args[0], call.label_of(call.args[0])
     if label is None:
@@ -78,7 +78,7 @@ def _split(call: Call, vector: np.ndarray, new: list[int], axes: dict[int, np.nd
 
 
 @rule('permute', 'transpose', 't', 'numpy_T', 'swapaxes', 'movedim')
-def permute(call: Call) -> Label | None:
+def permute(call: Call) -> ChannelLabel | None:
     x, label = call.args[0], call.label_of(call.args[0])
     if label is None:
         return None
@@ -94,7 +94,7 @@ def permute(call: Call) -> Label | None:
 
 
 @rule('unsqueeze')
-def unsqueeze(call: Call) -> Label | None:
+def unsqueeze(call: Call) -> ChannelLabel | None:
     label = call.label_of(call.args[0])
     axis = call.args[1] % call.out.dim()
     axes = {a + (a >= axis): v for a, v in axes_of(label).items()}
@@ -102,7 +102,7 @@ def unsqueeze(call: Call) -> Label | None:
 
 
 @rule('squeeze')
-def squeeze(call: Call) -> Label | None:
+def squeeze(call: Call) -> ChannelLabel | None:
     x, label = call.args[0], call.label_of(call.args[0])
     dims = call.arg(1, range(x.dim()))
     dims = [dims] if isinstance(dims, int) else dims
@@ -114,7 +114,7 @@ def squeeze(call: Call) -> Label | None:
 
 
 @rule('expand')
-def expand(call: Call) -> Label | None:
+def expand(call: Call) -> ChannelLabel | None:
     x, label = call.args[0], call.label_of(call.args[0])
     offset = call.out.dim() - x.dim()
     axes = {a + offset: v for a, v in axes_of(label).items()}
@@ -122,7 +122,7 @@ def expand(call: Call) -> Label | None:
 
 
 @rule('split', 'split_with_sizes', 'chunk')
-def split(call: Call) -> list[Label | None]:
+def split(call: Call) -> list[ChannelLabel | None]:
     """Equal parts stay equal only if a position goes from all of them together."""
     x, label = call.args[0], call.label_of(call.args[0])
     axis = call.arg(2, 0, 'dim') % x.dim()
@@ -138,11 +138,11 @@ def split(call: Call) -> list[Label | None]:
         return [made(dict(others), label.zero) for _ in call.out]
     parts = vector.reshape(len(call.out), -1)
     call.tie_blocks(parts)
-    return [Label({**others, axis: part}, label.zero) for part in parts]
+    return [ChannelLabel({**others, axis: part}, label.zero) for part in parts]
 
 
 @rule('cat', 'concatenate')
-def cat(call: Call) -> Label | None:
+def cat(call: Call) -> ChannelLabel | None:
     tensors = [t for t in call.args[0] if t.numel() or t.dim() > 1]
     labels = [call.label_of(t) for t in tensors]
     axis = call.arg(1, 0, 'dim') % call.out.dim()
@@ -172,7 +172,7 @@ def _share(call: Call, labels: list, axis: int, axes: dict[int, np.ndarray], pla
 
 
 @rule('stack')
-def stack(call: Call) -> Label | None:
+def stack(call: Call) -> ChannelLabel | None:
     tensors, axis = call.args[0], call.arg(1, 0, 'dim') % call.out.dim()
     labels = [call.label_of(t) for t in tensors]
     axes = {}
@@ -182,7 +182,7 @@ def stack(call: Call) -> Label | None:
 
 
 @rule('repeat')
-def repeat(call: Call) -> Label | None:
+def repeat(call: Call) -> ChannelLabel | None:
     x, times = call.args[:2]
     label, offset = call.label_of(x), len(call.args[1]) - x.dim()
     axes = {a + offset: np.tile(v, times[a + offset]) for a, v in axes_of(label).items()}
@@ -190,7 +190,7 @@ def repeat(call: Call) -> Label | None:
 
 
 @rule('roll', 'flip')
-def moved(call: Call) -> Label | None:
+def moved(call: Call) -> ChannelLabel | None:
     """Along other axes than that of the channels."""
     x, label = call.args[0], call.label_of(call.args[0])
     dims = call.arg(2 if call.operation == 'roll' else 1, (), 'dims')

@@ -3,7 +3,7 @@
 
 import numpy as np
 
-from ..channel_ids import Label
+from ..channel_ids import ChannelLabel
 from .call import Call, axes_of, is_zero, made, rule
 
 
@@ -19,7 +19,7 @@ from .call import Call, axes_of, is_zero, made, rule
     'reflection_pad2d',
     'replication_pad2d',
 )
-def spatial(call: Call) -> Label | None:
+def spatial(call: Call) -> ChannelLabel | None:
     label = call.label_of(call.args[0])
     out = call.out[0] if isinstance(call.out, tuple) else call.out
     channel = out.dim() - 3
@@ -34,7 +34,7 @@ def spatial(call: Call) -> Label | None:
 
 
 @rule('_adaptive_avg_pool2d', 'adaptive_avg_pool2d')
-def adaptive_average(call: Call) -> Label | None:
+def adaptive_average(call: Call) -> ChannelLabel | None:
     x = call.args[0]
     channel = x.dim() - 3
     label = spatial(call)
@@ -45,7 +45,7 @@ def adaptive_average(call: Call) -> Label | None:
 
 
 @rule('constant_pad_nd')
-def pad(call: Call) -> Label | None:
+def pad(call: Call) -> ChannelLabel | None:
     x, amounts = call.args[:2]
     label = call.label_of(x)
     padded = {x.dim() - 1 - i // 2 for i, amount in enumerate(amounts) if amount}
@@ -55,7 +55,7 @@ def pad(call: Call) -> Label | None:
 
 
 @rule('grid_sampler_2d')
-def grid_sample(call: Call) -> Label | None:
+def grid_sample(call: Call) -> ChannelLabel | None:
     x, grid = call.args[:2]
     label = call.label_of(x)
     call.freeze(call.label_of(grid), None, 'sampling positions')
@@ -64,7 +64,7 @@ def grid_sample(call: Call) -> Label | None:
 
 
 @rule('im2col')
-def im2col(call: Call) -> Label | None:
+def im2col(call: Call) -> ChannelLabel | None:
     """``[N, C, H, W]`` to ``[N, C * kernel, places]``."""
     x, kernel = call.args[0], int(np.prod(call.args[1]))
     label = call.label_of(x)
@@ -74,7 +74,7 @@ def im2col(call: Call) -> Label | None:
 
 
 @rule('pixel_shuffle')
-def pixel_shuffle(call: Call) -> Label | None:
+def pixel_shuffle(call: Call) -> ChannelLabel | None:
     """The ``r * r`` channels that become one map go together."""
     x, factor = call.args[:2]
     label, channel = call.label_of(x), x.dim() - 3

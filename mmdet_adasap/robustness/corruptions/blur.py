@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from .filters import enlarged_sum, smear, smear_even, smooth_levels
-from .numerics import Rng, settle, strips, to_levels
+from .numerics import Rng, round_like_reference, row_blocks, to_uint8
 
 
 def defocus_blur(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
@@ -31,7 +31,7 @@ def defocus_blur(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
         ndarray: uint8, (H, W, 3).
     """
     radius, sigma = ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))[severity - 1]
-    return settle(defocus(image, radius, sigma), defocus_even(radius, sigma))
+    return round_like_reference(defocus(image, radius, sigma), defocus_even(radius, sigma))
 
 
 def glass_blur(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
@@ -91,12 +91,14 @@ def motion_blur(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
         # The weights at the end of the line are lost in float32, but decide next to even areas.
         total = smear(image.astype(np.float64), radius, sigma, angle)
         levels = np.arange(256, dtype=np.float64)
-        return settle(total, smear_even(levels, image.shape[:2], radius, sigma, angle))
+        return round_like_reference(
+            total, smear_even(levels, image.shape[:2], radius, sigma, angle)
+        )
     total = smear(image.astype(np.float32), radius, sigma, angle)
     # Else rounding alone, which differs between processors, would decide whether an even area
     # keeps its level or loses one when the fraction is cut off.
     total += np.float32(2**-10)
-    return to_levels(total)
+    return to_uint8(total)
 
 
 def zoom_blur(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
@@ -130,7 +132,9 @@ def zoom_blur(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     sums = np.zeros_like(even)
     for _ in factors:
         sums += even
-    return settle(total, (even + sums) / np.float32(len(factors) + 1) * np.float32(255))
+    return round_like_reference(
+        total, (even + sums) / np.float32(len(factors) + 1) * np.float32(255)
+    )
 
 
 def defocus(image: np.ndarray, radius: int, sigma: float) -> np.ndarray:
@@ -149,7 +153,7 @@ def defocus(image: np.ndarray, radius: int, sigma: float) -> np.ndarray:
     padded = cv2.copyMakeBorder(image, reach, reach, reach, reach, cv2.BORDER_REFLECT_101)
     average = np.empty(image.shape, dtype=np.float32)
     # Twice as high as elsewhere, since the rows around a strip are computed with it.
-    for rows in strips(height, width, 2**15):
+    for rows in row_blocks(height, width, 2**15):
         around = padded[rows.start : rows.stop + 2 * reach]
         average[rows] = _defocus_inside(around, radius, sigma)
     return average

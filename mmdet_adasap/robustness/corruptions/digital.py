@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from .filters import gaussian_kernel
-from .numerics import Rng, settle, strips, symmetric_uniform, to_levels
+from .numerics import Rng, round_like_reference, row_blocks, symmetric_uniform, to_uint8
 
 
 def contrast(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
@@ -31,7 +31,7 @@ def contrast(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     # The sum of integers is exact, so the mean is the same on every machine.
     means = np.array(cv2.sumElems(image)[:3]) / (image.shape[0] * image.shape[1])
     levels = np.arange(256, dtype=np.float64)[:, None]
-    table = to_levels((levels - means) * factor + means)
+    table = to_uint8((levels - means) * factor + means)
     return cv2.LUT(image, table[None])
 
 
@@ -65,9 +65,9 @@ def elastic_transform(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     right, down = field(), field()
     even = np.arange(256, dtype=np.float32) / np.float32(255) * np.float32(255)
     moved = np.empty_like(image)
-    for rows in strips(height, width):
+    for rows in row_blocks(height, width):
         strip = displace(image, rows, down[rows], right[rows])
-        moved[rows] = settle(strip, even)
+        moved[rows] = round_like_reference(strip, even)
     return moved
 
 

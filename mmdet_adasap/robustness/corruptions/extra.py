@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 
 from .filters import gaussian_kernel, smooth_levels
-from .numerics import Rng, hsv_to_levels, rgb_to_hsv, standard_normal, strips, to_levels
+from .numerics import Rng, hsv_to_levels, rgb_to_hsv, row_blocks, standard_normal, to_uint8
 
 
 def speckle_noise(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
@@ -26,12 +26,12 @@ def speckle_noise(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     """
     sigma = (0.15, 0.2, 0.35, 0.45, 0.6)[severity - 1]
     noisy = np.empty_like(image)
-    for rows in strips(*image.shape[:2]):
+    for rows in row_blocks(*image.shape[:2]):
         noise = standard_normal(rng, image[rows].shape)
         noise *= sigma
         noise += 1
         noise *= image[rows]
-        noisy[rows] = to_levels(noise)
+        noisy[rows] = to_uint8(noise)
     return noisy
 
 
@@ -112,13 +112,13 @@ def _water(image: np.ndarray, liquid: np.ndarray, strength: float) -> np.ndarray
     turquoise = np.array([175, 238, 238]) / 255
     splashed = image / np.float32(255) + drops[..., None] * turquoise.astype(np.float32)
     splashed *= 255
-    return to_levels(splashed)
+    return to_uint8(splashed)
 
 
 def _mud(image: np.ndarray, liquid: np.ndarray, softness: float) -> np.ndarray:
     cover = _smooth((liquid > 0).astype(liquid.dtype), softness)
     cover = np.where(cover < 0.8, 0, cover)[..., None]
-    return to_levels(image * (1 - cover) + cover * np.array([63, 42, 20], dtype=cover.dtype))
+    return to_uint8(image * (1 - cover) + cover * np.array([63, 42, 20], dtype=cover.dtype))
 
 
 def _smooth(values: np.ndarray, sigma: float) -> np.ndarray:
@@ -147,7 +147,7 @@ def saturate(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     """
     factor, added = ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2))[severity - 1]
     saturated = np.empty_like(image)
-    for rows in strips(*image.shape[:2]):
+    for rows in row_blocks(*image.shape[:2]):
         hue, saturation, value = rgb_to_hsv(image[rows].reshape(-1, 3))
         stronger = np.clip(saturation * factor + added, 0, 1)
         saturated[rows] = hsv_to_levels(hue, stronger, value).reshape(image[rows].shape)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from .numerics import settle, strips, to_levels
+from .numerics import round_like_reference, row_blocks, to_uint8
 
 
 def gaussian_kernel(sigma: float, truncate: float = 4.0) -> np.ndarray:
@@ -52,10 +52,10 @@ def smooth_levels(image: np.ndarray, sigma: float, exact: bool) -> np.ndarray:
     reach = len(kernel) // 2
     padded = cv2.copyMakeBorder(image, reach, reach, reach, reach, cv2.BORDER_REPLICATE)
     smooth = np.empty_like(image)
-    for rows in strips(height, width):
+    for rows in row_blocks(height, width):
         around = padded[rows.start : rows.stop + 2 * reach].astype(np.float32)
         strip = cv2.sepFilter2D(around, -1, kernel, kernel)[reach:-reach, reach:-reach]
-        smooth[rows] = settle(strip, even[0] * 255)
+        smooth[rows] = round_like_reference(strip, even[0] * 255)
     return smooth
 
 
@@ -64,13 +64,13 @@ def _smooth_as_scipy(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
     reach = len(kernel) // 2
     smooth = np.empty_like(image)
-    for rows in strips(height, width):
+    for rows in row_blocks(height, width):
         around = np.arange(rows.start - reach, rows.stop + reach).clip(0, height - 1)
         strip = cv2.transpose(_smooth_rows(image[around] / 255.0, kernel))
         around = np.arange(-reach, width + reach).clip(0, width - 1)
         strip = cv2.transpose(_smooth_rows(strip[around], kernel))
         strip *= 255
-        smooth[rows] = to_levels(strip)
+        smooth[rows] = to_uint8(strip)
     return smooth
 
 
@@ -149,7 +149,7 @@ def enlarged_sum(image: np.ndarray, factors: Sequence[float]) -> np.ndarray:
         horizontal = _lines(0, across.stop - across.start, factor)
         sides.append((vertical, across, Lines(*(part[:width] for part in horizontal))))
     total = np.empty_like(image)
-    for rows in strips(height, width):
+    for rows in row_blocks(height, width):
         strip = np.zeros((width, rows.stop - rows.start, 3), dtype=np.float32)
         for vertical, across, horizontal in sides:
             tall = _interpolate(image, Lines(*(part[rows] for part in vertical)))
@@ -200,7 +200,7 @@ def smear(image: np.ndarray, radius: int, sigma: float, angle: float) -> np.ndar
     padded = cv2.copyMakeBorder(image, reach, reach, reach, reach, cv2.BORDER_REPLICATE)
     total = np.zeros_like(image)
     copies = _copies(height, width, radius, sigma, angle)
-    for rows in strips(height, width):
+    for rows in row_blocks(height, width):
         strip = total[rows]
         for weight, dy, dx in copies:
             top, left = rows.start + reach + dy, reach + dx

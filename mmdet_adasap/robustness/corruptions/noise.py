@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from .numerics import Rng, standard_normal, strips, to_levels
+from .numerics import Rng, row_blocks, standard_normal, to_uint8
 
 
 def gaussian_noise(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
@@ -29,11 +29,11 @@ def gaussian_noise(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     """
     sigma = (0.08, 0.12, 0.18, 0.26, 0.38)[severity - 1]
     noisy = np.empty_like(image)
-    for rows in strips(*image.shape[:2]):
+    for rows in row_blocks(*image.shape[:2]):
         noise = standard_normal(rng, image[rows].shape)
         noise *= 255 * sigma
         noise += image[rows]
-        noisy[rows] = to_levels(noise)
+        noisy[rows] = to_uint8(noise)
     return noisy
 
 
@@ -117,7 +117,7 @@ def capped_poisson(image: np.ndarray, photons: int, rng: Rng) -> np.ndarray:
     cumulated, cells = _tables(photons)
     cell = rng.integers(0, 2**_BITS, image.shape, dtype=np.uint16)
     counts = np.empty(image.shape, dtype=np.uint8)
-    for rows in strips(*image.shape[:2]):
+    for rows in row_blocks(*image.shape[:2]):
         index = image[rows].astype(np.intp)
         index <<= _BITS
         index |= cell[rows]

@@ -14,7 +14,7 @@ import numpy as np
 _NUDGES = {np.dtype(np.float32): 2**-10, np.dtype(np.float64): 2**-30}
 
 
-def to_levels(values: np.ndarray) -> np.ndarray:
+def to_uint8(values: np.ndarray) -> np.ndarray:
     """Turn real grey levels into 8-bit ones.
 
     Cuts the fraction off instead of rounding, because the benchmark does, and that costs half a
@@ -29,7 +29,7 @@ def to_levels(values: np.ndarray) -> np.ndarray:
     return np.clip(values, 0, 255, out=values).astype(np.uint8)
 
 
-def settle(values: np.ndarray, even: np.ndarray) -> np.ndarray:
+def round_like_reference(values: np.ndarray, even: np.ndarray) -> np.ndarray:
     """Turn grey levels that an average gave into 8-bit ones, as the reference rounds.
 
     Where the image is even, an average is a whole level but for rounding errors, and these alone
@@ -47,10 +47,10 @@ def settle(values: np.ndarray, even: np.ndarray) -> np.ndarray:
     nudge = _NUDGES[values.dtype]
     nudges = np.where(even >= np.arange(256), nudge, -nudge).astype(values.dtype)
     levels = np.empty(values.shape, dtype=np.uint8)
-    for rows in strips(*values.shape[:2]):
+    for rows in row_blocks(*values.shape[:2]):
         strip = values[rows]
         strip += cv2.LUT(cv2.convertScaleAbs(strip), nudges).reshape(strip.shape)
-        levels[rows] = to_levels(strip)
+        levels[rows] = to_uint8(strip)
     return levels
 
 
@@ -106,7 +106,7 @@ def integer(rng: Rng, low: int, high: int) -> int:
     return int(draw(low, high))
 
 
-def strips(height: int, width: int, pixels: int = 2**14) -> Iterator[slice]:
+def row_blocks(height: int, width: int, pixels: int = 2**14) -> Iterator[slice]:
     """Cut an image into strips of whole rows that stay in a processor's cache.
 
     What is computed strip by strip needs no large arrays in between. To get those from the

@@ -14,10 +14,10 @@ from .numerics import (
     hsv_to_levels,
     integer,
     rgb_to_hsv,
+    row_blocks,
     standard_normal,
-    strips,
     symmetric_uniform,
-    to_levels,
+    to_uint8,
 )
 
 
@@ -68,7 +68,7 @@ def snow(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     flakes = cv2.merge([flakes] * 3)
     opposite = cv2.rotate(flakes, cv2.ROTATE_180)
     snowy = np.empty_like(image)
-    for rows in strips(height, width):
+    for rows in row_blocks(height, width):
         snowy[rows] = _snow_over(image[rows], kept, flakes[rows], opposite[rows])
     return snowy
 
@@ -86,7 +86,7 @@ def _snow_over(
     snowy = old + flakes / 255.0
     snowy += opposite / 255.0
     snowy *= 255
-    return to_levels(snowy)
+    return to_uint8(snowy)
 
 
 def _flakes(height: int, width: int, size: float, rng: Rng) -> np.ndarray:
@@ -128,9 +128,9 @@ def frost(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     left = integer(rng, 0, texture.shape[1] - width)
     texture = texture[top : top + height, left : left + width]
     levels = np.arange(256)
-    table = to_levels(image_share * levels + frost_share * levels[:, None])
+    table = to_uint8(image_share * levels + frost_share * levels[:, None])
     frosted = np.empty_like(image)
-    for rows in strips(height, width):
+    for rows in row_blocks(height, width):
         index = texture[rows].astype(np.intp)
         index <<= 8
         index |= image[rows]
@@ -165,11 +165,11 @@ def fog(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     cloud *= np.float32(255 * thickness)
     largest = float(image.max()) / 255
     foggy = np.empty_like(image)
-    for rows in strips(height, width):
+    for rows in row_blocks(height, width):
         mixture = cv2.merge([cloud[rows]] * 3)
         mixture += image[rows]
         mixture *= np.float32(largest / (largest + thickness))
-        foggy[rows] = to_levels(mixture)
+        foggy[rows] = to_uint8(mixture)
     return foggy
 
 
@@ -315,7 +315,7 @@ def brighten(image: np.ndarray, added: float) -> np.ndarray:
     table = _table(added)
     bright = np.empty_like(image)
     left = []
-    for rows in strips(height, width):
+    for rows in row_blocks(height, width):
         red, green, blue = cv2.split(image[rows])
         index = cv2.merge([cv2.max(cv2.max(red, green), blue)] * 3).astype(np.intp)
         index <<= 8

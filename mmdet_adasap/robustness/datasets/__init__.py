@@ -11,11 +11,11 @@ from .multi_view import (
     CLEAN,
     NO_IMAGE,
     Condition,
-    SharedBatch,
-    SharedImages,
+    MultiViewBatch,
+    MultiViewImages,
     Unreadable,
     known_of,
-    shared_loader,
+    multi_view_loader,
 )
 from .transforms import ImageCorruption, read_image
 from .voc_files import check_voc_dataset, check_voc_files
@@ -33,14 +33,14 @@ __all__ = [
     'NO_IMAGE',
     'Condition',
     'ImageCorruption',
-    'SharedBatch',
-    'SharedImages',
+    'MultiViewBatch',
+    'MultiViewImages',
     'Unreadable',
     'check_voc_dataset',
     'check_voc_files',
     'known_of',
+    'multi_view_loader',
     'read_image',
-    'shared_loader',
 ]
 
 

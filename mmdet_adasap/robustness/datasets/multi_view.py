@@ -37,7 +37,7 @@ class Unreadable(NamedTuple):
     error: str
 
 
-class SharedBatch(NamedTuple):
+class MultiViewBatch(NamedTuple):
     """Some images of one condition.
 
     Attributes:
@@ -53,7 +53,7 @@ class SharedBatch(NamedTuple):
     unreadable: dict[int, Unreadable]
 
 
-class SharedImages(Dataset):
+class MultiViewImages(Dataset):
     """Gives an image under a condition as several pipelines prepare it.
 
     Args:
@@ -143,7 +143,7 @@ def known_of(dataset: Any, index: int, folder: str = '') -> dict:
     Args:
         dataset (Dataset): Has ``get_data_info(index)``.
         index (int): Its number in there.
-        folder (str): As for :class:`SharedImages`.
+        folder (str): As for :class:`MultiViewImages`.
     """
     info = dataset.get_data_info(index)
     if info.get('img_id') is None:
@@ -170,8 +170,8 @@ def batches(
             yield [(condition, i) for i in range(start, min(start + batch_size, images))]
 
 
-def shared_loader(
-    images: SharedImages,
+def multi_view_loader(
+    images: MultiViewImages,
     conditions: Sequence[Condition],
     batch_size: int,
     collate: Callable,
@@ -182,7 +182,7 @@ def shared_loader(
     """Load all conditions in one go: workers are started once and read ahead over their borders.
 
     Args:
-        images (SharedImages): The images.
+        images (MultiViewImages): The images.
         conditions (Sequence[Condition]): In this order.
         batch_size (int): Images in a batch.
         collate (Callable): Makes a batch of what a pipeline gives for each of its images.
@@ -191,7 +191,7 @@ def shared_loader(
         processes (int): How many they are. Defaults to 1.
 
     Returns:
-        DataLoader: Of :class:`SharedBatch`.
+        DataLoader: Of :class:`MultiViewBatch`.
     """
     return DataLoader(
         images,
@@ -208,10 +208,10 @@ class _Collate:
     def __init__(self, collate: Callable) -> None:
         self.collate = collate
 
-    def __call__(self, items: Sequence[tuple]) -> SharedBatch:
+    def __call__(self, items: Sequence[tuple]) -> MultiViewBatch:
         failed = {key[1]: item for key, item in items if isinstance(item, Unreadable)}
         good = [(key[1], item) for key, item in items if not isinstance(item, Unreadable)]
-        return SharedBatch(
+        return MultiViewBatch(
             items[0][0][0],
             [position for position, _ in good],
             [self.collate(list(views)) for views in zip(*(item for _, item in good), strict=True)],

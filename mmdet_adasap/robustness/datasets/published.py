@@ -11,10 +11,10 @@ from mmengine.dataset import Compose
 from mmengine.registry import DATASETS
 
 from ...integration.configs import SHAPING, type_name
-from .multi_view import CLEAN, NO_IMAGE, Condition, SharedImages, reason
+from .multi_view import CLEAN, NO_IMAGE, Condition, MultiViewImages, reason
 
 
-class PublishedImages(SharedImages):
+class PublishedImages(MultiViewImages):
     """Gives clean images of one dataset, and their corrupted ones of a published set.
 
     An image there is the one with the same class folder and file name, or the same file name
@@ -23,7 +23,7 @@ class PublishedImages(SharedImages):
     whole: left out of one condition alone it would make the conditions incomparable.
 
     Args:
-        dataset, indices, pipelines, folder: As for :class:`SharedImages`.
+        dataset, indices, pipelines, folder: As for :class:`MultiViewImages`.
         published (Mapping): The set as a config says it, without corruption, severity and
             pipeline: ``dict(type='ImageNetC', data_root=...)``. Of a clean set with a part of the
             classes, or of their images, no more than that part has to be there.
@@ -44,7 +44,7 @@ class PublishedImages(SharedImages):
                 f'{published["type"]} has images with one class each, and those of the test set '
                 f'have not: read published images for classifiers alone'
             )
-        self._settings = narrowed(published, {info['gt_label'] for info in self._infos})
+        self._settings = restrict_to_labels(published, {info['gt_label'] for info in self._infos})
         self._kind = _class(self._settings.pop('type'))
         self._check_classes(len(dataset.metainfo.get('classes') or ()))
         self._reading = [
@@ -142,7 +142,7 @@ class PublishedImages(SharedImages):
             )
 
 
-def narrowed(config: Mapping, labels: Collection[int]) -> dict:
+def restrict_to_labels(config: Mapping, labels: Collection[int]) -> dict:
     """The config of a published set that holds no more than the classes of a test set.
 
     Args:

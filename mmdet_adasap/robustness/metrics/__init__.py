@@ -2,20 +2,20 @@
 """Figures: P of a cell, of each class and of resampled images; mPC, rPC and mCE."""
 
 from .accuracy import distinct
-from .base import MetricScorer, Score, Scorer
+from .base import MetricAdapter, PlainMetricAdapter, Score
 from .bootstrap import image_weights, interval
-from .build import build_scorer
+from .build import build_adapter
 from .mpc import ALEXNET, SEVERITIES, alexnet, benchmark_corruptions, summarize, summary_of
 
 __all__ = [
     'ALEXNET',
     'SEVERITIES',
-    'MetricScorer',
+    'MetricAdapter',
+    'PlainMetricAdapter',
     'Score',
-    'Scorer',
     'alexnet',
     'benchmark_corruptions',
-    'build_scorer',
+    'build_adapter',
     'distinct',
     'image_weights',
     'interval',

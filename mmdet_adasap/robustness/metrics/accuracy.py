@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .base import Score, Scorer, computed, is_class_of, results_of
+from .base import MetricAdapter, Score, computed, is_class_of, results_of
 
 
 class Guess(NamedTuple):
@@ -15,15 +15,15 @@ class Guess(NamedTuple):
     right: bool
 
 
-class AccuracyScorer(Scorer):
+class AccuracyAdapter(MetricAdapter):
     """mmpretrain's ``Accuracy``: P is the share of images whose first guess is right.
 
     With the metric's ``thrs`` a guess has to score above that, as for the metric itself; of its
     other settings ``topk`` adds figures.
     """
 
-    checks = True
-    shows = True
+    has_reference = True
+    has_examples = True
 
     @staticmethod
     def keys(metric: Any) -> list[str]:

@@ -2,7 +2,7 @@
 """What is particular to a metric, behind one small interface.
 
 The rest of the evaluation knows images by number, models by name and P as a number. Another task
-needs one more :class:`Scorer` and a line in ``build.py``.
+needs one more :class:`MetricAdapter` and a line in ``build.py``.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ class Score(NamedTuple):
     resampled: np.ndarray | None
 
 
-class Scorer(ABC):
+class MetricAdapter(ABC):
     """One metric of a config's evaluator.
 
     Args:
@@ -48,14 +48,14 @@ class Scorer(ABC):
     Attributes:
         key (str): The same.
         resamples (bool): Whether :meth:`score` can resample.
-        checks (bool): Whether :meth:`check` compares.
-        shows (bool): Whether :meth:`example` gives anything.
+        has_reference (bool): Whether :meth:`check` compares.
+        has_examples (bool): Whether :meth:`example` gives anything.
     """
 
     key: str
     resamples = True
-    checks = False
-    shows = False
+    has_reference = False
+    has_examples = False
 
     def __init__(self, metric: BaseMetric, key: str) -> None:
         self.metric = metric
@@ -104,7 +104,7 @@ class Scorer(ABC):
         return {}
 
 
-class MetricScorer(Scorer):
+class PlainMetricAdapter(MetricAdapter):
     """Any metric, by what its own ``compute_metrics`` gives: rounded as it rounds, no resampling.
 
     Args:

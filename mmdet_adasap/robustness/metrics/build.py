@@ -3,22 +3,22 @@ from collections.abc import Mapping, Sequence
 
 from mmengine.evaluator import Evaluator
 
-from .accuracy import AccuracyScorer
-from .base import MetricScorer, Scorer
-from .coco import CocoScorer
-from .voc import VOCScorer
+from .accuracy import AccuracyAdapter
+from .base import MetricAdapter, PlainMetricAdapter
+from .coco import CocoAdapter
+from .voc import VOCAdapter
 
-SCORERS: tuple[type[Scorer], ...] = (VOCScorer, CocoScorer, AccuracyScorer)
+SCORERS: tuple[type[MetricAdapter], ...] = (VOCAdapter, CocoAdapter, AccuracyAdapter)
 """Tried in this order for each metric of an evaluator."""
 
 
-def build_scorer(
+def build_adapter(
     evaluator: Mapping | Sequence,
     dataset_meta: Mapping,
     key: str | None = None,
     scale: float | None = None,
     names: tuple[str, str, str] = ('test_evaluator', '--metric', '--scale'),
-) -> Scorer:
+) -> MetricAdapter:
     """Choose and build what scores a config's test_evaluator.
 
     Args:
@@ -61,7 +61,7 @@ def build_scorer(
     # One without a prefix may give any figure; those that say so come first.
     for metric in sorted(built.metrics, key=lambda metric: not metric.prefix):
         if key.startswith(f'{metric.prefix}/') or not metric.prefix:
-            return MetricScorer(metric, key, scale)
+            return PlainMetricAdapter(metric, key, scale)
     raise ValueError(
         f'{key_name} {key}: {where} has none of that prefix, only '
         f'{", ".join(str(metric.prefix) for metric in built.metrics)}'

@@ -7,7 +7,7 @@ from unittest import mock
 import numpy as np
 
 from .average_precision import Ranking, average_precision
-from .base import Score, Scorer, computed, is_class_of, results_of
+from .base import MetricAdapter, Score, computed, is_class_of, results_of
 from .voc import boxes_of
 
 
@@ -45,7 +45,7 @@ FIGURES = {
 """By CocoMetric's names, which say 1000 whatever proposal_nums are."""
 
 
-class CocoScorer(Scorer):
+class CocoAdapter(MetricAdapter):
     """``CocoMetric(metric='bbox' or 'segm')``, unrounded, over the images that were tested alone.
 
     The metric rounds to three decimals and takes images that a subset leaves out for images
@@ -53,7 +53,7 @@ class CocoScorer(Scorer):
     the matches of every image, which are resampled.
     """
 
-    shows = True
+    has_examples = True
 
     @staticmethod
     def keys(metric: Any) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .average_precision import Ranking, average_precision, mean_over_classes
-from .base import Score, Scorer, computed, is_class_of, results_of
+from .base import MetricAdapter, Score, computed, is_class_of, results_of
 
 POINTS = np.arange(0, 1 + 1e-3, 0.1)
 """The 11 recalls of VOC2007, with the rounding that eval_map's have."""
@@ -30,15 +30,15 @@ class Matches(NamedTuple):
     objects: np.ndarray
 
 
-class VOCScorer(Scorer):
+class VOCAdapter(MetricAdapter):
     """``VOCMetric(metric='mAP')``, unrounded, from matches that are made once for each image.
 
     eval_map matches every class of every image in four processes that it starts anew, for each
     evaluation; this gives the same mAP to the last bit, and resamples it.
     """
 
-    shows = True
-    checks = True
+    has_examples = True
+    has_reference = True
 
     @staticmethod
     def keys(metric: Any) -> list[str]:
