@@ -4,6 +4,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.registry import DefaultScope
@@ -13,6 +14,7 @@ TESTS = Path(__file__).parent
 sys.path[:0] = [str(TESTS), str(TESTS.parent / 'tools' / 'demo')]
 # Two threads on a busy machine are slower than one, and the results then depend on both.
 torch.set_num_threads(1)
+TINY_VOC = {'seed': 3, 'train': 4, 'val': 3, 'test': 2, 'size': 96}
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +22,30 @@ def no_default_scope():
     """A Runner of one test sets mmengine's default scope for all that come after it."""
     yield
     DefaultScope._instance_dict.clear()
+
+
+@pytest.fixture(scope='session')
+def settings() -> dict[str, int]:
+    """How the small set of :func:`tiny_voc` is made."""
+    return dict(TINY_VOC)
+
+
+@pytest.fixture(scope='session')
+def tiny_voc(tmp_path_factory) -> Path:
+    """Folder of a small set; not to be written to."""
+    from builtin_sets.tiny_voc import build_tiny_voc
+
+    out = tmp_path_factory.mktemp('data') / 'tiny_voc'
+    build_tiny_voc(out, **TINY_VOC)
+    return out
+
+
+@pytest.fixture(scope='session')
+def photo() -> np.ndarray:
+    """A real photograph, uint8, (427, 640, 3), RGB."""
+    from builtin_sets.tiny_voc_scenes import load_photo
+
+    return np.array(load_photo('china.jpg'))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from mmdet_adasap import __version__, env
 from mmdet_adasap.env import Package, Report
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 
 
 def run_env(*arguments, options=()):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 OPENMMLAB = ('mmengine', 'mmcv', 'mmdet', 'mmpretrain')
 
 # Hide packages as if they were not installed, run a program, and tell what is loaded then.

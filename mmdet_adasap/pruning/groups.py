@@ -29,8 +29,8 @@ class Member:
             channel holds on that axis (``k`` is 49 for a 7x7 map flattened into a linear
             layer, and 1 as a rule).
         is_output (bool): Whether these are output channels of a convolution or linear layer.
-        following_norm (list[str]): Names of the scale and shift of the normalisation that these output
-            channels go into, if it follows their layer at once.
+        following_norm (list[str]): Names of the scale and shift of the normalisation that these
+            output channels go into, if it follows their layer at once.
     """
 
     name: str

@@ -9,8 +9,8 @@ import pytest
 import torch
 from mmengine.config import Config
 from torch import nn
-from toy import ToyModel
 
+from _utils.toy import ToyModel
 from mmdet_adasap.apis import apply_structure, build_dense, prune_model, working_size
 from mmdet_adasap.errors import EquivalenceError, StructureError, UnreachableTargetError
 from mmdet_adasap.integration.configs import read_config

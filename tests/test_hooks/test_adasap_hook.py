@@ -15,9 +15,9 @@ from mmengine.hooks import EarlyStoppingHook, EMAHook, Hook
 from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import FlexibleRunner, Runner
 from torch import nn
-from toy import ToyModel, loader, settings
 
 import mmdet_adasap  # noqa: F401
+from _utils.toy import ToyModel, loader, settings
 from mmdet_adasap.apis import load_pruned
 from mmdet_adasap.errors import (
     DivergedError,

@@ -6,8 +6,8 @@ import torch
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from test_adasap_hook import assert_same_weights, build, kill_after, settings, train, watch
-from toy import ToyModel
 
+from _utils.toy import ToyModel
 from mmdet_adasap.optim import AdaSAPAmpOptimWrapper
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')

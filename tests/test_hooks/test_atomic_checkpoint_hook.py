@@ -16,9 +16,9 @@ from mmengine.fileio import FileClient, LocalBackend, register_backend
 from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner, load_checkpoint
-from toy import ToyModel, loader
 
 import mmdet_adasap  # noqa: F401
+from _utils.toy import ToyModel, loader
 from mmdet_adasap.apis import load_pruned
 from mmdet_adasap.checkpoint.safe_load import read_checkpoint
 from mmdet_adasap.errors import UnreadableCheckpointError

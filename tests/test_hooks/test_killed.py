@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import FrozenNormModel, build, free_port, join_group
-from toy import loader, settings
 
 import mmdet_adasap  # noqa: F401
+from _utils.processes import FrozenNormModel, build, free_port, join_group
+from _utils.toy import loader, settings
 
 TWO = 'two processes'
 CASES = {

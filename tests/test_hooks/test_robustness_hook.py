@@ -14,8 +14,8 @@ from mmdet.evaluation.functional import mean_ap
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
-from processes import in_processes
 
+from _utils.processes import in_processes
 from builtin_sets.tiny_voc import build_tiny_voc
 from mmdet_adasap.hooks import RobustnessHook
 from mmdet_adasap.robustness.corruptions import weather as frost_photos
@@ -33,7 +33,7 @@ def data(tmp_path_factory) -> str:
 
 
 def settings(data: str, work_dir, epochs: int = 2, every: int = 1, **hooks: dict) -> Config:
-    import seeing_detector  # noqa: F401
+    from _utils import seeing_detector  # noqa: F401
 
     config = Config.fromfile('configs/demo/dense_yolox_tiny-voc.py')
     config.model = dict(type='SeeingDetector')
@@ -213,7 +213,7 @@ class TestBeforeTheFirstStep:
 
 
 def test_fp16_as_validation_has_it(data, tmp_path, monkeypatch):
-    import seeing_detector
+    from _utils import seeing_detector
 
     seen = []
     forward = seeing_detector.SeeingDetector.forward
@@ -253,7 +253,7 @@ def test_error_of_rank_0_ends_both(data, tmp_path, where):
 def error_in_one_of_two(root: str, data: str, where: str) -> str:
     import os
 
-    from seeing_detector import SeeingDetector
+    from _utils.seeing_detector import SeeingDetector
 
     os.chdir(root)
 

@@ -10,11 +10,11 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.model import MMDistributedDataParallel
 from mmengine.runner import Runner
-from processes import Failed, FrozenNormModel, build, in_processes, settings
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
-from toy import ToyModel
 
+from _utils.processes import Failed, FrozenNormModel, build, in_processes, settings
+from _utils.toy import ToyModel
 from mmdet_adasap.errors import EquivalenceError
 from mmdet_adasap.hooks import AdaSAPHook, adasap_hook
 from mmdet_adasap.hooks.runner_state import averaged_models

@@ -6,10 +6,10 @@ import copy
 import numpy as np
 import pytest
 import torch
-from nets import Net, assert_cuts, randomise, runs, trace
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from _utils.nets import Net, assert_cuts, randomise, runs, trace
 from mmdet_adasap.apis import apply_structure, prune_model
 from mmdet_adasap.errors import StructureError
 from mmdet_adasap.pruning import find_channels, indices_from_masks

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 from mmengine.analysis import get_model_complexity_info
-from nets import Net, chain, random_choice, randomise, trace
 from test_tracing import CASES
 from torch import nn
 from torch.nn import functional as F
 
+from _utils.nets import Net, chain, random_choice, randomise, trace
 from mmdet_adasap.pruning import channel_counts, cut, indices_from_masks
 from mmdet_adasap.pruning.cost import Cost
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from mmengine.analysis import get_model_complexity_info
 from mmengine.config import Config
-from nets import randomise
 from torch import nn
 
+from _utils.nets import randomise
 from mmdet_adasap.pruning import MagnitudeImportance, Pruner, cut
 
 mmdet = pytest.importorskip('mmdet')

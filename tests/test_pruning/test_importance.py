@@ -2,10 +2,10 @@
 import numpy as np
 import pytest
 import torch
-from nets import Net, chain, randomise, trace
 from torch import nn
 from torch.nn import functional as F
 
+from _utils.nets import Net, chain, randomise, trace
 from mmdet_adasap.pruning import ChannelGroup, MagnitudeImportance, Member, TaylorImportance
 
 

@@ -4,10 +4,10 @@ import copy
 import numpy as np
 import pytest
 import torch
-from nets import Net, random_choice, randomise, trace
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from _utils.nets import Net, random_choice, randomise, trace
 from mmdet_adasap.pruning import ChannelMasks, channel_counts, cut, indices_from_masks
 from mmdet_adasap.pruning.groups import removed_indices
 

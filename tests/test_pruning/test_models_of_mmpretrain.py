@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 
 import pytest
-from run_model_case import check_choices, run_case
+
+from _utils.run_model_case import check_choices, run_case
 
 pytest.importorskip('mmpretrain')
 CONFIGS = Path(__file__).parents[2] / 'configs'

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from mmengine.analysis import get_model_complexity_info
-from nets import Net, chain, randomise, runs
 from torch import nn
 from torch.nn import functional as F
 
+from _utils.nets import Net, chain, randomise, runs
 from mmdet_adasap.errors import EquivalenceError, UnreachableTargetError
 from mmdet_adasap.pruning import (
     Importance,

@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from nets import Net, assert_cuts, chain, randomise, runs, trace
 from torch import Tensor, nn
 from torch.nn import Conv2d
 from torch.nn import functional as F
 
+from _utils.nets import Net, assert_cuts, chain, randomise, runs, trace
 from mmdet_adasap.errors import EquivalenceError
 from mmdet_adasap.pruning import indices_from_masks, trace_channels, verify_cut
 from mmdet_adasap.pruning.analysis import find_channels

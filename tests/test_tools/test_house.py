@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 LONG_ENOUGH = 'value = 1\n' * 80
 """A file that is not short."""
 

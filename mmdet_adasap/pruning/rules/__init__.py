@@ -1,10 +1,11 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """What each tensor operation does to the channels that reach it.
 
-A rule takes the :class:`Call` and returns the :class:`~mmdet_adasap.pruning.channel_ids.ChannelLabel`
-of the result (a list of them for several results), or None where nothing of the result can shrink.
-Labels that a rule does not use up are frozen by it: what is not understood is never cut. An
-operation without a rule freezes everything that reaches it.
+A rule takes the :class:`Call` and returns the
+:class:`~mmdet_adasap.pruning.channel_ids.ChannelLabel` of the result (a list of them for several
+results), or None where nothing of the result can shrink. Labels that a rule does not use up are
+frozen by it: what is not understood is never cut. An operation without a rule freezes everything
+that reaches it.
 """
 
 from . import attention, extensions, indexing, layers, reductions, shapes, spatial  # noqa: F401

@@ -1,0 +1,162 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import builtins
+import copy
+import pickle
+import re
+import zipfile
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.logging.history_buffer import HistoryBuffer
+from mmengine.runner import Runner
+
+from _utils.toy import MeanLogit, ToyModel, loader
+from mmdet_adasap.apis import load_pruned
+from mmdet_adasap.checkpoint import safe_load as checkpoints
+from mmdet_adasap.checkpoint.safe_load import advice
+from mmdet_adasap.errors import StructureError
+
+IMAGES = torch.randn(2, 3, 8, 8)
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory) -> tuple[Path, torch.nn.Module]:
+    """A checkpoint as training writes it, and the model that it is of."""
+    folder = tmp_path_factory.mktemp('run')
+    hook = dict(type='AdaSAPHook', warmup=1, prune=1, target=dict(params=0.5), interval=3)
+    data = loader()
+    data['dataset'].metainfo = dict(classes=('a', 'b', 'c', 'd'))
+    runner = Runner(
+        ToyModel(),
+        **dict(
+            work_dir=str(folder),
+            experiment_name='loading',
+            train_dataloader=data,
+            train_cfg=dict(by_epoch=True, max_epochs=3),
+            val_dataloader=loader(shuffle=False),
+            val_cfg=dict(),
+            val_evaluator=dict(type=MeanLogit),
+            optim_wrapper=dict(type='AdaSAPOptimWrapper', optimizer=dict(type='SGD', lr=0.01)),
+            default_hooks=dict(adasap=hook | dict(round_to=1)),
+            default_scope='mmengine',
+            log_level='WARNING',
+        ),
+    )
+    runner.train()
+    return folder / 'epoch_3.pth', runner.model.eval()
+
+
+def test_pruned_checkpoint(trained):
+    file, slim = trained
+    model = ToyModel()
+    model.dataset_meta = dict(classes=('of', 'another', 'set'))
+    structure = load_pruned(model, str(file))
+    assert structure['reached']['params'] <= 0.5
+    assert torch.equal(model.eval()(IMAGES), slim(IMAGES))
+    assert model.dataset_meta['classes'] == ('a', 'b', 'c', 'd')
+
+
+def test_dense_checkpoint(tmp_path):
+    dense, model = ToyModel().eval(), ToyModel().eval()
+    torch.save(dense.state_dict(), tmp_path / 'dense.pth')
+    assert load_pruned(model, str(tmp_path / 'dense.pth')) is None
+    assert torch.equal(model(IMAGES), dense(IMAGES))
+
+
+@pytest.mark.parametrize('key', ['fc.weight', 'stem.1.running_mean'])
+def test_missing_tensor_changes_nothing(trained, tmp_path, key):
+    checkpoint = torch.load(trained[0], weights_only=False)
+    del checkpoint['state_dict'][key]
+    torch.save(checkpoint, tmp_path / 'less.pth')
+    model = ToyModel()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(StructureError, match=re.escape(f'lacks {key} of the model (1 tensors')):
+        load_pruned(model, str(tmp_path / 'less.pth'))
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+class Payload:
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self):
+        return Path.touch, (self.file,)
+
+
+def test_code_in_a_checkpoint_is_not_run(trained, tmp_path):
+    checkpoint = torch.load(trained[0], weights_only=False)
+    checkpoint['meta']['note'] = Payload(tmp_path / 'was run')
+    torch.save(checkpoint, tmp_path / 'evil.pth')
+    with pytest.raises(ValueError, match=r'evil\.pth is damaged or holds more than data, and is'):
+        load_pruned(ToyModel(), str(tmp_path / 'evil.pth'))
+    assert not (tmp_path / 'was run').exists()
+
+
+def test_torn_file(trained, tmp_path):
+    torn = tmp_path / 'torn.pth'
+    torn.write_bytes(trained[0].read_bytes()[:5000])
+    with pytest.raises(ValueError, match=r'torn\.pth is damaged'):
+        load_pruned(ToyModel(), str(torn))
+
+
+class Reaching:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __reduce__(self):
+        return getattr, (HistoryBuffer, self.name)
+
+
+def test_nothing_but_statistics_is_reached(trained, tmp_path):
+    checkpoint = torch.load(trained[0], weights_only=False)
+    for name, allowed in (('mean', True), ('__init__', False)):
+        checkpoint['meta']['note'] = Reaching(name)
+        torch.save(checkpoint, tmp_path / 'reaching.pth')
+        with (
+            nullcontext()
+            if allowed
+            else pytest.raises(ValueError, match=r'\.__init__ is not data\)')
+        ):
+            load_pruned(ToyModel(), str(tmp_path / 'reaching.pth'))
+
+
+def overwriting_print() -> bytes:
+    """Instructions that put another function into Python's builtins, were getattr what it says."""
+    history, reach = b'cmmengine.logging.history_buffer\nHistoryBuffer\n', b'cbuiltins\ngetattr\n'
+    mean = reach + history + text('mean') + pickle.TUPLE2 + pickle.REDUCE
+    builtins = reach + mean + text('__builtins__') + pickle.TUPLE2 + pickle.REDUCE
+    return pickle.PROTO + b'\2' + builtins + text('print') + history + pickle.SETITEM + pickle.STOP
+
+
+def text(value: str) -> bytes:
+    return pickle.BINUNICODE + len(value).to_bytes(4, 'little') + value.encode()
+
+
+def test_python_stays_as_it_was(tmp_path):
+    """Also where a file is only looked at, as a neighbour of one that is missing."""
+    torch.save({}, tmp_path / 'empty.pth')
+    evil = tmp_path / 'evil.pth'
+    with zipfile.ZipFile(tmp_path / 'empty.pth') as old, zipfile.ZipFile(evil, 'w') as new:
+        for info in old.infolist():
+            is_pickle = info.filename.endswith('data.pkl')
+            new.writestr(info.filename, overwriting_print() if is_pickle else old.read(info))
+    before = builtins.print
+    try:
+        with pytest.raises(ValueError, match=r'evil\.pth is damaged or holds more than data'):
+            load_pruned(ToyModel(), str(evil))
+        advice(str(tmp_path))
+        assert builtins.print is before
+    finally:
+        builtins.print = before
+
+
+def test_torch_that_cannot_be_told_what_is_safe(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, 'KNOWS_NAMES', False)
+    with pytest.raises(ValueError, match=r'take a file that was published with published_keys'):
+        load_pruned(ToyModel(), str(trained[0]))
+    published = torch.load(trained[0], weights_only=False)
+    torch.save({key: published[key] for key in ('meta', 'state_dict')}, tmp_path / 'small.pth')
+    assert load_pruned(ToyModel(), str(tmp_path / 'small.pth'))['reached']['params'] <= 0.5

@@ -1,0 +1,149 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import functools
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip('mmdet')
+ROOT = Path(__file__).parents[2]
+DEMO = 'configs/demo/dense_yolox_tiny-voc.py'
+
+
+@pytest.fixture
+def list_groups(run_tool):
+    return functools.partial(run_tool, 'list_groups.py')
+
+
+def test_groups_and_the_slim_model(list_groups, tmp_path):
+    code, out, err = list_groups(
+        DEMO, '--target', 'params=0.5', '--json', str(tmp_path / 'groups.json')
+    )
+    assert not code, err
+    found = json.loads((tmp_path / 'groups.json').read_text())
+    assert found['params'] == 2_243_405
+    assert 0.49 < found['slim']['params'] / found['params'] <= 0.5
+    assert len(found['slim']['channels']) == len(found['groups']) > 40
+    for group, slim in zip(found['groups'], found['slim']['channels'], strict=True):
+        assert group['made_by']
+        assert group['params_per_channel'] > 0
+        assert 0 < slim <= group['channels']
+        assert slim % 8 == 0 or slim == group['channels']
+    protected = {name for names in found['left_whole'].values() for name in names}
+    assert 'bbox_head.multi_level_conv_cls.0.weight' in protected
+    lines = out.splitlines()
+    assert '2,243,405 parameters' in out
+    assert any(line.startswith('slim: ') and ' parameters (0.' in line for line in lines)
+
+
+def test_fractions_of_a_pruned_checkpoint_are_those_of_the_dense_model(list_groups, tmp_path):
+    from mmdet_adasap.apis import build_dense, prune_model
+
+    model = build_dense(DEMO)
+    structure = prune_model(model, target=dict(params=0.6))
+    slim = {'meta': {'mmdet_adasap': structure}, 'state_dict': model.state_dict()}
+    torch.save(slim, tmp_path / 'slim.pth')
+    code, out, err = list_groups(
+        DEMO, '--target', 'params=0.5', '--checkpoint', str(tmp_path / 'slim.pth')
+    )
+    assert not code, err
+    left = float(re.search(r'parameters \((0\.\d+) of the dense model\)', out).group(1))
+    assert 0.49 < left <= 0.5
+    has = re.search(r'the checkpoint has \S+ of 2,243,405 parameters \((0\.\d+)\)', out).group(1)
+    assert 0.58 < float(has) <= 0.6
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'last'),
+    [
+        (['no_such.py'], 'list_groups: no_such.py: '),
+        ([DEMO, '--target', 'params=x'], "--target: 'params=x': write params=0.4 or flops=0.5"),
+        ([DEMO, '--target', 'size=0.5'], 'must be a dict with exactly one of the keys'),
+        ([DEMO, '--target', 'params=0.0001'], 'cannot be reached'),
+        ([DEMO, '--target', 'params=0.5', '--importance', 'age'], "importance='age' is unknown"),
+        ([DEMO, '--checkpoint', 'no_such.pth'], 'no_such.pth'),
+        ([DEMO, '--checkpoint', 'README.md'], 'README.md is damaged or holds more than data'),
+        ([DEMO, '--round-to', '0'], "argument --round-to: '0' must be an integer of at least 1"),
+        ([DEMO, '--image-size', 'x'], "argument --image-size: 'x' must be an integer"),
+        ([DEMO, '--json', 'no/such/folder.json'], 'there is no folder no/such'),
+        (['mmpretrain::nope.py'], 'is not a config that can be read: give a file, or PACKAGE::'),
+        (['README.md'], 'is not a config that can be read: give a file, or PACKAGE::'),
+    ],
+)
+def test_errors_are_one_line(list_groups, arguments, last):
+    code, _, err = list_groups(*arguments)
+    message = code if isinstance(code, str) else err.splitlines()[-1]
+    assert last in message
+    assert '\n' not in message
+
+
+def test_norms_in_groups_hold_channels_together(list_groups, tmp_path):
+    """The 256 channels of the heads of FCOS go by 8, with GroupNorm(32, 256)."""
+    code, out, err = list_groups(
+        'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
+        *('--target', 'params=0.4', '--round-to', '64', '--json', str(tmp_path / 'groups.json')),
+    )
+    assert not code, err
+    found = json.loads((tmp_path / 'groups.json').read_text())
+    heads = [
+        (group['channels'], group['go_by'], slim)
+        for group, slim in zip(found['groups'], found['slim']['channels'], strict=True)
+        if group['name'].startswith('bbox_head.cls_convs')
+    ]
+    assert heads
+    for channels, by, slim in heads:
+        assert (channels, by) == (256, 8)
+        assert slim % 64 == 0
+    assert any(slim < 256 for *_, slim in heads)
+    assert '256 by 8' in out
+
+
+def test_a_detector_that_takes_no_small_image(list_groups):
+    code, out, err = list_groups('configs/ssd300/ssd300_voc0712.py', '--target', 'params=0.4')
+    assert not code, err
+    assert 'GFLOPs (MACs) for 320x320 pixels' in out
+
+
+def test_takes_from_the_hook_what_it_can_and_says_what_it_cannot(list_groups, tmp_path):
+    """Of the demo's config: channels in fours, and another criterion than the one here."""
+    code, out, err = list_groups(
+        'configs/demo/adasap_yolox_tiny-voc.py',
+        *('--target', 'params=0.5', '--json', str(tmp_path / 'groups.json')),
+    )
+    assert not code, err
+    assert 'the hook of the config chooses by TaylorImportance, and this is magnitude' in out
+    found = json.loads((tmp_path / 'groups.json').read_text())
+    sizes = found['slim']['channels']
+    assert any(size % 8 for size in sizes)
+    assert all(
+        size % 4 == 0 or size == group['channels']
+        for size, group in zip(sizes, found['groups'], strict=True)
+    )
+
+
+class TestClassifier:
+    @pytest.fixture(autouse=True)
+    def mmpretrain(self):
+        pytest.importorskip('mmpretrain')
+
+    def test_layers_that_are_alike_share_a_line(self, list_groups, tmp_path):
+        """FLOPs are those of the crop of the test pipeline; in JSON each layer is named."""
+        config = tmp_path / 'config.py'
+        config.write_text(
+            "default_scope = 'mmpretrain'\n"
+            'arch = dict(embed_dims=32, num_layers=3, num_heads=2, feedforward_channels=64)\n'
+            'model = dict(type="ImageClassifier",\n'
+            '    backbone=dict(type="VisionTransformer", arch=arch, img_size=48, patch_size=16),\n'
+            '    head=dict(type="VisionTransformerClsHead", num_classes=5, in_channels=32))\n'
+            'crop = [dict(type="Resize", scale=64), dict(type="CenterCrop", crop_size=48)]\n'
+            'test_dataloader = dict(dataset=dict(pipeline=crop))\n'
+        )
+        code, out, err = list_groups(config, '--json', tmp_path / 'groups.json')
+        assert not code, err
+        assert 'for 48x48 pixels' in out
+        (line,) = [line for line in out.splitlines() if '.ln1 ' in line]
+        assert line.endswith(': a LayerNorm in backbone.layers.*.ln1 (3 of them)')
+        left_whole = json.loads((tmp_path / 'groups.json').read_text())['left_whole']
+        assert {f'a LayerNorm in backbone.layers.{i}.ln1' for i in range(3)} <= left_whole.keys()

@@ -1,0 +1,286 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import HOOKS, OPTIM_WRAPPERS
+
+from mmdet_adasap.apis import build_dense
+from mmdet_adasap.fileio import package_folder
+from mmdet_adasap.pruning import MagnitudeImportance, TaylorImportance
+from mmdet_adasap.sharpness import AdaptivePerturbation, UniformPerturbation
+
+pytest.importorskip('mmdet')
+pytest.importorskip('mmpretrain')
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted(p for p in (ROOT / 'configs').rglob('*.py') if p.parent.name != '_base_')
+CLASSIFIERS = [
+    p
+    for p in CONFIGS
+    if p.parent.name in ('resnet', 'mobilenet_v1', 'mobilenet_v2', 'deit')
+    or p.stem.endswith('_tiny-imagenet')
+]
+ADASAP = [path for path in CONFIGS if path.name.startswith('adasap_')]
+VARIANTS = [path for path in CONFIGS if path.name.startswith('adasap-')]
+CONTROLS = [path for path in CONFIGS if path.name.startswith('control')]
+DENSE = [path for path in CONFIGS if path not in ADASAP + VARIANTS + CONTROLS]
+ARMS = ('plain', 'sam', 'asam', 'adaptive')
+IN_DEMOS = {
+    'yolox_tiny-voc.py': ['control'],
+    'resnet18_tiny-imagenet.py': ['control-plain', 'control-sam'],
+}
+
+
+def names(paths: list[Path]) -> list[str]:
+    return [str(path.relative_to(ROOT / 'configs')) for path in paths]
+
+
+@cache
+def read(path: Path) -> Config:
+    return Config.fromfile(path)
+
+
+def schedulers(cfg: Config) -> list:
+    """One alone needs no list."""
+    found = cfg.param_scheduler
+    return found if isinstance(found, list) else [found]
+
+
+def adasap_of(control: Path) -> Path:
+    """The config that a control or variant is compared with."""
+    return control.with_name('adasap_' + control.name.partition('_')[2])
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=names(CONFIGS))
+def test_checkpoints_are_whole(path):
+    """In every run, and with what the base config says about them."""
+    checkpoint = read(path).default_hooks.checkpoint
+    assert checkpoint.type == 'AtomicCheckpointHook'
+    assert checkpoint.interval >= 1
+    assert isinstance(HOOKS.build(checkpoint), CheckpointHook)
+
+
+@pytest.mark.parametrize('path', DENSE, ids=names(DENSE))
+class TestDense:
+    def test_trains_without_the_method(self, path):
+        cfg = read(path)
+        assert cfg.optim_wrapper.get('type', 'OptimWrapper') == 'OptimWrapper'
+        assert cfg.optim_wrapper.optimizer.type == ('AdamW' if 'deit' in path.name else 'SGD')
+        assert 'adasap' not in cfg.default_hooks
+        # A pruned checkpoint is refused where the plugin is imported.
+        assert cfg.custom_imports.imports == ['mmdet_adasap']
+
+
+DETECTORS = [path for path in DENSE if path not in CLASSIFIERS]
+
+
+@pytest.mark.parametrize('path', DETECTORS, ids=names(DETECTORS))
+def test_learns_and_tests_on_voc(path):
+    cfg = read(path)
+    datasets = [cfg.train_dataloader.dataset]
+    while 'dataset' in datasets[0] or 'datasets' in datasets[0]:
+        datasets = datasets[0].get('datasets') or [datasets[0].dataset]
+    if path.parent.name != 'demo':
+        assert [d.ann_file for d in datasets] == [
+            'VOC2007/ImageSets/Main/trainval.txt',
+            'VOC2012/ImageSets/Main/trainval.txt',
+        ]
+        datasets += [cfg.val_dataloader.dataset, cfg.test_dataloader.dataset]
+        for dataset in datasets:
+            assert dataset.type == 'VOCDataset'
+            assert dataset.data_root == 'data/VOCdevkit/'
+            assert dataset.ann_file.startswith(dataset.data_prefix.sub_data_root)
+        for dataset in datasets[-2:]:
+            assert dataset.ann_file == 'VOC2007/ImageSets/Main/test.txt'
+            assert dataset.test_mode
+    for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+        assert (evaluator.type, evaluator.eval_mode) == ('VOCMetric', '11points')
+
+
+SHIPPED = [path for path in CONFIGS if path.parent.name != 'demo']
+
+
+@pytest.mark.parametrize('path', SHIPPED, ids=names(SHIPPED))
+def test_the_lowest_rate_follows_the_scaled_one(path):
+    """train.py --auto-scale-lr changes the rate of the optimizer alone."""
+    assert not any(scheduler.get('eta_min') for scheduler in schedulers(read(path)))
+
+
+@pytest.mark.parametrize('path', ADASAP, ids=names(ADASAP))
+class TestAdaSAP:
+    def test_model_and_method_build(self, path):
+        cfg = read(path)
+        model = build_dense(cfg)
+        assert cfg.optim_wrapper.type == 'AdaSAPOptimWrapper'
+        assert OPTIM_WRAPPERS.get(cfg.optim_wrapper.type) is not None
+        hook = HOOKS.build(cfg.default_hooks.adasap)
+        assert isinstance(hook.perturbation, AdaptivePerturbation)
+        assert isinstance(hook.finetune, UniformPerturbation)
+        for perturbation in (hook.perturbation, hook.finetune):
+            perturbation.attach(model)
+
+    def test_starts_from_what_the_dense_config_leaves(self, path):
+        """Or from weights that mmpretrain offers for the model of the dense config."""
+        cfg = read(path)
+        stem = path.stem.removeprefix('adasap_')
+        (dense,) = [p for p in DENSE if p.parent == path.parent and p.stem.endswith(stem)]
+        start = read(dense)
+        assert start.model == cfg.model
+        if cfg.load_from.startswith('https://'):
+            offered = package_folder('mmpretrain') / '.mim/configs' / path.parent.name
+            weights = cfg.load_from.partition('/mmclassification/')[2]
+            assert weights
+            assert weights in (offered / 'metafile.yml').read_text()
+        else:
+            epochs = start.train_cfg.max_epochs
+            assert cfg.load_from == f'work_dirs/{dense.stem}/epoch_{epochs}.pth'
+        assert start.train_cfg.max_epochs % start.default_hooks.checkpoint.get('interval', 1) == 0
+
+    def test_slim_model_recovers_at_a_high_rate(self, path):
+        """The cut lies before the end, before milestones, and before a cosine is half down."""
+        cfg = read(path)
+        done = cfg.default_hooks.adasap.warmup + cfg.default_hooks.adasap.prune
+        if not cfg.default_hooks.adasap.get('by_epoch', True):
+            done /= 75  # iterations of an epoch in the demo
+        assert done < cfg.train_cfg.max_epochs
+        lowering = [s for s in schedulers(cfg) if s.get('milestones') or 'T_max' in s]
+        assert lowering
+        for scheduler in lowering:
+            for milestone in scheduler.get('milestones', ()):
+                assert done <= milestone < cfg.train_cfg.max_epochs
+            if 'T_max' in scheduler:
+                assert done < scheduler['begin'] + scheduler['T_max'] / 2
+
+    def test_controls_are_there(self, path):
+        model = path.name.removeprefix('adasap_')
+        arms = IN_DEMOS.get(model) or [f'control-{arm}' for arm in ARMS]
+        for arm in arms:
+            assert path.with_name(f'{arm}_{model}') in CONTROLS
+
+
+@pytest.mark.parametrize('path', CONTROLS, ids=names(CONTROLS))
+class TestControls:
+    def test_only_the_perturbations_differ(self, path):
+        """Same criterion, budget, schedule, steps, data and start as AdaSAP."""
+        control, adasap = (read(p).to_dict() for p in (path, adasap_of(path)))
+        control.pop('control', None)
+        for cfg in (control, adasap):
+            for key in ('perturbation', 'finetune'):
+                cfg['default_hooks']['adasap'].pop(key)
+        assert control == adasap
+
+    def test_perturbations_are_those_of_the_name(self, path):
+        hook, adasap = (HOOKS.build(read(p).default_hooks.adasap) for p in (path, adasap_of(path)))
+        arm = path.name.partition('_')[0].partition('-')[2] or 'plain'
+        if arm == 'plain':
+            assert hook.perturbation is hook.finetune is None
+            return
+        kind = AdaptivePerturbation if arm == 'adaptive' else UniformPerturbation
+        for ours, theirs in (
+            (hook.perturbation, adasap.perturbation),
+            (hook.finetune, adasap.finetune),
+        ):
+            assert type(ours) is kind
+            assert ours.asam == (arm != 'sam')
+            assert ours.scope == theirs.scope
+            assert getattr(ours, 'parameters', 'weights') == 'weights'
+        if arm == 'asam':
+            assert vars(hook.finetune) == vars(adasap.finetune)
+        if arm == 'adaptive':
+            assert vars(hook.perturbation) == vars(adasap.perturbation)
+
+
+@pytest.mark.parametrize('path', VARIANTS, ids=names(VARIANTS))
+def test_variants_change_target_or_criterion_alone(path):
+    """The percentage that remains, or the criterion, is in the name of the file."""
+    variant = path.name.partition('_')[0].removeprefix('adasap-')
+    cfg, adasap = (read(p).to_dict() for p in (path, adasap_of(path)))
+    ours, theirs = (c['default_hooks']['adasap'] for c in (cfg, adasap))
+    criterion = TaylorImportance if variant == 'taylor' else MagnitudeImportance
+    assert type(HOOKS.build(ours).importance) is criterion
+    if variant != 'taylor':
+        assert ours['target'] == dict(params=int(variant.removeprefix('p')) / 100)
+        assert ours['target'] != theirs['target']
+    for settings in (ours, theirs):
+        settings.pop('importance' if variant == 'taylor' else 'target')
+    assert cfg == adasap
+
+
+IN1K = [path for path in CLASSIFIERS if path.stem.endswith('_in1k')]
+
+
+@pytest.mark.parametrize('path', IN1K, ids=names(IN1K))
+def test_imagenet_recipe(path):
+    """Batches of 1024 for 90 epochs, 10 before and 20 while pruning, and SGD's settings."""
+    cfg = read(path)
+    assert cfg.train_cfg.max_epochs == 90
+    assert cfg.train_dataloader.batch_size * 8 == cfg.auto_scale_lr.base_batch_size == 1024
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        assert (loader.dataset.type, loader.dataset.data_root) == ('ImageNet', 'data/imagenet')
+    assert cfg.model.head.loss.type == 'LabelSmoothLoss'
+    assert cfg.model.head.loss.label_smooth_val == 0.1
+    rising, falling = cfg.param_scheduler
+    assert (rising.type, rising.end, falling.begin) == ('LinearLR', 8, 8)
+    assert (falling.type, falling.end) == ('CosineAnnealingLR', 90)
+    optimizer = cfg.optim_wrapper.optimizer
+    if optimizer.type == 'SGD':
+        assert (optimizer.lr, optimizer.momentum) == (1.024, 0.875)
+        assert optimizer.weight_decay == 3.05e-5
+    hook = cfg.default_hooks.get('adasap')
+    assert hook is None or (hook.warmup, hook.prune, hook.interval) == (10, 20, 30)
+
+
+def test_cifar_trains_on_one_gpu():
+    """In batches that fit one, and in a third of the epochs that phases have on ImageNet."""
+    cifar = [path for path in CLASSIFIERS if path.stem.endswith('_cifar10')]
+    assert len(cifar) == 1 + 2 + 4
+    for path in cifar:
+        cfg = read(path)
+        assert cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size == 128
+        assert cfg.train_cfg.max_epochs == schedulers(cfg)[0].end == 30
+        assert cfg.model.backbone.type == 'ResNet_CIFAR'
+        hook = cfg.default_hooks.get('adasap')
+        assert hook is None or (hook.warmup, hook.prune) == (3, 7)
+
+
+def test_models_share_the_method():
+    """Phases, target and interval are a model's own."""
+    own = ('warmup', 'prune', 'target', 'interval')
+    hooks = [read(path).default_hooks.adasap for path in ADASAP if path.parent.name != 'demo']
+    shared = [{k: v for k, v in hook.items() if k not in own} for hook in hooks]
+    assert len(shared) == 6 + 6
+    assert all(settings == shared[0] for settings in shared)
+    assert all(set(own) <= set(hook) for hook in hooks)
+
+
+def test_readme_shows_the_config_that_is_shipped():
+    """The example in the README and configs/ssd300/adasap_ssd300_voc0712.py say the same."""
+    readme = (ROOT / 'README.md').read_text()
+    code = readme.split("```python\n_base_ = 'mmdet::pascal_voc/ssd300_voc0712.py'")[1]
+    code = "_base_ = 'mmdet::pascal_voc/ssd300_voc0712.py'" + code.split('```')[0]
+    shown = Config.fromstring(code, '.py')
+    shipped = Config.fromfile(ROOT / 'configs' / 'ssd300' / 'adasap_ssd300_voc0712.py')
+    for key in ('custom_imports', 'load_from', 'optim_wrapper', 'default_hooks'):
+        assert shown[key] == shipped[key]
+
+
+@pytest.mark.parametrize('readme', ['README.md', 'configs/README.md'])
+def test_readme_is_whole(readme):
+    """No placeholder is left, and every file that it links to is there."""
+    text = (ROOT / readme).read_text()
+    assert '<!--' not in text
+    links = re.findall(r'\]\(([^)#:]+)\)', text)
+    assert len(links) > 5
+    for link in links:
+        assert (ROOT / readme).parent.joinpath(link).exists(), link
+
+
+def test_every_model_is_in_the_list():
+    listed = (ROOT / 'configs' / 'README.md').read_text()
+    for path in ADASAP + VARIANTS:
+        if path.parent.name != 'demo':
+            assert f'({path.parent.name}/{path.name})' in listed

@@ -1,0 +1,216 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from _utils.nets import Net, chain, random_choice, randomise, runs, trace
+from mmdet_adasap.errors import EquivalenceError
+from mmdet_adasap.pruning import indices_from_masks, verify_cut
+from mmdet_adasap.pruning.analysis import find_channels
+from mmdet_adasap.pruning.equivalence import difference
+
+
+@pytest.mark.parametrize(
+    ('slim', 'masked', 'expected'),
+    [
+        ([1.0, 2.0], [1.0, 2.0], 0),
+        ([1.0, 2.0], [1.0, 4.0], 0.5),
+        ([0.0, 0.5], [0.0, 0.0], 0.5),
+        ([math.nan, 2.0], [1.0, 2.0], math.inf),
+        ([1.0, 2.0], [1.0, math.nan], math.inf),
+        ([math.nan], [math.nan], math.inf),
+        ([math.inf, 2.0], [1.0, 2.0], math.inf),
+        ([-math.inf, 1.0], [-math.inf, 2.0], 0.5),
+        ([-math.inf, 2.0], [-math.inf, 2.0], 0),
+        ([math.inf], [-math.inf], math.inf),
+        ([True, False], [True, False], 0),
+        ([True, True], [True, False], 1),
+        ([3, 4], [3, 5], 0.2),
+        ([], [], 0),
+    ],
+)
+def test_difference(slim, masked, expected):
+    first = torch.tensor([0.25])
+    for before, after in (([], []), ([first], []), ([], [first])):
+        a, b = ([*before, torch.tensor(v), *after] for v in (slim, masked))
+        # Where all else is 0, the output of 1/4 is the largest.
+        against = expected * 4 if masked == [0.0, 0.0] and len(a) > 1 else expected
+        assert difference(a, b) == pytest.approx(against)
+
+
+def test_difference_of_shapes():
+    assert difference([torch.zeros(2)], [torch.zeros(1)]) == math.inf
+    assert difference([torch.zeros(2)], [torch.zeros(2), torch.zeros(1)]) == math.inf
+
+
+def test_a_wrong_index_is_found_and_named():
+    model, x = chain(), torch.randn(2, 3, 8, 8)
+    channels = trace(model, x)
+    keep = indices_from_masks(
+        model, channels.groups, [np.arange(g.size) < 5 for g in channels.groups]
+    )
+    assert verify_cut(model, keep, runs(x)) < 1e-5
+    keep['conv3.weight'][1] = [0, 1, 2, 3, 5]
+    with pytest.raises(EquivalenceError, match='of what head returns;'):
+        verify_cut(model, keep, runs(x))
+
+
+def test_a_missing_axis_is_found_and_named():
+    model, x = chain(), torch.randn(2, 3, 8, 8)
+    channels = trace(model, x)
+    keep = indices_from_masks(model, channels.groups, random_choice(channels, 0.5))
+    del keep['bn2.weight']
+    with pytest.raises(EquivalenceError, match=r'does not run; it stops in bn2'):
+        verify_cut(model, keep, runs(x))
+
+
+def test_the_model_stays_as_it_is():
+    model, x = chain().train(), torch.randn(2, 3, 8, 8)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    channels = trace(model, x)
+    verify_cut(
+        model, indices_from_masks(model, channels.groups, random_choice(channels, 0.5)), runs(x)
+    )
+    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+    assert model.training
+    assert model.conv1.out_channels == 8
+
+
+def test_a_model_that_gives_nan_is_refused():
+    model = Net(
+        lambda n, x: n.head(n.a(x) * math.nan), a=nn.Conv2d(3, 4, 1), head=nn.Conv2d(4, 2, 1)
+    )
+    x = torch.randn(1, 3, 4, 4)
+    channels = trace(model, x)
+    with pytest.raises(EquivalenceError):
+        verify_cut(model, indices_from_masks(model, channels.groups, [np.arange(4) < 2]), runs(x))
+
+
+def test_rounding_is_no_difference():
+    """float32 rounds to steps of 1/128 near 1e5; the cut itself is right."""
+    torch.manual_seed(0)
+    model = Net(
+        lambda n, x: n.head(n.a(x)) + 1e5 - 1e5, a=nn.Conv2d(3, 64, 3), head=nn.Conv2d(64, 32, 3)
+    )
+    x = torch.randn(2, 3, 16, 16)
+    channels = trace(model, x)
+    keep = indices_from_masks(model, channels.groups, [np.arange(64) % 3 > 0])
+    assert verify_cut(model, keep, runs(x)) < 1e-9
+
+
+class Scaled(nn.Module):
+    """Attention that is scaled by the number of channels, over values that are nearly equal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 1)
+
+    def forward(self, x):
+        q, k = self.query(x).flatten(2), self.key(x).flatten(2)
+        weights = (q.transpose(1, 2) @ k / q.shape[1] ** 0.5).softmax(-1)
+        return 100 + 1e-3 * weights @ x.flatten(2).transpose(1, 2)
+
+
+def test_an_error_on_the_way_that_the_output_hardly_shows():
+    torch.manual_seed(0)
+    model = Net(lambda n, x: n.head(n.mix(x)), mix=Scaled(), head=nn.Linear(3, 2))
+    x = torch.randn(2, 3, 6, 6)
+    channels = trace(model, x)
+    assert channels.sizes.tolist() == [8]
+    keep = indices_from_masks(model, channels.groups, [np.arange(8) < 4])
+    with pytest.raises(EquivalenceError, match=r'by [\d.]+e-\d+ of what mix returns;'):
+        verify_cut(model, keep, runs(x))
+    assert not find_channels(model, runs(x)).groups
+
+
+def test_memory_that_nothing_was_written_to_is_not_compared():
+    """Circular padding copies into a tensor that it makes."""
+    model = Net(
+        lambda n, x: n.head(n.b(n.a(x))),
+        a=nn.Conv2d(3, 8, 1),
+        b=nn.Conv2d(8, 8, 3, padding=1, padding_mode='circular'),
+        head=nn.Conv2d(8, 2, 1),
+    )
+    x = torch.randn(1, 3, 6, 6)
+    for _ in range(5):
+        garbage = [torch.full((1, 8, 8, 8), float(i)) for i in range(20)]
+        del garbage
+        assert not find_channels(randomise(model), runs(x)).excluded
+
+
+def test_nothing_hides_behind_weights_of_zero():
+    model = Net(
+        lambda n, x: n.head(n.zero(n.a(x) / n.a(x).shape[1])),
+        a=nn.Conv2d(3, 8, 1),
+        zero=nn.Conv2d(8, 4, 1),
+        head=nn.Conv2d(4, 2, 1),
+    )
+    nn.init.zeros_(model.zero.weight)
+    x = torch.randn(1, 3, 6, 6)
+    assert 'a' not in {group.name for group in find_channels(model, runs(x)).groups}
+
+
+def test_what_a_model_keeps_from_its_first_run_serves_no_other():
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.c = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(1, 4, 1)
+            self.scale = None
+
+        def forward(self, x):
+            h = self.a(x)
+            if self.scale is None:
+                self.scale = 1 / h.shape[1]
+            return self.c(h.sum(1, keepdim=True) * self.scale)
+
+    assert not find_channels(Scaled(), runs(torch.rand(2, 3, 8, 8))).groups
+
+
+@pytest.mark.parametrize(
+    'flag',
+    [
+        lambda h: h.relu() == 0,
+        lambda h: h > 2000,
+        lambda h: h.logical_not(),
+        lambda h: h.exp().isinf(),
+        lambda h: nn.functional.hardshrink(h, 2000.0) != 0,
+        lambda h: h == 3.5,
+    ],
+)
+def test_what_may_be_anything_is_not_taken_for_zero(flag):
+    """The shift of a masked channel by the image is seen in no run on a usual one."""
+
+    def run(net, x):
+        flags = flag(net.a(x) + x.mean()).float()
+        return net.head(flags.sum(1, keepdim=True))
+
+    model = Net(run, a=nn.Conv2d(3, 8, 1), head=nn.Conv2d(1, 2, 1))
+    assert not trace(model, torch.rand(2, 3, 6, 6)).groups
+
+
+def test_a_masked_channel_may_equal_what_it_is_compared_with():
+    def run(net, x):
+        same = (net.a(x) == x.mean()).float()
+        return net.head(same.sum(1, keepdim=True))
+
+    model = Net(run, a=nn.Conv2d(3, 8, 1), head=nn.Conv2d(1, 2, 1))
+    assert not trace(model, torch.rand(2, 3, 6, 6)).groups
+
+
+def test_an_autocast_around_it_is_off():
+    """A product of bfloat16 would hide a wrong cut, or refuse a right one."""
+    model, x = chain(), torch.randn(2, 3, 8, 8)
+    expected = find_channels(model, runs(x))
+    dtypes = set()
+    model.head.register_forward_hook(lambda module, args, out: dtypes.add(out.dtype))
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        found = find_channels(model, runs(x))
+        keep = indices_from_masks(model, found.groups, random_choice(found, 0.5))
+        assert verify_cut(model, keep, runs(x)) < 1e-5
+        assert dtypes == {torch.float32}
+        assert model(x).dtype == torch.bfloat16  # and it is on again
+    assert not found.excluded
+    assert [group.name for group in found.groups] == [group.name for group in expected.groups]

@@ -1,0 +1,230 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""A trace without arithmetic sees what one with arithmetic sees."""
+
+import itertools
+
+import pytest
+import torch
+from test_tracing import CASES
+from torch import nn
+
+from _utils.nets import Net, randomise, runs
+from mmdet_adasap.errors import NeedsValuesError
+from mmdet_adasap.pruning import PrunableChannels, trace_channels, tracing
+from mmdet_adasap.pruning.shape_only import product_shape
+
+CONVOLUTION = torch.ops.aten.convolution.default
+
+
+@pytest.mark.parametrize(
+    ('transposed', 'stride', 'padding', 'dilation', 'groups'),
+    list(itertools.product((False, True), (1, 2, 3), (0, 2), (1, 2), (1, 2))),
+)
+def test_the_shape_of_a_convolution(transposed, stride, padding, dilation, groups):
+    x = torch.randn(2, 4, 11, 12)
+    weight = torch.randn(4, 6 // groups, 3, 2) if transposed else torch.randn(6, 4 // groups, 3, 2)
+    more = [1, 0] if transposed and max(stride, dilation) > 1 else [0, 0]
+    args = (x, weight, None, [stride], [padding, 1], [dilation], transposed, more, groups)
+    assert product_shape('aten::convolution', args) == list(CONVOLUTION(*args).shape)
+
+
+def test_the_shape_of_a_product_of_matrices():
+    a, b, c = torch.randn(2, 3, 4), torch.randn(2, 4, 5), torch.randn(5)
+    aten = torch.ops.aten
+    for func, args in (
+        (aten.mm.default, (a[0], b[0])),
+        (aten.addmm.default, (c, a[0], b[0])),
+        (aten.bmm.default, (a, b)),
+        (aten.baddbmm.default, (c.expand(2, 3, 5), a, b)),
+    ):
+        assert product_shape(func._schema.name, args) == list(func(*args).shape)
+
+
+def counted_forward(shape: tuple) -> tuple:
+    x, calls = torch.randn(shape), []
+
+    def forward(model: nn.Module) -> object:
+        calls.append(1)
+        return model(x)
+
+    return forward, calls
+
+
+def described(channels: PrunableChannels) -> list:
+    return [
+        [(m.name, m.axis, m.index.tolist(), m.is_output, m.following_norm) for m in group.members]
+        for group in channels.groups
+    ]
+
+
+def never() -> None:
+    raise NeedsValuesError
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_groups_are_those_of_a_run_with_arithmetic(name, monkeypatch):
+    make, shape, _ = CASES[name]
+    model = randomise(make())
+    forward = runs(torch.randn(shape))
+    found = trace_channels(model, forward)
+    monkeypatch.setattr(tracing, 'DryRun', never)
+    expected = trace_channels(model, forward)
+    assert described(found) == described(expected)
+    assert found.frozen == expected.frozen
+    assert found.unreached == expected.unreached
+    assert found.flops(found.sizes) == expected.flops(expected.sizes)
+
+
+def test_most_networks_need_no_arithmetic():
+    needed = 0
+    for make, shape, _ in CASES.values():
+        forward, calls = counted_forward(shape)
+        trace_channels(make(), forward)
+        needed += len(calls) > 1
+    assert needed < len(CASES) / 10
+
+
+def two_ways(decide) -> Net:
+    """Goes through ``yes`` with the true numbers, and through ``no`` with zeros."""
+
+    def run(net, x):
+        y = net.a(x)
+        return net.head(net.yes(y) if decide(y) else net.no(y))
+
+    return Net(
+        run,
+        a=nn.Conv2d(3, 4, 1, bias=False),
+        yes=nn.Conv2d(4, 6, 1),
+        no=nn.Conv2d(4, 6, 1),
+        head=nn.Conv2d(6, 2, 1),
+    )
+
+
+def with_the_error_caught(y: torch.Tensor) -> bool:
+    try:
+        return bool(y.any())
+    except RuntimeError:
+        return False
+
+
+@pytest.mark.parametrize(
+    'decide',
+    [
+        lambda y: y.abs().sum() > 0,
+        lambda y: y.any().item(),
+        lambda y: y.numpy().any(),
+        lambda y: any(y.flatten().tolist()),
+        lambda y: y.nonzero().numel(),
+        lambda y: y[y != 0].numel(),
+        lambda y: not torch.equal(y, torch.zeros_like(y)),
+        lambda y: len(y.unique()) > 1,
+        with_the_error_caught,
+    ],
+)
+def test_a_model_that_looks_at_numbers_gets_the_true_ones(decide):
+    channels = trace_channels(randomise(two_ways(decide)), runs(torch.randn(2, 3, 5, 5)))
+    assert channels.unreached == ['no.weight', 'no.bias']
+
+
+@pytest.mark.parametrize(
+    'decide',
+    [
+        lambda x, y: bool(x.any()),
+        lambda x, y: x.numpy().any(),
+        lambda x, y: y.new_ones(3).sum().item(),
+        lambda x, y: torch.ones_like(y).nonzero().numel(),
+    ],
+)
+def test_numbers_that_hang_on_no_product_may_be_looked_at(decide):
+    def run(net, x):
+        y = net.a(x)
+        return net.head(torch.relu(y) if decide(x, y) else y)
+
+    model = Net(run, a=nn.Conv2d(3, 4, 1), head=nn.Conv2d(4, 2, 1))
+    forward, calls = counted_forward((2, 3, 8, 8))
+    trace_channels(model, forward)
+    assert len(calls) == 1
+
+
+def test_a_model_that_stops_at_zeros_gets_the_true_numbers():
+    model = Net(
+        lambda n, x: n.head(torch.linalg.inv(n.a(x))),  # zeros have no inverse
+        a=nn.Conv2d(3, 4, 1, bias=False),
+        head=nn.Conv2d(4, 2, 1),
+    )
+    forward, calls = counted_forward((2, 3, 8, 8))
+    assert not trace_channels(randomise(model), forward).unreached
+    assert len(calls) == 2
+
+
+def test_errors_of_the_model_are_raised_as_they_are():
+    def run(net, x):
+        raise KeyError('of the model')
+
+    with pytest.raises(KeyError, match='of the model') as caught:
+        trace_channels(Net(run, a=nn.Conv2d(3, 4, 1)), runs(torch.randn(2, 3, 8, 8)))
+    assert caught.value.__context__ is None
+
+
+def test_the_model_is_left_as_it_was():
+    """With what it keeps for itself, and statistics that it counts even in eval mode."""
+
+    def run(net, x):
+        y = net.a(x)
+        if not hasattr(net, 'first'):
+            net.first = y
+            net.kept.append(y)
+        net.count += 1
+        net.sizes['last'] = y.shape
+        return net.head(y + net.first)
+
+    model = randomise(Net(run, a=nn.Conv2d(3, 4, 1), head=nn.Conv2d(4, 2, 1)))
+    model.kept, model.sizes = [], {}
+    model.register_buffer('count', torch.zeros(()))
+    x = torch.randn(2, 3, 5, 5)
+    trace_channels(model, runs(x))
+    assert (model.kept, model.sizes, model.count.item()) == ([], {}, 0)
+    assert not hasattr(model, 'first')
+    y = model.a(x)
+    torch.testing.assert_close(model(x), model.head(y + y))
+
+
+def test_constants_are_computed():
+    """Functions keep them for other models."""
+    kept = {}
+
+    def run(net, x):
+        if 'table' not in kept:
+            kept['table'] = torch.arange(5.0)[:, None] @ torch.ones(1, 5)
+        return net.head(net.a(x) + kept['table'])
+
+    model = Net(run, a=nn.Conv2d(3, 4, 1), head=nn.Conv2d(4, 2, 1))
+    trace_channels(model, runs(torch.randn(2, 3, 5, 5)))
+    assert kept['table'].sum() == 50
+
+
+def test_an_image_that_is_too_small_is_refused_by_the_operation_itself():
+    model = Net(lambda n, x: n.head(n.a(x)), a=nn.Conv2d(3, 4, 3), head=nn.Conv2d(4, 2, 9))
+    with pytest.raises(RuntimeError, match='Kernel size'):
+        trace_channels(model, runs(torch.randn(2, 3, 5, 5)))
+    with pytest.raises(RuntimeError, match='to have 3 channels'):
+        trace_channels(model, runs(torch.randn(2, 4, 20, 20)))
+
+
+def test_strides_are_the_true_ones():
+    def run(net, x):
+        y = net.a(x)
+        return net.head(net.b(y) if y.is_contiguous() else y)
+
+    model = Net(run, a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(4, 4, 1), head=nn.Conv2d(4, 2, 1))
+    last = torch.randn(2, 3, 5, 5).to(memory_format=torch.channels_last)
+    assert trace_channels(model, runs(last)).unreached == ['b.weight', 'b.bias']
+
+
+def test_sparse_tensors_are_left_whole():
+    def run(net, x):
+        pairs = torch.eye(16).to_sparse()
+        return net.head(torch.sparse.mm(pairs, net.a(x)) + net.a(x))
+
+    model = Net(run, a=nn.Linear(3, 4), head=nn.Linear(4, 2))
+    assert not trace_channels(model, runs(torch.randn(16, 3))).groups

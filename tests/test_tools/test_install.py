@@ -1,0 +1,159 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import importlib.util
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import setuptools
+
+ROOT = Path(__file__).parents[2]
+OPENMMLAB = {'mmengine', 'mmengine-lite', 'mmcv', 'mmcv-lite', 'mmdet', 'mmpretrain'}
+ONEDL = {'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmpretrain'}
+
+
+@pytest.fixture
+def setup_env(monkeypatch, tmp_path):
+    """tools/dev/setup_env.py as a module, with its cache in a temporary folder."""
+    spec = importlib.util.spec_from_file_location(
+        'setup_env', ROOT / 'tools' / 'dev' / 'setup_env.py'
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setenv('MMDET_ADASAP_CACHE', str(tmp_path / 'the cache'))
+    monkeypatch.delenv('FORCE_CUDA', raising=False)
+    return module
+
+
+class TestSetup:
+    @pytest.fixture
+    def arguments(self, monkeypatch):
+        caught = {}
+        monkeypatch.setattr(setuptools, 'setup', caught.update)
+        runpy.run_path(str(ROOT / 'setup.py'))
+        return caught
+
+    @staticmethod
+    def names(requirements):
+        return {re.match(r'[\w.-]+', text)[0].lower() for text in requirements}
+
+    def test_install_overwrites_no_openmmlab(self, arguments):
+        assert self.names(arguments['install_requires']) == {'numpy', 'torch'}
+
+    def test_extras_are_of_one_family(self, arguments):
+        extras = {key: self.names(value) for key, value in arguments['extras_require'].items()}
+        assert extras['onedl'] == ONEDL
+        assert extras['openmmlab'] & OPENMMLAB == {'mmengine', 'mmcv', 'mmdet', 'mmpretrain'}
+        assert not extras['openmmlab'] & ONEDL
+        assert not (extras['demo'] | extras['tests']) & (OPENMMLAB | ONEDL)
+
+    def test_every_package_is_packed(self, arguments):
+        folders = {path.parent for path in (ROOT / 'mmdet_adasap').rglob('__init__.py')}
+        packages = {'.'.join(folder.relative_to(ROOT).parts) for folder in folders}
+        assert set(arguments['packages']) == packages
+
+
+class TestFindPython:
+    def run(self, folder, **environment):
+        return subprocess.run(
+            ['/bin/sh', str(ROOT / 'tools' / 'dev' / 'find_python.sh')],
+            cwd=folder,
+            env={'PATH': f'{folder}:/usr/bin:/bin', **environment},
+            capture_output=True,
+            text=True,
+        )
+
+    @staticmethod
+    def script(path, text):
+        path.write_text(f'#!/bin/sh\n{text}\n')
+        path.chmod(0o755)
+
+    def test_passes_over_a_name_that_does_not_run(self, tmp_path):
+        """A pyenv shim is found on the path and fails when it is called."""
+        self.script(tmp_path / 'python3.11', 'echo "command not found" >&2; exit 127')
+        self.script(tmp_path / 'python3.12', f'exec "{sys.executable}" "$@"')
+        done = self.run(tmp_path)
+        if done.returncode != 0 and 'headers' in done.stderr:
+            pytest.skip('the Python of these tests has no C headers')
+        assert done.stdout == f'{sys.executable}\n'
+
+    def test_says_what_is_wrong_with_the_named_one(self, tmp_path):
+        self.script(
+            tmp_path / 'mine', 'echo "is Python 3.9; 3.10, 3.11 or 3.12 is needed"; exit 1'
+        )
+        done = self.run(tmp_path, PYTHON='mine')
+        assert (done.returncode, done.stdout) == (1, '')
+        assert 'mine is Python 3.9; 3.10, 3.11 or 3.12 is needed' in done.stderr
+        assert 'make install PYTHON=' in done.stderr
+
+
+class TestSetupEnv:
+    def test_the_cache_is_named_by_torch_python_and_machine(
+        self, setup_env, tmp_path, monkeypatch
+    ):
+        torch = re.search(r'^torch==(.+)$', (ROOT / 'requirements/torch.txt').read_text(), re.M)[1]
+        python = f'cp{sys.version_info[0]}{sys.version_info[1]}'
+        name = f'torch{torch}-{python}-{os.uname().machine}'
+        assert setup_env.wheel_folder() == tmp_path / 'the cache' / name
+        monkeypatch.delenv('MMDET_ADASAP_CACHE')
+        monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'xdg'))
+        assert setup_env.wheel_folder() == tmp_path / 'xdg' / 'mmdet_adasap' / name
+
+    def test_mmcv_is_compiled_once(self, setup_env, monkeypatch):
+        calls = []
+
+        def compile_mmcv(version, out, log):
+            calls.append(version)
+            wheel = out / f'onedl_mmcv-{version}-cp311-cp311-linux_x86_64.whl'
+            wheel.write_text('compiled')
+            return wheel
+
+        monkeypatch.setattr(setup_env, 'compile_mmcv', compile_mmcv)
+        wheels = {setup_env.mmcv_wheel() for _ in range(2)}
+        (wheel,) = wheels
+        assert len(calls) == 1
+        assert wheel.read_text() == 'compiled'
+        assert list(setup_env.wheel_folder().iterdir()) == [wheel]
+
+    def test_an_interrupted_compilation_leaves_nothing(self, setup_env, monkeypatch):
+        def interrupted(version, out, log):
+            (out / f'onedl_mmcv-{version}-cp311-cp311-linux_x86_64.whl').write_text('half')
+            raise KeyboardInterrupt
+
+        killed = setup_env.wheel_folder() / 'compiling-by-a-call-that-was-killed'
+        killed.mkdir()
+        monkeypatch.setattr(setup_env, 'compile_mmcv', interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            setup_env.mmcv_wheel()
+        assert list(setup_env.wheel_folder().iterdir()) == []
+
+    def test_progress(self, setup_env, tmp_path, capsys):
+        lines = ['Building\n', '  [1/78] c++ -MMD a.o\n', '  [78/78] c++ z.o\n', 'Created\n']
+        tail = setup_env.show_progress(iter(lines), tmp_path / 'log', kept=2)
+        assert list(tail) == lines[-2:]
+        assert (tmp_path / 'log').read_text() == ''.join(lines)
+        assert '[78/78] objects compiled, 0.0 min' in capsys.readouterr().out
+
+    def test_the_stamp_follows_the_requirements(self, setup_env, tmp_path, monkeypatch):
+        before = setup_env.stamp()
+        for path in setup_env.REQUIREMENTS.glob('*.txt'):
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+        monkeypatch.setattr(setup_env, 'REQUIREMENTS', tmp_path)
+        assert setup_env.stamp() == before
+        with (tmp_path / 'torch.txt').open('a') as file:
+            file.write('# changed\n')
+        assert setup_env.stamp() != before
+
+    def test_a_foreign_venv_is_not_removed(self, setup_env, tmp_path, monkeypatch):
+        foreign = tmp_path / '.venv' / 'mine.txt'
+        foreign.parent.mkdir()
+        foreign.touch()
+        monkeypatch.setattr(setup_env, 'VENV', foreign.parent)
+        monkeypatch.setattr(setup_env, 'VENV_PYTHON', foreign.parent / 'bin' / 'python')
+        monkeypatch.setattr(setup_env, 'MARKER', foreign.parent / 'marker')
+        with pytest.raises(SystemExit, match='move it away'):
+            setup_env.make_venv()
+        assert foreign.exists()
