@@ -34,7 +34,7 @@ class LossRatioWatch:
         names = ('rho_max', 'rho_min', 'rho')
         self.radii = [f'{key}.{name}' for name in names if hasattr(perturbation, name)]
         self.first = done + 1
-        self.group_steps = min(end - done, STEPS)
+        self.steps = min(end - done, STEPS)
         self._seen = 0
         self._sum = self._finite = torch.zeros(())
 
@@ -44,22 +44,22 @@ class LossRatioWatch:
         Args:
             ratio (Tensor | float): A 0-dim tensor, which is not waited for before the last step.
         """
-        if self._seen >= self.group_steps:
+        if self._seen >= self.steps:
             return None
         ratio = torch.as_tensor(ratio)
         finite = ratio.isfinite()
         self._sum = self._sum.to(ratio.device) + torch.where(finite, ratio, 0)
         self._finite = self._finite.to(ratio.device) + finite
         self._seen += 1
-        return self._verdict() if self._seen == self.group_steps else None
+        return self._verdict() if self._seen == self.steps else None
 
     def _verdict(self) -> tuple[int, str]:
         finite = int(self._finite)
-        last = self.first + self.group_steps - 1
+        last = self.first + self.steps - 1
         text = f'AdaSAP: in iterations {self.first} to {last}, of the phase {self.phase!r}, '
         if not finite:
             return logging.WARNING, f'{text}no loss was finite, at w or at w+ε'
-        if finite < self.group_steps:
+        if finite < self.steps:
             text += f'{self.steps - finite} losses were not finite; elsewhere '
         mean = float(self._sum) / finite
         text += f'loss_ratio, L(w+ε)/L(w), was {mean:.3f} on average'

@@ -243,7 +243,7 @@ def measure(args: argparse.Namespace) -> dict:
 
     wrappers = {'plain': plain, 'adasap': adasap}
     times = {key: [] for key in wrappers}
-    for round_ in range(WARMUP + args.group_steps):
+    for round_ in range(WARMUP + args.steps):
         for key, wrapper in wrappers.items():
             taken = times_of(step_of(wrapper), model, device)
             if round_ >= WARMUP:
@@ -263,7 +263,7 @@ def measure(args: argparse.Namespace) -> dict:
         'precision': args.amp or 'float32',
         'threads': torch.get_num_threads(),
         'torch': torch.__version__,
-        'steps': args.group_steps,
+        'steps': args.steps,
         'parameters': sum(p.numel() for p in model.parameters()),
         'perturbed_weights': sum(w.numel() for w in weights if w.requires_grad),
         'times': {key: [t._asdict() for t in taken] for key, taken in times.items()},
