@@ -2,9 +2,11 @@
 """What the files in data/made_by_0_1 were made with, by version 0.1.0.
 
 python made_by_0_1_case.py GROUP...    loads exported folders and prints outputs, a line of JSON;
-a group is a comma between folders, the first of which is 'with' or 'without' the plugin
+a group has commas between folders, and first of all 'without', or 'before' or 'behind': the plugin
+is imported then
 """
 
+import importlib
 import json
 import multiprocessing
 import sys
@@ -86,8 +88,8 @@ def scores_of(config: str, checkpoint: str) -> dict[str, float]:
 def outputs_of(group: str) -> list[list[list[float]]]:
     """Of exported folders, all of which are loaded before one is run."""
     plugin, *folders = group.split(',')
-    if plugin == 'with':
-        import mmdet_adasap  # noqa: F401
+    if plugin == 'before':
+        importlib.import_module('mmdet_adasap')
     else:
         sys.modules['mmdet_adasap'] = None  # an import of it would raise
     from mmdet.apis import init_detector
@@ -100,6 +102,9 @@ def outputs_of(group: str) -> list[list[list[float]]]:
             models.append(init_detector(config, weights, device='cpu'))
         else:
             models.append(get_model(config, pretrained=weights).eval())
+    if plugin == 'behind':
+        del sys.modules['mmdet_adasap']
+        importlib.import_module('mmdet_adasap')
     return [[raw.flatten().tolist() for raw in raw_of(model)] for model in models]
 
 

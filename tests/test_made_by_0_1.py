@@ -163,7 +163,8 @@ def test_exported_folders(here, tool, expected):
         assert not code
     made = {'exported_classifier': 'mobilenet', 'exported_detector': 'detector'}
     made |= {'new_detector': 'detector', 'new_classifier': 'classifier'}
-    groups = [('without', *made), ('without', *reversed(made)), ('with', *made)]
+    groups = [('without', *made), ('without', *reversed(made)), ('before', *made)]
+    groups.append(('behind', *made))
     done = subprocess.run(
         [sys.executable, ROOT / 'tests' / 'made_by_0_1_case.py', *map(','.join, groups)],
         capture_output=True,
