@@ -20,7 +20,10 @@ import torch
 pytest.importorskip('mmdet')
 pytest.importorskip('mmpretrain')
 
-from made_by_0_1_case import (
+from mmdet.apis import inference_detector
+from mmengine.runner import Runner
+
+from _utils.made_by_0_1_case import (
     RUNS,
     TESTED,
     WIDTH,
@@ -31,10 +34,7 @@ from made_by_0_1_case import (
     tensors_of,
     write_images,
 )
-from mmdet.apis import inference_detector
-from mmengine.runner import Runner
-from toy import ToyModel
-
+from _utils.toy import ToyModel
 from mmdet_adasap.apis import (
     build_dense,
     init_pruned_classifier,
@@ -166,10 +166,15 @@ def test_exported_folders(here, tool, expected):
     groups = [('without', *made), ('without', *reversed(made)), ('before', *made)]
     groups.append(('behind', *made))
     done = subprocess.run(
-        [sys.executable, ROOT / 'tests' / 'made_by_0_1_case.py', *map(','.join, groups)],
+        [
+            sys.executable,
+            ROOT / 'tests' / '_utils' / 'made_by_0_1_case.py',
+            *map(','.join, groups),
+        ],
         capture_output=True,
         text=True,
-        env=os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1'),
+        env=os.environ
+        | dict(PYTHONPATH=os.pathsep.join([str(ROOT), str(ROOT / 'tests')]), OMP_NUM_THREADS='1'),
     )
     assert not done.returncode, done.stderr[-3000:]
     for group, outputs in zip(groups, json.loads(done.stdout.splitlines()[-1]), strict=True):

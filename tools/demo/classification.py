@@ -15,8 +15,8 @@ import json
 from pathlib import Path
 
 from demo_parts.environment import quietly
-from demo_parts.steps import Step
 from demo_parts.program import ROOT, make_parser, run_program, say, seed_option
+from demo_parts.steps import Step
 from demo_parts.summary import ARMS, DENSE, TARGETS, model_name, summarize
 from demo_parts.summary_table import format_summary
 from demo_parts.work import Training, Work, checkpoint

@@ -15,8 +15,8 @@ import json
 from pathlib import Path
 
 from demo_parts.environment import quietly
-from demo_parts.steps import Step
 from demo_parts.program import ROOT, make_parser, run_program, say, seed_option
+from demo_parts.steps import Step
 from demo_parts.table import format_table
 from demo_parts.work import Training, Work, checkpoint
 

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
-from toy import settings
+
+from _utils.toy import settings
 
 WIDTH = 3
 """Of the toy model."""
