@@ -5,9 +5,10 @@ import pytest
 import torch
 
 pytest.importorskip('mmcv._ext')
-ops = pytest.importorskip('torchvision.ops')
+pytest.importorskip('torchvision')
 
 from mmcv.ops import deform_conv2d, modulated_deform_conv2d, nms, roi_align
+from torchvision import ops
 
 
 @pytest.fixture(autouse=True)
