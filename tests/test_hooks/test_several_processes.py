@@ -261,7 +261,7 @@ class TestOneModel:
             assert before == after == ('MMDistributedDataParallel', True, True, False, True)
             assert old != new
 
-    @pytest.mark.parametrize('name', ['sample_forward', 'choice', 'cut'])
+    @pytest.mark.parametrize('name', ['sample_forward', 'select', 'cut'])
     def test_failure_in_one_process_ends_all(self, tmp_path, name):
         with pytest.raises(Failed) as failed:
             in_processes(train_failing, tmp_path, settings(tmp_path / 'two'), name)
