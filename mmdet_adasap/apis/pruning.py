@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import NoGradientsError, StructureError, one_line
-from ..models.forward import complete_forward, raw_forward, sizes_of, synthetic_batch
+from ..models.forward import candidate_sizes, complete_forward, raw_forward, synthetic_batch
 from ..pruning import Importance, Pruner, cut
 from ..pruning.masks import mask as mask_channels
-from ..pruning.model_state import ForwardFn, check_model, evaluating, preserve_state
+from ..pruning.model_state import ForwardFn, check_model, eval_mode, preserve_state
 from ..pruning.slicing import check_dense, check_fits
 from ..pruning.structure import META_KEY, check_structure, is_cut, tag_model, with_integer_axes
 from ..registry import IMPORTANCES, build, names
@@ -60,7 +60,7 @@ def prune_model(
     """
     target = dict(params=0.5) if target is None else target
     pruner = Pruner(
-        model, forward_of(model, data, inputs), target, _importance(importance), round_to
+        model, build_forward(model, data, inputs), target, _importance(importance), round_to
     )
     for name, reason in pruner.channels.excluded.items():
         warnings.warn(f'{name or "the model"} is left whole: {reason}', stacklevel=2)
@@ -76,7 +76,7 @@ def prune_model(
         raise
 
 
-def slim_sizes(
+def predict_slim_channels(
     model: nn.Module,
     forward: ForwardFn,
     target: Mapping[str, float],
@@ -137,7 +137,7 @@ def apply_structure(model: nn.Module, structure: Mapping, mask: bool = False) ->
     tag_model(model, structure)
 
 
-def forward_of(
+def build_forward(
     model: nn.Module,
     data: Any = None,
     inputs: Tensor | tuple | None = None,
@@ -150,7 +150,7 @@ def forward_of(
         data (Any, optional): A batch as ``model.test_step`` takes it.
         inputs (Tensor | tuple, optional): What ``forward`` of any other torch module takes.
         image_size (int, optional): Without both: side of a square image of noise, in pixels.
-            Defaults to None: :func:`working_size`.
+            Defaults to None: :func:`find_image_size`.
 
     Raises:
         ValueError: If it is not said what the model takes, or the model cannot do with it.
@@ -165,21 +165,21 @@ def forward_of(
             f'inputs is needed for {type(model).__name__}, which is not a model of mmengine: give '
             f'what its forward takes, for example inputs=torch.rand(1, 3, 224, 224)'
         )
-    with evaluating(model):
+    with eval_mode(model):
         if data is not None:
             batch = _preprocessed(model, data)
             return complete_forward(model, batch, lambda: batch, _warn)
-    return _synthetic_forward(model, image_size or working_size(model))
+    return _synthetic_forward(model, image_size or find_image_size(model))
 
 
-def working_size(model: nn.Module) -> int:
+def find_image_size(model: nn.Module) -> int:
     """Side in pixels of the smallest square image among a few that a model of mmengine runs on.
 
     Raises:
         ValueError: If it runs on none of them.
     """
-    sizes = sizes_of(model)
-    with evaluating(model), preserve_state(model):
+    sizes = candidate_sizes(model)
+    with eval_mode(model), preserve_state(model):
         for size in sizes:
             try:
                 raw_forward(model.data_preprocessor(synthetic_batch(model, size), False))(model)
@@ -203,7 +203,7 @@ def _checked_forward(model: nn.Module, arguments: tuple) -> ForwardFn:
         return model(*map(_copied, arguments))
 
     try:
-        with evaluating(model), preserve_state(model):
+        with eval_mode(model), preserve_state(model):
             forward(model)
     except Exception as error:
         raise ValueError(
@@ -235,7 +235,7 @@ def _synthetic_forward(model: nn.Module, size: int) -> ForwardFn:
     def prepared(images: int) -> object:
         return model.data_preprocessor(synthetic_batch(model, size, images), False)
 
-    with evaluating(model):
+    with eval_mode(model):
         return complete_forward(model, prepared(1), lambda: prepared(2), _warn)
 
 

@@ -85,7 +85,7 @@ def describe(model: torch.nn.Module, channels) -> dict:
         ]
         return list(dict.fromkeys(name.rpartition('.')[0] for name in found))
 
-    sizes = channels.sizes
+    sizes = channels.group_sizes
     groups = []
     for group, width in zip(channels.groups, channels.channels_per_unit.tolist(), strict=True):
         one_less = sizes.copy()
@@ -110,7 +110,7 @@ def describe(model: torch.nn.Module, channels) -> dict:
         'groups': groups,
         'left_whole': dict(frozen),
         'wrong_in_trial': channels.excluded,
-        'not_met': channels.unreached,
+        'not_met': channels.unused_parameters,
     }
 
 
@@ -174,7 +174,7 @@ def main() -> None:
     nowhere = Path(os.devnull).open('w')  # noqa: SIM115
     with contextlib.redirect_stdout(nowhere):
         warnings.simplefilter('ignore')
-        from ..apis import forward_of, slim_sizes, working_size
+        from ..apis import build_forward, find_image_size, predict_slim_channels
         from ..checkpoint.restore import load_pruned
         from ..fileio import write_atomically
         from ..integration.configs import build_dense, hooks_of, image_side, read_config
@@ -186,12 +186,14 @@ def main() -> None:
         structure = load_pruned(model, args.checkpoint) if args.checkpoint else None
         hook = next(iter(hooks_of(config, 'AdaSAPHook')), {})
         round_to = args.round_to or hook.get('round_to', 8)
-        image_size = args.image_size or image_side(config) or working_size(model)
-        forward = forward_of(model, image_size=image_size)
+        image_size = args.image_size or image_side(config) or find_image_size(model)
+        forward = build_forward(model, image_size=image_size)
         if args.target is None:
             channels, slim = find_channels(model, forward), None
         else:
-            pruner, slim = slim_sizes(model, forward, args.target, args.importance, round_to)
+            pruner, slim = predict_slim_channels(
+                model, forward, args.target, args.importance, round_to
+            )
             channels, dense = pruner.channels, pruner.dense
     except Exception as error:  # a config is a program, and may fail in any way
         sys.exit(f'list_groups: {args.config}: {message_for_user(error)}')

@@ -21,12 +21,12 @@ from ..integration.compat import is_classifier, is_detector
 from ..integration.configs import build_dense, hooks_of, read_config
 from ..models.forward import raw_forward
 from ..models.profiling import (
-    fill_dense,
-    flops_of,
-    latencies,
+    count_parameters,
+    load_slim_weights,
+    measure_flops,
+    measure_latencies,
     noise_batch,
-    parameters_of,
-    preprocessed,
+    preprocess_batch,
 )
 from ..pruning.equivalence import raw_outputs
 from ..pruning.structure import META_KEY, check_structure, is_cut
@@ -88,7 +88,7 @@ def export_pruned(
     slim, dense = _build(config), _build(config)
     _check_exportable(slim, config)
     load_checkpoint_dict(slim, found, str(checkpoint))
-    fill_dense(dense, slim, structure['keep'])
+    load_slim_weights(dense, slim, structure['keep'])
     text, files, changes = exported_config(config, out.name)
     with replacing(out) as folder:
         (folder / 'config.py').write_text(text)
@@ -108,7 +108,7 @@ def export_pruned(
         }
         if onnx:
             progress('writing and comparing ONNX')
-            inputs = preprocessed(exported, batch)['inputs']
+            inputs = preprocess_batch(exported, batch)['inputs']
             report['onnx'] = export_onnx(exported, inputs, folder)
         (folder / 'report.json').write_text(json.dumps(report, indent=2) + '\n')
     return report
@@ -190,7 +190,7 @@ def _read_back(folder: Path) -> nn.Module:
 
 
 def _check(exported: nn.Module, slim: nn.Module, batch: dict) -> None:
-    forward = raw_forward(preprocessed(slim, batch))
+    forward = raw_forward(preprocess_batch(slim, batch))
     pairs = zip(raw_outputs(exported, forward), raw_outputs(slim, forward), strict=True)
     if not all(torch.equal(a, b) for a, b in pairs):
         raise ExportMismatchError(
@@ -203,16 +203,17 @@ def _report(
     structure: Mapping, dense: nn.Module, slim: nn.Module, batch: dict, rounds: int
 ) -> dict:
     models = {'dense': dense, 'slim': slim}
-    ready = preprocessed(slim, batch)
+    ready = preprocess_batch(slim, batch)
     inputs = ready['inputs']
     return {
         MARK: f'mmdet_adasap {__version__}',
         'target': dict(structure['target']),
-        'parameters': {name: parameters_of(model) for name, model in models.items()},
+        'parameters': {name: count_parameters(model) for name, model in models.items()},
         'flops': {
-            name: flops_of(model, inputs, ready['data_samples']) for name, model in models.items()
+            name: measure_flops(model, inputs, ready['data_samples'])
+            for name, model in models.items()
         },
-        'latency': latencies(models, batch, rounds)
+        'latency': measure_latencies(models, batch, rounds)
         | {
             'rounds': rounds,
             'threads': torch.get_num_threads(),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..errors import OnnxMismatchError, one_line
 from ..integration.compat import is_classifier
 from ..pruning.equivalence import difference
-from ..pruning.tracing import evaluating, output_tensors
+from ..pruning.tracing import eval_mode, output_tensors
 
 OPSET = 17
 TOLERANCE = 1e-4
@@ -81,7 +81,7 @@ def export_onnx(model: nn.Module, inputs: Tensor, folder: Path) -> dict[str, dic
         OnnxMismatchError: If that is above :data:`TOLERANCE`, or an operation has no ONNX
             counterpart.
     """
-    with evaluating(model):
+    with eval_mode(model):
         two_stages = hasattr(model, 'roi_head')
         holds = 'raw outputs of the heads, before decoding and NMS'
         if is_classifier(model):

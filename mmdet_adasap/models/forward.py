@@ -91,8 +91,8 @@ def complete_forward(
 def _leaves_layers_out(model: nn.Module, forward: Callable[[nn.Module], object]) -> bool:
     """Whether some weights take no part in a run of the model."""
     parameters = dict(model.named_parameters())
-    unreached = trace_channels(model, forward).unreached
-    return any(parameters[name].dim() > 1 for name in unreached)
+    unused_parameters = trace_channels(model, forward).unused_parameters
+    return any(parameters[name].dim() > 1 for name in unused_parameters)
 
 
 def _call(model: nn.Module, batch: dict | tuple | list, mode: str) -> object:
@@ -146,7 +146,7 @@ CLASSIFIER_SIZES = (64, 224, 32, 256, 384)
 """The same for all other models, most of which take small images or just those of ImageNet."""
 
 
-def sizes_of(model: nn.Module) -> tuple[int, ...]:
+def candidate_sizes(model: nn.Module) -> tuple[int, ...]:
     """Sides of images that a model of mmengine is tried with, in pixels, in this order."""
     return SIZES if is_detector(model) else CLASSIFIER_SIZES
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..integration.configs import of_mmpretrain
 from ..pruning.structure import Keep, named_tensors
-from ..pruning.tracing import evaluating
+from ..pruning.tracing import eval_mode
 
 NO_RESIZE = (640, 640)
 """Width and height of the image where the test pipeline names none."""
@@ -26,7 +26,7 @@ WARMUP = 2
 
 
 @torch.no_grad()
-def fill_dense(dense: nn.Module, slim: nn.Module, keep: Keep) -> None:
+def load_slim_weights(dense: nn.Module, slim: nn.Module, keep: Keep) -> None:
     """Give a dense model the slim one's weights, and zeros where channels were removed.
 
     Both then find the same boxes, so that their times differ by nothing but the layers.
@@ -94,23 +94,23 @@ def _scale(pipeline: list[dict]) -> tuple[int, int]:
     return NO_RESIZE
 
 
-def preprocessed(model: nn.Module, batch: dict) -> dict:
+def preprocess_batch(model: nn.Module, batch: dict) -> dict:
     """What a model's network is called with for a batch."""
-    with evaluating(model):
+    with eval_mode(model):
         return model.data_preprocessor(copy.deepcopy(batch), False)
 
 
-def parameters_of(model: nn.Module) -> int:
+def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def flops_of(model: nn.Module, inputs: Tensor, data_samples: list) -> int:
+def measure_flops(model: nn.Module, inputs: Tensor, data_samples: list) -> int:
     """Multiply-accumulates of one image, as mmengine counts them."""
     forward = model.forward
     model.forward = functools.partial(forward, data_samples=data_samples)
     logging.disable(logging.WARNING)  # it names every kind of operation that costs nothing
     try:
-        with evaluating(model):
+        with eval_mode(model):
             info = get_model_complexity_info(
                 model, inputs=(inputs,), show_table=False, show_arch=False
             )
@@ -120,7 +120,7 @@ def flops_of(model: nn.Module, inputs: Tensor, data_samples: list) -> int:
     return int(info['flops'])
 
 
-def latencies(models: Mapping[str, nn.Module], batch: dict, rounds: int) -> dict:
+def measure_latencies(models: Mapping[str, nn.Module], batch: dict, rounds: int) -> dict:
     """Median milliseconds for one image; the models take turns, so that all else hits them alike.
 
     Args:
@@ -134,7 +134,7 @@ def latencies(models: Mapping[str, nn.Module], batch: dict, rounds: int) -> dict
     """
 
     def network(model: nn.Module) -> Callable[[], object]:
-        ready = preprocessed(model, batch)
+        ready = preprocess_batch(model, batch)
         return lambda: model(ready['inputs'], ready['data_samples'], mode='tensor')
 
     networks = {name: network(model) for name, model in models.items()}

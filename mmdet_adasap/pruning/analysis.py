@@ -10,12 +10,12 @@ from torch import nn
 from ..errors import EquivalenceError
 from .equivalence import verify_cut
 from .groups import PrunableChannels
-from .model_state import ForwardFn, copied
+from .model_state import ForwardFn, copy_model
 from .slicing import channel_counts
 from .structure import Keep, indices_from_masks
 from .tracing import trace_channels
 
-TRIALS = 20
+MAX_TRIALS = 20
 """Kinds of modules that are left whole, one after the other, before a model is refused."""
 
 
@@ -43,7 +43,7 @@ def find_channels(
     excluded: dict[str, str] = {}
     dry = True
     model = _awake(model)
-    for _ in range(TRIALS):
+    for _ in range(MAX_TRIALS):
         channels = trace_channels(model, forward, excluded, dry)
         kept = _half(channels)
         keep = indices_from_masks(model, channels.groups, kept)
@@ -65,7 +65,7 @@ def find_channels(
             channels.excluded = excluded
             return channels
     raise EquivalenceError(
-        f'this model cannot be pruned yet: {TRIALS} kinds of its modules went wrong'
+        f'this model cannot be pruned yet: {MAX_TRIALS} kinds of its modules went wrong'
     )
 
 
@@ -76,7 +76,7 @@ def _awake(model: nn.Module) -> nn.Module:
     Scales and shifts of nearly 0 (the last norm of a residual branch) and weights that are 0 as
     a whole (offsets of a deformable convolution) hold small numbers there.
     """
-    model = copied(model)
+    model = copy_model(model)
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         if not parameter.is_floating_point() or not parameter.numel():

@@ -12,19 +12,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import EquivalenceError
 from .masks import mask
-from .model_state import ForwardFn, copied, evaluating, output_tensors, tensors_in
+from .model_state import ForwardFn, copy_model, eval_mode, output_tensors, tensors_in
 from .slicing import channel_counts, cut
 from .structure import Keep
 
 TOLERANCE = 1e-5
 """Largest difference allowed, relative to the largest output, in float32."""
-INSIDE = 1e-4
+INNER_TOLERANCE = 1e-4
 """The same for what operations return on the way, relative to its own norm."""
 
 
 def raw_outputs(model: nn.Module, forward: ForwardFn) -> list[Tensor]:
     """Every tensor that the model returns, in eval mode and without gradients."""
-    with evaluating(model), _full_precision():
+    with eval_mode(model), _full_precision():
         return [tensor.detach().clone() for tensor in output_tensors(forward(model))]
 
 
@@ -82,7 +82,7 @@ def verify_cut(
     """
     attrs = channel_counts(model, keep) if attrs is None else attrs
     # A copy each: what a model keeps from its first run must not serve the other.
-    masked, slim = copied(model), copied(model)
+    masked, slim = copy_model(model), copy_model(model)
     mask(masked, keep)
     cut(slim, keep, attrs)
     reference = _run(masked, forward, 'the model')
@@ -185,7 +185,7 @@ def _compare(slim: _Observed, masked: _Observed) -> tuple[float, str | None]:
         if ours[:2] != theirs[:2]:  # they go different ways, and the outputs tell
             break
         apart = _apart(ours, theirs)
-        if apart > INSIDE:
+        if apart > INNER_TOLERANCE:
             return apart, ours.module
     found = difference(slim.outputs, masked.outputs)
     return found, '' if found > TOLERANCE else None

@@ -69,7 +69,7 @@ class PrunableChannels:
         params (Cost): Parameters that remain, for a number of kept channels per group.
         flops (Cost): Multiply-accumulates of the traced input, likewise.
         frozen (dict[str, list[TensorDim]]): Reason to axes which it stopped directly.
-        unreached (list[str]): Parameters that took no part in the run, left whole.
+        unused_parameters (list[str]): Parameters that took no part in the run, left whole.
         attributes (dict[tuple[str, str], Size]): Module and attribute to the number of channels
             that it holds for code which runs in the module.
         excluded (dict[str, str]): Modules left whole because a trial cut of them went wrong.
@@ -79,12 +79,12 @@ class PrunableChannels:
     params: Cost
     flops: Cost
     frozen: dict[str, list[TensorDim]]
-    unreached: list[str]
+    unused_parameters: list[str]
     attributes: dict[tuple[str, str], Size] = field(default_factory=dict)
     excluded: dict[str, str] = field(default_factory=dict)
 
     @property
-    def sizes(self) -> np.ndarray:
+    def group_sizes(self) -> np.ndarray:
         """Channels of each group, int of shape ``[groups]``."""
         return np.array([group.size for group in self.groups], dtype=np.int64)
 
@@ -146,7 +146,7 @@ def build_channels(
     model: nn.Module,
     table: ChannelUnionFind,
     flops: list[tuple],
-    unreached: list[str],
+    unused_parameters: list[str],
     attributes: dict[tuple[str, str], list[np.ndarray]],
 ) -> PrunableChannels:
     """Make groups of the channels that the ties of a trace leave free.
@@ -194,7 +194,7 @@ def build_channels(
         params=params,
         flops=macs,
         frozen=table.reasons(),
-        unreached=unreached,
+        unused_parameters=unused_parameters,
         attributes={key: _that_varies(map(vector, met)) for key, met in attributes.items()},
     )
 

@@ -70,7 +70,7 @@ def _overlapping(model: nn.Module) -> tuple[str, str] | None:
     return None
 
 
-def copied(model: nn.Module) -> nn.Module:
+def copy_model(model: nn.Module) -> nn.Module:
     """A deep copy.
 
     Raises:
@@ -87,7 +87,7 @@ def copied(model: nn.Module) -> nn.Module:
 
 
 @contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Eval mode without gradients; modes and random numbers come back to where they were.
 
     An autocast around this is off inside, since a cut is proven to float32's rounding.
@@ -113,7 +113,7 @@ def preserve_modes(model: nn.Module) -> Iterator[None]:
     what it reads in eval mode, LoRA layers merge their weights.
     """
     mode, trained = model.training, [(p, p.requires_grad) for p in model.parameters()]
-    with keeping_attributes(model):
+    with preserve_attributes(model):
         try:
             yield
         finally:
@@ -126,7 +126,7 @@ def preserve_modes(model: nn.Module) -> Iterator[None]:
 def preserve_state(model: nn.Module) -> Iterator[None]:
     """Attributes and buffers come back to what they were: some models keep what they computed."""
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    with keeping_attributes(model):
+    with preserve_attributes(model):
         try:
             yield
         finally:
@@ -136,7 +136,7 @@ def preserve_state(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def keeping_attributes(model: nn.Module) -> Iterator[None]:
+def preserve_attributes(model: nn.Module) -> Iterator[None]:
     """What modules hold besides parameters and buffers comes back to what it was.
 
     Lists, dicts and sets among the attributes get back what they held; what these hold in turn

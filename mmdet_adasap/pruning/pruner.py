@@ -30,8 +30,8 @@ from .structure import (
     masks_from_structure,
     named_tensors,
     relative_to,
-    structure_of,
     tag_model,
+    tagged_structure,
 )
 
 RESOURCES = ('params', 'flops')
@@ -116,10 +116,10 @@ class Pruner:
         self.channels = find_channels(model, forward)
         self.cost = self.channels.cost(self.resource)
         self._steps = self.channels.group_steps(round_to)
-        self._start = base = structure_of(model)
+        self._start = base = tagged_structure(model)
         self._is_cut = False
         self._base = base or {'keep': {}, 'attrs': {}}
-        whole = {r: self.channels.cost(r)(self.channels.sizes) for r in RESOURCES}
+        whole = {r: self.channels.cost(r)(self.channels.group_sizes) for r in RESOURCES}
         self.dense = whole
         if base is not None:
             if not {'params', 'flops'} <= base['reached'].keys() or 'params' not in base['dense']:
@@ -139,7 +139,7 @@ class Pruner:
         return round(limit) if math.isclose(limit, round(limit), rel_tol=1e-14) else limit
 
     def _check_reachable(self) -> None:
-        least = self.cost(minimum_counts(self.channels.sizes, self._steps))
+        least = self.cost(minimum_counts(self.channels.group_sizes, self._steps))
         fraction = least / self.dense[self.resource]
         if least > self._limit(self.target):
             raise UnreachableTargetError(

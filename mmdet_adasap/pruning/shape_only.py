@@ -24,7 +24,7 @@ SHAPE_ALONE = {
 """Operations that read no number of the tensor they are given."""
 
 
-class DryRun:
+class ShapeOnlyExecutor:
     """Executes operations, but gives zeros for convolutions and products of matrices.
 
     Attributes:

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
 from ..errors import OptimizerStateError, StructureError
-from .rules.layers import GROUPS_GO, whole_groups_go
+from .rules.layers import WHOLE_GROUPS_KEY, removes_whole_groups
 from .structure import META_KEY, Keep, named_tensors
 
 CHANNEL_WORDS = re.compile(r'channels|features|planes|dims|width|heads')
@@ -26,7 +26,7 @@ def check_states(optimizers: Iterable[Optimizer]) -> None:
         OptimizerStateError: Naming the optimizer, the entry and the remedy.
     """
     for optimizer in optimizers:
-        for key, shape, expected in misshapen_state(optimizer):
+        for key, shape, expected in mismatched_state(optimizer):
             raise OptimizerStateError(
                 f'optim_wrapper.optimizer: {type(optimizer).__name__} keeps {key!r} of shape '
                 f'{shape} for a parameter of shape {expected}, which cannot be cut with it; use '
@@ -34,7 +34,7 @@ def check_states(optimizers: Iterable[Optimizer]) -> None:
             )
 
 
-def misshapen_state(optimizer: Optimizer) -> Iterator[tuple[str, tuple, tuple]]:
+def mismatched_state(optimizer: Optimizer) -> Iterator[tuple[str, tuple, tuple]]:
     """Entries of an optimizer's state that have not the shape of their parameter.
 
     Yields:
@@ -115,7 +115,7 @@ def check_fits(model: nn.Module, keep: Keep, attrs: Mapping[str, Mapping[str, in
         for attribute, value in attributes.items():
             present = getattr(modules.get(name), attribute, None)
             expected = counts.get(name, {}).get(attribute, value)
-            known = counts.get(name, {}).keys() | count_attributes(modules.get(name)).keys()
+            known = counts.get(name, {}).keys() | channel_attributes(modules.get(name)).keys()
             if type(present) is not int or attribute not in known:
                 raise StructureError(
                     f'{META_KEY}.attrs names {name}.{attribute}, which is not a number of '
@@ -157,8 +157,8 @@ def cut(
     states = [optimizer.state for optimizer in optimizers]
     for module in {modules[name.rpartition('.')[0]] for name in keep}:
         if _is_convolution(module) and module.groups > 1:
-            way = whole_groups_go(module.groups, module.in_channels // module.groups, module)
-            setattr(module, GROUPS_GO, way)
+            way = removes_whole_groups(module.groups, module.in_channels // module.groups, module)
+            setattr(module, WHOLE_GROUPS_KEY, way)
     for name, axes in keep.items():
         tensor, shape = tensors[name], tensors[name].shape
         for state in states:
@@ -222,7 +222,7 @@ def is_layer(module: nn.Module) -> bool:
     return _is_convolution(module) or isinstance(module, nn.Linear | _NormBase | nn.GroupNorm)
 
 
-def count_attributes(module: nn.Module | None) -> dict[str, int]:
+def channel_attributes(module: nn.Module | None) -> dict[str, int]:
     """Integer attributes of a module that are named like a number of channels or heads."""
     return {
         attribute: value
@@ -241,7 +241,7 @@ def _counts(module: nn.Module, sizes: dict[str, dict[int, int]]) -> dict[str, in
         outputs = weight.get(output, module.out_channels)
         per_group = module.in_channels // module.groups
         counts = {'out_channels': outputs}
-        if module.groups > 1 and whole_groups_go(module.groups, per_group, module):
+        if module.groups > 1 and removes_whole_groups(module.groups, per_group, module):
             counts['groups'] = outputs // (module.out_channels // module.groups)
             counts['in_channels'] = counts['groups'] * per_group
         else:
@@ -260,7 +260,7 @@ def _counts(module: nn.Module, sizes: dict[str, dict[int, int]]) -> dict[str, in
         return {'num_channels': channels, 'num_groups': channels // per_group}
     # A module of another kind: an attribute that is named like a count and had its value.
     counts = {}
-    named = count_attributes(module)
+    named = channel_attributes(module)
     for tensor, axes in sizes.items():
         for axis, size in axes.items():
             before = getattr(module, tensor).shape[axis]

@@ -53,7 +53,7 @@ def tag_model(model: nn.Module, structure: Mapping) -> None:
     setattr(model, _REMEMBERED, structure)
 
 
-def structure_of(model: nn.Module) -> Mapping | None:
+def tagged_structure(model: nn.Module) -> Mapping | None:
     """The structure that a model was cut to; None if it is dense."""
     return getattr(model, _REMEMBERED, None)
 
@@ -159,7 +159,7 @@ def is_cut(structure: Mapping) -> bool:
     return structure['phase'] == 'finetune'
 
 
-def cut_of(structure: Mapping) -> Mapping | None:
+def last_cut(structure: Mapping) -> Mapping | None:
     """The structure that gives tensors their shape; None if that is the dense one."""
     return structure if is_cut(structure) else structure.get('start')
 

@@ -18,10 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from ..errors import NeedsValuesError
 from .channel_ids import ChannelLabel, ChannelUnionFind
 from .groups import PrunableChannels, build_channels
-from .model_state import ForwardFn, evaluating, output_tensors, preserve_state, tensors_in
-from .rules import EXTENSION_RULES, RULES, Call, axes_of, is_pointwise, pointwise
-from .shape_only import DryRun, has_storage
-from .slicing import count_attributes, is_layer
+from .model_state import ForwardFn, eval_mode, output_tensors, preserve_state, tensors_in
+from .rules import EXTENSION_RULES, RULES, Call, is_pointwise, label_axes, pointwise
+from .shape_only import ShapeOnlyExecutor, has_storage
+from .slicing import channel_attributes, is_layer
 
 
 def trace_channels(
@@ -50,24 +50,29 @@ def trace_channels(
     traced = None
     if dry:
         with contextlib.suppress(Exception):  # numbers matter, or the model stops at zeros
-            traced = _trace(model, forward, excluded, DryRun())
+            traced = _trace(model, forward, excluded, ShapeOnlyExecutor())
     tracer, outputs = traced or _trace(model, forward, excluded)
     for tensor in outputs:
         label = tracer.label_of(tensor)
         for nodes in label.axes.values() if label else ():
             tracer.nodes.freeze(nodes, 'output of the model')
-    return build_channels(model, tracer.nodes, tracer.flops, tracer.unreached, tracer.attributes)
+    return build_channels(
+        model, tracer.nodes, tracer.flops, tracer.unused_parameters, tracer.attributes
+    )
 
 
 def _trace(
-    model: nn.Module, forward: ForwardFn, excluded: Collection[str], dry: DryRun | None = None
+    model: nn.Module,
+    forward: ForwardFn,
+    excluded: Collection[str],
+    dry: ShapeOnlyExecutor | None = None,
 ) -> tuple['_Tracer', list[Tensor]]:
     tracer = _Tracer(model, excluded, dry)
     with (
         preserve_state(model),
-        evaluating(model),
-        tracer.naming_modules(),
-        tracer.watching_extensions(),
+        eval_mode(model),
+        tracer.track_modules(),
+        tracer.intercept_extensions(),
         _Leaving(tracer),
         tracer,
     ):
@@ -99,7 +104,7 @@ class _Leaving(TorchFunctionMode):
                 self.tracer.dry.check(args[:1])
             label = self.tracer.label_of(args[0])
             for nodes in label.axes.values() if label else ():
-                reason = f'Tensor.{func.__name__} in {self.tracer.where}'
+                reason = f'Tensor.{func.__name__} in {self.tracer.module_name}'
                 self.tracer.nodes.freeze(nodes, reason)
         return func(*args, **(kwargs or {}))
 
@@ -113,7 +118,7 @@ class _Tracer(TorchDispatchMode):
     """
 
     def __init__(
-        self, model: nn.Module, excluded: Collection[str], dry: DryRun | None = None
+        self, model: nn.Module, excluded: Collection[str], dry: ShapeOnlyExecutor | None = None
     ) -> None:
         super().__init__()
         self.dry = dry
@@ -139,7 +144,7 @@ class _Tracer(TorchDispatchMode):
         self._met: set[str] = set()
 
     @contextlib.contextmanager
-    def naming_modules(self) -> Iterator[None]:
+    def track_modules(self) -> Iterator[None]:
         """Follow which module is running, for the reports."""
 
         def enter(module: nn.Module, args: tuple) -> None:
@@ -159,7 +164,7 @@ class _Tracer(TorchDispatchMode):
                 handle.remove()
 
     @contextlib.contextmanager
-    def watching_extensions(self) -> Iterator[None]:
+    def intercept_extensions(self) -> Iterator[None]:
         """Meet the functions of mmcv's compiled extension, which are not dispatched."""
         extension = sys.modules.get('mmcv._ext')
         functions = {
@@ -190,12 +195,12 @@ class _Tracer(TorchDispatchMode):
         return self._running[-1] if self._running else ''
 
     @property
-    def where(self) -> str:
+    def module_name(self) -> str:
         """Name of the module that is running."""
         return self._running_now or 'the model'
 
     @property
-    def unreached(self) -> list[str]:
+    def unused_parameters(self) -> list[str]:
         """Parameters that took no part in the run."""
         return [name for name in self._parameters if name not in self._met]
 
@@ -244,7 +249,7 @@ class _Tracer(TorchDispatchMode):
             nodes=self.nodes,
             label_of=self.label_of,
             write=self._set,
-            where=self.where,
+            module_name=self.module_name,
             module=self._modules.get(self._running_now),
             count_flops=lambda *term: self.flops.append(term),
         )
@@ -277,9 +282,9 @@ class _Tracer(TorchDispatchMode):
         module = self._modules.get(self._running_now)
         if module is None or is_layer(module):
             return
-        counts = count_attributes(module)
+        counts = channel_attributes(module)
         for tensor in outputs:
-            for axis, vector in axes_of(self.label_of(tensor)).items():
+            for axis, vector in label_axes(self.label_of(tensor)).items():
                 named = [name for name, count in counts.items() if count == tensor.shape[axis]]
                 # Heads may be as many as each of them is wide; the width stays.
                 heads = [name for name in named if 'heads' in name]

@@ -39,7 +39,7 @@ class Block(NamedTuple):
         """Entries along the axis of the neurons, as the parameter is now."""
         return self.param.shape[self.axis] if self.param.dim() else 1
 
-    def spread(self, row: Tensor) -> Tensor:
+    def broadcast(self, row: Tensor) -> Tensor:
         """A matrix row [neurons of the widest block], shaped to multiply the parameter."""
         shape = [1] * self.param.dim()
         if shape:
@@ -78,14 +78,14 @@ def _weight_axis(module: nn.Module) -> int | None:
     return None
 
 
-def in_rows(values: list[Tensor]) -> Tensor:
+def pad_to_rows(values: list[Tensor]) -> Tensor:
     """Vectors of different lengths as rows of a matrix, padded with zeros."""
     return nn.utils.rnn.pad_sequence(values, batch_first=True)
 
 
 def neuron_norms(tensors: list[Tensor], blocks: list[Block]) -> Tensor:
     """ℓ2 norms of all neurons, [blocks, neurons of the widest block], padded with zeros."""
-    return in_rows(
+    return pad_to_rows(
         [
             magnitude(t, block.axis).view(block.count)
             for t, block in zip(tensors, blocks, strict=True)

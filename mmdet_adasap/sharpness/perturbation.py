@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .blocks import Block, find_blocks, in_rows, kept_neurons, neuron_norms
+from .blocks import Block, find_blocks, kept_neurons, neuron_norms, pad_to_rows
 from .radius import SCORES, adaptive_radii
 
 SCOPES = ('global', 'layer', 'neuron')
@@ -159,8 +159,8 @@ class Perturbation(ABC):
         fixed = steps == 0
         for row, (block, direction) in enumerate(zip(blocks, directions, strict=True)):
             # The fill is not idle: a masked or disabled neuron may hold NaN, and 0 * NaN is NaN.
-            direction.mul_(block.spread(steps[row]))
-            direction.masked_fill_(block.spread(fixed[row]), 0.0)
+            direction.mul_(block.broadcast(steps[row]))
+            direction.masked_fill_(block.broadcast(fixed[row]), 0.0)
 
         stats = PerturbationStats(
             mean_rho=radii.sum() / keep.sum().clamp_min(1),
@@ -280,7 +280,7 @@ class AdaptivePerturbation(Perturbation):
 
     def _radii(self, weights: list[Tensor], blocks: list[Block], keep: Tensor) -> Tensor:
         score = SCORES[self.score]
-        scores = in_rows(
+        scores = pad_to_rows(
             [score(weight, block.axis) for weight, block in zip(weights, blocks, strict=True)]
         )
         return adaptive_radii(scores, self.rho_min, self.rho_max, keep)

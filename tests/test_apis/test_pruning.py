@@ -11,7 +11,7 @@ from mmengine.config import Config
 from torch import nn
 
 from _utils.toy import ToyModel
-from mmdet_adasap.apis import apply_structure, build_dense, prune_model, working_size
+from mmdet_adasap.apis import apply_structure, build_dense, find_image_size, prune_model
 from mmdet_adasap.errors import EquivalenceError, StructureError, UnreachableTargetError
 from mmdet_adasap.integration.configs import read_config
 from mmdet_adasap.models.forward import synthetic_batch
@@ -375,7 +375,7 @@ def test_a_classifier_is_normalised_as_the_runner_would():
     )
     model = build_dense(config)
     assert model.data_preprocessor.mean.flatten().tolist() == [33.0]
-    assert working_size(model) == 32  # of one channel
+    assert find_image_size(model) == 32  # of one channel
     batch = model.data_preprocessor(synthetic_batch(model, 32, images=2), True)
     assert batch['data_samples'][0].gt_score.shape == (10,)
 

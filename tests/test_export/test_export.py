@@ -27,7 +27,7 @@ from mmdet_adasap.env import find_tool
 from mmdet_adasap.errors import ExportMismatchError
 from mmdet_adasap.export.config import exported_config
 from mmdet_adasap.models.forward import raw_forward, synthetic_batch
-from mmdet_adasap.models.profiling import fill_dense, noise_batch, table
+from mmdet_adasap.models.profiling import load_slim_weights, noise_batch, table
 from mmdet_adasap.pruning.equivalence import difference, raw_outputs
 
 ROOT = Path(__file__).parents[2]
@@ -322,7 +322,7 @@ def test_the_dense_model_finds_what_the_slim_one_finds(exported, trained):
     structure = torch.load(trained / 'epoch_3.pth', weights_only=False)['meta']['mmdet_adasap']
     slim = init_pruned_detector(trained / 'own.py', trained / 'epoch_3.pth')
     dense = build_dense(trained / 'own.py').eval()
-    fill_dense(dense, slim, structure['keep'])
+    load_slim_weights(dense, slim, structure['keep'])
     batch = slim.data_preprocessor(noise_batch(slim.cfg), False)
     assert sum(p.numel() for p in dense.parameters()) == structure['dense']['params']
     found = [raw_outputs(model, raw_forward(batch)) for model in (dense, slim)]

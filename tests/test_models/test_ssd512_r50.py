@@ -90,7 +90,7 @@ class TestSSD512R50:
         forward = raw_forward(dict(inputs=inputs, data_samples=[sample(SMALL)]))
         channels = find_channels(model, forward)
         assert not channels.excluded
-        assert channels.unreached == []
+        assert channels.unused_parameters == []
         parameters = sum(p.numel() for p in model.parameters())
         kept = [torch.arange(group.size).numpy() < group.size // 2 for group in channels.groups]
         keep = indices_from_masks(model, channels.groups, kept)

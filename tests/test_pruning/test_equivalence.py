@@ -119,7 +119,7 @@ def test_an_error_on_the_way_that_the_output_hardly_shows():
     model = Net(lambda n, x: n.head(n.mix(x)), mix=Scaled(), head=nn.Linear(3, 2))
     x = torch.randn(2, 3, 6, 6)
     channels = trace(model, x)
-    assert channels.sizes.tolist() == [8]
+    assert channels.group_sizes.tolist() == [8]
     keep = indices_from_masks(model, channels.groups, [np.arange(8) < 4])
     with pytest.raises(EquivalenceError, match=r'by [\d.]+e-\d+ of what mix returns;'):
         verify_cut(model, keep, runs(x))

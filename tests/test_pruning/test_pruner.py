@@ -69,7 +69,7 @@ def test_the_target_is_met_and_never_exceeded(resource, fraction, round_to):
         limit = fraction ** (step / 3)
         pruner.prune_to(limit)
         assert pruner.remaining() <= limit
-    sizes, counts = pruner.channels.sizes, pruner.masks.counts
+    sizes, counts = pruner.channels.group_sizes, pruner.masks.counts
     reached = pruner.remaining()
     structure = pruner.cut()
     assert real(model, resource) / dense == reached == structure['reached'][resource] <= fraction

@@ -5,9 +5,9 @@ import doctest
 import numpy as np
 import pytest
 import torch
-from test_tracing import CASES
 
 from _utils.nets import chain, random_choice, randomise, runs, trace
+from _utils.tracing_cases import CASES
 from mmdet_adasap.errors import StructureError
 from mmdet_adasap.pruning import (
     MagnitudeImportance,

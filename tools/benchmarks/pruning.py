@@ -169,7 +169,7 @@ def randomise(model: nn.Module) -> nn.Module:
     return model
 
 
-def forward_of(model: nn.Module, size: int) -> ForwardFn:
+def build_forward(model: nn.Module, size: int) -> ForwardFn:
     """Runs a detector on one random image."""
     from mmdet.testing import demo_mm_inputs
 
@@ -177,7 +177,7 @@ def forward_of(model: nn.Module, size: int) -> ForwardFn:
     return raw_forward(model.data_preprocessor(data, False))
 
 
-def parameters_of(model: nn.Module) -> int:
+def count_parameters(model: nn.Module) -> int:
     """Number of parameters."""
     return sum(p.numel() for p in model.parameters())
 
@@ -218,7 +218,7 @@ def prune_ours(model: nn.Module, forward: ForwardFn, watch: Stopwatch) -> dict:
     dense = copy.deepcopy(model.state_dict())
     watch('trace', trace_channels, model, forward)
     pruner = watch('pruner', Pruner, model, forward, dict(params=1.0), MagnitudeImportance())
-    sizes = pruner.channels.sizes
+    sizes = pruner.channels.group_sizes
     half = np.maximum(sizes // 2, 1)
     for name, round_to in (('event_rounded', ROUND_TO), ('event', 1)):
         model.load_state_dict(dense)
@@ -235,11 +235,11 @@ def prune_ours(model: nn.Module, forward: ForwardFn, watch: Stopwatch) -> dict:
     pruner.masks.remove(kept)
     promised = pruner.cost(pruner.masks.counts)
     pruner.cut()  # raises EquivalenceError unless the slim model gives what the masked one gives
-    if parameters_of(model) != promised:
-        raise EquivalenceError(f'{parameters_of(model)} parameters are left and not {promised}')
+    if count_parameters(model) != promised:
+        raise EquivalenceError(f'{count_parameters(model)} parameters are left and not {promised}')
     return {
         'groups': len(sizes),
-        'left': parameters_of(model) / pruner.dense['params'],
+        'left': count_parameters(model) / pruner.dense['params'],
         'whole': pruner.channels.excluded,
     }
 
@@ -265,7 +265,7 @@ def prune_peer(model: nn.Module, forward: ForwardFn, ignored: list[str], watch: 
 
     model = copy.deepcopy(model).eval()
     shapes = [tensor.shape for tensor in raw_outputs(model, forward)]
-    before = parameters_of(model)
+    before = count_parameters(model)
     pruner = watch(
         'peer_build',
         tp.pruner.BasePruner,
@@ -284,7 +284,7 @@ def prune_peer(model: nn.Module, forward: ForwardFn, ignored: list[str], watch: 
     }
     watch('peer_groups', lambda: list(pruner.DG.get_all_groups(**roots)))
     watch('peer_event', pruner.step)
-    result = {'left': parameters_of(model) / before}
+    result = {'left': count_parameters(model) / before}
     try:
         slim = [tensor.shape for tensor in raw_outputs(model, forward)]
     except Exception as error:
@@ -382,7 +382,7 @@ def measure(
     if alone and 'error' in alone:
         results['peer']['helped'] = f'needs {", ".join(helps)} left whole; else {alone["error"]}'
     return {
-        'parameters': parameters_of(model),
+        'parameters': count_parameters(model),
         'seconds': watch.seconds,
         **results,
         'times': watch.times,
@@ -477,7 +477,7 @@ def benchmark(names: list[str], repeats: int, version: str | None, out: Path | N
         started = time.perf_counter()
         try:
             model = build(config)
-            forward = forward_of(model, size)
+            forward = build_forward(model, size)
             result = measure(model, forward, predictions, helps, repeats, bool(version))
             bad = [f'{tool} fails' for tool in ('ours', 'peer') if 'error' in result.get(tool, {})]
         except Exception as error:  # a model that mmdet cannot build or run

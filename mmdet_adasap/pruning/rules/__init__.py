@@ -9,18 +9,27 @@ that reaches it.
 """
 
 from . import attention, extensions, indexing, layers, reductions, shapes, spatial  # noqa: F401
-from .call import EXTENSION_RULES, RULES, Call, axes_of, extension_rule, is_zero, made, rule
+from .call import (
+    EXTENSION_RULES,
+    RULES,
+    Call,
+    extension_rule,
+    is_zero,
+    label_axes,
+    make_label,
+    rule,
+)
 from .pointwise import is_pointwise, pointwise
 
 __all__ = [
     'EXTENSION_RULES',
     'RULES',
     'Call',
-    'axes_of',
     'extension_rule',
     'is_pointwise',
     'is_zero',
-    'made',
+    'label_axes',
+    'make_label',
     'pointwise',
     'rule',
 ]

@@ -55,7 +55,7 @@ class Call:
         nodes (ChannelUnionFind): Where ties and freezes go.
         label_of (Callable): Gives the label of a tensor, or None.
         write (Callable): Takes a tensor and its new label, for tensors that are not returned.
-        where (str): Name of the module that was running.
+        module_name (str): Name of the module that was running.
         module (nn.Module, optional): That module.
         count_flops (Callable): Takes ``(coefficient, node vectors)``, see ``cost.py``.
     """
@@ -68,7 +68,7 @@ class Call:
     nodes: ChannelUnionFind
     label_of: Callable[[Tensor], ChannelLabel | None]
     write: Callable[[Tensor, ChannelLabel | None], None]
-    where: str
+    module_name: str
     module: nn.Module | None
     count_flops: Callable[..., None]
 
@@ -91,7 +91,7 @@ class Call:
             return
         for axis in list(label.axes) if axes is None else axes:
             if axis in label.axes:
-                self.nodes.freeze(label.axes[axis], f'{why or self.name} in {self.where}')
+                self.nodes.freeze(label.axes[axis], f'{why or self.name} in {self.module_name}')
 
     def tie(self, left: np.ndarray | None, right: np.ndarray | None) -> None:
         """Tie two node vectors; None stands for one that cannot shrink."""
@@ -99,7 +99,7 @@ class Call:
             return
         if left is None or right is None:
             kept = right if left is None else left
-            self.nodes.freeze(kept, f'{self.name} with a fixed operand in {self.where}')
+            self.nodes.freeze(kept, f'{self.name} with a fixed operand in {self.module_name}')
         else:
             self.nodes.tie(left, right)
 
@@ -117,7 +117,7 @@ class Call:
         return blocks[0]
 
 
-def axes_of(label: ChannelLabel | None) -> dict[int, np.ndarray]:
+def label_axes(label: ChannelLabel | None) -> dict[int, np.ndarray]:
     """Node vectors by axis; none for a tensor without a label."""
     return {} if label is None else label.axes
 
@@ -132,6 +132,6 @@ def is_fresh(label: ChannelLabel | None) -> bool:
     return label is not None and not label.axes
 
 
-def made(axes: dict[int, np.ndarray], zero: bool) -> ChannelLabel | None:
+def make_label(axes: dict[int, np.ndarray], zero: bool) -> ChannelLabel | None:
     """A label, or None where no axis can shrink."""
     return ChannelLabel(axes, zero) if axes else None

@@ -2,7 +2,7 @@
 """Compiled operators of mmcv and torchvision. Those without a rule freeze what reaches them."""
 
 from ..channel_ids import ChannelLabel
-from .call import Call, axes_of, extension_rule, is_zero, made, rule
+from .call import Call, extension_rule, is_zero, label_axes, make_label, rule
 from .layers import convolve
 
 
@@ -21,8 +21,8 @@ def torchvision_roi_features(call: Call) -> ChannelLabel | list[ChannelLabel | N
 def _pooled(call: Call, x: object, rois: object) -> ChannelLabel | None:
     label = call.label_of(x)
     call.freeze(call.label_of(rois), None, 'regions')
-    call.freeze(label, [a for a in axes_of(label) if a != 1], 'spatial axis')
-    return made({a: v for a, v in axes_of(label).items() if a == 1}, is_zero(label))
+    call.freeze(label, [a for a in label_axes(label) if a != 1], 'spatial axis')
+    return make_label({a: v for a, v in label_axes(label).items() if a == 1}, is_zero(label))
 
 
 @extension_rule('deform_conv_forward')

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from ..channel_ids import FROZEN, ChannelLabel
-from .call import Call, axes_of, is_zero, made, rule
+from .call import Call, is_zero, label_axes, make_label, rule
 
 
 @rule('convolution', '_convolution', 'convolution_overrideable')
@@ -28,8 +28,8 @@ def convolve(
 ) -> ChannelLabel | None:
     """Ties of a convolution of any kind, its multiply-accumulates, and the label of ``out``."""
     x_label, w_label = call.label_of(x), call.label_of(weight)
-    channels, w_axes = axes_of(x_label).get(1), axes_of(w_label)
-    call.freeze(x_label, [a for a in axes_of(x_label) if a != 1], 'spatial or batch axis')
+    channels, w_axes = label_axes(x_label).get(1), label_axes(w_label)
+    call.freeze(x_label, [a for a in label_axes(x_label) if a != 1], 'spatial or batch axis')
     for axis in w_axes.keys() - {0, 1}:
         call.nodes.tie(w_axes[axis], np.int64(FROZEN))  # a kernel never shrinks: no news
     inputs, outputs = (0, 1) if transposed else (1, 0)
@@ -46,7 +46,7 @@ def convolve(
         call.freeze(w_label, None, 'grouped transposed convolution')
         call.count_flops(places * weight.shape[0] * per_group)
         return None
-    elif whole_groups_go(groups, per_group, call.module):
+    elif removes_whole_groups(groups, per_group, call.module):
         alone = True
         made_by = _tie_whole_groups(call, channels, made_by, groups)
         call.freeze(w_label, [1], 'inputs of a group')
@@ -66,7 +66,7 @@ def convolve(
         call.freeze(x_label, [1], 'product over channels that are not 0 when masked')
     if bias is not None:
         b_label = call.label_of(bias)
-        call.tie(axes_of(b_label).get(0), made_by)
+        call.tie(label_axes(b_label).get(0), made_by)
         zero &= is_zero(b_label)
     if made_by is None:
         return None
@@ -74,17 +74,19 @@ def convolve(
     return ChannelLabel({1: made_by}, zero, call.nodes.owner(made_by))
 
 
-GROUPS_GO = '_mmdet_adasap_whole_groups'
+WHOLE_GROUPS_KEY = '_mmdet_adasap_whole_groups'
 """Attribute of a grouped convolution that was cut: how it shrinks, then and ever after."""
 
 
-def whole_groups_go(groups: int, inputs_per_group: int, module: nn.Module | None = None) -> bool:
+def removes_whole_groups(
+    groups: int, inputs_per_group: int, module: nn.Module | None = None
+) -> bool:
     """How a grouped convolution shrinks.
 
     With many narrow groups (depthwise, ResNeXt) whole groups go and ``groups`` with them; with
     few wide ones (ShuffleNet, RegNet) every group loses the same positions.
     """
-    return getattr(module, GROUPS_GO, groups >= inputs_per_group)
+    return getattr(module, WHOLE_GROUPS_KEY, groups >= inputs_per_group)
 
 
 def _tie_whole_groups(
@@ -104,7 +106,7 @@ def matrix_product(call: Call) -> ChannelLabel | None:
     *added, left, right = call.args[:3] if 'add' in call.operation else call.args[:2]
     row, column = left.dim() - 2, left.dim() - 1
     a, b = call.label_of(left), call.label_of(right)
-    a_axes, b_axes = axes_of(a), axes_of(b)
+    a_axes, b_axes = label_axes(a), label_axes(b)
     if left.dim() == 3:
         call.tie(a_axes.get(0), b_axes.get(0))
     call.tie(a_axes.get(column), b_axes.get(row))
@@ -124,12 +126,12 @@ def matrix_product(call: Call) -> ChannelLabel | None:
     zero = all(label.zero for label in (a, b) if label is not None)
     for bias in added:
         offset, label = call.out.dim() - bias.dim(), call.label_of(bias)
-        bias_axes = {axis + offset: v for axis, v in axes_of(label).items()}
+        bias_axes = {axis + offset: v for axis, v in label_axes(label).items()}
         zero &= is_zero(label) and axes.keys() <= bias_axes.keys()
         for axis in set(axes) | set(bias_axes):
             if axis - offset >= 0 and bias.shape[axis - offset] > 1:
                 call.tie(axes.get(axis), bias_axes.get(axis))
-    result = made(axes, zero)
+    result = make_label(axes, zero)
     if column in b_axes:
         result.producer = call.nodes.owner(b_axes[column])
     return result
@@ -147,23 +149,23 @@ def matrix_product(call: Call) -> ChannelLabel | None:
 def batch_norm(call: Call) -> list[ChannelLabel | None]:
     x, *others = call.args[:5]
     label = call.label_of(x)
-    channels = axes_of(label).get(1)
+    channels = label_axes(label).get(1)
     affine = others[0] is not None and others[1] is not None
     for tensor in others:
         if isinstance(tensor, Tensor):
-            call.tie(axes_of(call.label_of(tensor)).get(0), channels)
+            call.tie(label_axes(call.label_of(tensor)).get(0), channels)
     _note_following_norm(call, label, others[:2])
     batch_statistics = any(flag is True for flag in call.args[3:6])
     per_value = (4 if batch_statistics else 1) + (others[0] is not None)
     call.count_flops(per_value * x.numel() // x.shape[1], (channels, x.shape[1]))
-    return [made(dict(axes_of(label)), affine)]
+    return [make_label(dict(label_axes(label)), affine)]
 
 
 def _note_following_norm(
     call: Call, label: ChannelLabel | None, affine: Sequence[Tensor | None]
 ) -> None:
     """Note the scale and shift of a normalisation of what one layer returns."""
-    vectors = [axes_of(call.label_of(t)).get(0) for t in affine if isinstance(t, Tensor)]
+    vectors = [label_axes(call.label_of(t)).get(0) for t in affine if isinstance(t, Tensor)]
     if label is not None and label.producer and vectors and all(v is not None for v in vectors):
         names = call.nodes.following_norms.setdefault(label.producer, [])
         names += [name for name in map(call.nodes.owner, vectors) if name not in names]
@@ -175,7 +177,7 @@ def group_norm(call: Call) -> list[ChannelLabel | None]:
     x, weight, bias = call.args[:3]
     groups = call.args[6]
     label = call.label_of(x)
-    channels = axes_of(label).get(1)
+    channels = label_axes(label).get(1)
     affine = weight is not None and bias is not None
     if groups == 1 or not affine:
         call.freeze(label, [1], 'a GroupNorm of one group or without weights')
@@ -184,12 +186,12 @@ def group_norm(call: Call) -> list[ChannelLabel | None]:
         call.tie_blocks(channels.reshape(groups, -1).T)
     for tensor in (weight, bias):
         if isinstance(tensor, Tensor):
-            call.tie(axes_of(call.label_of(tensor)).get(0), channels)
+            call.tie(label_axes(call.label_of(tensor)).get(0), channels)
     _note_following_norm(call, label, (weight, bias))
     per_value = 4 + (weight is not None)
     call.count_flops(per_value * x.numel() // x.shape[1], (channels, x.shape[1]))
-    axes = {a: v for a, v in axes_of(label).items() if a != 1 or channels is not None}
-    return [made(axes, affine)]
+    axes = {a: v for a, v in label_axes(label).items() if a != 1 or channels is not None}
+    return [make_label(axes, affine)]
 
 
 @rule('native_layer_norm')
@@ -203,4 +205,4 @@ def layer_norm(call: Call) -> list[ChannelLabel | None]:
         if isinstance(tensor, Tensor):
             call.freeze(call.label_of(tensor), None, 'a LayerNorm')
     call.count_flops((4 + (weight is not None)) * x.numel())
-    return [made({a: v for a, v in axes_of(label).items() if a < first}, False)]
+    return [make_label({a: v for a, v in label_axes(label).items() if a < first}, False)]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..channel_ids import ChannelLabel
-from .call import Call, axes_of, is_fresh, is_zero, made, rule
+from .call import Call, is_fresh, is_zero, label_axes, make_label, rule
 
 POINTWISE_WITHOUT_TAG = (
     'leaky_relu',
@@ -54,7 +54,7 @@ def pointwise(call: Call) -> ChannelLabel | None:
             own = axis - rank + tensor.dim()
             if own < 0 or tensor.shape[own] == 1:
                 continue
-            vector = axes_of(call.label_of(tensor)).get(own)
+            vector = label_axes(call.label_of(tensor)).get(own)
             fixed |= vector is None
             vectors += [] if vector is None else [vector]
         if not vectors or size == 1:
@@ -65,7 +65,7 @@ def pointwise(call: Call) -> ChannelLabel | None:
             call.tie(vectors[0], None)
         else:
             axes[axis] = vectors[0]
-    return made(axes, all(_zero_stays_zero(call, axis - rank) for axis in axes))
+    return make_label(axes, all(_zero_stays_zero(call, axis - rank) for axis in axes))
 
 
 class _Entry(NamedTuple):
@@ -144,20 +144,23 @@ def copy_into(call: Call) -> ChannelLabel | None:
 @rule('zeros_like', 'ones_like', 'empty_like', 'full_like', 'rand_like', 'randn_like')
 def like(call: Call) -> ChannelLabel | None:
     """A tensor that shrinks with its pattern."""
-    axes = dict(axes_of(call.label_of(call.args[0])))
-    return made(axes, call.operation == 'zeros_like')
+    axes = dict(label_axes(call.label_of(call.args[0])))
+    return make_label(axes, call.operation == 'zeros_like')
 
 
 @rule('bernoulli_', 'bernoulli', 'uniform_', 'normal_')
 def drawn(call: Call) -> ChannelLabel | None:
     """Chance in the shape of a tensor: the mask of a dropout."""
-    return made(dict(axes_of(call.label_of(call.args[0]))), False)
+    return make_label(dict(label_axes(call.label_of(call.args[0]))), False)
 
 
 @rule('native_dropout')
 def dropout(call: Call) -> list[ChannelLabel | None]:
     label = call.label_of(call.args[0])
-    return [made(dict(axes_of(label)), is_zero(label)), made(dict(axes_of(label)), False)]
+    return [
+        make_label(dict(label_axes(label)), is_zero(label)),
+        make_label(dict(label_axes(label)), False),
+    ]
 
 
 @rule('zeros', 'ones', 'full', 'empty', 'new_zeros', 'new_ones', 'new_full', 'new_empty')

@@ -2,7 +2,7 @@
 """Reductions, and what looks along an axis."""
 
 from ..channel_ids import ChannelLabel
-from .call import Call, axes_of, is_zero, made, rule
+from .call import Call, is_zero, label_axes, make_label, rule
 
 
 @rule('sum', 'linalg_vector_norm', 'norm')
@@ -34,10 +34,10 @@ def _reduce(call: Call, harmless: bool) -> ChannelLabel | list[ChannelLabel | No
     if not (harmless and is_zero(label)):
         call.freeze(label, dims, f'{call.operation} over channels')
     axes, kept_dims = {}, out.dim() == x.dim()
-    for axis, vector in axes_of(label).items():
+    for axis, vector in label_axes(label).items():
         if axis not in dims:
             axes[axis if kept_dims else axis - sum(d < axis for d in dims)] = vector
-    kept = made(axes, is_zero(label))
+    kept = make_label(axes, is_zero(label))
     return [kept, kept] if isinstance(call.out, tuple) else kept
 
 
@@ -47,5 +47,5 @@ def along_axis(call: Call) -> ChannelLabel | list[ChannelLabel | None] | None:
     position = 2 if call.operation == 'topk' else 1
     axis = call.arg(position, -1, 'dim') % call.args[0].dim()
     call.freeze(label, [axis], f'{call.operation} over channels')
-    kept = made({a: v for a, v in axes_of(label).items() if a != axis}, False)
+    kept = make_label({a: v for a, v in label_axes(label).items() if a != axis}, False)
     return [kept, kept] if isinstance(call.out, tuple) else kept
