@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""What the rule of an operation is given, and how it is registered."""
+"""The arguments of a rule, and its registration."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ def _register(rules: dict[str, Rule], names: Iterable[str]) -> Callable[[Rule], 
 
 @dataclass
 class Call:
-    """One operation as it was met while the model ran.
+    """One operation of a traced run, the argument of a rule.
 
     Args:
         func (Callable): The operator overload.
@@ -52,10 +52,10 @@ class Call:
         args (tuple): Its positional arguments.
         kwargs (dict): Its keyword arguments.
         out: What it returned.
-        nodes (ChannelUnionFind): Where ties and freezes go.
-        label_of (Callable): Gives the label of a tensor, or None.
+        nodes (ChannelUnionFind): Collects ties and freezes.
+        label_of (Callable): Returns the label of a tensor, or None.
         write (Callable): Takes a tensor and its new label, for tensors that are not returned.
-        module_name (str): Name of the module that was running.
+        module_name (str): Name of the running module.
         module (nn.Module, optional): That module.
         count_flops (Callable): Takes ``(coefficient, node vectors)``, see ``cost.py``.
     """
@@ -86,7 +86,13 @@ class Call:
     def freeze(
         self, label: ChannelLabel | None, axes: Iterable[int] | None = None, why: str = ''
     ) -> None:
-        """Freeze all axes of a label, or those given."""
+        """Freeze all axes of a label, or those given.
+
+        Args:
+            label (ChannelLabel, optional): The label; None freezes nothing.
+            axes (Iterable[int], optional): Defaults to all axes of the label.
+            why (str): Reason, to be followed by "in MODULE". Defaults to the operation.
+        """
         if label is None:
             return
         for axis in list(label.axes) if axes is None else axes:
@@ -94,7 +100,7 @@ class Call:
                 self.nodes.freeze(label.axes[axis], f'{why or self.name} in {self.module_name}')
 
     def tie(self, left: np.ndarray | None, right: np.ndarray | None) -> None:
-        """Tie two node vectors; None stands for one that cannot shrink."""
+        """Tie two node vectors; None is an axis that cannot shrink, and freezes the other."""
         if left is None and right is None:
             return
         if left is None or right is None:
@@ -118,20 +124,20 @@ class Call:
 
 
 def label_axes(label: ChannelLabel | None) -> dict[int, np.ndarray]:
-    """Node vectors by axis; none for a tensor without a label."""
+    """Return node vectors by axis; none for a tensor without a label."""
     return {} if label is None else label.axes
 
 
 def is_zero(label: ChannelLabel | None) -> bool:
-    """Whether entries that are masked are 0."""
+    """Return whether entries of masked channels are 0."""
     return label is not None and label.zero
 
 
 def is_fresh(label: ChannelLabel | None) -> bool:
-    """Whether nothing has been written yet into a tensor that a model made."""
+    """Return whether nothing has been written yet into a tensor that a model created."""
     return label is not None and not label.axes
 
 
 def make_label(axes: dict[int, np.ndarray], zero: bool) -> ChannelLabel | None:
-    """A label, or None where no axis can shrink."""
+    """Return a label, or None where no axis can shrink."""
     return ChannelLabel(axes, zero) if axes else None

@@ -19,6 +19,7 @@ def torchvision_roi_features(call: Call) -> ChannelLabel | list[ChannelLabel | N
 
 
 def _pooled(call: Call, x: object, rois: object) -> ChannelLabel | None:
+    """Return the label of features that are pooled channel by channel, ``[rois, C, h, w]``."""
     label = call.label_of(x)
     call.freeze(call.label_of(rois), None, 'regions')
     call.freeze(label, [a for a in label_axes(label) if a != 1], 'spatial axis')
@@ -39,10 +40,19 @@ def modulated_deform_conv(call: Call) -> None:
 
 
 def _deformed(
-    call: Call, x: object, weight: object, bias: object, positions: list, output: object, how: dict
+    call: Call,
+    x: object,
+    weight: object,
+    bias: object,
+    positions: list,
+    output: object,
+    options: dict,
 ) -> None:
+    """Label the output of a deformable convolution like that of any other one."""
+    # Offsets have two channels for each place of the kernel; without one, another is sampled.
     for tensor in positions:
         call.freeze(call.label_of(tensor), None, 'sampling positions')
-    if how.get('deformable_group', how.get('deformable_groups', 1)) > 1:
+    # The two operators of mmcv spell the option differently.
+    if options.get('deformable_group', options.get('deformable_groups', 1)) > 1:
         call.freeze(call.label_of(x), None, 'several groups of sampling positions')
-    call.write(output, convolve(call, x, weight, bias, output, how['group']))
+    call.write(output, convolve(call, x, weight, bias, output, options['group']))

@@ -10,7 +10,7 @@ from .call import Call, is_fresh, is_zero, label_axes, make_label, rule
 
 @rule('slice', 'narrow')
 def slice_(call: Call) -> ChannelLabel | None:
-    """A part of the channels that is one of several equal ones ties its positions to theirs."""
+    """Tie the positions of equal parts: x[:, :4] and x[:, 4:] must lose the same ones."""
     x, label = call.args[0], call.label_of(call.args[0])
     axis = call.arg(1, 0, 'dim') % x.dim()
     size, part = x.shape[axis], call.out.shape[axis]
@@ -50,7 +50,7 @@ def index_select(call: Call) -> ChannelLabel | None:
 
 @rule('index')
 def index(call: Call) -> ChannelLabel | None:
-    """Entries picked off the channel axis."""
+    """Pick entries along other axes than that of the channels."""
     x, indices = call.args[:2]
     label = call.label_of(x)
     places = _places_after_index(call, x, indices)
@@ -61,7 +61,10 @@ def index(call: Call) -> ChannelLabel | None:
 
 @rule('index_put_', 'index_put', '_index_put_impl_', '_unsafe_index_put')
 def index_put(call: Call) -> ChannelLabel | None:
-    """Entries written off the channel axis. A new tensor takes the label of what is written."""
+    """Write along other axes than that of the channels.
+
+    A new tensor takes the label of what is written into it.
+    """
     target, indices, values = call.args[:3]
     old, new = call.label_of(target), call.label_of(values)
     places = _places_after_index(call, target, indices)
@@ -87,7 +90,7 @@ def index_put(call: Call) -> ChannelLabel | None:
 
 
 def _places_after_index(call: Call, x: Tensor, indices: list) -> dict[int, int]:
-    """Where the axes that an index leaves alone are in the result."""
+    """Return where the axes that an index leaves alone are in the result."""
     for tensor in indices:
         if tensor is not None:
             call.freeze(call.label_of(tensor), None, 'an index')
@@ -99,6 +102,8 @@ def _places_after_index(call: Call, x: Tensor, indices: list) -> dict[int, int]:
             positions.append(position)
         axis += width
     rank = _index_rank(indices)
+    # NumPy's rule for advanced indexing: the new axes take the place of the indexed ones if these
+    # are side by side, else they come first.
     together = positions[-1] - positions[0] + 1 == len(positions)
     first = consumed[0] if together else 0
     alone = [a for a in range(x.dim()) if a not in consumed]
@@ -106,11 +111,12 @@ def _places_after_index(call: Call, x: Tensor, indices: list) -> dict[int, int]:
 
 
 def _index_rank(indices: list) -> int:
-    """Number of axes that an index puts in the place of those that it consumes."""
+    """Return how many axes an index puts in the place of those that it consumes."""
     return max(1 if _is_mask(t) else t.dim() for t in indices if t is not None)
 
 
 def _consumes(tensor: Tensor) -> int:
+    """Return how many axes one tensor of an index consumes: a mask as many as it has."""
     return tensor.dim() if _is_mask(tensor) else 1
 
 

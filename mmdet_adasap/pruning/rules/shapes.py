@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Changes of shape and order."""
+"""Changes of shape and of the order of axes."""
 
 from collections.abc import Iterable
 
@@ -13,7 +13,10 @@ from .call import Call, is_zero, label_axes, make_label, rule
 
 @rule('view', '_unsafe_view', 'reshape', '_reshape_alias', '_reshape_copy')
 def view(call: Call) -> ChannelLabel | None:
-    """Match runs of old and new axes that hold the same number of entries."""
+    """Match runs of old and new axes that hold the same number of entries.
+
+    ``[2, 8, 6, 6]`` to ``[2, 288]`` has the runs 2 to 2 and 8, 6, 6 to 288.
+    """
     x, label = call.args[0], call.label_of(call.args[0])
     if label is None:
         return None
@@ -27,7 +30,8 @@ def view(call: Call) -> ChannelLabel | None:
         if len(labelled) > 1:
             call.freeze(label, labelled, 'several channel axes in one view')
         elif len(wide_new) == 1:
-            # Flatten: each channel becomes `inner` neighbours, `outer` times.
+            # Flatten: each channel becomes `inner` neighbours (the axes behind it), and the whole
+            # row of channels occurs `outer` times (the axes in front).
             (axis,) = labelled
             outer = int(np.prod([x.shape[a] for a in wide_old if a < axis], dtype=int))
             inner = int(np.prod([x.shape[a] for a in wide_old if a > axis], dtype=int))
@@ -40,9 +44,10 @@ def view(call: Call) -> ChannelLabel | None:
 
 
 def _runs(old: torch.Size, new: torch.Size) -> Iterable[tuple[list[int], list[int]]]:
+    """Yield the shortest runs of axes, old and new, that have the same product of lengths."""
     i = j = 0
     while i < len(old) or j < len(new):
-        left, right, a, b = [], [], 1, 1
+        left, right, a, b = [], [], 1, 1  # axes and products of both sides
         while not left or not right or a != b:
             if (a <= b and i < len(old)) or j >= len(new):
                 if i >= len(old):
@@ -58,12 +63,19 @@ def _runs(old: torch.Size, new: torch.Size) -> Iterable[tuple[list[int], list[in
 
 
 def _split(call: Call, vector: np.ndarray, new: list[int], axes: dict[int, np.ndarray]) -> None:
-    """One channel axis becomes several: positions along one stay, the others are tied.
+    """Split a channel axis into several: channels live on along one, and the others tie them.
 
-    The one that stays is an axis along which nothing new is tied, if there is one, as after a
-    flatten; in attention the axis of the heads; else the widest.
+    That one is an axis along which nothing new is tied, if there is one, as after a flatten; in
+    attention the axis of the heads; else the longest.
+
+    Args:
+        call (Call): The view.
+        vector (np.ndarray): Nodes of the axis.
+        new (list[int]): The axes that it becomes.
+        axes (dict[int, np.ndarray]): Gets the nodes of the axis that channels live on along.
     """
     blocks = vector.reshape([call.out.shape[a] for a in new])
+    # For each axis: what would be tied, position by position, if channels lived on along it.
     rows = [np.moveaxis(blocks, i, -1).reshape(-1, size) for i, size in enumerate(blocks.shape)]
     stays = next((i for i, row in enumerate(rows) if (row == row[0]).all()), None)
     heads = head_count(call.module)
@@ -106,10 +118,14 @@ def squeeze(call: Call) -> ChannelLabel | None:
     x, label = call.args[0], call.label_of(call.args[0])
     dims = call.arg(1, range(x.dim()))
     dims = [dims] if isinstance(dims, int) else dims
-    gone = {d % x.dim() for d in dims if x.shape[d] == 1}
+    removed = {d % x.dim() for d in dims if x.shape[d] == 1}
     if len(call.args) == 1:
         call.freeze(label, None, 'squeeze() without an axis, which would drop a last channel,')
-    axes = {a - sum(d < a for d in gone): v for a, v in label_axes(label).items() if a not in gone}
+    axes = {
+        a - sum(d < a for d in removed): v
+        for a, v in label_axes(label).items()
+        if a not in removed
+    }
     return make_label(axes, is_zero(label))
 
 
@@ -123,7 +139,7 @@ def expand(call: Call) -> ChannelLabel | None:
 
 @rule('split', 'split_with_sizes', 'chunk')
 def split(call: Call) -> list[ChannelLabel | None]:
-    """Equal parts stay equal only if a position goes from all of them together."""
+    """Tie equal parts position by position: they stay equal only if all lose the same ones."""
     x, label = call.args[0], call.label_of(call.args[0])
     axis = call.arg(2, 0, 'dim') % x.dim()
     if label is None:
@@ -143,6 +159,7 @@ def split(call: Call) -> list[ChannelLabel | None]:
 
 @rule('cat', 'concatenate')
 def cat(call: Call) -> ChannelLabel | None:
+    # cat ignores empty 1-dim tensors, for which it was used as a start value (legacy).
     tensors = [t for t in call.args[0] if t.numel() or t.dim() > 1]
     labels = [call.label_of(t) for t in tensors]
     axis = call.arg(1, 0, 'dim') % call.out.dim()
@@ -162,7 +179,7 @@ def cat(call: Call) -> ChannelLabel | None:
 
 
 def _share(call: Call, labels: list, axis: int, axes: dict[int, np.ndarray], place: int) -> None:
-    """Tie what the parts have along an axis; it becomes ``axes[place]`` if all can shrink."""
+    """Tie the parts along an axis that they share; set ``axes[place]`` if all can shrink."""
     vectors = [label_axes(label).get(axis) for label in labels]
     first = next(v for v in vectors if v is not None)
     for vector in vectors:
@@ -190,8 +207,8 @@ def repeat(call: Call) -> ChannelLabel | None:
 
 
 @rule('roll', 'flip')
-def moved(call: Call) -> ChannelLabel | None:
-    """Along other axes than that of the channels."""
+def shift(call: Call) -> ChannelLabel | None:
+    """Shift or mirror along other axes than that of the channels."""
     x, label = call.args[0], call.label_of(call.args[0])
     dims = call.arg(2 if call.operation == 'roll' else 1, (), 'dims')
     dims = [dims] if isinstance(dims, int) else dims

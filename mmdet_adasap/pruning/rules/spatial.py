@@ -22,9 +22,10 @@ from .call import Call, is_zero, label_axes, make_label, rule
 def spatial(call: Call) -> ChannelLabel | None:
     label = call.label_of(call.args[0])
     out = call.out[0] if isinstance(call.out, tuple) else call.out
-    channel = out.dim() - 3
+    channel = out.dim() - 3  # of [N, C, H, W] or, without a batch, [C, H, W]
     call.freeze(label, [a for a in label_axes(label) if a > channel], 'spatial axis')
     axes = {a: v for a, v in label_axes(label).items() if a <= channel}
+    # Operations for each value as mmengine counts them; pooling and padding are free there.
     scale = {'upsample_nearest2d': 1, 'upsample_bilinear2d': 4}.get(call.operation, 0)
     call.count_flops(
         scale * out.numel() // out.shape[channel], (axes.get(channel), out.shape[channel])
@@ -51,6 +52,7 @@ def pad(call: Call) -> ChannelLabel | None:
     padded = {x.dim() - 1 - i // 2 for i, amount in enumerate(amounts) if amount}
     call.freeze(label, padded, 'padding along channels')
     axes = {a: v for a, v in label_axes(label).items() if a not in padded}
+    # Padded with another value than 0, a masked channel is 0 no longer.
     return make_label(axes, is_zero(label) and not call.arg(2, 0))
 
 
@@ -65,7 +67,7 @@ def grid_sample(call: Call) -> ChannelLabel | None:
 
 @rule('im2col')
 def im2col(call: Call) -> ChannelLabel | None:
-    """``[N, C, H, W]`` to ``[N, C * kernel, places]``."""
+    """Repeat each channel for the places of the kernel: ``[N, C * kernel, places]``."""
     x, kernel = call.args[0], int(np.prod(call.args[1]))
     label = call.label_of(x)
     call.freeze(label, [a for a in label_axes(label) if a != 1], 'spatial axis')
@@ -75,7 +77,7 @@ def im2col(call: Call) -> ChannelLabel | None:
 
 @rule('pixel_shuffle')
 def pixel_shuffle(call: Call) -> ChannelLabel | None:
-    """The ``r * r`` channels that become one map go together."""
+    """Tie the ``r * r`` channels that become one map."""
     x, factor = call.args[:2]
     label, channel = call.label_of(x), x.dim() - 3
     call.freeze(label, [a for a in label_axes(label) if a > channel], 'spatial axis')
