@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""For people who work in Python: prune, load, test and export models."""
+"""The functions of the package for Python scripts: prune, load, test and export models."""
 
 from ..checkpoint import load_pruned
 from ..export import export_pruned

@@ -52,7 +52,7 @@ def main() -> None:
     with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
         warnings.simplefilter('ignore')
         from ..apis import export_pruned
-        from ..models.profiling import table
+        from ..export.comparison import format_table
 
         try:
             report = export_pruned(
@@ -77,5 +77,5 @@ def main() -> None:
             sys.exit(f'export: {args.config} or {args.checkpoint}: {one_line(error)}')
     for change in report['changes']:
         print(f'config: {change}')
-    print(table(report))
+    print(format_table(report))
     print(args.out)

@@ -13,7 +13,7 @@ from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from ..integration.distributed import unwrapped
-from ..models.forward import complete_forward
+from ..models import complete_forward
 from ..optim.gradients import isolated_gradients, optimizer_parameters
 from ..pruning.model_state import ForwardFn, eval_mode
 

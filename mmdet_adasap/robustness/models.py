@@ -12,7 +12,7 @@ from torch import nn
 from ..checkpoint.restore import load_checkpoint_dict, read_checkpoint
 from ..errors import ModelFailedError
 from ..integration.configs import build_dense, read_config
-from ..models.profiling import count_parameters, measure_flops, measure_latencies, preprocess_batch
+from ..models import count_parameters, measure_flops, measure_latencies, preprocess_batch
 from .engine import EvaluatedModel, loading_failed
 from .metrics import build_adapter
 from .protocol import digest

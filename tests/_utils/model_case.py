@@ -19,7 +19,7 @@ from torch import nn
 from _utils.nets import randomise
 from mmdet_adasap.apis import apply_structure, build_dense, load_pruned, prune_model
 from mmdet_adasap.errors import UnreachableTargetError
-from mmdet_adasap.models.forward import raw_forward, synthetic_batch
+from mmdet_adasap.models import raw_forward, synthetic_batch
 from mmdet_adasap.pruning import (
     MagnitudeImportance,
     indices_from_masks,

@@ -14,7 +14,7 @@ from _utils.toy import ToyModel
 from mmdet_adasap.apis import apply_structure, build_dense, find_image_size, prune_model
 from mmdet_adasap.errors import EquivalenceError, StructureError, UnreachableTargetError
 from mmdet_adasap.integration.configs import read_config
-from mmdet_adasap.models.forward import synthetic_batch
+from mmdet_adasap.models import synthetic_batch
 from mmdet_adasap.pruning import TaylorImportance
 from mmdet_adasap.pruning.analysis import find_channels
 

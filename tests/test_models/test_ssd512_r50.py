@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
-from mmdet_adasap.models.forward import raw_forward
+from mmdet_adasap.models import raw_forward
 from mmdet_adasap.pruning import cut, indices_from_masks
 from mmdet_adasap.pruning.analysis import attribute_counts, find_channels
 

@@ -50,7 +50,7 @@ from torch import nn
 from mmdet_adasap.apis import build_dense
 from mmdet_adasap.errors import EquivalenceError
 from mmdet_adasap.fileio import write_atomically
-from mmdet_adasap.models.forward import raw_forward
+from mmdet_adasap.models import count_parameters, raw_forward
 from mmdet_adasap.pruning import ChannelMasks, MagnitudeImportance, Pruner, trace_channels
 from mmdet_adasap.pruning.equivalence import raw_outputs
 from mmdet_adasap.pruning.model_state import ForwardFn, output_tensors
@@ -175,11 +175,6 @@ def build_forward(model: nn.Module, size: int) -> ForwardFn:
 
     data = demo_mm_inputs(1, (3, size, size), use_box_type=True)
     return raw_forward(model.data_preprocessor(data, False))
-
-
-def count_parameters(model: nn.Module) -> int:
-    """Number of parameters."""
-    return sum(p.numel() for p in model.parameters())
 
 
 class Stopwatch:
