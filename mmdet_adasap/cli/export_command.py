@@ -20,12 +20,11 @@ import warnings
 from pathlib import Path
 
 from ..errors import ExportMismatchError, OnnxMismatchError, one_line
+from .arguments import make_parser
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser('export.py', __doc__)
     parser.add_argument('config', help='the config that the model was pruned with')
     parser.add_argument('checkpoint', help='the pruned checkpoint')
     parser.add_argument(
@@ -72,8 +71,9 @@ def main() -> None:
             ExportMismatchError,
             OnnxMismatchError,
         ) as error:
-            sys.exit(f'export: {" ".join(str(error).split())}')  # mmengine's have many lines
-        except Exception as error:  # what building a model from a wrong config may raise
+            # mmengine's messages have several lines.
+            sys.exit(f'export: {" ".join(str(error).split())}')
+        except Exception as error:  # a wrong config may raise anything while it is built
             sys.exit(f'export: {args.config} or {args.checkpoint}: {one_line(error)}')
     for change in report['changes']:
         print(f'config: {change}')
