@@ -202,7 +202,7 @@ def find_image_size(model: nn.Module) -> int:
             try:
                 raw_forward(model.data_preprocessor(synthetic_batch(model, size), False))(model)
                 return size
-            except Exception as error:
+            except Exception as error:  # too small or no multiple of a stride: any error may come
                 last = error
     raise ValueError(
         f'{type(model).__name__} runs on no square image of {sizes} pixels '
@@ -270,6 +270,7 @@ def _build_importance(importance: str | Mapping | Importance) -> Importance:
     """Build a criterion from its short name, its config, or itself."""
     if isinstance(importance, str):
         importance = importance.lower().removesuffix('importance')
+        # MagnitudeImportance is also 'magnitude'.
         short = {name.removesuffix('Importance').lower(): name for name in names(IMPORTANCES)}
         if importance not in short:
             raise ValueError(f'importance={importance!r} is unknown; use one of {sorted(short)}')

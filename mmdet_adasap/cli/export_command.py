@@ -48,6 +48,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    # mmengine and mmdet print while they build; stdout is for the table, stderr for progress.
     with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
         warnings.simplefilter('ignore')
         from ..apis import export_pruned

@@ -167,7 +167,7 @@ def main() -> None:
     args = parse_args()
     if args.json and not args.json.parent.is_dir():
         sys.exit(f'list_groups: --json {args.json}: there is no folder {args.json.parent}')
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # one image without arithmetic: more threads only cost time
     torch.manual_seed(0)  # the weights are random, and so is the choice of --target by them
     # mmengine's logger is created by these imports and writes to it later, so it stays open.
     nowhere = Path(os.devnull).open('w')  # noqa: SIM115

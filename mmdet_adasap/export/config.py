@@ -100,7 +100,9 @@ def _plugin_classes(config: Config) -> dict[str, type]:
     """Return every class that the plugin registers, by name."""
     scope = config.get('default_scope')
     if scope in ('mmdet', 'mmpretrain'):
-        import_module(f'{scope}.datasets')  # after which our data sets are registered
+        # registration.py registers data sets of the plugin when this is imported.
+        import_module(f'{scope}.datasets')
+    # Lazy registries: empty until something is built or this is called.
     for registry in (PERTURBATIONS, IMPORTANCES):
         registry.import_from_location()
     return {

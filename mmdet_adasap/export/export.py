@@ -76,6 +76,7 @@ def export_pruned(
             'checkpoints have that as state_dict; test.py with this config tests the other weights'
         )
     progress('building the dense and the slim model')
+    # Two builds and no deepcopy: load_checkpoint_dict cuts the first one in place.
     slim, dense = _build(config), _build(config)
     _check_exportable(slim, config)
     load_checkpoint_dict(slim, found, str(checkpoint))
@@ -87,6 +88,7 @@ def export_pruned(
         for file in (Path(__file__).with_name(f'{MODULE}.py'), *files):
             shutil.copyfile(file, folder / file.name)
         _save_weights(slim, _dataset_meta(found, config), folder / 'model.pth')
+        # From here on everything is done with what was read back, not with what is in memory.
         exported = _load_exported(folder)
         batch = noise_batch(exported.cfg)
         progress('comparing what was written with the pruned model')

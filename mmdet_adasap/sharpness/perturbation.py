@@ -157,6 +157,7 @@ class Perturbation(ABC):
         if self.asam:  # the second factor of T_w² g, after the norm of T_w g
             torch._foreach_mul_(directions, scratch)
 
+        # Tensors instead of branches: an `if` on a value would make the host wait for the GPU.
         movable = keep & torch.isfinite(norms) & (norms > 0)
         if enabled is not None:
             movable = movable & enabled.to(movable.device)
@@ -196,6 +197,7 @@ class Perturbation(ABC):
         ]
         torch._foreach_copy_(backups, params)
         self._backups = list(zip(params, backups, strict=True))
+        # An out-of-memory error on the way must not leave some weights at w + ε.
         try:
             torch._foreach_add_(weights, directions)
             for param, weight in zip(params, weights, strict=True):

@@ -442,7 +442,7 @@ def test_folders_that_are_not_written_to(export, trained, tmp_path):
         assert message in code
 
 
-def test_an_export_that_gives_something_else_is_not_written(trained, tmp_path, monkeypatch):
+def test_export_with_other_outputs_is_not_written(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(
         'mmdet_adasap.export.export.raw_outputs', lambda *args: [torch.rand(3)], raising=True
     )

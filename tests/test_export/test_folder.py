@@ -6,7 +6,7 @@ import pytest
 from mmdet_adasap.export.folder import check_folder, replace_folder
 
 
-def test_what_was_there_is_named_where_it_cannot_be_replaced(tmp_path, monkeypatch):
+def test_failed_replacement_names_the_old_files(tmp_path, monkeypatch):
     folder = tmp_path / 'slim'
     folder.mkdir()
     (folder / 'model.pth').write_text('first')

@@ -160,7 +160,7 @@ def test_the_embedding_stays_whole():
 
 
 @pytest.mark.parametrize('dims', [12, 16])
-def test_the_number_of_heads_follows_and_their_width_stays(dims):
+def test_heads_shrink_and_their_width_stays(dims):
     model = block(Attention(dims, 4), dims)
     channels = find_channels(model, runs(tokens()))
     kept = [np.arange(g.size) < (3 if g.name == 'attn.qkv' else g.size) for g in channels.groups]

@@ -121,7 +121,7 @@ def with_the_error_caught(y: torch.Tensor) -> bool:
         with_the_error_caught,
     ],
 )
-def test_a_model_that_looks_at_numbers_gets_the_true_ones(decide):
+def test_model_that_reads_values_gets_true_ones(decide):
     channels = trace_channels(randomise(two_ways(decide)), runs(torch.randn(2, 3, 5, 5)))
     assert channels.unused_parameters == ['no.weight', 'no.bias']
 
@@ -135,7 +135,7 @@ def test_a_model_that_looks_at_numbers_gets_the_true_ones(decide):
         lambda x, y: torch.ones_like(y).nonzero().numel(),
     ],
 )
-def test_numbers_that_hang_on_no_product_may_be_looked_at(decide):
+def test_values_without_a_product_may_be_read(decide):
     def run(net, x):
         y = net.a(x)
         return net.head(torch.relu(y) if decide(x, y) else y)
@@ -146,7 +146,7 @@ def test_numbers_that_hang_on_no_product_may_be_looked_at(decide):
     assert len(calls) == 1
 
 
-def test_a_model_that_stops_at_zeros_gets_the_true_numbers():
+def test_model_that_fails_on_zeros_is_run_again():
     model = Net(
         lambda n, x: n.head(torch.linalg.inv(n.a(x))),  # zeros have no inverse
         a=nn.Conv2d(3, 4, 1, bias=False),
@@ -203,7 +203,7 @@ def test_constants_are_computed():
     assert kept['table'].sum() == 50
 
 
-def test_an_image_that_is_too_small_is_refused_by_the_operation_itself():
+def test_too_small_image_raises_the_own_error():
     model = Net(lambda n, x: n.head(n.a(x)), a=nn.Conv2d(3, 4, 3), head=nn.Conv2d(4, 2, 9))
     with pytest.raises(RuntimeError, match='Kernel size'):
         trace_channels(model, runs(torch.randn(2, 3, 5, 5)))

@@ -365,7 +365,7 @@ def test_a_run_without_output_tensors_is_refused(output):
         trace_channels(model, forward)
 
 
-def test_random_numbers_of_the_model_are_the_same_each_time():
+def test_random_numbers_of_the_model_repeat():
     torch.manual_seed(0)
     model = randomise(first_and_head(lambda n, x: x + torch.randn(len(x), 1, 1, 1)))
     state = torch.get_rng_state()
