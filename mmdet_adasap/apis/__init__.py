@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""For people who work in Python: prune, load, test and export models."""
+"""The functions of the package for Python scripts: prune, load, test and export models."""
 
 from ..checkpoint import load_pruned
 from ..export import export_pruned
@@ -7,19 +7,25 @@ from ..integration import build_dense
 from ..robustness.evaluate import evaluate_robustness
 from ..robustness.models import ModelSource
 from .inference import init_pruned_classifier, init_pruned_detector
-from .pruning import apply_structure, forward_of, prune_model, slim_sizes, working_size
+from .pruning import (
+    apply_structure,
+    build_forward,
+    find_image_size,
+    predict_slim_channels,
+    prune_model,
+)
 
 __all__ = [
     'ModelSource',
     'apply_structure',
     'build_dense',
+    'build_forward',
     'evaluate_robustness',
     'export_pruned',
-    'forward_of',
+    'find_image_size',
     'init_pruned_classifier',
     'init_pruned_detector',
     'load_pruned',
+    'predict_slim_channels',
     'prune_model',
-    'slim_sizes',
-    'working_size',
 ]

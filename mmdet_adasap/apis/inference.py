@@ -1,4 +1,6 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Build pruned models for the inferencers of mmdet and mmpretrain."""
+
 import warnings
 from pathlib import Path
 
@@ -16,7 +18,7 @@ def init_pruned_detector(
     device: str = 'cpu',
     cfg_options: dict | None = None,
 ) -> nn.Module:
-    """``mmdet.apis.init_detector`` for a pruned checkpoint: the model gets its slim shape first.
+    """Build a detector from a pruned checkpoint, as ``mmdet.apis.init_detector`` does.
 
     Args:
         config (str | Path | Config): The unpruned config.
@@ -42,7 +44,7 @@ def init_pruned_detector(
 
     found = read_checkpoint(str(checkpoint))
     with warnings.catch_warnings():
-        # There is no checkpoint yet; it comes below.
+        # init_detector warns without a checkpoint; it is loaded below, after the cut.
         warnings.filterwarnings('ignore', message='checkpoint is None|palette does not exist')
         model = init_detector(config, None, palette, 'cpu', cfg_options)
     chosen = model.dataset_meta.get('palette', 'random')
@@ -64,7 +66,7 @@ def init_pruned_classifier(
     device: str = 'cpu',
     cfg_options: dict | None = None,
 ) -> nn.Module:
-    """``mmpretrain.get_model`` for a pruned checkpoint: the model gets its slim shape first.
+    """Build a classifier from a pruned checkpoint, as ``mmpretrain.get_model`` does.
 
     Args:
         config (str | Path | Config): The unpruned config.
@@ -89,7 +91,7 @@ def init_pruned_classifier(
         config.merge_from_dict(cfg_options)
     model = build_dense(config)
     load_checkpoint_dict(model, read_checkpoint(str(checkpoint)), str(checkpoint))
-    # What get_model leaves for the inferencers.
+    # Attributes that mmpretrain's get_model sets and its inferencers read (1.2).
     model._config, model._metainfo = config, None
     model._dataset_meta = getattr(model, 'dataset_meta', {})
     return model.to(device).eval()

@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Prune a model, or give one a pruned shape, with one call."""
+"""Prune a model, or cut one to the shape of another, with one call."""
 
 import copy
 import warnings
@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import NoGradientsError, StructureError, one_line
-from ..models.forward import complete_forward, raw_forward, sizes_of, synthetic_batch
+from ..models import candidate_sizes, complete_forward, raw_forward, synthetic_batch
 from ..pruning import Importance, Pruner, cut
 from ..pruning.masks import mask as mask_channels
-from ..pruning.model_state import ForwardFn, check_model, evaluating, preserve_state
+from ..pruning.model_state import ForwardFn, check_model, eval_mode, preserve_state
 from ..pruning.slicing import check_dense, check_fits
 from ..pruning.structure import META_KEY, check_structure, is_cut, tag_model, with_integer_axes
 from ..registry import IMPORTANCES, build, names
@@ -52,7 +52,7 @@ def prune_model(
 
     Raises:
         ValueError: If an argument is not valid, or the target cannot be reached.
-        EquivalenceError: If no part of the model is understood.
+        EquivalenceError: If the cut stays wrong whatever modules are excluded.
 
     Examples:
         >>> structure = prune_model(model, target=dict(params=0.4))
@@ -60,13 +60,14 @@ def prune_model(
     """
     target = dict(params=0.5) if target is None else target
     pruner = Pruner(
-        model, forward_of(model, data, inputs), target, _importance(importance), round_to
+        model, build_forward(model, data, inputs), target, _build_importance(importance), round_to
     )
     for name, reason in pruner.channels.excluded.items():
         warnings.warn(f'{name or "the model"} is left whole: {reason}', stacklevel=2)
+    # Masking zeroes weights; if the cut then fails, the model is to be as it was.
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     try:
-        _scored(importance, lambda: pruner.prune_to(pruner.target))
+        _with_scores(importance, lambda: pruner.prune_to(pruner.target))
         return pruner.cut()
     except Exception:
         pruner.masks.release()
@@ -76,29 +77,37 @@ def prune_model(
         raise
 
 
-def slim_sizes(
+def predict_slim_channels(
     model: nn.Module,
     forward: ForwardFn,
     target: Mapping[str, float],
     importance: str | Mapping | Importance = 'magnitude',
     round_to: int = 8,
 ) -> tuple[Pruner, list[int]]:
-    """What :func:`prune_model` would leave of each channel group; the model stays as it is.
+    """Predict what :func:`prune_model` would leave; the model stays as it is.
+
+    Args:
+        model (nn.Module): The model.
+        forward (Callable): Runs it and returns its raw outputs, see :func:`build_forward`.
+        target (Mapping): As for :func:`prune_model`.
+        importance (str | Mapping | Importance): As for :func:`prune_model`.
+        round_to (int): As for :func:`prune_model`. Defaults to 8.
 
     Returns:
-        tuple[Pruner, list[int]]: What knows the groups and the dense model's size, and how many
-        channels each group would keep.
+        tuple[Pruner, list[int]]: The pruner, with the groups and the dense model's size, and how
+        many channels each group would keep.
 
     Raises:
         ValueError: If an argument is not valid, or the target cannot be reached.
-        EquivalenceError: If no part of the model is understood.
+        EquivalenceError: If the cut stays wrong whatever modules are excluded.
     """
-    pruner = Pruner(model, forward, target, _importance(importance), round_to)
-    kept = _scored(importance, lambda: pruner.select(pruner.target))
+    pruner = Pruner(model, forward, target, _build_importance(importance), round_to)
+    kept = _with_scores(importance, lambda: pruner.select(pruner.target))
     return pruner, [int(k.sum()) for k in kept]
 
 
-def _scored(importance: object, score: Callable[[], T]) -> T:
+def _with_scores(importance: object, score: Callable[[], T]) -> T:
+    """Call a function that scores channels; say so if the criterion needs training."""
     try:
         return score()
     except NoGradientsError as error:
@@ -109,7 +118,7 @@ def _scored(importance: object, score: Callable[[], T]) -> T:
 
 
 def apply_structure(model: nn.Module, structure: Mapping, mask: bool = False) -> None:
-    """Give a fresh dense model the shape that another one was pruned to, in place.
+    """Cut a newly built dense model to the shape that another one was pruned to, in place.
 
     Args:
         model (nn.Module): The dense model.
@@ -137,54 +146,63 @@ def apply_structure(model: nn.Module, structure: Mapping, mask: bool = False) ->
     tag_model(model, structure)
 
 
-def forward_of(
+def build_forward(
     model: nn.Module,
     data: Any = None,
     inputs: Tensor | tuple | None = None,
     image_size: int | None = None,
 ) -> ForwardFn:
-    """What runs a model so that its channels can be followed, see :func:`prune_model`.
+    """Return a function that runs a model for a trace, see :func:`prune_model`.
 
     Args:
         model (nn.Module): The model.
         data (Any, optional): A batch as ``model.test_step`` takes it.
         inputs (Tensor | tuple, optional): What ``forward`` of any other torch module takes.
         image_size (int, optional): Without both: side of a square image of noise, in pixels.
-            Defaults to None: :func:`working_size`.
+            Defaults to None: :func:`find_image_size`.
+
+    Returns:
+        Callable: Takes the model, and returns its raw outputs.
 
     Raises:
-        ValueError: If it is not said what the model takes, or the model cannot do with it.
+        ValueError: If an input is missing, or the model does not run with it.
     """
     check_model(model)
     if inputs is not None:
         if data is not None:
             raise ValueError('data and inputs are both given; give one of them')
-        return _checked_forward(model, inputs if isinstance(inputs, tuple) else (inputs,))
+        return _forward_of_inputs(model, inputs if isinstance(inputs, tuple) else (inputs,))
     if not hasattr(model, 'data_preprocessor'):
         raise ValueError(
             f'inputs is needed for {type(model).__name__}, which is not a model of mmengine: give '
             f'what its forward takes, for example inputs=torch.rand(1, 3, 224, 224)'
         )
-    with evaluating(model):
+    with eval_mode(model):
         if data is not None:
-            batch = _preprocessed(model, data)
+            batch = _preprocess(model, data)
             return complete_forward(model, batch, lambda: batch, _warn)
-    return _synthetic_forward(model, image_size or working_size(model))
+    return _synthetic_forward(model, image_size or find_image_size(model))
 
 
-def working_size(model: nn.Module) -> int:
-    """Side in pixels of the smallest square image among a few that a model of mmengine runs on.
+def find_image_size(model: nn.Module) -> int:
+    """Return the side in pixels of a small square image that a model of mmengine runs on.
+
+    Args:
+        model (nn.Module): A detector of mmdet or a classifier of mmpretrain.
+
+    Returns:
+        int: The first of :func:`~mmdet_adasap.models.candidate_sizes` that it runs on.
 
     Raises:
         ValueError: If it runs on none of them.
     """
-    sizes = sizes_of(model)
-    with evaluating(model), preserve_state(model):
+    sizes = candidate_sizes(model)
+    with eval_mode(model), preserve_state(model):
         for size in sizes:
             try:
                 raw_forward(model.data_preprocessor(synthetic_batch(model, size), False))(model)
                 return size
-            except Exception as error:
+            except Exception as error:  # too small or no multiple of a stride: any error may come
                 last = error
     raise ValueError(
         f'{type(model).__name__} runs on no square image of {sizes} pixels '
@@ -192,7 +210,8 @@ def working_size(model: nn.Module) -> int:
     ) from last
 
 
-def _checked_forward(model: nn.Module, arguments: tuple) -> ForwardFn:
+def _forward_of_inputs(model: nn.Module, arguments: tuple) -> ForwardFn:
+    """Return a function that runs any torch module on given arguments, after trying it."""
     for argument in arguments:
         if isinstance(argument, Tensor) and not (argument.numel() and argument.isfinite().all()):
             raise ValueError(
@@ -200,10 +219,10 @@ def _checked_forward(model: nn.Module, arguments: tuple) -> ForwardFn:
             )
 
     def forward(model: nn.Module) -> object:
-        return model(*map(_copied, arguments))
+        return model(*map(_copy_argument, arguments))
 
     try:
-        with evaluating(model), preserve_state(model):
+        with eval_mode(model), preserve_state(model):
             forward(model)
     except Exception as error:
         raise ValueError(
@@ -213,7 +232,8 @@ def _checked_forward(model: nn.Module, arguments: tuple) -> ForwardFn:
     return forward
 
 
-def _preprocessed(model: nn.Module, data: Any) -> object:
+def _preprocess(model: nn.Module, data: Any) -> object:
+    """Return a batch of the user as the network takes it."""
     try:
         return model.data_preprocessor(data, False)
     except Exception as error:
@@ -224,28 +244,33 @@ def _preprocessed(model: nn.Module, data: Any) -> object:
         ) from error
 
 
-def _copied(argument: object) -> object:
-    """Models may write into what they are given."""
+def _copy_argument(argument: object) -> object:
+    """Copy an argument, since models may write into what they are given."""
     if isinstance(argument, Tensor):
         return argument.detach().clone()
     return copy.deepcopy(argument)
 
 
 def _synthetic_forward(model: nn.Module, size: int) -> ForwardFn:
+    """Return a function that runs a model on noise."""
+
     def prepared(images: int) -> object:
         return model.data_preprocessor(synthetic_batch(model, size, images), False)
 
-    with evaluating(model):
+    with eval_mode(model):
         return complete_forward(model, prepared(1), lambda: prepared(2), _warn)
 
 
 def _warn(line: str) -> None:
+    """Warn of a line of the caller of the public function."""
     warnings.warn(line, stacklevel=3)
 
 
-def _importance(importance: str | Mapping | Importance) -> Importance:
+def _build_importance(importance: str | Mapping | Importance) -> Importance:
+    """Build a criterion from its short name, its config, or itself."""
     if isinstance(importance, str):
         importance = importance.lower().removesuffix('importance')
+        # MagnitudeImportance is also 'magnitude'.
         short = {name.removesuffix('Importance').lower(): name for name in names(IMPORTANCES)}
         if importance not in short:
             raise ValueError(f'importance={importance!r} is unknown; use one of {sorted(short)}')

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from ..errors import StructureError
 from ..pruning.slicing import check_dense, check_fits, cut
-from ..pruning.structure import META_KEY, Keep, check_structure, cut_of, named_tensors, tag_model
+from ..pruning.structure import META_KEY, Keep, check_structure, last_cut, named_tensors, tag_model
 from .safe_load import read_checkpoint
 
 REMEDY = (
@@ -61,7 +61,7 @@ def load_structure(
     if structure is None:
         return None
     check_structure(structure)
-    shape = cut_of(structure)
+    shape = last_cut(structure)
     if shape is not None and _misfit(model, weights, {}) is None:
         tag_model(model, shape)
         return structure  # this model has been cut already

@@ -1,8 +1,26 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""What the commands have in common: types of their arguments, and the number of cores."""
+"""The parser of a command, the types of its arguments, and the number of cores."""
 
 import argparse
 import os
+import sys
+from pathlib import Path
+
+
+def make_parser(script: str, description: str) -> argparse.ArgumentParser:
+    """Return a parser whose examples name the program as the user has started it.
+
+    Args:
+        script (str): The script in ``tools/`` that runs the command, as the description has it.
+        description (str): Text of ``--help``, with examples that begin with
+            ``python tools/SCRIPT``.
+    """
+    if Path(sys.argv[0]).suffix != '.py':
+        # Started by `adasap`: an installed package has no tools/.
+        description = description.replace(f'python tools/{script}', sys.argv[0])
+    return argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
 
 def at_least_0(text: str) -> int:
@@ -21,14 +39,12 @@ def at_least_2_or_0(text: str) -> int:
 
 
 def _integer(text: str, least: int) -> int:
+    """Read an integer of at least ``least``."""
     if not text.isdecimal() or int(text) < least:
         raise argparse.ArgumentTypeError(f'{text!r} must be an integer of at least {least}')
     return int(text)
 
 
 def cores() -> int:
-    """Return how many cores this process may use; 1 where the system does not say.
-
-    Windows and macOS do not.
-    """
+    """Return how many cores this process may use; 1 on Windows and macOS, which do not say."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else 1

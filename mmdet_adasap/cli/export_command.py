@@ -20,12 +20,11 @@ import warnings
 from pathlib import Path
 
 from ..errors import ExportMismatchError, OnnxMismatchError, one_line
+from .arguments import make_parser
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser('export.py', __doc__)
     parser.add_argument('config', help='the config that the model was pruned with')
     parser.add_argument('checkpoint', help='the pruned checkpoint')
     parser.add_argument(
@@ -49,10 +48,11 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    # mmengine and mmdet print while they build; stdout is for the table, stderr for progress.
     with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
         warnings.simplefilter('ignore')
         from ..apis import export_pruned
-        from ..models.profiling import table
+        from ..export.comparison import format_table
 
         try:
             report = export_pruned(
@@ -72,10 +72,11 @@ def main() -> None:
             ExportMismatchError,
             OnnxMismatchError,
         ) as error:
-            sys.exit(f'export: {" ".join(str(error).split())}')  # mmengine's have many lines
-        except Exception as error:  # what building a model from a wrong config may raise
+            # mmengine's messages have several lines.
+            sys.exit(f'export: {" ".join(str(error).split())}')
+        except Exception as error:  # a wrong config may raise anything while it is built
             sys.exit(f'export: {args.config} or {args.checkpoint}: {one_line(error)}')
     for change in report['changes']:
         print(f'config: {change}')
-    print(table(report))
+    print(format_table(report))
     print(args.out)

@@ -25,13 +25,11 @@ import numpy as np
 import torch
 
 from ..errors import message_for_user
-from .arguments import at_least_1
+from .arguments import at_least_1, make_parser
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser('list_groups.py', __doc__)
     parser.add_argument(
         'config', help='a file, or a name in a package, as mmdet::ssd/ssd300_coco.py'
     )
@@ -74,7 +72,7 @@ def target(text: str) -> dict:
 
 
 def describe(model: torch.nn.Module, channels) -> dict:
-    """Groups, costs and what is left whole, as plain data."""
+    """Return groups, costs and what protects the other channels, as plain data."""
     tensors = dict(model.named_parameters())
 
     def layers(group, output: bool) -> list[str]:
@@ -85,32 +83,32 @@ def describe(model: torch.nn.Module, channels) -> dict:
         ]
         return list(dict.fromkeys(name.rpartition('.')[0] for name in found))
 
-    sizes = channels.sizes
+    sizes = channels.group_sizes
     groups = []
-    for group, width in zip(channels.groups, channels.channels_per_unit.tolist(), strict=True):
+    for group, unit in zip(channels.groups, channels.channels_per_unit.tolist(), strict=True):
         one_less = sizes.copy()
         one_less[group.index] -= 1
         groups.append(
             {
                 'name': group.name,
-                'channels': int(group.size) * width,
-                'go_by': width,  # channels that a norm or convolution in groups holds together
+                'channels': int(group.size) * unit,
+                'go_by': unit,  # channels that a norm or convolution in groups ties together
                 'made_by': layers(group, True),
                 'read_by': layers(group, False),
-                'params_per_channel': (channels.params(sizes) - channels.params(one_less)) / width,
-                'flops_per_channel': (channels.flops(sizes) - channels.flops(one_less)) / width,
+                'params_per_channel': (channels.params(sizes) - channels.params(one_less)) / unit,
+                'flops_per_channel': (channels.flops(sizes) - channels.flops(one_less)) / unit,
             }
         )
     frozen = defaultdict(list)
     for reason, axes in channels.frozen.items():
-        frozen[reason] += sorted({ref.name for ref in axes})
+        frozen[reason] += sorted({dim.name for dim in axes})
     return {
         'params': channels.params(sizes),
         'flops': channels.flops(sizes),
         'groups': groups,
         'left_whole': dict(frozen),
         'wrong_in_trial': channels.excluded,
-        'not_met': channels.unreached,
+        'not_met': channels.unused_parameters,
     }
 
 
@@ -123,8 +121,8 @@ def table(found: dict, slim: list[int] | None) -> str:
                 str(i),
                 size if slim is None else f'{size} -> {slim[i]}',
                 f'{group["params_per_channel"]:,.0f}',
-                _some(group['made_by'], 1),
-                _some(group['read_by'], 1),
+                _shorten(group['made_by'], 1),
+                _shorten(group['read_by'], 1),
             )
         )
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
@@ -138,17 +136,17 @@ def table(found: dict, slim: list[int] | None) -> str:
     lines.append(f'{found["params"]:,} parameters, {flops}')
     if found['left_whole']:
         lines.append('left whole:')
-    for reason, names in _alike(found['left_whole']).items():
-        lines.append(f'  {_some(names)}: {reason}')
+    for reason, names in _merge_reasons(found['left_whole']).items():
+        lines.append(f'  {_shorten(names)}: {reason}')
     for name, reason in found['wrong_in_trial'].items():
         lines.append(f'  {name or "the model"}: {reason}')
     if found['not_met']:
-        lines.append(f'  {_some(found["not_met"])}: took no part in the run')
+        lines.append(f'  {_shorten(found["not_met"])}: took no part in the run')
     return '\n'.join(lines)
 
 
-def _alike(reasons: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Reasons that are the same but for the numbers of layers, put together."""
+def _merge_reasons(reasons: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Merge reasons that are the same but for the numbers of layers."""
     kinds = defaultdict(list)
     for reason in reasons:
         kinds[re.sub(r'(?<=\.)\d+(?=\.|$)', '*', reason)].append(reason)
@@ -159,7 +157,8 @@ def _alike(reasons: dict[str, list[str]]) -> dict[str, list[str]]:
     return together
 
 
-def _some(names: list[str], shown: int = 2) -> str:
+def _shorten(names: list[str], shown: int = 2) -> str:
+    """Return the first names, and how many more there are."""
     more = len(names) - shown
     return ', '.join(names[:shown]) + (f' and {more} more' if more > 0 else '')
 
@@ -168,13 +167,13 @@ def main() -> None:
     args = parse_args()
     if args.json and not args.json.parent.is_dir():
         sys.exit(f'list_groups: --json {args.json}: there is no folder {args.json.parent}')
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    # It stays open: mmengine's logger, which is made meanwhile, writes to it afterwards.
+    torch.set_num_threads(1)  # one image without arithmetic: more threads only cost time
+    torch.manual_seed(0)  # the weights are random, and so is the choice of --target by them
+    # mmengine's logger is created by these imports and writes to it later, so it stays open.
     nowhere = Path(os.devnull).open('w')  # noqa: SIM115
     with contextlib.redirect_stdout(nowhere):
         warnings.simplefilter('ignore')
-        from ..apis import forward_of, slim_sizes, working_size
+        from ..apis import build_forward, find_image_size, predict_slim_channels
         from ..checkpoint.restore import load_pruned
         from ..fileio import write_atomically
         from ..integration.configs import build_dense, hooks_of, image_side, read_config
@@ -186,12 +185,14 @@ def main() -> None:
         structure = load_pruned(model, args.checkpoint) if args.checkpoint else None
         hook = next(iter(hooks_of(config, 'AdaSAPHook')), {})
         round_to = args.round_to or hook.get('round_to', 8)
-        image_size = args.image_size or image_side(config) or working_size(model)
-        forward = forward_of(model, image_size=image_size)
+        image_size = args.image_size or image_side(config) or find_image_size(model)
+        forward = build_forward(model, image_size=image_size)
         if args.target is None:
             channels, slim = find_channels(model, forward), None
         else:
-            pruner, slim = slim_sizes(model, forward, args.target, args.importance, round_to)
+            pruner, slim = predict_slim_channels(
+                model, forward, args.target, args.importance, round_to
+            )
             channels, dense = pruner.channels, pruner.dense
     except Exception as error:  # a config is a program, and may fail in any way
         sys.exit(f'list_groups: {args.config}: {message_for_user(error)}')

@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""The config of an exported model: the user's own, with nothing in it that needs the plugin."""
+"""The config of an exported model: the user's, without what needs the plugin."""
 
 import inspect
 import re
@@ -17,17 +17,18 @@ from ..version import __version__
 
 PACKAGE = __name__.partition('.')[0]
 MODULE = 'slim_model_v1'
-"""Of what is read as version 1, whatever plugin wrote it: one process imports it but once."""
+"""The copied module, version 1. A process imports one of that name only, whichever release wrote
+it, so all copies must be interchangeable; a change of what it reads needs a new name."""
 FOLDER = '{{ fileDirname }}'
-"""mmengine puts the config's own folder there, wherever that is when the config is read."""
+"""mmengine replaces it by the folder of the config when that is read: folders can be moved."""
 
 VISUALIZER = dict(
     type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer'
 )
 """That of mmdet's default_runtime.py: DetInferencer fails without one."""
 
-CARRIED = {'MobileNetV1': Path(mobilenet_v1.__file__)}
-"""Modules of models that an export takes along, by their name in a config."""
+BUNDLED = {'MobileNetV1': Path(mobilenet_v1.__file__)}
+"""Types of the plugin whose file is copied into the folder, since a slim model needs them."""
 HEADER = f"""\
 # A model that was pruned with mmdet_adasap {__version__}, which is not needed any more.
 #
@@ -42,7 +43,7 @@ sys.path.append("{FOLDER}")
 
 
 def exported_config(config: Config, name: str) -> tuple[str, list[Path], list[str]]:
-    """The text of a config that mmdet or mmpretrain reads without the plugin.
+    """Return the text of a config that mmdet or mmpretrain reads without the plugin.
 
     Training goes on from the slim weights, with the schedule as it was.
 
@@ -56,13 +57,13 @@ def exported_config(config: Config, name: str) -> tuple[str, list[Path], list[st
         left out.
     """
     changes: list[str] = []
-    files = _carried(config.model.to_dict())
-    exported = _without_plugin(config.to_dict(), '', _own_classes(config), changes)
-    model = _without_pretrained(exported['model'])
+    files = _bundled_files(config.model.to_dict())
+    exported = _replace_plugin_types(config.to_dict(), '', _plugin_classes(config), changes)
+    model = _drop_pretrained(exported['model'])
     exported['model'] = dict(
         model, type='SlimModel', dense=model['type'], structure=f'{FOLDER}/structure.json'
     )
-    exported['custom_imports'] = _imports(exported.get('custom_imports'), files)
+    exported['custom_imports'] = _custom_imports(exported.get('custom_imports'), files)
     exported['load_from'] = f'{FOLDER}/model.pth'
     exported['resume'] = False
     exported['work_dir'] = f'./work_dirs/{name}'  # not that of the run that pruned
@@ -73,18 +74,19 @@ def exported_config(config: Config, name: str) -> tuple[str, list[Path], list[st
     return HEADER + re.sub(f"'({FOLDER}[^']*)'", r'"\1"', text), files, changes
 
 
-def _carried(value: object) -> list[Path]:
-    """Files of this package that define modules of a model and need nothing else of it."""
+def _bundled_files(value: object) -> list[Path]:
+    """Return the files to copy, for all types in a config of a model."""
     if isinstance(value, list | tuple):
-        return sorted({file for item in value for file in _carried(item)})
+        return sorted({file for item in value for file in _bundled_files(item)})
     if not isinstance(value, dict):
         return []
-    found = {file for item in value.values() for file in _carried(item)}
-    file = CARRIED.get(value.get('type'))
+    found = {file for item in value.values() for file in _bundled_files(item)}
+    file = BUNDLED.get(value.get('type'))
     return sorted(found | ({file} if file else set()))
 
 
-def _imports(custom_imports: dict | None, files: list[Path]) -> dict:
+def _custom_imports(custom_imports: dict | None, files: list[Path]) -> dict:
+    """Return ``custom_imports`` without the plugin, and with the copied modules."""
     found = custom_imports or {}
     names = found.get('imports') or []
     names = [names] if isinstance(names, str) else names
@@ -94,11 +96,13 @@ def _imports(custom_imports: dict | None, files: list[Path]) -> dict:
     )
 
 
-def _own_classes(config: Config) -> dict[str, type]:
-    """Everything that the plugin registers, by name."""
+def _plugin_classes(config: Config) -> dict[str, type]:
+    """Return every class that the plugin registers, by name."""
     scope = config.get('default_scope')
     if scope in ('mmdet', 'mmpretrain'):
-        import_module(f'{scope}.datasets')  # after which our data sets are registered
+        # registration.py registers data sets of the plugin when this is imported.
+        import_module(f'{scope}.datasets')
+    # Lazy registries: empty until something is built or this is called.
     for registry in (PERTURBATIONS, IMPORTANCES):
         registry.import_from_location()
     return {
@@ -110,41 +114,55 @@ def _own_classes(config: Config) -> dict[str, type]:
 
 
 def _registries() -> list[Registry]:
+    """Return mmengine's registries and those that mmdet and mmpretrain derive from them."""
     roots = [value for value in vars(mmengine.registry).values() if isinstance(value, Registry)]
     return [*roots, *(child for root in roots for child in root.children.values())]
 
 
-_NOTHING = object()
+_DROPPED = object()
 
 
-def _without_plugin(value: object, key: str, own: dict[str, type], changes: list[str]) -> object:
-    """Replace types of the plugin by what they derive from, and leave out those without one."""
+def _replace_plugin_types(
+    value: object, key: str, own: dict[str, type], changes: list[str]
+) -> object:
+    """Replace types of the plugin by what they derive from, and drop those without a base.
+
+    Args:
+        value (object): A part of a config.
+        key (str): Where it is, for messages.
+        own (dict[str, type]): Classes of the plugin by name.
+        changes (list[str]): Gets a line for each type that was replaced or dropped.
+    """
     if isinstance(value, dict):
-        value = _replaced(value, key, own, changes)
-        if value is _NOTHING:
-            return _NOTHING
+        value = _replace_type(value, key, own, changes)
+        if value is _DROPPED:
+            return _DROPPED
         parts = {
-            k: _without_plugin(v, f'{key}.{k}' if key else str(k), own, changes)
+            k: _replace_plugin_types(v, f'{key}.{k}' if key else str(k), own, changes)
             for k, v in value.items()
         }
-        return {k: v for k, v in parts.items() if v is not _NOTHING}
+        return {k: v for k, v in parts.items() if v is not _DROPPED}
     if isinstance(value, list | tuple):
-        parts = [_without_plugin(v, f'{key}[{i}]', own, changes) for i, v in enumerate(value)]
-        return type(value)(v for v in parts if v is not _NOTHING)
+        parts = [
+            _replace_plugin_types(v, f'{key}[{i}]', own, changes) for i, v in enumerate(value)
+        ]
+        return type(value)(v for v in parts if v is not _DROPPED)
     return value
 
 
-def _replaced(value: dict, key: str, own: dict[str, type], changes: list[str]) -> object:
+def _replace_type(value: dict, key: str, own: dict[str, type], changes: list[str]) -> object:
+    """Replace the type of one dict of a config, and drop arguments that its base lacks."""
     kind = value.get('type')
     cls = own.get(kind.rpartition('.')[2]) if isinstance(kind, str) else None
-    if cls is None or kind in CARRIED:
+    if cls is None or kind in BUNDLED:
         return value
     base = _registered_base(cls)
     if base is None:
         changes.append(f'{key}: without {cls.__name__}')
-        return _NOTHING
-    dropped = set().union(*map(_arguments, cls.__mro__))
-    dropped -= set().union(*map(_arguments, base.__mro__))
+        return _DROPPED
+    # Arguments that the plugin's class adds, and its base does not know.
+    dropped = set().union(*map(_parameter_names, cls.__mro__))
+    dropped -= set().union(*map(_parameter_names, base.__mro__))
     lost = ', '.join(f'{k}={v!r}' for k, v in value.items() if k in dropped)
     changes.append(
         f'{key}: {base.__name__} instead of {cls.__name__}' + (f', without {lost}' if lost else '')
@@ -153,7 +171,7 @@ def _replaced(value: dict, key: str, own: dict[str, type], changes: list[str]) -
 
 
 def _registered_base(cls: type) -> type | None:
-    """The nearest class that it derives from and a config of mmdet can name."""
+    """Return the nearest base class that a config can name without the plugin."""
     for base in cls.__mro__[1:]:
         ours = base.__module__.partition('.')[0] == PACKAGE
         if not ours and any(base in r.module_dict.values() for r in _registries()):
@@ -161,24 +179,26 @@ def _registered_base(cls: type) -> type | None:
     return None
 
 
-def _arguments(cls: type) -> set[str]:
+def _parameter_names(cls: type) -> set[str]:
+    """Return the names of the arguments that a class itself adds."""
     if '__init__' not in vars(cls):
         return set()
     named = inspect.signature(cls.__init__).parameters.values()
     return {p.name for p in named if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
 
 
-def _without_pretrained(value: object) -> object:
-    """Without files of pretrained weights, which have the dense shape."""
+def _drop_pretrained(value: object) -> object:
+    """Drop files of pretrained weights, which have the dense shape."""
     if isinstance(value, dict):
         kept = {k: v for k, v in value.items() if k != 'pretrained' and not _is_pretrained(k, v)}
-        return {k: _without_pretrained(v) for k, v in kept.items()}
+        return {k: _drop_pretrained(v) for k, v in kept.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_without_pretrained(v) for v in value)
+        return type(value)(_drop_pretrained(v) for v in value)
     return value
 
 
 def _is_pretrained(key: str, value: object) -> bool:
+    """Return whether an ``init_cfg`` loads a file."""
     if key != 'init_cfg':
         return False
     found = value if isinstance(value, list | tuple) else [value]

@@ -1,8 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Write a pruned model so that mmdet or mmpretrain takes it without this plugin."""
+"""Export a pruned model to a folder that mmdet or mmpretrain loads without this plugin."""
 
 import copy
-import io
 import json
 import shutil
 import sys
@@ -19,20 +18,11 @@ from ..checkpoint.restore import load_checkpoint_dict, read_checkpoint
 from ..errors import ExportMismatchError
 from ..integration.compat import is_classifier, is_detector
 from ..integration.configs import build_dense, hooks_of, read_config
-from ..models.forward import raw_forward
-from ..models.profiling import (
-    fill_dense,
-    flops_of,
-    latencies,
-    noise_batch,
-    parameters_of,
-    preprocessed,
-)
-from ..pruning.equivalence import raw_outputs
-from ..pruning.structure import META_KEY, check_structure, is_cut
-from ..version import __version__
+from ..models import noise_batch, preprocess_batch, raw_forward
+from ..pruning import META_KEY, check_structure, is_cut, raw_outputs
+from .comparison import checkpoint_bytes, compare, load_slim_weights
 from .config import MODULE, exported_config
-from .folder import MARK, check_folder, replacing
+from .folder import check_folder, replace_folder
 from .onnx import check_onnx, export_onnx
 
 
@@ -45,7 +35,7 @@ def export_pruned(
     rounds: int = 10,
     progress: Callable[[str], None] = lambda line: None,
 ) -> dict:
-    """Write a config, weights and what it imports; mmdet or mmpretrain need no more.
+    """Write a config, its weights and what it imports; mmdet or mmpretrain need no more.
 
     The weights are the ``state_dict`` of the checkpoint. With an EMAHook that is the moving
     average, which ``test.py`` evaluates unless the hook says ``evaluate_on_ema=False``.
@@ -69,6 +59,7 @@ def export_pruned(
         FileExistsError: If the folder holds what no export wrote.
         ImportError: If ``onnx`` is asked for and not installed.
         ExportMismatchError: If what was written does not give the same outputs.
+        OnnxMismatchError: If an ONNX file does not.
     """
     if onnx:
         check_onnx()
@@ -78,43 +69,49 @@ def export_pruned(
     check_folder(out, force)
     config = read_config(config)
     found = read_checkpoint(str(checkpoint))
-    structure = _structure(found, checkpoint)
+    structure = _cut_structure(found, checkpoint)
     if any(not hook.get('evaluate_on_ema', True) for hook in hooks_of(config, 'EMAHook')):
         progress(
             'EMAHook(evaluate_on_ema=False): what is exported is the moving average, since '
             'checkpoints have that as state_dict; test.py with this config tests the other weights'
         )
     progress('building the dense and the slim model')
+    # Two builds and no deepcopy: load_checkpoint_dict cuts the first one in place.
     slim, dense = _build(config), _build(config)
     _check_exportable(slim, config)
     load_checkpoint_dict(slim, found, str(checkpoint))
-    fill_dense(dense, slim, structure['keep'])
+    load_slim_weights(dense, slim, structure['keep'])
     text, files, changes = exported_config(config, out.name)
-    with replacing(out) as folder:
+    with replace_folder(out) as folder:
         (folder / 'config.py').write_text(text)
-        (folder / 'structure.json').write_text(_shape(structure))
+        (folder / 'structure.json').write_text(_structure_json(structure))
         for file in (Path(__file__).with_name(f'{MODULE}.py'), *files):
             shutil.copyfile(file, folder / file.name)
-        _save(slim, _dataset_meta(found, config), folder / 'model.pth')
-        exported = _read_back(folder)
+        _save_weights(slim, _dataset_meta(found, config), folder / 'model.pth')
+        # From here on everything is done with what was read back, not with what is in memory.
+        exported = _load_exported(folder)
         batch = noise_batch(exported.cfg)
         progress('comparing what was written with the pruned model')
-        _check(exported, slim, batch)
+        _check_outputs(exported, slim, batch)
         progress(f'timing both, {rounds} rounds of each (minutes for a large detector on a CPU)')
-        report = _report(structure, dense, exported, batch, rounds) | {'changes': changes}
+        report = compare(structure, dense, exported, batch, rounds) | {'changes': changes}
         report['bytes'] = {
             'checkpoint': Path(checkpoint).stat().st_size,
-            'weights': {'dense': _size(dense), 'slim': (folder / 'model.pth').stat().st_size},
+            'weights': {
+                'dense': checkpoint_bytes(dense),
+                'slim': (folder / 'model.pth').stat().st_size,
+            },
         }
         if onnx:
             progress('writing and comparing ONNX')
-            inputs = preprocessed(exported, batch)['inputs']
+            inputs = preprocess_batch(exported, batch)['inputs']
             report['onnx'] = export_onnx(exported, inputs, folder)
         (folder / 'report.json').write_text(json.dumps(report, indent=2) + '\n')
     return report
 
 
 def _check_exportable(model: nn.Module, config: Config) -> None:
+    """Raise ValueError if a config builds a slim model, or no detector or classifier."""
     if config.model.type == 'SlimModel':
         raise ValueError(
             f'{config.filename} was written by an export and builds a slim model; give the config '
@@ -128,8 +125,8 @@ def _check_exportable(model: nn.Module, config: Config) -> None:
         )
 
 
-def _structure(checkpoint: object, filename: str | Path) -> dict:
-    """The structure of a checkpoint of a cut model."""
+def _cut_structure(checkpoint: object, filename: str | Path) -> dict:
+    """Return the structure of a checkpoint of a cut model."""
     structure = (checkpoint.get('meta') or {}).get(META_KEY)
     if structure is None:
         raise ValueError(
@@ -146,27 +143,24 @@ def _structure(checkpoint: object, filename: str | Path) -> dict:
 
 
 def _build(config: Config) -> nn.Module:
+    """Build the dense model for one process: SyncBN runs on GPUs alone."""
     return revert_sync_batchnorm(build_dense(config)).eval()
 
 
-def _shape(structure: Mapping) -> str:
+def _structure_json(structure: Mapping) -> str:
+    """Return what ``slim_model_v1.py`` needs of a structure, and the target, as JSON."""
     kept = {key: structure[key] for key in ('version', 'target', 'reached', 'keep', 'attrs')}
     return json.dumps(kept, separators=(',', ':')) + '\n'
 
 
-def _save(model: nn.Module, dataset_meta: dict | None, file: Path) -> None:
+def _save_weights(model: nn.Module, dataset_meta: dict | None, file: Path) -> None:
+    """Write a checkpoint with nothing of the plugin in it."""
     meta = {'dataset_meta': dataset_meta} if dataset_meta else {}
     torch.save({'meta': meta, 'state_dict': model.state_dict()}, file)
 
 
-def _size(model: nn.Module) -> int:
-    buffer = io.BytesIO()
-    torch.save({'meta': {}, 'state_dict': model.state_dict()}, buffer)
-    return buffer.tell()
-
-
 def _dataset_meta(checkpoint: Mapping, config: Config) -> dict | None:
-    """Names of the classes: those that the checkpoint was trained for, else the config's."""
+    """Return the classes that the checkpoint was trained for, else those of the config."""
     found = (checkpoint.get('meta') or {}).get('dataset_meta')
     if not found and 'test_dataloader' in config:
         dataset = copy.deepcopy(config.test_dataloader.dataset)
@@ -174,8 +168,9 @@ def _dataset_meta(checkpoint: Mapping, config: Config) -> dict | None:
     return {key.lower(): value for key, value in found.items()} if found else None
 
 
-def _read_back(folder: Path) -> nn.Module:
-    """The exported model, as mmdet or mmpretrain will build it."""
+def _load_exported(folder: Path) -> nn.Module:
+    """Build the exported model as mmdet or mmpretrain will."""
+    # The config extends sys.path; nothing of that remains, nor a __pycache__ in the folder.
     path, writes = list(sys.path), sys.dont_write_bytecode
     sys.dont_write_bytecode = True
     try:
@@ -189,34 +184,12 @@ def _read_back(folder: Path) -> nn.Module:
     return model
 
 
-def _check(exported: nn.Module, slim: nn.Module, batch: dict) -> None:
-    forward = raw_forward(preprocessed(slim, batch))
+def _check_outputs(exported: nn.Module, slim: nn.Module, batch: dict) -> None:
+    """Raise ExportMismatchError if the outputs differ in a single bit."""
+    forward = raw_forward(preprocess_batch(slim, batch))
     pairs = zip(raw_outputs(exported, forward), raw_outputs(slim, forward), strict=True)
     if not all(torch.equal(a, b) for a, b in pairs):
         raise ExportMismatchError(
             'the exported model does not give what the pruned one gives, so nothing was written; '
             'a module of it depends on more than tensors and channel counts'
         )
-
-
-def _report(
-    structure: Mapping, dense: nn.Module, slim: nn.Module, batch: dict, rounds: int
-) -> dict:
-    models = {'dense': dense, 'slim': slim}
-    ready = preprocessed(slim, batch)
-    inputs = ready['inputs']
-    return {
-        MARK: f'mmdet_adasap {__version__}',
-        'target': dict(structure['target']),
-        'parameters': {name: parameters_of(model) for name, model in models.items()},
-        'flops': {
-            name: flops_of(model, inputs, ready['data_samples']) for name, model in models.items()
-        },
-        'latency': latencies(models, batch, rounds)
-        | {
-            'rounds': rounds,
-            'threads': torch.get_num_threads(),
-            'image': list(inputs.shape[2:]),
-            'torch': torch.__version__,
-        },
-    }

@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""A folder that is there as a whole or not at all."""
+"""Write the folder of an export as a whole or not at all."""
 
 import contextlib
 import json
@@ -11,9 +11,9 @@ from pathlib import Path
 
 from ..fileio import bring_to_disk
 
-MARK = 'exported_by'
+REPORT_MARK = 'exported_by'
 """Key of report.json that says who wrote a folder."""
-OWN = (
+EXPORTED_FILES = (
     'config.py',
     'mobilenet_v1.py',
     'model.onnx',
@@ -24,10 +24,15 @@ OWN = (
     'structure.json',
     '__pycache__',
 )
+"""Patterns of what an export writes, and importing it; all else in the folder is the user's."""
 
 
 def check_folder(folder: Path, force: bool = False) -> None:
-    """Refuse a folder that holds what no export wrote.
+    """Raise FileExistsError if a folder holds what no export wrote.
+
+    Args:
+        folder (Path): The folder to write.
+        force (bool): Allow other files in it. Defaults to False.
 
     Raises:
         FileExistsError: Naming the first such file.
@@ -37,6 +42,7 @@ def check_folder(folder: Path, force: bool = False) -> None:
     for part in (folder, *folder.parents):
         if part.exists() and not part.is_dir():
             raise NotADirectoryError(f'--out {folder}: {part} is a file; name a folder')
+    # They end a string of the config, or begin a template of it.
     odd = [text for text in ('"', '\\', '\n', '{{') if text in str(folder)]
     if odd:
         raise ValueError(
@@ -45,9 +51,9 @@ def check_folder(folder: Path, force: bool = False) -> None:
         )
     if force or not folder.exists():
         return
-    others = _others(folder)
-    if others or (any(folder.iterdir()) and not _is_export(folder)):
-        name = (others or sorted(folder.iterdir()))[0].name
+    foreign = _foreign_files(folder)
+    if foreign or (any(folder.iterdir()) and not _is_export(folder)):
+        name = (foreign or sorted(folder.iterdir()))[0].name
         raise FileExistsError(
             f'--out {folder} is not empty, and no export wrote {name} there; name another folder, '
             f'or write beside what is there with --force'
@@ -55,48 +61,54 @@ def check_folder(folder: Path, force: bool = False) -> None:
 
 
 def _is_export(folder: Path) -> bool:
+    """Return whether an export wrote the report.json of a folder."""
     try:
-        return MARK in json.loads((folder / 'report.json').read_text())
+        return REPORT_MARK in json.loads((folder / 'report.json').read_text())
     except (OSError, ValueError):
         return False
 
 
-def _others(folder: Path) -> list[Path]:
-    return [p for p in sorted(folder.iterdir()) if not any(p.match(name) for name in OWN)]
+def _foreign_files(folder: Path) -> list[Path]:
+    """Return the files that no export writes."""
+    return [
+        p for p in sorted(folder.iterdir()) if not any(p.match(name) for name in EXPORTED_FILES)
+    ]
 
 
 @contextlib.contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """A new folder beside ``folder``, which takes its place when all went well.
+def replace_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder beside ``folder``, which takes its place when no error occurred.
 
-    What the old one held beside an export moves over.
+    Files of the user in the old one are moved over.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f'.{folder.name}.', dir=folder.parent))
     try:
-        new.chmod(0o777 & ~_umask())
+        new.chmod(0o777 & ~_umask())  # mkdtemp makes folders that nobody else can read
         yield new
         for file in new.iterdir():
             bring_to_disk(file)
-        _put(new, folder)
+        _swap(new, folder)
         bring_to_disk(folder.parent)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _put(new: Path, folder: Path) -> None:
+def _swap(new: Path, folder: Path) -> None:
+    """Put a new folder in the place of an old one, if there is one."""
     if not folder.exists():
         new.rename(folder)
         return
     old = Path(tempfile.mkdtemp(prefix=f'.{folder.name}.', dir=folder.parent))
     try:
-        folder.rename(old)  # a whole folder, so that nothing is lost if it fails
+        # One rename of the whole folder: it happens or not, and loses nothing.
+        folder.rename(old)
     except OSError:
         old.rmdir()
         raise
     try:
         new.rename(folder)
-        for path in _others(old):
+        for path in _foreign_files(old):
             path.rename(folder / path.name)
     except OSError as error:
         raise OSError(
@@ -108,6 +120,7 @@ def _put(new: Path, folder: Path) -> None:
 
 
 def _umask() -> int:
-    mask = os.umask(0)
+    """Return the umask of the process."""
+    mask = os.umask(0)  # it can only be read by setting it
     os.umask(mask)
     return mask

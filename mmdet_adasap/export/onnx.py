@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""The networks of a detector or classifier as ONNX files, compared with onnxruntime."""
+"""Export the networks of a detector or classifier to ONNX, and verify them with onnxruntime."""
 
 import warnings
 from importlib.util import find_spec
@@ -10,17 +10,19 @@ from torch import Tensor, nn
 
 from ..errors import OnnxMismatchError, one_line
 from ..integration.compat import is_classifier
-from ..pruning.equivalence import difference
-from ..pruning.tracing import evaluating, output_tensors
+from ..pruning import difference, eval_mode, output_tensors
 
 OPSET = 17
+"""Fixed, since the default of torch.onnx.export changes with PyTorch."""
 TOLERANCE = 1e-4
-"""Of the largest output, in float32: other kernels add in another order."""
+"""Of the largest output, in float32: the kernels of onnxruntime add in another order, and deep
+models amplify the rounding. An own choice, ten times that of a trial cut in PyTorch alone."""
 ROIS = 3
+"""Pooled regions in the traced input; their number is free in the file."""
 
 
 def check_onnx() -> None:
-    """Refuse to export where nothing could look at the result.
+    """Raise ImportError if the result could not be verified.
 
     Raises:
         ImportError: Naming the command that installs what is missing.
@@ -33,10 +35,12 @@ def check_onnx() -> None:
 
 
 class RawHeads(nn.Module):
-    """What a model computes before boxes are decoded, or a class is chosen: a tuple of tensors.
+    """A model up to its raw outputs, before boxes are decoded: returns a tuple of tensors.
 
-    Of a two-stage detector that is the RPN's outputs, with the features that proposals are to
-    be pooled from.
+    For a two-stage detector these are the features of the neck and the outputs of the RPN.
+
+    Args:
+        model (nn.Module): The detector or classifier.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -44,6 +48,7 @@ class RawHeads(nn.Module):
         self.model = model
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return the raw outputs for images of shape ``[N, 3, H, W]``."""
         if hasattr(self.model, 'roi_head'):
             features = self.model.extract_feat(inputs)
             found = (features, self.model.rpn_head(features))
@@ -53,7 +58,11 @@ class RawHeads(nn.Module):
 
 
 class BoxHead(nn.Module):
-    """The second stage of a two-stage detector, on features that have been pooled."""
+    """The second stage of a two-stage detector, on pooled features.
+
+    Args:
+        roi_head (nn.Module): One with a single ``bbox_head``.
+    """
 
     def __init__(self, roi_head: nn.Module) -> None:
         super().__init__()
@@ -61,6 +70,7 @@ class BoxHead(nn.Module):
         self.bbox_head = roi_head.bbox_head
 
     def forward(self, rois: Tensor) -> tuple[Tensor, ...]:
+        """Return class scores and box deltas for features of shape ``[rois, C, h, w]``."""
         return tuple(output_tensors(self.bbox_head(self.shared_head(rois))))
 
 
@@ -81,7 +91,7 @@ def export_onnx(model: nn.Module, inputs: Tensor, folder: Path) -> dict[str, dic
         OnnxMismatchError: If that is above :data:`TOLERANCE`, or an operation has no ONNX
             counterpart.
     """
-    with evaluating(model):
+    with eval_mode(model):
         two_stages = hasattr(model, 'roi_head')
         holds = 'raw outputs of the heads, before decoding and NMS'
         if is_classifier(model):
@@ -108,7 +118,7 @@ def export_onnx(model: nn.Module, inputs: Tensor, folder: Path) -> dict[str, dic
 
 
 def _pooled(model: nn.Module) -> Tensor | None:
-    """Features as the second stage takes them; None if it is a cascade or has no box head."""
+    """Return random features for the second stage; None for a cascade, or without a box head."""
     head = model.roi_head
     extractor = getattr(head, 'bbox_roi_extractor', None)
     if not getattr(head, 'with_bbox', False) or not hasattr(extractor, 'roi_layers'):
@@ -119,6 +129,7 @@ def _pooled(model: nn.Module) -> Tensor | None:
 
 
 def _export(network: nn.Module, inputs: Tensor, file: Path, holds: str) -> dict:
+    """Write one ONNX file, compare it with the network, and describe it for the report."""
     import onnxruntime
 
     network.eval()
@@ -126,7 +137,8 @@ def _export(network: nn.Module, inputs: Tensor, file: Path, holds: str) -> dict:
     names = ['input', *outputs]
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # of shapes that a trace takes as constants
+            # A tracer warns of every size that it takes as a constant; heights and widths are.
+            warnings.simplefilter('ignore')
             torch.onnx.export(
                 network,
                 (inputs,),
@@ -142,7 +154,8 @@ def _export(network: nn.Module, inputs: Tensor, file: Path, holds: str) -> dict:
             f'--onnx: {file.name} cannot be written ({one_line(error)}); export without it'
         ) from error
     session = onnxruntime.InferenceSession(str(file), providers=['CPUExecutionProvider'])
-    other = torch.cat([inputs, inputs.flip(-1)])  # a batch that was not traced
+    # Another batch size than the traced one, so that a fixed one is noticed.
+    other = torch.cat([inputs, inputs.flip(-1)])
     expected = list(network(other))
     given = [torch.from_numpy(array) for array in session.run(None, {'input': other.numpy()})]
     apart = difference(given, expected)

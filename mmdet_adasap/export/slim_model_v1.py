@@ -1,9 +1,9 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Build a pruned detector: the dense one of a config, cut to the shape in ``structure.json``.
+"""Build a pruned model: the dense one of a config, cut to the shape in ``structure.json``.
 
-A plain config has no words for it, since the layers of a stage may have lost different numbers
-of channels. Exported models carry this file, and their config imports it. It needs mmengine and
-torch, and serves any number of exported models in one process.
+A plain config cannot describe it, since the layers of a stage may have lost different numbers of
+channels. Exported folders hold a copy of this file, and their config imports it. It needs mmengine
+and torch alone, and one copy serves all exported models of a process.
 """
 
 import json
@@ -17,7 +17,7 @@ from torch import nn
 
 @MODELS.register_module(name='SlimModel')
 def build_slim_model(dense: str, structure: str, **arguments) -> nn.Module:
-    """Build the model that weights of a pruned model fit, with random weights.
+    """Build the model that the weights of a pruned model fit, with random weights.
 
     Args:
         dense (str): Type of the dense model.
@@ -46,9 +46,10 @@ def build_slim_model(dense: str, structure: str, **arguments) -> nn.Module:
 
 
 def _refuse_other_weights(model: nn.Module, weights: dict, prefix: str, *_: object) -> None:
-    """mmengine would log the sizes that do not fit, and go on with random weights.
+    """Raise ValueError if most weights have other shapes than the model.
 
-    A few may differ: those of a head that is to learn other classes.
+    mmengine would log them and go on with random weights. A few may differ: those of a head that
+    is to learn other classes.
     """
     shapes = {prefix + name: tensor.shape for name, tensor in model.state_dict().items()}
     common = shapes.keys() & weights.keys()
@@ -63,6 +64,7 @@ def _refuse_other_weights(model: nn.Module, weights: dict, prefix: str, *_: obje
 
 @torch.no_grad()
 def _cut(model: nn.Module, keep: dict, attrs: dict) -> None:
+    """Slice tensors to the kept indices, and set the channel counts of modules."""
     tensors = {**dict(model.named_buffers()), **dict(model.named_parameters())}
     modules = dict(model.named_modules())
     for name, axes in keep.items():
@@ -82,7 +84,7 @@ def _cut(model: nn.Module, keep: dict, attrs: dict) -> None:
 
 
 def _let_ssd_predict(model: nn.Module) -> None:
-    """Since mmdet 3.2 ``predict`` asks for a ``loss_cls``, which SSDHead does not set."""
+    """Set ``loss_cls`` of SSDHead, which ``predict`` reads since mmdet 3.2 and it does not set."""
     for module in model.modules():
         is_ssd = any(cls.__name__ == 'SSDHead' for cls in type(module).__mro__)
         if is_ssd and not hasattr(module, 'loss_cls'):

@@ -21,7 +21,7 @@ from ..optim.gradients import average_gradients, optimizer_parameters
 from ..optim.replay import preserve_rng_state
 from ..pruning import Pruner, check_target
 from ..pruning.groups import NOT_TRAINED
-from ..pruning.structure import META_KEY, PHASES, cut_of
+from ..pruning.structure import META_KEY, PHASES, last_cut
 from ..registry import IMPORTANCES, PERTURBATIONS, build, names
 from .preflight import at_least, check_data, check_optim_wrapper, check_runner, phases_of_run
 from .resume import (
@@ -232,14 +232,14 @@ class AdaSAPHook(Hook):
         parameters = dict(model.named_parameters())
         for name, reason in channels.excluded.items():
             runner.logger.warning(f'AdaSAP leaves {name or "the model"} whole: {reason}')
-        unseen = [name for name in channels.unreached if parameters[name].dim() > 1]
+        unseen = [name for name in channels.unused_parameters if parameters[name].dim() > 1]
         if unseen:
             runner.logger.warning(
                 f'AdaSAP leaves {", ".join(unseen)} whole because raw outputs do not depend on '
                 f'them; if they read channels that are cut, training will stop after the cut'
             )
         runner.logger.info(
-            f'AdaSAP found {len(channels.groups)} groups of {channels.sizes.sum()} channels; '
+            f'AdaSAP found {len(channels.groups)} groups of {channels.group_sizes.sum()} channels; '
             f'{self.phases.events} pruning events lead from {self.resource} '
             f'{self.start_fraction:g} to {self.fraction:g} of the dense model'
         )
@@ -334,7 +334,7 @@ class AdaSAPHook(Hook):
             loaded = fingerprint(checkpoint)
         check_same('the checkpoints', loaded)
         rebind_ema(runner)
-        if self.structure is not None and cut_of(self.structure) is not None:
+        if self.structure is not None and last_cut(self.structure) is not None:
             rewrap_model(runner)
         state = checkpoint.get(STATE_KEY)
         self._state = state if isinstance(state, Mapping) else {}

@@ -15,8 +15,8 @@ from torch.optim import Optimizer
 
 from ..errors import StructureError
 from ..integration.distributed import unwrapped
-from ..pruning.slicing import misshapen_state
-from ..pruning.structure import META_KEY, cut_of, digest, is_cut
+from ..pruning.slicing import mismatched_state
+from ..pruning.structure import META_KEY, digest, is_cut, last_cut
 from .preflight import stepped_once
 from .runner_state import is_resumed
 
@@ -67,7 +67,7 @@ def check_start(hook: AdaSAPHook, runner: Runner, state: Mapping) -> None:
         if structure is not None:
             _check_pruned_start(hook, structure, runner._load_from or 'what was loaded')
         return
-    for key, shape, expected in misshapen_state(runner.optim_wrapper.optimizer):
+    for key, shape, expected in mismatched_state(runner.optim_wrapper.optimizer):
         raise ValueError(
             f'resume: {key} of the optimizer has the shape {shape} and its parameter {expected}; '
             f'resume from a checkpoint as train.py writes it, or start anew with load_from'
@@ -131,7 +131,7 @@ def _check_written_by_this_kind(states: Iterable[Mapping], optimizer: Optimizer)
 
 
 def _check_pruned_start(hook: AdaSAPHook, structure: Mapping, load_from: str) -> None:
-    if structure['keep'] != (cut_of(structure) or {}).get('keep', {}):
+    if structure['keep'] != (last_cut(structure) or {}).get('keep', {}):
         raise ValueError(
             f'load_from: {load_from} was written while channels were being removed, before its '
             f'model was cut; go on with resume=True, or start from a checkpoint of another phase'

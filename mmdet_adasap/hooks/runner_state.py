@@ -13,9 +13,9 @@ from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from ..integration.distributed import unwrapped
-from ..models.forward import complete_forward
+from ..models import complete_forward
 from ..optim.gradients import isolated_gradients, optimizer_parameters
-from ..pruning.model_state import ForwardFn, evaluating
+from ..pruning.model_state import ForwardFn, eval_mode
 
 
 def is_resumed(runner: Runner) -> bool:
@@ -31,7 +31,7 @@ def sample_forward(runner: Runner) -> ForwardFn:
     """
     model = unwrapped(runner.model)
     batch = _first_batch(model, runner.val_loop or runner.train_loop)
-    with evaluating(model):
+    with eval_mode(model):
         return complete_forward(
             model,
             batch,
@@ -43,7 +43,7 @@ def sample_forward(runner: Runner) -> ForwardFn:
 def _first_batch(model: nn.Module, loop: BaseLoop, images: int = 1) -> dict | tuple | list:
     dataset = loop.dataloader.dataset
     batch = loop.dataloader.collate_fn([dataset[i % len(dataset)] for i in range(images)])
-    with evaluating(model):
+    with eval_mode(model):
         return model.data_preprocessor(batch, False)
 
 

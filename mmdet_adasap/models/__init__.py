@@ -1,18 +1,21 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Running a model so that every layer is met, what it costs, and a backbone that others lack."""
+"""Models of mmengine: run one through all its layers, measure it; and a backbone, MobileNetV1.
 
-from .forward import complete_forward, raw_forward, sizes_of, synthetic_batch
-from .profiling import fill_dense, flops_of, latencies, noise_batch, parameters_of, preprocessed
+The backbone is in ``mobilenet_v1.py``, which is registered with mmcv and imports nothing of ours.
+"""
+
+from .forward import complete_forward, raw_forward
+from .profiling import count_parameters, measure_flops, measure_latencies, preprocess_batch
+from .synthetic_batch import candidate_sizes, noise_batch, synthetic_batch
 
 __all__ = [
+    'candidate_sizes',
     'complete_forward',
-    'fill_dense',
-    'flops_of',
-    'latencies',
+    'count_parameters',
+    'measure_flops',
+    'measure_latencies',
     'noise_batch',
-    'parameters_of',
-    'preprocessed',
+    'preprocess_batch',
     'raw_forward',
-    'sizes_of',
     'synthetic_batch',
 ]

@@ -1,4 +1,9 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""MobileNetV1, which neither mmdet nor mmpretrain has.
+
+Exported models carry this file, so it imports nothing of mmdet_adasap.
+"""
+
 import warnings
 from collections.abc import Sequence
 
@@ -30,7 +35,7 @@ class MobileNetV1(BaseModule):
         ValueError: If a stage is named that there is not, or a width is no positive number.
     """
 
-    # Channels, number of blocks, stride of the first block.
+    # Channels, number of blocks, stride of the first block (arXiv:1704.04861, table 1).
     arch_settings = ((64, 1, 1), (128, 2, 2), (256, 2, 2), (512, 6, 2), (1024, 2, 2))
 
     def __init__(
@@ -60,13 +65,13 @@ class MobileNetV1(BaseModule):
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         layer = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg)
-        channels = _widened(32, widen_factor)
+        channels = _widen(32, widen_factor)
         self.conv1 = ConvModule(3, channels, 3, stride=2, padding=1, **layer)
         self.layers = []
         for number, (width, blocks, first_stride) in enumerate(self.arch_settings, start=1):
             stage = []
             for stride in (first_stride, *[1] * (blocks - 1)):
-                before, channels = channels, _widened(width, widen_factor)
+                before, channels = channels, _widen(width, widen_factor)
                 stage.append(
                     DepthwiseSeparableConvModule(
                         before, channels, 3, stride=stride, padding=1, **layer
@@ -104,6 +109,7 @@ class MobileNetV1(BaseModule):
         return self
 
     def _freeze_stages(self) -> None:
+        """Put frozen stages into eval mode, and stop their training."""
         frozen = [getattr(self, name) for name in self.layers[: self.frozen_stages + 1]]
         for module in [self.conv1, *frozen] if self.frozen_stages >= 0 else []:
             module.eval()
@@ -120,13 +126,16 @@ elif getattr(_known, 'arch_settings', None) != MobileNetV1.arch_settings:
     warnings.warn(
         f"type='MobileNetV1' is {_known.__module__}.MobileNetV1, which was registered first, and "
         f'not that of mmdet_adasap: configs that want this one say type=MobileNetV1 after '
-        f'`from mmdet_adasap.models import MobileNetV1`',
+        f'`from mmdet_adasap.models.mobilenet_v1 import MobileNetV1`',
         stacklevel=2,
     )
 
 
-def _widened(channels: int, factor: float) -> int:
-    """The multiple of 8 that is nearest to a widened number of channels, and not 10 % below."""
+def _widen(channels: int, factor: float) -> int:
+    """Return the multiple of 8 nearest to a widened number of channels, and not 10 % below.
+
+    The rule of the authors' models for TensorFlow, as mmpretrain's make_divisible.
+    """
     wanted = channels * factor
     rounded = max(8, int(wanted + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * wanted else rounded

@@ -9,23 +9,23 @@ from .masks import ChannelMasks, mask
 from .model_state import (
     ForwardFn,
     check_model,
-    evaluating,
+    eval_mode,
     output_tensors,
     preserve_modes,
     preserve_state,
 )
 from .pruner import Pruner, check_target
 from .selection import select_channels
-from .slicing import channel_counts, check_dense, check_fits, check_states, cut, misshapen_state
+from .slicing import channel_counts, check_dense, check_fits, check_states, cut, mismatched_state
 from .structure import (
     META_KEY,
     PHASES,
     Keep,
     check_structure,
-    cut_of,
     digest,
     indices_from_masks,
     is_cut,
+    last_cut,
     masks_from_structure,
     named_tensors,
     tag_model,
@@ -55,16 +55,16 @@ __all__ = [
     'check_structure',
     'check_target',
     'cut',
-    'cut_of',
     'difference',
     'digest',
-    'evaluating',
+    'eval_mode',
     'find_channels',
     'indices_from_masks',
     'is_cut',
+    'last_cut',
     'mask',
     'masks_from_structure',
-    'misshapen_state',
+    'mismatched_state',
     'named_tensors',
     'output_tensors',
     'per_channel',

@@ -10,13 +10,14 @@ from torch import nn
 from ..errors import EquivalenceError
 from .equivalence import verify_cut
 from .groups import PrunableChannels
-from .model_state import ForwardFn, copied
+from .model_state import ForwardFn, copy_model
 from .slicing import channel_counts
 from .structure import Keep, indices_from_masks
 from .tracing import trace_channels
 
-TRIALS = 20
-"""Kinds of modules that are left whole, one after the other, before a model is refused."""
+MAX_TRIALS = 20
+"""Trial cuts before a model is refused; each excludes another kind of module. A limit of our own,
+so that a model of which nothing is understood ends with an error and not after hours."""
 
 
 def find_channels(
@@ -24,36 +25,39 @@ def find_channels(
 ) -> PrunableChannels:
     """Trace a model, cut half of every group of a copy, and compare with the masked model.
 
-    Where they differ, the module that differs first is left whole, with all others of its class
-    (unless that is a plain layer of PyTorch), and the model is traced again, until they agree;
-    where that does not help, the module around it. All this is done with a copy in which scales
-    and weights that are zero are not, so that nothing hides behind them.
+    Where they differ, the module that differs first is excluded, with all others of its class
+    (unless that is a plain layer of PyTorch). Then the model is traced again, until they agree.
+    Where that does not help, the module around it is excluded. All this is done with a copy in
+    which scales and weights that were zero are small numbers, so that no error hides behind them.
 
     Args:
         model (nn.Module): The dense model.
         forward (Callable): Runs a model on a real input and returns its raw outputs.
-        report (Callable, optional): Called with a line for every module that is left whole.
+        report (Callable, optional): Called with a line for every kind of module that is excluded.
 
     Returns:
-        Channels: Groups whose cut is proven. ``excluded`` names the modules left whole, and why.
+        PrunableChannels: Groups whose cut is proven. ``excluded`` maps modules that no channel is
+        taken from to the reason.
 
     Raises:
-        EquivalenceError: If no part of the model can be left whole so that the rest is right.
+        EquivalenceError: If the cut stays wrong whatever is excluded.
     """
     excluded: dict[str, str] = {}
-    dry = True
-    model = _awake(model)
-    for _ in range(TRIALS):
-        channels = trace_channels(model, forward, excluded, dry)
-        kept = _half(channels)
+    shape_only = True
+    model = _copy_without_zeros(model)
+    for _ in range(MAX_TRIALS):
+        channels = trace_channels(model, forward, excluded, shape_only)
+        kept = _random_half(channels)
         keep = indices_from_masks(model, channels.groups, kept)
         try:
             verify_cut(model, keep, forward, attribute_counts(model, channels, keep, kept))
         except EquivalenceError as error:
-            if dry:  # numbers may have left in a way that is not seen
-                dry = False
+            if shape_only:
+                # A placeholder may have reached Python unnoticed and changed what the model
+                # does. Before a module is blamed, the trace is repeated with all arithmetic.
+                shape_only = False
                 continue
-            alike = _alike(model, error.module, excluded)
+            alike = _modules_to_exclude(model, error.module, excluded)
             if not alike:
                 raise EquivalenceError(f'this model cannot be pruned yet: {error}', '') from error
             excluded.update(dict.fromkeys(alike, str(error)))
@@ -65,18 +69,18 @@ def find_channels(
             channels.excluded = excluded
             return channels
     raise EquivalenceError(
-        f'this model cannot be pruned yet: {TRIALS} kinds of its modules went wrong'
+        f'this model cannot be pruned yet: {MAX_TRIALS} kinds of its modules went wrong'
     )
 
 
 @torch.no_grad()
-def _awake(model: nn.Module) -> nn.Module:
-    """A copy without zeros that a wrong cut could hide behind.
+def _copy_without_zeros(model: nn.Module) -> nn.Module:
+    """Copy a model without the zeros that a wrong cut could hide behind.
 
     Scales and shifts of nearly 0 (the last norm of a residual branch) and weights that are 0 as
-    a whole (offsets of a deformable convolution) hold small numbers there.
+    a whole (offsets of a deformable convolution) hold small numbers in the copy.
     """
-    model = copied(model)
+    model = copy_model(model)
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         if not parameter.is_floating_point() or not parameter.numel():
@@ -84,21 +88,24 @@ def _awake(model: nn.Module) -> nn.Module:
         vector = parameter.numel() == max(parameter.shape, default=1)
         if not vector and parameter.any():
             continue
+        # 0.1 to 0.3, an own choice: far above the rounding of float32, and all different, so
+        # that channels cannot stand in for each other.
         other = 0.1 + 0.2 * torch.rand(parameter.shape, generator=generator)
         if not vector:
-            other /= parameter[0].numel()
+            other /= parameter[0].numel()  # outputs stay small whatever the number of inputs
         parameter.data = parameter.data.where(parameter.abs() > 1e-3, other.to(parameter))
     return model
 
 
-def _alike(model: nn.Module, name: str, excluded: Collection[str]) -> list[str]:
-    """The modules to leave whole when one went wrong; none if all around it are so already."""
+def _modules_to_exclude(model: nn.Module, name: str, excluded: Collection[str]) -> list[str]:
+    """Return the modules to exclude when one went wrong; none if all around it are already."""
     modules = dict(model.named_modules())
-    while name and (name in excluded or _does_nothing_of_its_own(modules[name])):
+    while name and (name in excluded or _is_stateless(modules[name])):
         name = name.rpartition('.')[0]
     if name in excluded:
         return []
     kind = type(modules[name])
+    # One Linear that is wrong says nothing of the others; one block of a backbone does.
     if kind.__module__.startswith('torch.nn.'):
         return [name]
     return [
@@ -107,11 +114,14 @@ def _alike(model: nn.Module, name: str, excluded: Collection[str]) -> list[str]:
     ]
 
 
-def _does_nothing_of_its_own(module: nn.Module) -> bool:
-    """A dropout, an activation, a container: what is wrong there is wrong around it."""
+def _is_stateless(module: nn.Module) -> bool:
+    """Return whether a module is a dropout, an activation or a container of PyTorch.
+
+    What goes wrong in one was passed to it, so the module around it is to blame.
+    """
     bases = [base for base in type(module).__mro__ if base is not nn.Module]
     plain = any(base.__module__.startswith('torch.nn.') for base in bases)
-    if isinstance(module, nn.Unflatten):  # it holds a size
+    if isinstance(module, nn.Unflatten):  # it has no parameters, but a size that a cut breaks
         return False
     return plain and not any(True for _ in module.parameters(recurse=False))
 
@@ -119,14 +129,24 @@ def _does_nothing_of_its_own(module: nn.Module) -> bool:
 def attribute_counts(
     model: nn.Module, channels: PrunableChannels, keep: Keep, kept: list[np.ndarray]
 ) -> dict[str, dict[str, int]]:
-    """All attributes that change with a cut: those of layers, and those met by the trace."""
+    """Return all attributes that change with a cut, of layers and of other modules.
+
+    Args:
+        model (nn.Module): The model before the cut.
+        channels (PrunableChannels): Its channels.
+        keep (dict): Tensor name to axis to kept indices.
+        kept (list[np.ndarray]): The same as masks, bool of shape ``[size]`` for each group.
+
+    Returns:
+        dict[str, dict[str, int]]: Module name to attribute to its value after the cut.
+    """
     counts = channels.traced_attributes(kept)
     for module, attributes in channel_counts(model, keep).items():
         counts[module] = {**counts.get(module, {}), **attributes}
     return counts
 
 
-def _half(channels: PrunableChannels) -> list[np.ndarray]:
-    """Half of every group by chance, so that no regularity hides a wrong tie."""
+def _random_half(channels: PrunableChannels) -> list[np.ndarray]:
+    """Keep a random half of every group, since a regular one may hide a wrong tie."""
     rng = np.random.default_rng(0)
     return [rng.permutation(group.size) < (group.size + 1) // 2 for group in channels.groups]

@@ -1,5 +1,9 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""The proof of a cut: the slim model gives what the masked one gives."""
+"""Verify a cut: the slim model must give what the masked one gives.
+
+A masked channel is 0 in the dense model, so removing it may change nothing but rounding. A
+difference means that the trace has tied, or left untied, the wrong channels.
+"""
 
 import contextlib
 import math
@@ -12,25 +16,38 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import EquivalenceError
 from .masks import mask
-from .model_state import ForwardFn, copied, evaluating, output_tensors, tensors_in
+from .model_state import ForwardFn, copy_model, eval_mode, output_tensors, tensors_in
 from .slicing import channel_counts, cut
 from .structure import Keep
 
 TOLERANCE = 1e-5
-"""Largest difference allowed, relative to the largest output, in float32."""
-INSIDE = 1e-4
-"""The same for what operations return on the way, relative to its own norm."""
+"""Largest difference allowed, relative to the largest output, in float32. About 100 times its
+rounding error of 1.2e-7: sums over fewer channels are added in another order."""
+INNER_TOLERANCE = 1e-4
+"""The same for what single operations return, relative to its own norm. Wider than TOLERANCE,
+since one tensor in the middle may consist of small differences of large numbers."""
 
 
 def raw_outputs(model: nn.Module, forward: ForwardFn) -> list[Tensor]:
-    """Every tensor that the model returns, in eval mode and without gradients."""
-    with evaluating(model), _full_precision():
+    """Return every tensor that a model returns, in eval mode and without gradients.
+
+    Args:
+        model (nn.Module): The model; left as it is.
+        forward (Callable): Runs a model on a real input and returns its raw outputs.
+
+    Returns:
+        list[Tensor]: Detached copies.
+
+    Raises:
+        ValueError: If ``forward`` returns no tensor.
+    """
+    with eval_mode(model), _full_precision():
         return [tensor.detach().clone() for tensor in output_tensors(forward(model))]
 
 
 @contextlib.contextmanager
 def _full_precision() -> Iterator[None]:
-    """Keep a GPU from rounding the factors of products to TF32."""
+    """Keep a GPU from rounding the factors of products to TF32, whose 10 bits hide an error."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.allow_tf32, matmul.allow_tf32
     cudnn.allow_tf32 = matmul.allow_tf32 = False
@@ -41,22 +58,27 @@ def _full_precision() -> Iterator[None]:
 
 
 def difference(slim: list[Tensor], masked: list[Tensor]) -> float:
-    """Largest absolute difference over all outputs, relative to the largest masked output.
+    """Return the largest absolute difference, relative to the largest masked output.
 
-    ``inf`` where shapes differ or one has a value that is not a number.
+    Args:
+        slim (list[Tensor]): Outputs of one model.
+        masked (list[Tensor]): Outputs of the other, the reference.
+
+    Returns:
+        float: The difference; ``inf`` where shapes differ or just one has a NaN or infinity.
     """
     if [t.shape for t in slim] != [t.shape for t in masked]:
         return float('inf')
-    largest = apart = 0.0
+    largest = absolute = 0.0
     for a, b in zip(slim, masked, strict=True):
         a, b = a.double(), b.double()
         off = (a - b)[a != b].abs()  # without the infinities that both share
         if not off.isfinite().all():
             return float('inf')
-        apart = max(apart, off.max().item()) if off.numel() else apart
+        absolute = max(absolute, off.max().item()) if off.numel() else absolute
         finite = b[b.isfinite()].abs()
         largest = max(largest, finite.max().item()) if finite.numel() else largest
-    return apart / largest if largest else apart
+    return absolute / largest if largest else absolute
 
 
 def verify_cut(
@@ -81,13 +103,16 @@ def verify_cut(
         EquivalenceError: If it is above :data:`TOLERANCE`, naming the first module that differs.
     """
     attrs = channel_counts(model, keep) if attrs is None else attrs
-    # A copy each: what a model keeps from its first run must not serve the other.
-    masked, slim = copied(model), copied(model)
+    # A copy each: some models keep what they compute in their first run (grids, anchors), and a
+    # kept tensor of the dense shape must not reach the slim model.
+    masked, slim = copy_model(model), copy_model(model)
     mask(masked, keep)
     cut(slim, keep, attrs)
     reference = _run(masked, forward, 'the model')
     found, where = _compare(_run(slim, forward, 'the cut model'), reference)
     if where is not None:
+        # Deep models of random weights may amplify rounding beyond the tolerance. In float64 that
+        # vanishes, and a wrong tie does not.
         found, where = _compare_in_double(slim, masked, forward) or (found, where)
     if where is not None:
         raise EquivalenceError(
@@ -98,8 +123,11 @@ def verify_cut(
     return found
 
 
-class _Returned(NamedTuple):
-    """A fingerprint of what an operation returned, and the module that was running."""
+class _Fingerprint(NamedTuple):
+    """Norm and sum of what an operation returned, and the module that was running.
+
+    Whole tensors of a run would not fit into memory twice.
+    """
 
     module: str
     operation: str
@@ -108,55 +136,57 @@ class _Returned(NamedTuple):
     total: float
 
 
-class _Observed(NamedTuple):
-    """One run: the raw outputs, and what every operation returned."""
+class _Run(NamedTuple):
+    """Raw outputs of one run, and a fingerprint of what every operation returned."""
 
     outputs: list[Tensor]
-    operations: list[_Returned]
+    operations: list[_Fingerprint]
 
 
-class _Observer(TorchDispatchMode):
+class _FingerprintMode(TorchDispatchMode):
     """Takes the fingerprint of every tensor that an operation returns, in eval mode."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.running: list[tuple[str, nn.Module]] = []
-        self.operations: list[_Returned] = []
+        self.module_stack: list[tuple[str, nn.Module]] = []
+        self.operations: list[_Fingerprint] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        name, module = self.running[-1] if self.running else ('', None)
+        name, module = self.module_stack[-1] if self.module_stack else ('', None)
         operation = func._schema.name
         if 'empty' in operation or 'resize' in operation:
             # Memory that nothing was written to holds anything, and no two runs the same.
             for tensor in tensors_in(out):
                 tensor.zero_()
             return out
-        if func.is_view or (module and module.training):  # in train mode chance plays a part
+        # A view was compared as its base. In train mode dropout is random, and the two runs draw
+        # numbers for tensors of different shapes.
+        if func.is_view or (module and module.training):
             return out
         for tensor in tensors_in(out):
             if tensor.is_floating_point():
                 values = tensor.detach()
                 total = values.sum(dtype=torch.float64).item()
                 norm = values.norm().item()
-                self.operations.append(_Returned(name, operation, tensor.shape, norm, total))
+                self.operations.append(_Fingerprint(name, operation, tensor.shape, norm, total))
         return out
 
 
-def _run(model: nn.Module, forward: ForwardFn, which: str) -> _Observed:
-    """Run a model and look at what happens in it.
+def _run(model: nn.Module, forward: ForwardFn, which: str) -> _Run:
+    """Run a model and take fingerprints.
 
     Raises:
         EquivalenceError: If it does not run, naming the innermost module that was running.
     """
-    observer, handles = _Observer(), []
+    observer, handles = _FingerprintMode(), []
     for name, module in model.named_modules():
 
         def enter(module: nn.Module, args: tuple, name: str = name) -> None:
-            observer.running.append((name, module))
+            observer.module_stack.append((name, module))
 
         def leave(module: nn.Module, args: tuple, output: object) -> None:
-            observer.running.pop()
+            observer.module_stack.pop()
 
         handles.append(module.register_forward_pre_hook(enter))
         handles.append(module.register_forward_hook(leave))
@@ -164,52 +194,57 @@ def _run(model: nn.Module, forward: ForwardFn, which: str) -> _Observed:
         with observer:
             outputs = raw_outputs(model, forward)
     except Exception as error:
-        where = observer.running[-1][0] if observer.running else ''
+        where = observer.module_stack[-1][0] if observer.module_stack else ''
         raise EquivalenceError(
             f'{which} does not run; it stops in {where or "its own code"} ({error})', where
         ) from error
     finally:
         for handle in handles:
             handle.remove()
-    return _Observed(outputs, observer.operations)
+    return _Run(outputs, observer.operations)
 
 
-def _compare(slim: _Observed, masked: _Observed) -> tuple[float, str | None]:
-    """How far the outputs are apart, and the first module that differs if any does.
+def _compare(slim: _Run, masked: _Run) -> tuple[float, str | None]:
+    """Compare two runs.
 
-    What operations return on the way is compared, too, where it has the same shape: an error
+    What operations return on the way is compared, too, where it has the same shape. An error
     there, as a softmax that is scaled by another number of channels, may be too small to see in
     the outputs of an untrained model.
+
+    Returns:
+        tuple[float, str | None]: The relative difference, and the first module that differs: ''
+        for the model itself, None if none does.
     """
-    for ours, theirs in zip(slim.operations, masked.operations, strict=False):
-        if ours[:2] != theirs[:2]:  # they go different ways, and the outputs tell
+    for cut_op, masked_op in zip(slim.operations, masked.operations, strict=False):
+        # Not the same operation in the same module: the models take different paths from here
+        # on, so only the outputs can be compared.
+        if cut_op[:2] != masked_op[:2]:
             break
-        apart = _apart(ours, theirs)
-        if apart > INSIDE:
-            return apart, ours.module
+        found = _fingerprint_difference(cut_op, masked_op)
+        if found > INNER_TOLERANCE:
+            return found, cut_op.module
     found = difference(slim.outputs, masked.outputs)
     return found, '' if found > TOLERANCE else None
 
 
-def _apart(ours: _Returned, theirs: _Returned) -> float:
-    """Relative difference of two fingerprints; 0 where they are not of one shape."""
-    if ours.shape != theirs.shape:
+def _fingerprint_difference(slim: _Fingerprint, masked: _Fingerprint) -> float:
+    """Return the relative difference of two fingerprints; 0 where they are not of one shape."""
+    if slim.shape != masked.shape:
         return 0.0
-    finite = [math.isfinite(run.norm) and math.isfinite(run.total) for run in (ours, theirs)]
+    finite = [math.isfinite(one.norm) and math.isfinite(one.total) for one in (slim, masked)]
     if not all(finite):
         return float('inf') if any(finite) else 0.0
-    norm, total = abs(ours.norm - theirs.norm), abs(ours.total - theirs.total)
-    largest = max(norm, total / max(1.0, theirs.shape.numel() ** 0.5))
-    return largest and largest / theirs.norm if theirs.norm else largest and float('inf')
+    norm, total = abs(slim.norm - masked.norm), abs(slim.total - masked.total)
+    # A sum of n entries is at most sqrt(n) times their norm (Cauchy-Schwarz); divided by that it
+    # is on the scale of the norm.
+    largest = max(norm, total / max(1.0, masked.shape.numel() ** 0.5))
+    return largest and largest / masked.norm if masked.norm else largest and float('inf')
 
 
 def _compare_in_double(
     slim: nn.Module, masked: nn.Module, forward: ForwardFn
 ) -> tuple[float, str | None] | None:
-    """The same without float32's rounding; None if the models cannot run in float64.
-
-    Both are converted in place.
-    """
+    """Compare in float64; return None if the models cannot run so. Both are converted in place."""
     models = slim.double(), masked.double()
     for module in (module for model in models for module in model.modules()):
         module.register_forward_pre_hook(_inputs_in_double, with_kwargs=True)
@@ -220,7 +255,7 @@ def _compare_in_double(
 
 
 def _inputs_in_double(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    """``forward`` brings its own input, in float32."""
+    """Convert what ``forward`` passes to a module, since that brings its own input in float32."""
 
     def double(value: object) -> object:
         return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value

@@ -12,15 +12,15 @@ from .channel_ids import FROZEN, ChannelUnionFind, TensorDim
 from .cost import Cost
 
 NOT_TRAINED = 'weight that is not trained'
-"""Why frozen stages are left whole, a key of :attr:`PrunableChannels.frozen`."""
+"""Reason for which frozen stages keep their channels, a key of :attr:`PrunableChannels.frozen`."""
 
 Size = tuple[int, dict[int, float]]
-"""Indices that stay whatever is removed, and how many each kept channel of a group adds."""
+"""Length of an axis: the fixed part, and group to indices for each channel that it keeps."""
 
 
 @dataclass
 class Member:
-    """The part that one axis of one tensor has in a group.
+    """One axis of one tensor as a part of a group.
 
     Args:
         name (str): Name of the parameter or buffer.
@@ -46,7 +46,7 @@ class ChannelGroup:
 
     Args:
         index (int): Its place among the groups of the model.
-        members (list[Member]): All axes concerned, in the order they were met.
+        members (list[Member]): All axes concerned, in the order in which the trace reached them.
         size (int): Number of channels, none removed.
     """
 
@@ -62,29 +62,30 @@ class ChannelGroup:
 
 @dataclass
 class PrunableChannels:
-    """What can be removed from a model.
+    """The channels of a model that can be removed, and what they cost.
 
     Args:
         groups (list[ChannelGroup]): Channels that can be removed.
-        params (Cost): Parameters that remain, for a number of kept channels per group.
+        params (Cost): Parameters that remain, given how many channels each group keeps.
         flops (Cost): Multiply-accumulates of the traced input, likewise.
         frozen (dict[str, list[TensorDim]]): Reason to axes which it stopped directly.
-        unreached (list[str]): Parameters that took no part in the run, left whole.
+        unused_parameters (list[str]): Parameters that took no part in the run; none is cut.
         attributes (dict[tuple[str, str], Size]): Module and attribute to the number of channels
             that it holds for code which runs in the module.
-        excluded (dict[str, str]): Modules left whole because a trial cut of them went wrong.
+        excluded (dict[str, str]): Module that no channel is taken from, since a trial cut of it
+            went wrong, to the reason.
     """
 
     groups: list[ChannelGroup]
     params: Cost
     flops: Cost
     frozen: dict[str, list[TensorDim]]
-    unreached: list[str]
+    unused_parameters: list[str]
     attributes: dict[tuple[str, str], Size] = field(default_factory=dict)
     excluded: dict[str, str] = field(default_factory=dict)
 
     @property
-    def sizes(self) -> np.ndarray:
+    def group_sizes(self) -> np.ndarray:
         """Channels of each group, int of shape ``[groups]``."""
         return np.array([group.size for group in self.groups], dtype=np.int64)
 
@@ -94,19 +95,34 @@ class PrunableChannels:
 
         More than 1 where a normalisation or convolution in groups ties them.
         """
-        widths = [min(m.index.shape[1] for m in g.members if m.is_output) for g in self.groups]
-        return np.array(widths, dtype=np.int64)
+        units = [min(m.index.shape[1] for m in g.members if m.is_output) for g in self.groups]
+        return np.array(units, dtype=np.int64)
 
     def group_steps(self, round_to: int) -> np.ndarray:
-        """The steps in which groups shrink so that layers keep a multiple of ``round_to``."""
+        """Return the steps in which groups shrink so that layers keep a multiple of ``round_to``.
+
+        Args:
+            round_to (int): What the channels of every layer shall be a multiple of.
+
+        Returns:
+            np.ndarray: Channels of a group that go at once, int of shape ``[groups]``.
+        """
+        # A group whose channel stands for 8 outputs keeps them a multiple of 8 by itself.
         return round_to // np.gcd(round_to, self.channels_per_unit)
 
     def cost(self, resource: str) -> Cost:
-        """The cost of ``'params'`` or ``'flops'``."""
+        """Return the cost of a resource, ``'params'`` or ``'flops'``."""
         return {'params': self.params, 'flops': self.flops}[resource]
 
     def traced_attributes(self, kept: list[np.ndarray]) -> dict[str, dict[str, int]]:
-        """The attributes that change when a choice of channels is kept, and their new values."""
+        """Return the traced attributes that change, with their new values.
+
+        Args:
+            kept (list[np.ndarray]): bool of shape ``[size]`` for each group.
+
+        Returns:
+            dict[str, dict[str, int]]: Module name to attribute to value.
+        """
         counts: dict[str, dict[str, int]] = {}
         for (module, attribute), (fixed, per_channel) in self.attributes.items():
             lost = sum(n * int((~kept[g]).sum()) for g, n in per_channel.items())
@@ -119,7 +135,7 @@ class PrunableChannels:
 def removed_indices(
     groups: list[ChannelGroup], kept: list[np.ndarray]
 ) -> dict[str, dict[int, np.ndarray]]:
-    """What the tensors lose when a choice of channels is kept.
+    """Return the indices that tensors lose when some channels are kept.
 
     Args:
         groups (list[ChannelGroup]): The groups of a model.
@@ -144,41 +160,52 @@ def removed_indices(
 
 def build_channels(
     model: nn.Module,
-    table: ChannelUnionFind,
+    union_find: ChannelUnionFind,
     flops: list[tuple],
-    unreached: list[str],
+    unused_parameters: list[str],
     attributes: dict[tuple[str, str], list[np.ndarray]],
 ) -> PrunableChannels:
     """Make groups of the channels that the ties of a trace leave free.
 
     Channels made by a convolution or linear layer whose weight is not trained are frozen:
-    nothing could make up for them.
+    training could not make up for their loss.
+
+    Args:
+        model (nn.Module): The traced model.
+        union_find (ChannelUnionFind): The ties of the trace; gets those of untrained weights.
+        flops (list[tuple]): ``(coefficient, *factors)`` for each operation; a factor is the nodes
+            of an axis (None if it cannot shrink) and its length.
+        unused_parameters (list[str]): Parameters that the run did not reach.
+        attributes (dict): Module and attribute to the nodes of each axis that had its value as
+            its length.
     """
     parameters = dict(model.named_parameters())
     tensors = {**dict(model.named_buffers()), **parameters}
-    for ref in table.axes:
-        tensor = tensors[ref.name]
+    for dim in union_find.dims:
+        tensor = tensors[dim.name]
         if not tensor.requires_grad and tensor.dim() > 1:
-            nodes = table.nodes(ref.name, ref.axis, tensor.shape[ref.axis])
-            if table.outputs[nodes].all():
-                table.freeze(nodes, NOT_TRAINED)
+            nodes = union_find.nodes(dim.name, dim.axis, tensor.shape[dim.axis])
+            if union_find.outputs[nodes].all():
+                union_find.freeze(nodes, NOT_TRAINED)
 
-    root = table.solve()
-    is_output = table.outputs
-    makes_output = np.zeros(len(table), dtype=bool)
+    root = union_find.solve()
+    is_output = union_find.outputs
+    makes_output = np.zeros(len(union_find), dtype=bool)
     makes_output[root[is_output]] = True
     free = np.flatnonzero((root != FROZEN) & makes_output[root])
-    groups, group_of_node = _group(table, root, free, is_output)
+    groups, group_of_node = _group(union_find, root, free, is_output)
 
-    def vector(nodes: np.ndarray) -> Size:
+    def size_of(nodes: np.ndarray) -> Size:
         owner = group_of_node[nodes]
         counts = np.bincount(owner[owner >= 0], minlength=len(groups))
         per_channel = {int(g): counts[g] / groups[g].size for g in np.flatnonzero(counts)}
         return int((owner < 0).sum()), per_channel
 
     by_tensor = defaultdict(dict)
-    for ref, size in zip(table.axes, _axis_sizes(table, group_of_node, groups), strict=True):
-        by_tensor[ref.name][ref.axis] = size
+    for dim, size in zip(
+        union_find.dims, _axis_sizes(union_find, group_of_node, groups), strict=True
+    ):
+        by_tensor[dim.name][dim.axis] = size
     params = Cost(len(groups))
     for name, tensor in parameters.items():
         sizes = by_tensor.get(name, {})
@@ -187,34 +214,35 @@ def build_channels(
     for coefficient, *factors in flops:
         macs.add(
             coefficient,
-            *((size, {}) if nodes is None else vector(nodes) for nodes, size in factors),
+            *((size, {}) if nodes is None else size_of(nodes) for nodes, size in factors),
         )
     return PrunableChannels(
         groups=groups,
         params=params,
         flops=macs,
-        frozen=table.reasons(),
-        unreached=unreached,
-        attributes={key: _that_varies(map(vector, met)) for key, met in attributes.items()},
+        frozen=union_find.reasons(),
+        unused_parameters=unused_parameters,
+        attributes={key: _first_variable(map(size_of, axes)) for key, axes in attributes.items()},
     )
 
 
-def _that_varies(sizes: Iterable[Size]) -> Size:
-    """Of the axes that had a count as their size, the first that can shrink, if any can."""
+def _first_variable(sizes: Iterable[Size]) -> Size:
+    """Return the first size that can shrink, else the first of all."""
     sizes = list(sizes)
     return next((size for size in sizes if size[1]), sizes[0])
 
 
 def _axis_sizes(
-    table: ChannelUnionFind, group_of_node: np.ndarray, groups: list[ChannelGroup]
+    union_find: ChannelUnionFind, group_of_node: np.ndarray, groups: list[ChannelGroup]
 ) -> list[Size]:
-    """What stays of every axis of a table, and what channels add to it."""
-    axis, _ = table.locate(np.arange(1, len(table)))
-    columns = len(groups) + 1  # the first for what is in no group
+    """Return the size of every axis that has nodes, as fixed part and channels."""
+    # Count (axis, group) pairs with one bincount over a flattened table.
+    axis, _ = union_find.locate(np.arange(1, len(union_find)))
+    columns = len(groups) + 1  # group -1, for nodes that stay, is column 0
     cells = np.bincount(
-        axis * columns + group_of_node[1:] + 1, minlength=len(table.axes) * columns
+        axis * columns + group_of_node[1:] + 1, minlength=len(union_find.dims) * columns
     )
-    counts = cells.reshape(len(table.axes), columns)
+    counts = cells.reshape(len(union_find.dims), columns)
     sizes: list[Size] = [(int(fixed), {}) for fixed in counts[:, 0]]
     for a, g in zip(*np.nonzero(counts[:, 1:]), strict=True):
         sizes[a][1][int(g)] = counts[a, g + 1] / groups[g].size
@@ -222,45 +250,74 @@ def _axis_sizes(
 
 
 def _group(
-    table: ChannelUnionFind, root: np.ndarray, free: np.ndarray, is_output: np.ndarray
+    union_find: ChannelUnionFind, root: np.ndarray, free: np.ndarray, is_output: np.ndarray
 ) -> tuple[list[ChannelGroup], np.ndarray]:
-    """Put channels (sets of nodes with one root) that hold the same axes into one group."""
-    group_of_node = np.full(len(table), -1)
+    """Put channels (sets of nodes with one root) that hold the same axes into one group.
+
+    Args:
+        union_find (ChannelUnionFind): The nodes.
+        root (np.ndarray): Root of every node, int64 of shape ``[nodes]``.
+        free (np.ndarray): The nodes that can be removed, ascending.
+        is_output (np.ndarray): Whether a node is an output of a layer, bool of shape ``[nodes]``.
+
+    Returns:
+        tuple[list[ChannelGroup], np.ndarray]: The groups, and the group of every node (-1 for
+        none), int64 of shape ``[nodes]``.
+    """
+    group_of_node = np.full(len(union_find), -1)
     if not len(free):
         return [], group_of_node
-    # Nodes are numbered axis by axis, and a stable sort leaves those of a channel in that order.
+    # Sorted by root, the nodes of a channel stand side by side. Nodes are numbered axis by axis,
+    # and a stable sort leaves those of a channel in that order.
     free = free[np.argsort(root[free], kind='stable')]
-    axis, index = table.locate(free)
-    starts = np.flatnonzero(np.r_[True, np.diff(root[free]) != 0])
-    # A channel's signature is the multiset of its axes, as a sum of one random number each.
-    marks = np.random.Generator(np.random.PCG64(0)).integers(
-        0, 2**63, size=len(table.axes), dtype=np.uint64
-    )
-    signature = np.add.reduceat(marks[axis], starts)
-    _, first, kind = np.unique(signature, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), dtype=np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    kind = rank[kind]  # groups in the order in which the model met them
+    axis, index = union_find.locate(free)
+    channel_starts = np.flatnonzero(np.r_[True, np.diff(root[free]) != 0])
+    group_of_channel = _kinds(axis, channel_starts, len(union_find.dims))
+    nodes_per_channel = np.diff(np.r_[channel_starts, len(free)])
+    group = np.repeat(group_of_channel, nodes_per_channel)
+    group_of_node[free] = group
 
-    sizes = np.diff(np.r_[starts, len(free)])
-    kind_of_entry = np.repeat(kind, sizes)
-    group_of_node[free] = kind_of_entry
-    # The sort is stable: within a group and an axis, channels stay in their order.
-    place = kind_of_entry * len(table.axes) + axis
-    order = np.argsort(place, kind='stable')
-    kind_of_entry, axis, index = kind_of_entry[order], axis[order], index[order]
-    starts = np.flatnonzero(np.r_[True, np.diff(place[order]) != 0])
+    # Now by (group, axis), one number for both. The sort is stable, so within a pair the channels
+    # stay in their order, each with its k entries: a reshape gives Member.index.
+    pair = group * len(union_find.dims) + axis
+    order = np.argsort(pair, kind='stable')
+    group, axis, index = group[order], axis[order], index[order]
+    starts = np.flatnonzero(np.r_[True, np.diff(pair[order]) != 0])
     outputs = np.logical_and.reduceat(is_output[free[order]], starts)
-    groups = [ChannelGroup(g, [], size) for g, size in enumerate(np.bincount(kind).tolist())]
+    sizes = np.bincount(group_of_channel).tolist()
+    groups = [ChannelGroup(g, [], size) for g, size in enumerate(sizes)]
     for start, indices, output in zip(starts, np.split(index, starts[1:]), outputs, strict=True):
-        group, ref = groups[kind_of_entry[start]], table.axes[axis[start]]
-        group.members.append(
-            Member(
-                name=ref.name,
-                axis=ref.axis,
-                index=indices.reshape(group.size, -1),
-                is_output=bool(output),
-                following_norm=table.following_norms.get(ref.name, []) if output else [],
-            )
+        dim = union_find.dims[axis[start]]
+        norm = union_find.following_norms.get(dim.name, []) if output else []
+        indices = indices.reshape(sizes[group[start]], -1)
+        groups[group[start]].members.append(
+            Member(dim.name, dim.axis, indices, bool(output), norm)
         )
     return groups, group_of_node
+
+
+def _kinds(axis: np.ndarray, channel_starts: np.ndarray, num_axes: int) -> np.ndarray:
+    """Number the kinds of channels: those that hold the same axes are of one kind.
+
+    Args:
+        axis (np.ndarray): Axis of every node, channel by channel, int64 of shape ``[nodes]``.
+        channel_starts (np.ndarray): Where each channel begins, int64 of shape ``[channels]``.
+        num_axes (int): Number of axes.
+
+    Returns:
+        np.ndarray: Kind of every channel, int64 of shape ``[channels]``, from 0 in the order in
+        which the model reached them.
+    """
+    # A channel's signature is the multiset of its axes, as a sum of one random number each: equal
+    # axes have equal sums, and others differ but for a collision of 64-bit numbers (uint64 wraps
+    # around, which does no harm). To compare the axes themselves would be a Python loop over all
+    # channels. The seed is fixed, so that all processes of a run number alike.
+    marks = np.random.Generator(np.random.PCG64(0)).integers(
+        0, 2**63, size=num_axes, dtype=np.uint64
+    )
+    signature = np.add.reduceat(marks[axis], channel_starts)
+    _, first, kind = np.unique(signature, return_index=True, return_inverse=True)
+    # np.unique numbers by signature, that is by chance; number by the first channel instead.
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[kind]

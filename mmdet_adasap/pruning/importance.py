@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""How much a channel matters: the criterion that chooses what is removed.
+"""Criteria: how much each channel matters, so that the least important ones are removed.
 
 A criterion is a class with :meth:`Importance.scores`. Register another one with
 ``@IMPORTANCES.register_module()`` from ``mmdet_adasap.registry`` and name it in the config.
@@ -45,36 +45,43 @@ class Importance(ABC):
         """
 
     def observe(self, groups: list[ChannelGroup], parameters: Mapping[str, nn.Parameter]) -> None:
-        """Take in ``parameter.grad`` of one clean backward pass."""
+        """Use ``parameter.grad`` of one clean backward pass.
+
+        Args:
+            groups (list[ChannelGroup]): All groups of the model.
+            parameters (Mapping[str, nn.Parameter]): Its parameters by name, with gradients.
+        """
 
     def start_interval(self) -> None:
         """Forget what was observed; called after each pruning event."""
 
     def state_dict(self) -> dict:
-        """What was observed since the last event, as plain data and tensors."""
+        """Return what was observed since the last event, as plain data and tensors."""
         return {}
 
     def load_state_dict(self, state: dict, groups: list[ChannelGroup]) -> None:
-        """Take back what :meth:`state_dict` gave.
+        """Restore what :meth:`state_dict` returned.
 
         Args:
-            state (dict): It.
+            state (dict): The returned state.
             groups (list[ChannelGroup]): The groups that it has to fit.
 
         Raises:
-            ValueError: If it does not.
+            ValueError: If it does not fit.
         """
 
     def _normalized(self, scores: Tensor, kept: Tensor) -> Tensor:
+        """Divide scores by the mean over the kept channels, if ``normalize`` is set."""
         if not self.normalize or not kept.any():
             return scores
+        # A layer of zeros has the mean 0; its scores stay 0 rather than 0 / 0.
         return scores / scores[kept].mean().clamp_min(torch.finfo(scores.dtype).tiny)
 
 
 class MagnitudeImportance(Importance):
-    r"""Norm of the weights that make a channel, :math:`\|w_i\|_p` (AdaSAP-P).
+    r"""Norm of the weights that produce a channel, :math:`\|w_i\|_p` (AdaSAP-P, arXiv:2306.14306).
 
-    Layers that share their channels each give a norm; the mean of them counts.
+    Where several layers share their channels, it is the mean of their norms.
 
     Args:
         p (float): Order of the norm, positive. Defaults to 2.
@@ -88,6 +95,7 @@ class MagnitudeImportance(Importance):
         self.p = p
 
     def scores(self, group: ChannelGroup, tensors: Mapping[str, Tensor], kept: Tensor) -> Tensor:
+        """Score by the norm, see :meth:`Importance.scores`."""
         norms = []
         for member in group.members:
             if member.is_output:
@@ -102,12 +110,12 @@ class MagnitudeImportance(Importance):
 class TaylorImportance(Importance):
     r"""First-order effect of removing a channel, averaged over the iterations of an interval.
 
-    :math:`|\sum_l e_l|` over the layers :math:`l` that make the channel. Where a trained
-    normalisation follows the layer at once, :math:`e_l = \gamma_l g_{\gamma_l} + \beta_l
-    g_{\beta_l}` (the criterion of HALP, arXiv 2210.06659), since weights in front of a batch
-    norm have no gradient along themselves; everywhere else, where it is missing or frozen,
-    :math:`e_l = w_l \cdot g_{w_l} + b_l g_{b_l}`. Gradients are those of the clean first pass;
-    one that is not finite counts as 0.
+    The score is :math:`|\sum_l e_l|` over the layers :math:`l` that produce the channel. Where a
+    trained normalisation follows the layer directly, :math:`e_l = \gamma_l g_{\gamma_l} + \beta_l
+    g_{\beta_l}` (the criterion of HALP, arXiv:2210.06659): the loss does not depend on the scale
+    of weights in front of a batch norm, so :math:`w \cdot g_w` is 0 there. Everywhere else, where
+    the normalisation is missing or frozen, :math:`e_l = w_l \cdot g_{w_l} + b_l g_{b_l}`.
+    Gradients are those of the clean first pass; a channel whose effect is not finite counts as 0.
 
     Args:
         normalize (bool): See :class:`Importance`. Defaults to False, since a change of the
@@ -121,10 +129,12 @@ class TaylorImportance(Importance):
         self.start_interval()
 
     def start_interval(self) -> None:
+        """Forget the effects of the last interval."""
         self._sums: list[Tensor] = []
         self._count = 0
 
     def observe(self, groups: list[ChannelGroup], parameters: Mapping[str, nn.Parameter]) -> None:
+        """Add the effects of one clean backward pass."""
         effects = [self._effect(group, parameters) for group in groups]
         if self._count:
             effects = [a.to(b.device) + b for a, b in zip(self._sums, effects, strict=True)]
@@ -132,6 +142,7 @@ class TaylorImportance(Importance):
         self._count += 1
 
     def _effect(self, group: ChannelGroup, parameters: Mapping[str, nn.Parameter]) -> Tensor:
+        """Return |sum of e_l| of every channel of a group, float of shape ``[group.size]``."""
         producers = [m for m in group.members if m.is_output]
         # Vectors have one axis and so one member; a weight may be there by both of its axes.
         vectors = {m.name: m for m in group.members if m.name in parameters and not m.is_output}
@@ -151,6 +162,11 @@ class TaylorImportance(Importance):
         return total.abs().nan_to_num(0, 0, 0)
 
     def scores(self, group: ChannelGroup, tensors: Mapping[str, Tensor], kept: Tensor) -> Tensor:
+        """Score by the mean effect, see :meth:`Importance.scores`.
+
+        Raises:
+            NoGradientsError: If :meth:`observe` was not called in this interval.
+        """
         if not self._count:
             raise NoGradientsError(
                 'TaylorImportance has seen no gradients; call observe() after a backward pass'
@@ -158,9 +174,11 @@ class TaylorImportance(Importance):
         return self._normalized(self._sums[group.index].to(kept.device) / self._count, kept)
 
     def state_dict(self) -> dict:
+        """Return the sums of effects so far, and how many they are of."""
         return {'sums': [s.cpu() for s in self._sums], 'count': self._count}
 
     def load_state_dict(self, state: dict, groups: list[ChannelGroup]) -> None:
+        """Restore the sums, see :meth:`Importance.load_state_dict`."""
         sums, count = list(state['sums']), state['count']
         if type(count) is not int or count < 0 or bool(count) != bool(sums):
             raise ValueError(f'count is {count!r} beside {len(sums)} sums')
@@ -171,6 +189,14 @@ class TaylorImportance(Importance):
 
 
 def per_channel(values: Tensor, member: Member) -> Tensor:
-    """Add up the values of a tensor that belong to each channel, to shape ``[channels]``."""
+    """Add up the values of a tensor that belong to each channel of a group.
+
+    Args:
+        values (Tensor): Of the shape of the member's parameter.
+        member (Member): The part of the parameter in the group.
+
+    Returns:
+        Tensor: The sums, of shape ``[channels]``.
+    """
     totals = values.movedim(member.axis, 0).reshape(values.shape[member.axis], -1).sum(1)
     return totals[torch.as_tensor(member.index, device=values.device)].sum(1)

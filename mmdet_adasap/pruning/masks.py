@@ -16,13 +16,16 @@ from .structure import Keep
 class ChannelMasks:
     """Zeroes the parameters of removed channels and keeps them at zero.
 
-    A removed channel is zero in everything that makes it and in everything that reads it, its
-    gradient is zeroed as soon as it is there, and so is its optimizer state: nothing moves it.
-    The model then gives what the cut model will give.
+    A removed channel is zero in the weights that produce it and in those that read it. Its
+    gradient is zeroed as soon as it is computed, and so is its optimizer state, so that no step
+    moves it. The model then gives what the cut model will give.
 
     Args:
         model (nn.Module): The dense model.
         groups (list[ChannelGroup]): Its channel groups.
+
+    Attributes:
+        kept (list[np.ndarray]): bool of shape ``[size]`` for each group; set by :meth:`remove`.
     """
 
     def __init__(self, model: nn.Module, groups: list[ChannelGroup]) -> None:
@@ -67,7 +70,7 @@ class ChannelMasks:
             for name, axes in self._removed.items():
                 parameter = self._parameters[name]
                 tensors = [parameter.data, *(other[name].data for other in others)]
-                if parameter.grad is not None:  # accumulated so far
+                if parameter.grad is not None:  # of an accumulation that an event interrupts
                     tensors.append(parameter.grad)
                 for state in states:
                     tensors += [
@@ -79,6 +82,7 @@ class ChannelMasks:
                     _zero(tensor, axes)
 
     def _watch_gradients(self) -> None:
+        """Zero the gradients of removed channels in every backward pass from now on."""
         self.release()
         for name, axes in self._removed.items():
 
@@ -86,6 +90,8 @@ class ChannelMasks:
                 _zero(parameter.grad, axes)
 
             parameter = self._parameters[name]
+            # Fires after every accumulation, before an optimizer or a perturbation reads .grad;
+            # PyTorch refuses such a hook on a parameter that needs no gradient.
             if parameter.requires_grad:
                 self._handles.append(parameter.register_post_accumulate_grad_hook(zero_gradient))
 
@@ -96,7 +102,9 @@ class ChannelMasks:
         self._handles = []
 
     def neuron_masks(self) -> dict[str, Tensor]:
-        """Which neurons of a perturbation's blocks are kept, for those that lose some.
+        """Return which neurons of a perturbation's blocks are kept, for those that lose some.
+
+        A perturbation must neither move removed neurons nor count them in its norms.
 
         Returns:
             dict[str, Tensor]: Parameter name to bool of shape ``[neurons]``.
@@ -115,7 +123,7 @@ class ChannelMasks:
 def mask(model: nn.Module, keep: Keep) -> None:
     """Zero the parameters that a cut would take away, at dense shape, in place.
 
-    Statistics in buffers keep their values: their channel is zero without them.
+    Statistics in buffers keep their values: scale and shift already make the channel zero.
 
     Args:
         model (nn.Module): A dense model.
@@ -131,5 +139,6 @@ def mask(model: nn.Module, keep: Keep) -> None:
 
 @torch.no_grad()
 def _zero(tensor: Tensor, axes: dict[int, Tensor]) -> None:
+    """Fill the indices of each axis with 0, in place."""
     for axis, index in axes.items():
         tensor.index_fill_(axis, index, 0)

@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Run a model to look at it, and leave it as it was."""
+"""Run a model in eval mode, and restore its modes, attributes and buffers afterwards."""
 
 import contextlib
 import copy
@@ -14,15 +14,20 @@ ForwardFn = Callable[[nn.Module], object]
 """Runs a model on some fixed input and returns its raw outputs."""
 
 CONTAINERS = (list, dict, set, OrderedDict)
+"""Types of attributes whose contents are restored; a subclass may not be copied by .copy()."""
 HOOKS = vars(nn.Module()).keys() - {'_parameters', '_buffers', '_modules'}
 """Attributes that every module has, of which running a model changes none."""
 
 
 def check_model(model: object) -> None:
-    """Refuse what cannot be run and copied, before anything is done with it.
+    """Raise ValueError if a model cannot be run, copied and cut.
+
+    Args:
+        model (object): What was given as a model.
 
     Raises:
-        ValueError: Naming what is wrong and what to do.
+        ValueError: If it is no module, has no parameters or some without data, is compiled, or has
+            parameters that share a part of their memory.
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f'model is a {type(model).__name__}, and must be a torch.nn.Module')
@@ -53,7 +58,8 @@ def check_model(model: object) -> None:
 
 
 def _overlapping(model: nn.Module) -> tuple[str, str] | None:
-    """Names of two parameters that share a part of a storage."""
+    """Return the names of two parameters that share a part of a storage, if there are any."""
+    # Sorted by storage and first byte, an overlap is with the one before that reaches furthest.
     places = sorted(
         (p.untyped_storage().data_ptr(), p.storage_offset() * p.element_size(), name, p)
         for name, p in model.named_parameters()
@@ -61,8 +67,11 @@ def _overlapping(model: nn.Module) -> tuple[str, str] | None:
     )
     last: tuple[int, int, str] | None = None
     for storage, start, name, parameter in places:
-        reach = sum((n - 1) * s for n, s in zip(parameter.shape, parameter.stride(), strict=True))
-        end = start + (reach + 1) * parameter.element_size()
+        # Place of the last entry; numel() would be wrong for tensors with gaps (strides).
+        last_entry = sum(
+            (n - 1) * s for n, s in zip(parameter.shape, parameter.stride(), strict=True)
+        )
+        end = start + (last_entry + 1) * parameter.element_size()
         if last is not None and last[0] == storage and start < last[1]:
             return last[2], name
         if last is None or last[0] != storage or end > last[1]:
@@ -70,8 +79,8 @@ def _overlapping(model: nn.Module) -> tuple[str, str] | None:
     return None
 
 
-def copied(model: nn.Module) -> nn.Module:
-    """A deep copy.
+def copy_model(model: nn.Module) -> nn.Module:
+    """Return a deep copy of a model.
 
     Raises:
         ValueError: If something in the model cannot be copied.
@@ -87,10 +96,10 @@ def copied(model: nn.Module) -> nn.Module:
 
 
 @contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; modes and random numbers come back to where they were.
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Set eval mode without gradients; restore modes and random numbers at the end.
 
-    An autocast around this is off inside, since a cut is proven to float32's rounding.
+    An autocast around this is off inside, since a cut is verified to the rounding of float32.
     """
     devices = {p.device for p in model.parameters() if p.device.type == 'cuda'}
     with contextlib.ExitStack() as stack:
@@ -100,20 +109,22 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.random.fork_rng(devices))
         model.eval()
-        for module in model.modules():  # also what overrides eval() and stays in train mode
+        # Some modules override train() and stay in train mode, and dropout there would make the
+        # compared runs random.
+        for module in model.modules():
             module.training = False
         yield
 
 
 @contextlib.contextmanager
 def preserve_modes(model: nn.Module) -> Iterator[None]:
-    """Every module's train or eval mode comes back to what it was, with all that goes with it.
+    """Restore every module's train or eval mode, and what changing it has changed.
 
-    Modules may do more than remember the mode: backbones freeze stages, LeViT's attention computes
+    Modules may do more than note the mode: backbones freeze stages, LeViT's attention computes
     what it reads in eval mode, LoRA layers merge their weights.
     """
     mode, trained = model.training, [(p, p.requires_grad) for p in model.parameters()]
-    with keeping_attributes(model):
+    with preserve_attributes(model):
         try:
             yield
         finally:
@@ -124,9 +135,9 @@ def preserve_modes(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def preserve_state(model: nn.Module) -> Iterator[None]:
-    """Attributes and buffers come back to what they were: some models keep what they computed."""
+    """Restore attributes and buffers: some models keep what they compute, others count runs."""
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    with keeping_attributes(model):
+    with preserve_attributes(model):
         try:
             yield
         finally:
@@ -136,11 +147,11 @@ def preserve_state(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def keeping_attributes(model: nn.Module) -> Iterator[None]:
-    """What modules hold besides parameters and buffers comes back to what it was.
+def preserve_attributes(model: nn.Module) -> Iterator[None]:
+    """Restore what modules hold besides the values of parameters and buffers.
 
     Lists, dicts and sets among the attributes get back what they held; what these hold in turn
-    is not looked at.
+    is not restored.
     """
     modules = list(model.modules())
     attributes = [dict(vars(module)) for module in modules]
@@ -153,6 +164,7 @@ def keeping_attributes(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
+        # In place: other objects may refer to the same list or dict.
         for value, before in containers:
             value.clear()
             value.extend(before) if isinstance(value, list) else value.update(before)
@@ -162,11 +174,12 @@ def keeping_attributes(model: nn.Module) -> Iterator[None]:
 
 
 PLAIN = (int, float, str, type(None), torch.dtype, torch.device)
-"""What most arguments are that are no tensors; asking for a Mapping takes long."""
+"""Types of most arguments that are no tensors, tested first. isinstance() with Mapping, an
+abstract class, is slow, and a trace asks for every argument of every operation."""
 
 
 def tensors_in(value: object) -> Iterator[Tensor]:
-    """All tensors in nested containers and mmengine data elements, in a fixed order."""
+    """Yield all tensors in nested containers and mmengine data elements, in a fixed order."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, PLAIN):
@@ -177,7 +190,7 @@ def tensors_in(value: object) -> Iterator[Tensor]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from tensors_in(item)
-    elif hasattr(value, 'all_items'):
+    elif hasattr(value, 'all_items'):  # mmengine's BaseDataElement, which is not imported here
         for _, item in value.all_items():
             yield from tensors_in(item)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -186,10 +199,10 @@ def tensors_in(value: object) -> Iterator[Tensor]:
 
 
 def output_tensors(outputs: object) -> list[Tensor]:
-    """The tensors in what a model returned.
+    """Return the tensors in what a model returned.
 
     Raises:
-        ValueError: If there is none: nothing would be protected, and nothing compared.
+        ValueError: If there is none, since no output would be protected, and none compared.
     """
     tensors = list(tensors_in(outputs))
     if not tensors:

@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Prune one model step by step: score, choose, mask, and cut once at the end."""
+"""Prune a model in steps: score channels, select, mask, and cut once at the end."""
 
 import hashlib
 import math
@@ -30,15 +30,15 @@ from .structure import (
     masks_from_structure,
     named_tensors,
     relative_to,
-    structure_of,
     tag_model,
+    tagged_structure,
 )
 
 RESOURCES = ('params', 'flops')
 
 
 def check_target(target: object) -> tuple[str, float]:
-    """Read ``dict(params=0.4)`` or ``dict(flops=0.5)``.
+    """Check a target, ``dict(params=0.4)`` or ``dict(flops=0.5)``.
 
     Returns:
         tuple[str, float]: The resource, and the fraction of it that is to remain.
@@ -62,6 +62,7 @@ def check_target(target: object) -> tuple[str, float]:
 
 
 def _is_fraction(value: object) -> bool:
+    # numpy's float32 is no Real. True is one, but no fraction.
     number = isinstance(value, Real | np.floating) and not isinstance(value, bool)
     return number and 0 < value <= 1
 
@@ -75,9 +76,9 @@ def _kind(value: object) -> str:
 class Pruner:
     """Brings a model down to a fraction of its parameters or FLOPs.
 
-    Groups of tied channels are found when it is made, by running the model, and a trial cut of
-    a copy proves that they are understood. A model that was cut before is cut further; targets
-    and structures are then still those of the dense model.
+    The constructor runs the model to find its groups of tied channels, and verifies them by a
+    trial cut of a copy. A model that was cut before is cut further; targets and structures still
+    refer to the dense model then.
 
     Args:
         model (nn.Module): The dense model; changed in place by :meth:`prune_to` and :meth:`cut`.
@@ -88,10 +89,15 @@ class Pruner:
         round_to (int): Channels that a layer keeps are a multiple of it. Defaults to 1.
 
     Raises:
-        ValueError: If an argument is not valid, or the model cannot be looked at.
+        ValueError: If an argument is not valid, or the model cannot be run, copied or cut.
         DivergedError: If a weight is not finite.
         UnreachableTargetError: If protected and rounded channels leave more than the target.
         EquivalenceError: If a trial cut does not give what the masked model gives.
+
+    Attributes:
+        channels (PrunableChannels): The groups, and what they cost.
+        masks (ChannelMasks): Which channels are kept so far.
+        dense (dict[str, int]): Parameters and FLOPs of the dense model.
     """
 
     def __init__(
@@ -116,11 +122,11 @@ class Pruner:
         self.channels = find_channels(model, forward)
         self.cost = self.channels.cost(self.resource)
         self._steps = self.channels.group_steps(round_to)
-        self._start = base = structure_of(model)
+        self._start = base = tagged_structure(model)
         self._is_cut = False
         self._base = base or {'keep': {}, 'attrs': {}}
-        whole = {r: self.channels.cost(r)(self.channels.sizes) for r in RESOURCES}
-        self.dense = whole
+        present = {r: self.channels.cost(r)(self.channels.group_sizes) for r in RESOURCES}
+        self.dense = present
         if base is not None:
             if not {'params', 'flops'} <= base['reached'].keys() or 'params' not in base['dense']:
                 raise StructureError(
@@ -128,33 +134,37 @@ class Pruner:
                     'it cannot be pruned again relative to the dense model'
                 )
             # FLOPs depend on the input, which may be another one than that of the first cut.
-            flops = round(whole['flops'] / base['reached']['flops'])
+            flops = round(present['flops'] / base['reached']['flops'])
             self.dense = {'params': base['dense']['params'], 'flops': flops}
         self.masks = ChannelMasks(model, self.channels.groups)
         self._check_reachable()
 
     def _limit(self, fraction: float) -> float:
-        """What a fraction of the dense model is; a whole number in spite of rounding errors."""
+        """Return what a fraction of the dense model is, in its unit."""
+        # 0.55 * 100 is 55.00000000000001, and 0.29 * 100 is 28.999999999999996, below a model of
+        # 29 parameters. 1e-14 is some 50 roundings of float64.
         limit = fraction * self.dense[self.resource]
         return round(limit) if math.isclose(limit, round(limit), rel_tol=1e-14) else limit
 
     def _check_reachable(self) -> None:
-        least = self.cost(minimum_counts(self.channels.sizes, self._steps))
+        """Raise UnreachableTargetError if even the smallest groups leave more than the target."""
+        least = self.cost(minimum_counts(self.channels.group_sizes, self._steps))
         fraction = least / self.dense[self.resource]
         if least > self._limit(self.target):
             raise UnreachableTargetError(
                 f'target=dict({self.resource}={self.target:g}) cannot be reached: with protected '
                 f'layers and round_to={self.round_to} at least {fraction:.4f} remain; '
-                f'{self._what_to_set(fraction)}{self._what_stays()}'
+                f'{self._remedy(fraction)}{self._protection()}'
             )
 
-    def _what_to_set(self, fraction: float) -> str:
-        if fraction > 0.9995:
+    def _remedy(self, fraction: float) -> str:
+        """Return what to set instead of the target, for the message above."""
+        if fraction > 0.9995:  # rounded up to three digits that would be a target of 1.000
             return 'lower round_to, or leave less of it untrained'
         return f'set a target of {np.ceil(fraction * 1000) / 1000:.3f} or more'
 
-    def _what_stays(self) -> str:
-        """The reasons that protect most parameters, for the message above."""
+    def _protection(self) -> str:
+        """Return the three reasons that protect most parameters, for the same message."""
         tensors = named_tensors(self.model)
         protected = {
             reason: sum(tensors[name].numel() for name in {axis.name for axis in axes})
@@ -164,12 +174,16 @@ class Pruner:
         return f' (protected: {"; ".join(reasons)}; see tools/list_groups.py)' if reasons else ''
 
     def remaining(self, resource: str | None = None) -> float:
-        """Fraction of the dense model's parameters or FLOPs that the kept channels leave."""
+        """Return the fraction of the dense model that the kept channels leave.
+
+        Args:
+            resource (str, optional): 'params' or 'flops'. Defaults to that of the target.
+        """
         resource = resource or self.resource
         return self.channels.cost(resource)(self.masks.counts) / self.dense[resource]
 
     def observe(self) -> None:
-        """Let the criterion see the gradients of a clean backward pass."""
+        """Pass the gradients of a clean backward pass to the criterion."""
         self.importance.observe(self.channels.groups, dict(self.model.named_parameters()))
 
     def prune_to(
@@ -191,7 +205,7 @@ class Pruner:
             ValueError: If the fraction is not one.
             RuntimeError: If the model was cut already.
         """
-        self._refuse_if_cut()
+        self._check_not_cut()
         self.remove(self.select(fraction), optimizers, copies)
 
     def remove(
@@ -200,22 +214,22 @@ class Pruner:
         optimizers: Iterable[Optimizer] = (),
         copies: Iterable[nn.Module] = (),
     ) -> None:
-        """Mask all channels that are not in a :meth:`select`.
+        """Mask all channels that are not kept.
 
         Args:
-            kept (list[np.ndarray]): bool of shape ``[size]`` for each group.
+            kept (list[np.ndarray]): What :meth:`select` returned, bool of shape ``[size]`` each.
             optimizers (Iterable[Optimizer]): Whose state is masked likewise.
             copies (Iterable[nn.Module]): Moving averages of the model, masked likewise.
 
         Raises:
             RuntimeError: If the model was cut already.
         """
-        self._refuse_if_cut()
+        self._check_not_cut()
         self.masks.remove(kept, optimizers, copies)
         self.importance.start_interval()
 
     def select(self, fraction: float) -> list[np.ndarray]:
-        """The channels to keep, bool of shape ``[size]`` for each group; nothing is changed.
+        """Return the channels to keep; the model stays as it is.
 
         Args:
             fraction (float): Of the resource of the target.
@@ -247,8 +261,10 @@ class Pruner:
         return select_channels(scores, self.masks.kept, self.cost, limit, self._steps)
 
     def _check_finite(self) -> None:
+        """Raise DivergedError if a parameter holds a NaN or infinity."""
         parameters = dict(self.model.named_parameters())
         with torch.no_grad():
+            # NaN and infinity survive a sum, so no mask of the size of a weight is needed.
             finite = torch.stack([p.sum().isfinite().cpu() for p in parameters.values()])
         if not finite.all():
             name = list(parameters)[int(finite.int().argmin())]
@@ -258,7 +274,11 @@ class Pruner:
             )
 
     def restore(self, structure: Mapping, optimizers: Iterable[Optimizer] = ()) -> None:
-        """Take up the masks of a structure written in the phase 'prune'.
+        """Mask what a structure written in the phase 'prune' has removed.
+
+        Args:
+            structure (Mapping): The structure of a checkpoint.
+            optimizers (Iterable[Optimizer]): Whose state is masked likewise.
 
         Raises:
             StructureError: If it is malformed or of another model.
@@ -268,7 +288,7 @@ class Pruner:
         self.masks.remove(masks_from_structure(self.channels.groups, keep), optimizers)
 
     def digest(self) -> str:
-        """SHA-256 of the channels that were found and are kept, 16 hexadecimal digits."""
+        """Return 16 hexadecimal digits of a SHA-256 of the groups and the kept channels."""
         found = hashlib.sha256(repr(self.dense).encode())
         for group, kept in zip(self.channels.groups, self.masks.kept, strict=True):
             found.update(kept.tobytes())
@@ -277,10 +297,15 @@ class Pruner:
         return found.hexdigest()[:16]
 
     def structure(self, phase: str) -> dict:
-        """The present choice of channels as plain data, see ``structure.py``."""
-        return self._described(phase, *self._cut())
+        """Return the kept channels as plain data, see ``structure.py``.
 
-    def _described(self, phase: str, keep: Keep, attrs: dict[str, dict[str, int]]) -> dict:
+        Args:
+            phase (str): 'warmup', 'prune' or 'finetune'.
+        """
+        return self._make_structure(phase, *self._cut_indices())
+
+    def _make_structure(self, phase: str, keep: Keep, attrs: dict[str, dict[str, int]]) -> dict:
+        """Describe a cut relative to the dense model, with what was cut before."""
         attributes = {name: dict(values) for name, values in self._base['attrs'].items()}
         for name, values in attrs.items():
             attributes[name] = {**attributes.get(name, {}), **values}
@@ -298,7 +323,11 @@ class Pruner:
         return {**structure, 'digest': digest(structure)}
 
     def cut(self, optimizers: Iterable[Optimizer] = (), copies: Iterable[nn.Module] = ()) -> dict:
-        """Slice the masked channels off the model, its optimizers and its copies.
+        """Slice the masked channels off the model, its optimizers and its copies, in place.
+
+        Args:
+            optimizers (Iterable[Optimizer]): Whose state is cut likewise.
+            copies (Iterable[nn.Module]): Moving averages of the model, cut likewise.
 
         Returns:
             dict: The structure of the slim model.
@@ -306,12 +335,13 @@ class Pruner:
         Raises:
             EquivalenceError: If the slim model would not give what the masked one gives; nothing
                 is changed then.
+            OptimizerStateError: If an optimizer's state cannot follow.
             RuntimeError: If the model was cut already.
         """
-        self._refuse_if_cut()
-        keep, attrs = self._cut()
+        self._check_not_cut()
+        keep, attrs = self._cut_indices()
         verify_cut(self.model, keep, self.forward, attrs)
-        structure = self._described('finetune', keep, attrs)
+        structure = self._make_structure('finetune', keep, attrs)
         self.masks.release()
         cut(self.model, keep, attrs, optimizers)
         for copy in copies:
@@ -320,12 +350,13 @@ class Pruner:
         self._is_cut = True
         return structure
 
-    def _refuse_if_cut(self) -> None:
+    def _check_not_cut(self) -> None:
+        """Raise RuntimeError if the model was cut."""
         if self._is_cut:
             raise RuntimeError('this Pruner has cut its model; make a new one to prune it further')
 
-    def _cut(self) -> tuple[Keep, dict[str, dict[str, int]]]:
-        """Indices and attributes, of the model as it is, that the present choice keeps."""
+    def _cut_indices(self) -> tuple[Keep, dict[str, dict[str, int]]]:
+        """Return the indices and attributes of the model as it is that the masks keep."""
         kept = self.masks.kept
         keep = indices_from_masks(self.model, self.channels.groups, kept)
         return keep, attribute_counts(self.model, self.channels, keep, kept)

@@ -1,5 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Which channels go so that a budget holds."""
+"""Select the channels to remove so that a budget holds."""
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -7,11 +9,26 @@ from ..errors import UnreachableTargetError
 from .cost import Cost
 
 
-def minimum_counts(sizes: np.ndarray, round_to: int | np.ndarray) -> np.ndarray:
-    """The fewest channels that a group may keep, int of shape ``[groups]``.
+class _Step(NamedTuple):
+    """Channels that a group gives up at once."""
 
-    One step of ``round_to`` (of each group, if it is an array); a group smaller than that is
-    left whole.
+    importance: float
+    group: int
+    number: int
+    channels: int
+
+
+def minimum_counts(sizes: np.ndarray, round_to: int | np.ndarray) -> np.ndarray:
+    """Return the fewest channels that each group may keep.
+
+    That is one step; a group smaller than a step loses none.
+
+    Args:
+        sizes (np.ndarray): Channels of each group, int of shape ``[groups]``.
+        round_to (int | np.ndarray): The step, for all or for each group.
+
+    Returns:
+        np.ndarray: int of shape ``[groups]``.
     """
     return np.minimum(sizes, round_to)
 
@@ -30,9 +47,9 @@ def select_channels(
     first, as far as the limit allows. Channels removed before stay removed.
 
     Args:
-        scores (list[np.ndarray]): Importance, float of shape ``[size]`` for each group; what is
-            infinitely important stays.
-        kept (list[np.ndarray]): bool of shape ``[size]``, the channels present now.
+        scores (list[np.ndarray]): Importance, float of shape ``[size]`` for each group; channels
+            with a score of inf stay.
+        kept (list[np.ndarray]): bool of shape ``[size]`` for each group, the channels present now.
         cost (Cost): What is limited.
         limit (float): The most that may remain, in the unit of ``cost``.
         round_to (int | np.ndarray): Channels kept by a group are a multiple of it; one number
@@ -48,70 +65,111 @@ def select_channels(
     if cost(counts) <= limit:
         return [k.copy() for k in kept]
     round_to = np.broadcast_to(round_to, len(kept))
+    floor = _floor(scores, kept, counts, cost, limit, round_to)
+    ranked = []
+    for score, k in zip(scores, kept, strict=True):
+        present = np.flatnonzero(k)
+        # Stable: of channels with equal scores the first goes, on every machine.
+        ranked.append(present[np.argsort(score[present], kind='stable')])
+    steps = _steps(scores, ranked, counts, floor, round_to)
+    group = np.array([step.group for step in steps])
+    channels = np.array([step.channels for step in steps])
+
+    def counts_after(number: int) -> np.ndarray:
+        removed = np.bincount(group[:number], channels[:number], minlength=len(kept))
+        return counts - removed.astype(np.int64)
+
+    # The fewest steps that meet the limit. More steps never cost more, so bisection finds them.
+    low, high = 0, len(steps)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if cost(counts_after(middle)) <= limit else (middle, high)
+    left = counts_after(high)
+    _give_back(steps[:high], left, cost, limit)
+
+    selected = []
+    for g, k in enumerate(kept):
+        keep = k.copy()
+        keep[ranked[g][: counts[g] - left[g]]] = False
+        selected.append(keep)
+    return selected
+
+
+def _floor(
+    scores: list[np.ndarray],
+    kept: list[np.ndarray],
+    counts: np.ndarray,
+    cost: Cost,
+    limit: float,
+    round_to: np.ndarray,
+) -> np.ndarray:
+    """Return the fewest channels that each group may keep, with those that must stay.
+
+    Raises:
+        UnreachableTargetError: If even these cost more than the limit.
+    """
     floor = minimum_counts(np.array([len(k) for k in kept], dtype=np.int64), round_to)
     stay = [np.isposinf(s[k]).sum() for s, k in zip(scores, kept, strict=True)]
     stay = np.array(stay, dtype=np.int64)
-    floor = np.minimum(counts, np.maximum(floor, -(-stay // round_to) * round_to))
+    rounded_up = -(-stay // round_to) * round_to
+    floor = np.minimum(counts, np.maximum(floor, rounded_up))
     if cost(floor) > limit:
         infinite = f'; {stay.sum()} of them are infinitely important' if stay.any() else ''
         raise UnreachableTargetError(
             f'{limit:.0f} cannot be reached: {cost(floor)} remain when every group of channels '
             f'keeps the least it may{infinite}'
         )
+    return floor
 
-    # For each group: its channels from the least important on, cut into steps.
-    order, steps = [], []
-    for g, (score, k) in enumerate(zip(scores, kept, strict=True)):
-        present = np.flatnonzero(k)
-        ranked = present[np.argsort(score[present], kind='stable')]
-        order.append(ranked)
+
+def _steps(
+    scores: list[np.ndarray],
+    ranked: list[np.ndarray],
+    counts: np.ndarray,
+    floor: np.ndarray,
+    round_to: np.ndarray,
+) -> list[_Step]:
+    """Cut the ranked channels of all groups into steps, the least important step first."""
+    steps = []
+    for g, (score, order) in enumerate(zip(scores, ranked, strict=True)):
         ends = np.array([counts[g] - n for n in _counts_below(counts[g], floor[g], round_to[g])])
         if not len(ends):
             continue
-        widths = np.diff(ends, prepend=0)
-        sums = np.add.reduceat(score[ranked[: ends[-1]]].astype(np.float64), ends - widths)
-        means = (sums / widths).tolist()
-        steps += [(mean, g, *step) for mean, step in zip(means, enumerate(widths), strict=True)]
-    steps.sort(key=lambda step: (step[0], step[2], step[1]))
-    group_of = np.array([step[1] for step in steps])
-    width = np.array([step[3] for step in steps])
-
-    def after(number: int) -> np.ndarray:
-        removed = np.bincount(group_of[:number], width[:number], minlength=len(kept))
-        return counts - removed.astype(np.int64)
-
-    low, high = 0, len(steps)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if cost(after(middle)) <= limit else (middle, high)
-    left = after(high)
-    _give_back(steps[:high], left, cost, limit)
-
-    result = []
-    for g, k in enumerate(kept):
-        chosen = k.copy()
-        chosen[order[g][: counts[g] - left[g]]] = False
-        result.append(chosen)
-    return result
+        channels = np.diff(ends, prepend=0)
+        # Sums over slices of the ranked scores, which begin where the last step ended.
+        sums = np.add.reduceat(score[order[: ends[-1]]].astype(np.float64), ends - channels)
+        means = (sums / channels).tolist()
+        steps += [
+            _Step(mean, g, *one) for mean, one in zip(means, enumerate(channels), strict=True)
+        ]
+    # Ties go by number and then group, so that equal groups shrink in turn.
+    return sorted(steps, key=lambda step: (step.importance, step.number, step.group))
 
 
 def _counts_below(count: int, floor: int, round_to: int) -> range:
-    """The numbers of channels that a group of ``count`` may come down to, descending."""
+    """Return the channels that a group of ``count`` may come down to, descending."""
     return range((count - 1) // round_to * round_to, floor - 1, -round_to)
 
 
-def _give_back(steps: list[tuple], left: np.ndarray, cost: Cost, limit: float) -> None:
+def _give_back(steps: list[_Step], left: np.ndarray, cost: Cost, limit: float) -> None:
     """Undo the steps that turn out not to be needed, in place.
 
+    The last step may have overshot by a wide layer where a narrow one would have been enough.
     Within a group only the last step can be undone, so the first that does not fit ends it.
+
+    Args:
+        steps (list[_Step]): The steps done, the least important first.
+        left (np.ndarray): Channels left, int of shape ``[groups]``; changed in place.
+        cost (Cost): What is limited.
+        limit (float): The most that may remain.
     """
     closed = set()
-    for _, group, _, width in reversed(steps):
-        if group in closed:
+    for step in reversed(steps):
+        if step.group in closed:
             continue
-        left[group] += width
+        left[step.group] += step.channels
         if cost(left) > limit:
-            left[group] -= width
-            closed.add(group)
+            left[step.group] -= step.channels
+            closed.add(step.group)
             if len(closed) == len(left):
                 return

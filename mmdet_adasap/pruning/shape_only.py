@@ -1,8 +1,9 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Run a model for what it does rather than what comes out: products without their arithmetic.
+"""Run a model without the arithmetic of its convolutions and matrix products.
 
-As long as no operation looks at them, a model does the same with zeros as with the true results,
-in a fraction of the time.
+A trace needs to know which operations a model runs, on which shapes. As long as no operation
+depends on values, that is the same with zeros in place of the true results, in a fraction of the
+time. Unlike on the meta device, everything else is computed, so models may read constants.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,19 +13,20 @@ from torch import Tensor
 
 from ..errors import NeedsValuesError
 
-VALUES_MATTER = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+# PyTorch's own marks of operations whose result depends on more than shapes: item(), nonzero().
+NEED_VALUES = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
-SHAPE_ALONE = {
+NEED_SHAPE_ONLY = {
     f'aten::{name}'
     for name in (
         *('new_empty', 'new_zeros', 'new_ones', 'new_full', 'new_empty_strided'),
         *('empty_like', 'zeros_like', 'ones_like', 'full_like', 'rand_like', 'randn_like'),
     )
 }
-"""Operations that read no number of the tensor they are given."""
+"""Operations that read the shape of the tensor they are given, and none of its values."""
 
 
-class DryRun:
+class ShapeOnlyExecutor:
     """Executes operations, but gives zeros for convolutions and products of matrices.
 
     Attributes:
@@ -33,8 +35,8 @@ class DryRun:
 
     def __init__(self) -> None:
         self.stopped = False
-        # Storages of zeros that stand for results, and of all that was made of them.
-        self._made_up: set[int] = set()
+        # Data pointers of zeros in place of results, and of all that was computed from them.
+        self._placeholders: set[int] = set()
 
     def execute(
         self,
@@ -43,8 +45,8 @@ class DryRun:
         args: tuple,
         kwargs: dict,
         inputs: Sequence[Tensor],
-        followed: bool,
-        known: bool,
+        has_label: bool,
+        has_rule: bool,
         is_mutable: bool,
     ) -> object:
         """Run one operation.
@@ -55,43 +57,49 @@ class DryRun:
             args (tuple): Its positional arguments.
             kwargs (dict): Its keyword arguments.
             inputs (Sequence[Tensor]): All tensors among these.
-            followed (bool): Whether channels of the model reach it; what is made of constants
-                alone is computed.
-            known (bool): Whether there is a rule for it.
+            has_label (bool): Whether channels of the model reach it; what is computed from
+                constants alone (anchors, grids) keeps its arithmetic.
+            has_rule (bool): Whether there is a rule for it.
             is_mutable (bool): Whether it may write into its arguments.
 
         Returns:
             object: What it returned, or zeros in its place.
 
         Raises:
-            NeedsValuesError: If it looks at numbers that were not computed.
+            NeedsValuesError: If it depends on values that were not computed.
         """
-        read = inputs if name not in SHAPE_ALONE else ()
-        made_up = any(_storage(t) in self._made_up for t in read)
-        if made_up and _looks_at_values(func, name, args, known):
+        read = inputs if name not in NEED_SHAPE_ONLY else ()
+        is_placeholder = any(_storage(t) in self._placeholders for t in read)
+        if is_placeholder and _needs_values(func, name, args, has_rule):
             self._stop()
-        skip = (followed or made_up) and 'out' not in kwargs
+        skip = (has_label or is_placeholder) and 'out' not in kwargs
         shape = product_shape(name, args) if skip else None
         if shape is None:
             out = func(*args, **kwargs)
         else:
-            out, made_up = _zeros(shape, args[0]), True
+            out, is_placeholder = _zeros(shape, args[0]), True
         outputs = out if isinstance(out, list | tuple) else [out]
-        touched = {_storage(t) for t in outputs if isinstance(t, Tensor)}
-        if made_up:
-            self._made_up |= touched | ({_storage(t) for t in inputs} if is_mutable else set())
-            self._made_up.discard(0)  # of tensors without entries
+        storages = {_storage(t) for t in outputs if isinstance(t, Tensor)}
+        if is_placeholder:
+            self._placeholders |= storages | (
+                {_storage(t) for t in inputs} if is_mutable else set()
+            )
+            self._placeholders.discard(0)  # the pointer of all tensors without entries
         else:
-            self._made_up -= touched  # memory that is used anew
+            # The allocator gives memory of a freed placeholder to new tensors.
+            self._placeholders -= storages
         return out
 
     def check(self, tensors: Iterable[Tensor]) -> None:
-        """Refuse that numbers which were not computed leave for Python.
+        """Raise NeedsValuesError if a tensor that leaves for Python was not computed.
+
+        Args:
+            tensors (Iterable[Tensor]): What numpy() or tolist() was called on.
 
         Raises:
-            NeedsValuesError: If one of the tensors was not computed.
+            NeedsValuesError: If one of them was not computed.
         """
-        if any(_storage(t) in self._made_up for t in tensors):
+        if any(_storage(t) in self._placeholders for t in tensors):
             self._stop()
 
     def _stop(self) -> None:
@@ -100,15 +108,20 @@ class DryRun:
 
 
 def _storage(tensor: Tensor) -> int:
+    """Return the address of a tensor's memory, shared with its views; 0 if there is none."""
     return tensor.untyped_storage().data_ptr() if has_storage(tensor) else 0
 
 
 def has_storage(tensor: Tensor) -> bool:
-    """Whether a tensor is a plain one: not sparse, nested, or in a format of a backend."""
+    """Return whether a tensor is dense: not sparse, nested, or in a format of a backend."""
     return tensor.layout is torch.strided and not tensor.is_nested
 
 
 def _zeros(shape: list[int], like: Tensor) -> Tensor:
+    """Return zeros in the memory format that the operation would have returned.
+
+    A view() later in the model fails or not by the strides.
+    """
     zeros = like.new_zeros(shape)
     last = torch.channels_last
     if like.dim() == 4 and like.is_contiguous(memory_format=last) and not like.is_contiguous():
@@ -116,19 +129,27 @@ def _zeros(shape: list[int], like: Tensor) -> Tensor:
     return zeros
 
 
-def _looks_at_values(func: Callable, name: str, args: tuple, known: bool) -> bool:
-    """Whether the shape of a result, or a number given to Python, may depend on values."""
+def _needs_values(func: Callable, name: str, args: tuple, has_rule: bool) -> bool:
+    """Return whether the shape of a result, or a number given to Python, may depend on values."""
+    # An index of integers has a known shape, one of masks has as many entries as are True; the tag
+    # of the operation does not tell them apart.
     if name == 'aten::index':
         return any(t is not None and t.dtype in (torch.bool, torch.uint8) for t in args[1])
-    if not name.startswith('aten::'):
-        return not known
-    return not VALUES_MATTER.isdisjoint(func.tags)
+    if not name.startswith('aten::'):  # custom operators rarely carry tags
+        return not has_rule
+    return not NEED_VALUES.isdisjoint(func.tags)
 
 
 def product_shape(name: str, args: tuple) -> list[int] | None:
-    """The shape of a convolution's or matrix product's result.
+    """Return the shape of a convolution's or matrix product's result.
 
-    None for other operations, and where the operands do not fit: the operation itself says so.
+    Args:
+        name (str): Name of the operation in its schema.
+        args (tuple): Its positional arguments.
+
+    Returns:
+        list[int], optional: The shape; None for other operations, and where the operands do not
+        fit, so that the operation runs and raises its own error.
     """
     if name == 'aten::convolution':
         return _convolution_shape(*args[:9])
@@ -151,21 +172,23 @@ def _convolution_shape(
     output_padding: Sequence[int],
     groups: int,
 ) -> list[int] | None:
+    """Return the shape of ``aten::convolution`` by the formulas of torch.nn.ConvNd's pages."""
     if x.dim() != weight.dim() or x.shape[1] != weight.shape[not transposed] * (
         1 if transposed else groups
     ):
         return None
     sizes = []
     for axis in range(x.dim() - 2):
-        s, p, d, more = (
+        # One value may stand for all axes.
+        s, p, d, extra = (
             values[axis if len(values) > 1 else 0]
             for values in (stride, padding, dilation, output_padding)
         )
-        size, reach = x.shape[axis + 2], d * (weight.shape[axis + 2] - 1)
+        size, extent = x.shape[axis + 2], d * (weight.shape[axis + 2] - 1)
         if transposed:
-            sizes.append((size - 1) * s - 2 * p + reach + more + 1)
+            sizes.append((size - 1) * s - 2 * p + extent + extra + 1)
         else:
-            sizes.append((size + 2 * p - reach - 1) // s + 1)
+            sizes.append((size + 2 * p - extent - 1) // s + 1)
     if min(sizes) < 1:
         return None
     return [x.shape[0], weight.shape[1] * groups if transposed else weight.shape[0], *sizes]

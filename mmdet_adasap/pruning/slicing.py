@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Cut a model, its copies and its optimizer state down to a structure, by slicing alone."""
+"""Cut a model and its optimizer state down to a structure by slicing tensors."""
 
 import math
 import re
@@ -11,22 +11,27 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
 from ..errors import OptimizerStateError, StructureError
-from .rules.layers import GROUPS_GO, whole_groups_go
+from .rules.layers import WHOLE_GROUPS_KEY, removes_whole_groups
 from .structure import META_KEY, Keep, named_tensors
 
+# Attributes of modules of mmdet and mmpretrain that hold a number of channels have one of these
+# words in their names (out_channels, embed_dims, num_heads), and none of IMAGE_WORDS (img_width).
 CHANNEL_WORDS = re.compile(r'channels|features|planes|dims|width|heads')
-REMEDY = 'the config must build the model that was pruned, before pruning'
 IMAGE_WORDS = re.compile(r'max|min|img|image|height|pixel')
+REMEDY = 'the config must build the model that was pruned, before pruning'
 
 
 def check_states(optimizers: Iterable[Optimizer]) -> None:
-    """Refuse optimizer state that does not have the shape of its parameter.
+    """Raise OptimizerStateError if optimizer state does not have the shape of its parameter.
+
+    Args:
+        optimizers (Iterable[Optimizer]): Those whose state is to be cut.
 
     Raises:
         OptimizerStateError: Naming the optimizer, the entry and the remedy.
     """
     for optimizer in optimizers:
-        for key, shape, expected in misshapen_state(optimizer):
+        for key, shape, expected in mismatched_state(optimizer):
             raise OptimizerStateError(
                 f'optim_wrapper.optimizer: {type(optimizer).__name__} keeps {key!r} of shape '
                 f'{shape} for a parameter of shape {expected}, which cannot be cut with it; use '
@@ -34,26 +39,32 @@ def check_states(optimizers: Iterable[Optimizer]) -> None:
             )
 
 
-def misshapen_state(optimizer: Optimizer) -> Iterator[tuple[str, tuple, tuple]]:
-    """Entries of an optimizer's state that have not the shape of their parameter.
+def mismatched_state(optimizer: Optimizer) -> Iterator[tuple[str, tuple, tuple]]:
+    """Yield the entries of an optimizer's state that do not have the shape of their parameter.
+
+    Args:
+        optimizer (Optimizer): The optimizer.
 
     Yields:
         tuple[str, tuple, tuple]: The entry, its shape, and that of the parameter.
     """
     for parameter, state in optimizer.state.items():
         for key, value in state.items():
+            # Counts of steps and the like are single numbers, which a cut leaves alone.
             single = not isinstance(value, Tensor) or value.numel() <= 1
             if not single and value.shape != parameter.shape:
                 yield key, tuple(value.shape), tuple(parameter.shape)
 
 
 def check_dense(model: nn.Module, structure: Mapping) -> None:
-    """Refuse a model that has not the size of the one that a structure was made for.
+    """Raise StructureError if a model does not have as many parameters as a structure says.
 
-    Nor the size that the structure says it leaves.
+    Args:
+        model (nn.Module): The dense model.
+        structure (Mapping): What it is to be cut to.
 
     Raises:
-        StructureError: Naming both numbers of parameters.
+        StructureError: If the numbers before or after the cut differ, naming both.
     """
     parameters = sum(parameter.numel() for parameter in model.parameters())
     expected = structure['dense'].get('params')
@@ -64,6 +75,7 @@ def check_dense(model: nn.Module, structure: Mapping) -> None:
         )
     reached = structure['reached'].get('params')
     left = _parameters_left(model, structure['keep'])
+    # `reached` is a rounded quotient: times the dense number it is within half a parameter.
     if isinstance(reached, float | int) and abs(reached * expected - left) > 0.5:
         raise StructureError(
             f'{META_KEY}.keep leaves {left} parameters, and {META_KEY}.reached says '
@@ -73,6 +85,7 @@ def check_dense(model: nn.Module, structure: Mapping) -> None:
 
 
 def _parameters_left(model: nn.Module, keep: Keep) -> int:
+    """Return the number of parameters that a cut leaves."""
     left = 0
     for name, parameter in model.named_parameters():
         kept = keep.get(name, {})
@@ -81,7 +94,12 @@ def _parameters_left(model: nn.Module, keep: Keep) -> int:
 
 
 def check_fits(model: nn.Module, keep: Keep, attrs: Mapping[str, Mapping[str, int]]) -> None:
-    """Refuse a structure that was made for another model, before anything is changed.
+    """Raise StructureError if a structure was made for another model; nothing is changed.
+
+    Args:
+        model (nn.Module): The dense model.
+        keep (dict): Tensor name to axis to kept indices.
+        attrs (dict): Module name to attribute to channel count.
 
     Raises:
         StructureError: Naming the tensor or module, and the remedy.
@@ -115,7 +133,7 @@ def check_fits(model: nn.Module, keep: Keep, attrs: Mapping[str, Mapping[str, in
         for attribute, value in attributes.items():
             present = getattr(modules.get(name), attribute, None)
             expected = counts.get(name, {}).get(attribute, value)
-            known = counts.get(name, {}).keys() | count_attributes(modules.get(name)).keys()
+            known = counts.get(name, {}).keys() | channel_attributes(modules.get(name)).keys()
             if type(present) is not int or attribute not in known:
                 raise StructureError(
                     f'{META_KEY}.attrs names {name}.{attribute}, which is not a number of '
@@ -157,8 +175,11 @@ def cut(
     states = [optimizer.state for optimizer in optimizers]
     for module in {modules[name.rpartition('.')[0]] for name in keep}:
         if _is_convolution(module) and module.groups > 1:
-            way = whole_groups_go(module.groups, module.in_channels // module.groups, module)
-            setattr(module, GROUPS_GO, way)
+            # Noted, since the ratio that decides it changes with the cut.
+            whole = removes_whole_groups(
+                module.groups, module.in_channels // module.groups, module
+            )
+            setattr(module, WHOLE_GROUPS_KEY, whole)
     for name, axes in keep.items():
         tensor, shape = tensors[name], tensors[name].shape
         for state in states:
@@ -167,12 +188,13 @@ def cut(
                     state[tensor][key] = _sliced(value, axes)
         gradient, tensor.grad = tensor.grad, None
         sliced = _sliced(tensor.data, axes)
-        # A graph that is still alive holds a gradient accumulator of the dense shape. PyTorch
-        # makes a new one when the dtype changes, not when the shape does.
+        # A graph that is still alive holds a gradient accumulator of the dense shape, and a later
+        # backward pass would fail on it. PyTorch makes a new one when the dtype of .data changes,
+        # not when its shape does; so the dtype changes for a moment.
         other_dtype = torch.float32 if sliced.dtype != torch.float32 else torch.float64
         tensor.data = sliced.new_empty(0, dtype=other_dtype)
         tensor.data = sliced
-        if gradient is not None:  # accumulated so far
+        if gradient is not None:  # of an accumulation that the cut interrupts
             tensor.grad = _sliced(gradient, axes)
     for name, attributes in attrs.items():
         for attribute, value in attributes.items():
@@ -180,13 +202,14 @@ def cut(
 
 
 def _sliced(tensor: Tensor, axes: Mapping[int, list[int]]) -> Tensor:
+    """Return the kept indices of a tensor, as memory of its own so that the rest is freed."""
     for axis, index in axes.items():
         tensor = tensor.index_select(axis, torch.tensor(index, device=tensor.device))
     return tensor.contiguous()
 
 
 def channel_counts(model: nn.Module, keep: Keep) -> dict[str, dict[str, int]]:
-    """The channel counts that modules keep as attributes, as they will be after a cut.
+    """Return the channel counts that modules keep as attributes, as they are after a cut.
 
     Args:
         model (nn.Module): The dense model.
@@ -210,7 +233,7 @@ def channel_counts(model: nn.Module, keep: Keep) -> dict[str, dict[str, int]]:
 
 
 def _is_convolution(module: nn.Module) -> bool:
-    """Those of mmcv are no subclasses of PyTorch's."""
+    """Return whether a module is a convolution; the deformable ones of mmcv are no _ConvNd."""
     names = ('groups', 'in_channels', 'out_channels')
     counts = all(type(getattr(module, name, None)) is int for name in names)
     weight = getattr(module, 'weight', None)
@@ -218,12 +241,12 @@ def _is_convolution(module: nn.Module) -> bool:
 
 
 def is_layer(module: nn.Module) -> bool:
-    """Whether the channel counts of a module follow from the shapes of its own tensors."""
+    """Return whether a module's channel counts follow from the shapes of its own tensors."""
     return _is_convolution(module) or isinstance(module, nn.Linear | _NormBase | nn.GroupNorm)
 
 
-def count_attributes(module: nn.Module | None) -> dict[str, int]:
-    """Integer attributes of a module that are named like a number of channels or heads."""
+def channel_attributes(module: nn.Module | None) -> dict[str, int]:
+    """Return the integer attributes of a module that are named like a number of channels."""
     return {
         attribute: value
         for attribute, value in (vars(module) if module is not None else {}).items()
@@ -234,14 +257,21 @@ def count_attributes(module: nn.Module | None) -> dict[str, int]:
 
 
 def _counts(module: nn.Module, sizes: dict[str, dict[int, int]]) -> dict[str, int]:
+    """Return the counts of a module after a cut.
+
+    Args:
+        module (nn.Module): The module before the cut.
+        sizes (dict): Name of its tensor to axis to length after the cut.
+    """
     weight = sizes.get('weight', {})
     if _is_convolution(module):
+        # Weights are [out, in / groups, ...], of transposed convolutions [in, out / groups, ...].
         transposed = getattr(module, 'transposed', False)
         output, inputs = (1, 0) if transposed else (0, 1)
         outputs = weight.get(output, module.out_channels)
         per_group = module.in_channels // module.groups
         counts = {'out_channels': outputs}
-        if module.groups > 1 and whole_groups_go(module.groups, per_group, module):
+        if module.groups > 1 and removes_whole_groups(module.groups, per_group, module):
             counts['groups'] = outputs // (module.out_channels // module.groups)
             counts['in_channels'] = counts['groups'] * per_group
         else:
@@ -260,7 +290,7 @@ def _counts(module: nn.Module, sizes: dict[str, dict[int, int]]) -> dict[str, in
         return {'num_channels': channels, 'num_groups': channels // per_group}
     # A module of another kind: an attribute that is named like a count and had its value.
     counts = {}
-    named = count_attributes(module)
+    named = channel_attributes(module)
     for tensor, axes in sizes.items():
         for axis, size in axes.items():
             before = getattr(module, tensor).shape[axis]

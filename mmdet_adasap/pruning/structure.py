@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""The pruned shape of a model as plain data, as it travels in ``checkpoint['meta']``.
+"""The pruned shape of a model as plain data, as ``checkpoint['meta']`` holds it.
 
 A structure is a dict of str, int, float and list::
 
@@ -16,7 +16,7 @@ A structure is a dict of str, int, float and list::
               without it is taken, and checked against the model alone
     start     the structure of the slim model that is pruned again; absent if a dense one is
 
-What resuming needs besides is no part of it: AdaSAPHook writes its settings and what the criterion
+What else resuming needs is no part of it: AdaSAPHook writes its settings and what the criterion
 has observed into ``checkpoint['mmdet_adasap']``.
 
 Until the phase 'finetune' tensors have their shape at the start, which is the dense one or that of
@@ -38,31 +38,40 @@ VERSION = 1
 PHASES = ('warmup', 'prune', 'finetune')
 
 Keep = dict[str, dict[int, list[int]]]
+"""Tensor name to axis to the kept indices, ascending; an axis that loses none is not in it."""
 
 
 def named_tensors(model: nn.Module) -> dict:
-    """Parameters and buffers by the first name that each has."""
+    """Return parameters and buffers by the first name that each has."""
     return {**dict(model.named_buffers()), **dict(model.named_parameters())}
 
 
-_REMEMBERED = '_mmdet_adasap_structure'
+_TAG = '_mmdet_adasap_structure'
+"""Attribute of a slim model."""
 
 
 def tag_model(model: nn.Module, structure: Mapping) -> None:
-    """Note on a slim model what it was cut to, so that it can be pruned again."""
-    setattr(model, _REMEMBERED, structure)
+    """Attach to a slim model the structure that it was cut to, so that it can be pruned again."""
+    setattr(model, _TAG, structure)
 
 
-def structure_of(model: nn.Module) -> Mapping | None:
-    """The structure that a model was cut to; None if it is dense."""
-    return getattr(model, _REMEMBERED, None)
+def tagged_structure(model: nn.Module) -> Mapping | None:
+    """Return the structure that a model was cut to; None if it is dense."""
+    return getattr(model, _TAG, None)
 
 
 def compose(first: Keep, then: Keep) -> Keep:
-    """Two cuts as one: ``then`` counts indices of the model that ``first`` has left.
+    """Combine two cuts into one of the dense model.
+
+    Args:
+        first (dict): Kept indices of the dense model.
+        then (dict): Kept indices of the model that ``first`` has left.
+
+    Returns:
+        dict: Kept indices of the dense model after both.
 
     Examples:
-        >>> composed({'w': {0: [1, 3, 5]}}, {'w': {0: [0, 2]}})
+        >>> compose({'w': {0: [1, 3, 5]}}, {'w': {0: [0, 2]}})
         {'w': {0: [1, 5]}}
     """
     keep = {name: dict(axes) for name, axes in first.items()}
@@ -75,10 +84,17 @@ def compose(first: Keep, then: Keep) -> Keep:
 
 
 def relative_to(keep: Keep, first: Keep) -> Keep:
-    """What of a cut is left to do where ``first`` was done: ``compose(first, this)`` is ``keep``.
+    """Return the cut that leads from ``first`` to ``keep``; the inverse of :func:`compose`.
+
+    Args:
+        keep (dict): Kept indices of the dense model after both cuts.
+        first (dict): Those after the first one.
+
+    Returns:
+        dict: Kept indices of the model that ``first`` has left.
 
     Examples:
-        >>> relative({'w': {0: [1, 5]}}, {'w': {0: [1, 3, 5]}})
+        >>> relative_to({'w': {0: [1, 5]}}, {'w': {0: [1, 3, 5]}})
         {'w': {0: [0, 2]}}
 
     Raises:
@@ -104,12 +120,15 @@ def relative_to(keep: Keep, first: Keep) -> Keep:
 def indices_from_masks(
     model: nn.Module, groups: list[ChannelGroup], kept: list[np.ndarray]
 ) -> Keep:
-    """Kept indices of every axis that loses some, for a choice of channels.
+    """Return the kept indices of every axis that loses some.
 
     Args:
         model (nn.Module): The dense model.
         groups (list[ChannelGroup]): Its channel groups.
         kept (list[np.ndarray]): bool of shape ``[size]`` for each group.
+
+    Returns:
+        dict: Tensor name to axis to ascending indices.
     """
     tensors = named_tensors(model)
     return {
@@ -122,7 +141,14 @@ def indices_from_masks(
 
 
 def masks_from_structure(groups: list[ChannelGroup], keep: Keep) -> list[np.ndarray]:
-    """The choice of channels that a ``keep`` stands for, bool of shape ``[size]`` each.
+    """Return the kept channels of each group; the inverse of :func:`indices_from_masks`.
+
+    Args:
+        groups (list[ChannelGroup]): The groups of the model.
+        keep (dict): Tensor name to axis to kept indices.
+
+    Returns:
+        list[np.ndarray]: bool of shape ``[size]`` for each group.
 
     Raises:
         StructureError: If ``keep`` splits channels that the model holds together, or removes
@@ -136,7 +162,7 @@ def masks_from_structure(groups: list[ChannelGroup], keep: Keep) -> list[np.ndar
                     f'{META_KEY}.keep[{name!r}][{axis}] shortens what the model must keep whole; '
                     f'the checkpoint was written for another model'
                 )
-    chosen = []
+    masks = []
     for group in groups:
         kept = None
         for member in group.members:
@@ -145,27 +171,31 @@ def masks_from_structure(groups: list[ChannelGroup], keep: Keep) -> list[np.ndar
             if axis is not None:
                 present = np.isin(member.index, axis)
             kept = present.all(1) if kept is None else kept
+            # All k entries of a channel, in all members, are kept or none.
             if not (present == kept[:, None]).all():
                 raise StructureError(
                     f'{META_KEY}.keep[{member.name!r}][{member.axis}] splits channels that '
                     f'the model ties together; the checkpoint was written for another model'
                 )
-        chosen.append(kept)
-    return chosen
+        masks.append(kept)
+    return masks
 
 
 def is_cut(structure: Mapping) -> bool:
-    """Whether all that is not kept is gone (rather than held at zero)."""
+    """Return whether removed channels are cut off, rather than masked."""
     return structure['phase'] == 'finetune'
 
 
-def cut_of(structure: Mapping) -> Mapping | None:
-    """The structure that gives tensors their shape; None if that is the dense one."""
+def last_cut(structure: Mapping) -> Mapping | None:
+    """Return the structure of the last cut, which gives tensors their shape; None if dense."""
     return structure if is_cut(structure) else structure.get('start')
 
 
 def with_integer_axes(structure: object) -> object:
-    """A structure as it was before JSON made strings of its axes; anything else as it is."""
+    """Return a structure with integer axes, of which JSON makes strings; others as they are.
+
+    What is no structure is returned as it is, for :func:`check_structure` to name the fault.
+    """
     keep = structure.get('keep') if isinstance(structure, Mapping) else None
     if not isinstance(keep, Mapping):
         return structure
@@ -185,13 +215,16 @@ def with_integer_axes(structure: object) -> object:
 
 
 def digest(structure: Mapping) -> str:
-    """SHA-256 of what a structure keeps, 16 hexadecimal digits."""
+    """Return a SHA-256 of what a structure keeps, its first 16 hexadecimal digits."""
     text = json.dumps([structure['keep'], structure['attrs']], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def check_structure(structure: object) -> None:
-    """Refuse what is not a structure of a version that this package reads.
+    """Raise StructureError if this is not a structure of the version that this package reads.
+
+    Args:
+        structure (object): What a checkpoint or file holds.
 
     Raises:
         StructureError: Naming the entry and what it should be.
@@ -216,8 +249,8 @@ def check_structure(structure: object) -> None:
             raise StructureError(f'{META_KEY}.keep[{name!r}] is not a dict of axes')
         for axis, index in axes.items():
             where = f'{META_KEY}.keep[{name!r}][{axis!r}]'
-            whole = isinstance(index, list) and all(type(i) is int for i in index)
-            if type(axis) is not int or not whole:
+            integers = isinstance(index, list) and all(type(i) is int for i in index)
+            if type(axis) is not int or not integers:
                 raise StructureError(f'{where} is not a list of integers under an integer axis')
             if not index or index[0] < 0 or sorted(set(index)) != index:
                 raise StructureError(f'{where} must be one or more ascending indices')
@@ -236,6 +269,7 @@ def check_structure(structure: object) -> None:
 
 
 def _check_numbers(structure: Mapping) -> None:
+    """Check the numbers in ``reached`` and ``dense``."""
     for resource, left in structure['reached'].items():
         if type(left) not in (int, float) or not 0 < left <= 1:
             raise StructureError(
@@ -247,6 +281,7 @@ def _check_numbers(structure: Mapping) -> None:
 
 
 def _check_start(structure: Mapping) -> None:
+    """Check that ``start`` is of a cut model, and that ``keep`` is a part of what it kept."""
     start = structure['start']
     phase = start.get('phase') if isinstance(start, Mapping) else None
     if is_cut(structure) or phase != PHASES[-1]:

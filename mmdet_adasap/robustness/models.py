@@ -12,7 +12,7 @@ from torch import nn
 from ..checkpoint.restore import load_checkpoint_dict, read_checkpoint
 from ..errors import ModelFailedError
 from ..integration.configs import build_dense, read_config
-from ..models.profiling import flops_of, latencies, parameters_of, preprocessed
+from ..models import count_parameters, measure_flops, measure_latencies, preprocess_batch
 from .engine import EvaluatedModel, loading_failed
 from .metrics import build_adapter
 from .protocol import digest
@@ -120,15 +120,15 @@ def measure_costs(subjects: Sequence[EvaluatedModel], shared: TestSet) -> dict[s
         batch = shared.collate([views[view]])
         for name, model in models.items():
             _try(name, model, batch)
-        times = latencies(models, batch, ROUNDS)['whole_ms']
+        times = measure_latencies(models, batch, ROUNDS)['whole_ms']
         for name, model in models.items():
-            ready = preprocessed(model, batch)
+            ready = preprocess_batch(model, batch)
             try:
-                flops = flops_of(model, ready['inputs'], ready['data_samples'])
+                flops = measure_flops(model, ready['inputs'], ready['data_samples'])
             except Exception:  # it knows some operations only
                 flops = None
             costs[name] = {
-                'params': parameters_of(model),
+                'params': count_parameters(model),
                 'flops': flops,
                 'image': list(ready['inputs'].shape[-2:]),
                 'latency_ms': times[name],

@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""What a perturbation is: the formulas of the paper, in plain PyTorch."""
+"""The perturbation of sharpness-aware training: the formulas of the paper, in plain PyTorch."""
 
 from .blocks import find_blocks
 from .perturbation import (

@@ -1,9 +1,9 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """The parameters of a model as blocks of neurons, and their norms as rows of a matrix.
 
-One row a block, padded to the widest: what goes by neuron is then a handful of small
-operations for the whole model instead of a dozen for each layer, and the order of every sum
-is fixed, which scattered sums on a GPU would not give.
+There is one row a block, padded to the longest. What is computed by neuron is then a handful of
+small operations for the whole model instead of a dozen for each layer. And the order of every sum
+is fixed: scatter_add on a GPU adds in any order, so that two runs would differ.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Block(NamedTuple):
         """Entries along the axis of the neurons, as the parameter is now."""
         return self.param.shape[self.axis] if self.param.dim() else 1
 
-    def spread(self, row: Tensor) -> Tensor:
-        """A matrix row [neurons of the widest block], shaped to multiply the parameter."""
+    def broadcast(self, row: Tensor) -> Tensor:
+        """Return a row, [neurons of the longest block], shaped to multiply the parameter."""
         shape = [1] * self.param.dim()
         if shape:
             shape[self.axis] = self.count
@@ -48,7 +48,7 @@ class Block(NamedTuple):
 
 
 def find_blocks(model: nn.Module) -> list[Block]:
-    """All parameters of a model, each once, also where modules or parameters are shared."""
+    """Return all parameters of a model, each once, also where modules or parameters are shared."""
     blocks, seen = [], set()
     for prefix, module in model.named_modules():
         weight_axis = _weight_axis(module)
@@ -63,7 +63,7 @@ def find_blocks(model: nn.Module) -> list[Block]:
 
 
 def _weight_axis(module: nn.Module) -> int | None:
-    """Axis of the output channels in ``module.weight``; None where it has no such weight.
+    """Return the axis of the output channels in ``module.weight``; None where there is none.
 
     For a grouped transposed convolution the axis holds out_channels / groups entries.
     """
@@ -78,14 +78,14 @@ def _weight_axis(module: nn.Module) -> int | None:
     return None
 
 
-def in_rows(values: list[Tensor]) -> Tensor:
-    """Vectors of different lengths as rows of a matrix, padded with zeros."""
+def pad_to_rows(values: list[Tensor]) -> Tensor:
+    """Return vectors of different lengths as rows of a matrix, padded with zeros."""
     return nn.utils.rnn.pad_sequence(values, batch_first=True)
 
 
 def neuron_norms(tensors: list[Tensor], blocks: list[Block]) -> Tensor:
-    """ℓ2 norms of all neurons, [blocks, neurons of the widest block], padded with zeros."""
-    return in_rows(
+    """Return the ℓ2 norms of all neurons, [blocks, neurons of the longest block], zero-padded."""
+    return pad_to_rows(
         [
             magnitude(t, block.axis).view(block.count)
             for t, block in zip(tensors, blocks, strict=True)
@@ -94,22 +94,22 @@ def neuron_norms(tensors: list[Tensor], blocks: list[Block]) -> Tensor:
 
 
 def kept_neurons(blocks: list[Block], keep: Mapping[str, Tensor]) -> Tensor:
-    """Which neurons take part: those of the masks, and never the padding.
+    """Return which neurons take part: those of the masks, and never the padding.
 
     Args:
         blocks (list[Block]): The blocks, one a row.
         keep (Mapping[str, Tensor]): Bool masks by parameter name, True for kept neurons.
 
     Returns:
-        Tensor: Bool, [blocks, neurons of the widest block].
+        Tensor: Bool, [blocks, neurons of the longest block].
 
     Raises:
         ValueError: If a mask is not of type bool or not as long as its block.
     """
     device = blocks[0].param.device
     counts = torch.tensor([block.count for block in blocks], device=device)
-    width = max(block.count for block in blocks)
-    kept = torch.arange(width, device=device) < counts[:, None]
+    longest = max(block.count for block in blocks)
+    kept = torch.arange(longest, device=device) < counts[:, None]
     for row, block in enumerate(blocks):
         mask = keep.get(block.name)
         if mask is None:

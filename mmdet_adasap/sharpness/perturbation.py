@@ -1,4 +1,6 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Perturbations: move weights to w + ε and back, with AdaSAP's radii or with one for all."""
+
 from __future__ import annotations
 
 import math
@@ -11,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .blocks import Block, find_blocks, in_rows, kept_neurons, neuron_norms
+from .blocks import Block, find_blocks, kept_neurons, neuron_norms, pad_to_rows
 from .radius import SCORES, adaptive_radii
 
 SCOPES = ('global', 'layer', 'neuron')
@@ -19,7 +21,7 @@ PARAMETERS = ('all', 'weights')
 
 
 class PerturbationStats(NamedTuple):
-    """What a perturbation did, as 0-dim tensors on the device of the weights (no sync).
+    """Figures of a perturbation, as 0-dim tensors on the device of the weights (no sync).
 
     Attributes:
         mean_rho (Tensor): Mean radius over the kept neurons.
@@ -34,6 +36,7 @@ class PerturbationStats(NamedTuple):
     @property
     def ratio(self) -> Tensor:
         """Relative size ‖ε‖/‖w‖, by which radii of different scopes can be compared."""
+        # tiny, so that weights that are all 0 give 0 / tiny and not 0 / 0.
         return self.eps_norm / self.weight_norm.clamp_min(torch.finfo(torch.float32).tiny)
 
 
@@ -44,9 +47,10 @@ class Perturbation(ABC):
 
         ``ε_i = rho_i * T_w² g_i / ‖T_w g‖₂``, with ``T_w = |w| + eta`` if ``asam``, else 1,
 
-    the norm taken over ``scope``. ε does not depend on the scale of the gradients, so that a
-    scaled loss needs no unscaling. A scope whose norm is zero or not finite is not moved; nor
-    are parameters that are frozen or without a gradient, nor neurons that ``keep`` excludes.
+    the norm taken over ``scope``. ε does not depend on the scale of the gradients, so a loss that
+    a GradScaler has scaled needs no unscaling. A scope whose norm is zero or not finite is not
+    moved; nor are parameters that are frozen or without a gradient, nor neurons that ``keep``
+    excludes.
 
     Shapes are read at each call, so parameters may be cut through ``.data`` in between. After
     Parameters were *replaced*, call :meth:`attach` again.
@@ -80,7 +84,7 @@ class Perturbation(ABC):
         self._backups: list[tuple[nn.Parameter, Tensor]] = []
 
     def attach(self, model: nn.Module) -> None:
-        """Collect the parameters to move; what is frozen is looked at in each step.
+        """Collect the parameters to move; which of them are frozen is read in each step.
 
         Args:
             model (nn.Module): A model without a distributed wrapper, as ``keep`` goes by its
@@ -100,20 +104,20 @@ class Perturbation(ABC):
         self._blocks = blocks
 
     def _moves(self, block: Block) -> bool:
-        """Whether this perturbation moves such a parameter."""
+        """Return whether this perturbation moves a parameter."""
         return block.is_weight
 
     @abstractmethod
     def _radii(self, weights: list[Tensor], blocks: list[Block], keep: Tensor) -> Tensor:
-        """Radii of all neurons, float, [blocks, neurons], zero where ``keep`` is False."""
+        """Return the radii of all neurons, float, [blocks, neurons], 0 where ``keep`` is False."""
 
     @torch.no_grad()
     def perturb(self, enabled: Tensor | None = None) -> PerturbationStats:
         """Move the attached parameters by ε, computed from their gradients.
 
-        Uses up the gradients: the buffers are worked in, and ``param.grad`` of what was
-        moved is None afterwards. So nothing but the copy of the weights is held. Parameters
-        below float32 are worked on as float32 copies.
+        Consumes the gradients: ε is computed in their buffers, and ``param.grad`` of what was
+        moved is None afterwards. So no more memory is held than a copy of the weights. Parameters
+        below float32 are computed in float32 copies.
 
         Args:
             enabled (Tensor, optional): 0-dim bool tensor; False makes every ε zero without
@@ -142,6 +146,7 @@ class Perturbation(ABC):
         radii = self._radii(weights, blocks, keep)
         sizes = torch.where(keep, neuron_norms(weights, blocks), 0.0)
 
+        # The _foreach functions, which torch.optim uses, launch one kernel for many tensors.
         if self.asam:
             scratch = torch._foreach_abs(weights)
             torch._foreach_add_(scratch, self.eta)  # T_w
@@ -149,18 +154,19 @@ class Perturbation(ABC):
         else:
             scratch = [torch.empty_like(weight) for weight in weights]
         norms = self._scope_norms(neuron_norms(directions, blocks), blocks, keep)
-        if self.asam:
+        if self.asam:  # the second factor of T_w² g, after the norm of T_w g
             torch._foreach_mul_(directions, scratch)
 
+        # Tensors instead of branches: an `if` on a value would make the host wait for the GPU.
         movable = keep & torch.isfinite(norms) & (norms > 0)
         if enabled is not None:
             movable = movable & enabled.to(movable.device)
         steps = torch.where(movable, radii / norms, 0.0)
         fixed = steps == 0
         for row, (block, direction) in enumerate(zip(blocks, directions, strict=True)):
-            # The fill is not idle: a masked or disabled neuron may hold NaN, and 0 * NaN is NaN.
-            direction.mul_(block.spread(steps[row]))
-            direction.masked_fill_(block.spread(fixed[row]), 0.0)
+            # The fill is needed: a masked or disabled neuron may hold NaN, and 0 * NaN is NaN.
+            direction.mul_(block.broadcast(steps[row]))
+            direction.masked_fill_(block.broadcast(fixed[row]), 0.0)
 
         stats = PerturbationStats(
             mean_rho=radii.sum() / keep.sum().clamp_min(1),
@@ -177,7 +183,7 @@ class Perturbation(ABC):
         directions: list[Tensor],
         scratch: list[Tensor],
     ) -> None:
-        """Add ε to the parameters and drop their gradients.
+        """Add ε to the parameters and free their gradients.
 
         Args:
             params (list[nn.Parameter]): What to move.
@@ -191,6 +197,7 @@ class Perturbation(ABC):
         ]
         torch._foreach_copy_(backups, params)
         self._backups = list(zip(params, backups, strict=True))
+        # An out-of-memory error on the way must not leave some weights at w + ε.
         try:
             torch._foreach_add_(weights, directions)
             for param, weight in zip(params, weights, strict=True):
@@ -203,7 +210,7 @@ class Perturbation(ABC):
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Put the weights back, to the bit, and free the copy. Does nothing a second time."""
+        """Restore the weights exactly, and free the copy. A second call does nothing."""
         if self._backups:
             params, backups = zip(*self._backups, strict=True)
             torch._foreach_copy_(params, backups)
@@ -211,7 +218,7 @@ class Perturbation(ABC):
 
     @contextmanager
     def applied(self) -> Iterator[PerturbationStats]:
-        """Perturb inside the block, restore when it ends, whether or not it raises."""
+        """Perturb inside the ``with`` block, and restore when it ends, also by an error."""
         stats = self.perturb()
         try:
             yield stats
@@ -219,7 +226,7 @@ class Perturbation(ABC):
             self.restore()
 
     def _scope_norms(self, norms: Tensor, blocks: list[Block], keep: Tensor) -> Tensor:
-        """‖T_w g‖ over the scope, for every neuron, from that of each neuron.
+        """Return ‖T_w g‖ over the scope for every neuron, from the norms of the single neurons.
 
         Args:
             norms (Tensor): Norms of the single neurons, [blocks, neurons].
@@ -235,6 +242,7 @@ class Perturbation(ABC):
             return layer
         if self.scope == 'global':
             return torch.linalg.vector_norm(layer)
+        # Biases and norms have no neurons; with scope="neuron" each tensor is one block.
         has_neurons = torch.tensor([[block.is_weight] for block in blocks], device=norms.device)
         return torch.where(has_neurons, norms, layer)
 
@@ -243,7 +251,7 @@ class AdaptivePerturbation(Perturbation):
     """AdaSAP's perturbation (arXiv:2306.14306): neurons with low scores are moved further.
 
     Moves the weights of convolution and linear layers; biases and normalisation stay. Radii
-    are ranged within a layer, see :func:`~mmdet_adasap.sharpness.adaptive_radii`.
+    are distributed within a layer, see :func:`~mmdet_adasap.sharpness.adaptive_radii`.
 
     Args:
         rho_min (float): Radius of a layer's neuron with the highest score. Defaults to 0.004.
@@ -280,7 +288,7 @@ class AdaptivePerturbation(Perturbation):
 
     def _radii(self, weights: list[Tensor], blocks: list[Block], keep: Tensor) -> Tensor:
         score = SCORES[self.score]
-        scores = in_rows(
+        scores = pad_to_rows(
             [score(weight, block.axis) for weight, block in zip(weights, blocks, strict=True)]
         )
         return adaptive_radii(scores, self.rho_min, self.rho_max, keep)
@@ -324,14 +332,14 @@ class UniformPerturbation(Perturbation):
 
 
 def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> str:
-    """``value``, if it is one of ``allowed``."""
+    """Return ``value`` if it is one of ``allowed``; raise ValueError otherwise."""
     if value not in allowed:
         raise ValueError(f'{key}={value!r} is unknown; use one of {", ".join(map(repr, allowed))}')
     return value
 
 
 def _non_negative(key: str, value: float) -> float:
-    """``value``, if it is a finite number >= 0."""
+    """Return ``value`` as a float if it is a finite number >= 0; raise an error otherwise."""
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f'{key}={value!r} is not a number; give a number >= 0')
     if not math.isfinite(value) or value < 0:

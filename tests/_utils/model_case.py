@@ -19,7 +19,7 @@ from torch import nn
 from _utils.nets import randomise
 from mmdet_adasap.apis import apply_structure, build_dense, load_pruned, prune_model
 from mmdet_adasap.errors import UnreachableTargetError
-from mmdet_adasap.models.forward import raw_forward, synthetic_batch
+from mmdet_adasap.models import raw_forward, synthetic_batch
 from mmdet_adasap.pruning import (
     MagnitudeImportance,
     indices_from_masks,
@@ -29,19 +29,19 @@ from mmdet_adasap.pruning import (
 )
 from mmdet_adasap.pruning.analysis import attribute_counts, find_channels
 from mmdet_adasap.pruning.equivalence import difference, raw_outputs
-from mmdet_adasap.pruning.model_state import evaluating
+from mmdet_adasap.pruning.model_state import eval_mode
 from mmdet_adasap.pruning.selection import minimum_counts
 from mmdet_adasap.pruning.structure import META_KEY, named_tensors
 
 
 def prepared(model: nn.Module, size: int, images: int = 1) -> dict:
-    with evaluating(model):
+    with eval_mode(model):
         return model.data_preprocessor(synthetic_batch(model, size, images), False)
 
 
 def choices(model: nn.Module, forward, channels) -> list[dict]:
     """Slim against masked for every ratio and rounding."""
-    tensors, dense = named_tensors(model), channels.params(channels.sizes)
+    tensors, dense = named_tensors(model), channels.params(channels.group_sizes)
     found = []
     for round_to in (1, 8):
         for ratio in (0.3, 0.5, 0.7):
@@ -74,16 +74,16 @@ def choices(model: nn.Module, forward, channels) -> list[dict]:
 
 def least(channels, round_to: int = 8) -> float:
     """The fraction of the parameters that cannot go."""
-    counts = minimum_counts(channels.sizes, channels.group_steps(round_to))
-    return channels.params(counts) / channels.params(channels.sizes)
+    counts = minimum_counts(channels.group_sizes, channels.group_steps(round_to))
+    return channels.params(counts) / channels.params(channels.group_sizes)
 
 
 def coarsest(channels, counts: np.ndarray, steps: np.ndarray) -> int:
     """Parameters that one more step of the most expensive group would bring."""
     costs = []
-    for i in np.flatnonzero(counts < channels.sizes):
+    for i in np.flatnonzero(counts < channels.group_sizes):
         more = counts.copy()
-        more[i] = min(more[i] + steps[i], channels.sizes[i])
+        more[i] = min(more[i] + steps[i], channels.group_sizes[i])
         costs.append(channels.params(more) - channels.params(counts))
     return max(costs, default=0)
 
@@ -92,7 +92,7 @@ def prune(config: str, size: int, folder: Path) -> dict:
     torch.manual_seed(0)
     dense = randomise(build_dense(config))
     forward = raw_forward(prepared(dense, size))
-    with evaluating(dense):
+    with eval_mode(dense):
         start = time.perf_counter()
         forward(dense)
     ran = time.perf_counter()
@@ -104,7 +104,7 @@ def prune(config: str, size: int, folder: Path) -> dict:
         'forward': ran - start,
         'trace': traced - ran,
         'whole': channels.excluded,
-        'params': channels.params(channels.sizes),
+        'params': channels.params(channels.group_sizes),
         'frozen': {reason: len(axes) for reason, axes in channels.frozen.items()},
         'choices': choices(dense, forward, channels),
     }

@@ -11,10 +11,10 @@ from mmengine.config import Config
 from torch import nn
 
 from _utils.toy import ToyModel
-from mmdet_adasap.apis import apply_structure, build_dense, prune_model, working_size
+from mmdet_adasap.apis import apply_structure, build_dense, find_image_size, prune_model
 from mmdet_adasap.errors import EquivalenceError, StructureError, UnreachableTargetError
 from mmdet_adasap.integration.configs import read_config
-from mmdet_adasap.models.forward import synthetic_batch
+from mmdet_adasap.models import synthetic_batch
 from mmdet_adasap.pruning import TaylorImportance
 from mmdet_adasap.pruning.analysis import find_channels
 
@@ -81,7 +81,7 @@ class TestPruneModel:
         with pytest.raises(ValueError, match=r'cannot be reached'):
             prune_model(middle, inputs=IMAGES, target=dict(params=0.001))
 
-    def test_a_larger_target_than_what_is_left_changes_nothing(self):
+    def test_target_above_what_is_left_changes_nothing(self):
         model = net()
         prune_model(model, inputs=IMAGES, target=dict(params=0.5), round_to=1)
         before = copy.deepcopy(model.state_dict())
@@ -176,7 +176,7 @@ def test_grouped_convolutions_again_and_again(groups):
     assert [str(m) for m in fresh.modules()] == [str(m) for m in model.modules()]
 
 
-def test_linear_layers_on_sequences_keep_their_sizes_right():
+def test_linear_layers_on_sequences_fit():
     model = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 64), nn.Linear(64, 2)).eval()
     sequence = torch.randn(2, 5, 8)
     for fraction in (0.6, 0.3):
@@ -211,7 +211,7 @@ def test_a_cut_that_fails_leaves_the_model_as_it_was(monkeypatch):
     assert all(p.grad.any() for p in model.parameters() if p.dim() > 1)
 
 
-def test_a_structure_of_the_prune_phase_is_for_masking_alone():
+def test_prune_phase_structure_needs_mask():
     structure = {**prune_model(net(), inputs=IMAGES), 'phase': 'prune'}
     with pytest.raises(StructureError, match=r"phase is 'prune': .* use mask=True"):
         apply_structure(net(), structure)
@@ -299,7 +299,7 @@ def test_arguments_are_checked(arguments, message):
         prune_model(net(), inputs=IMAGES, **arguments)
 
 
-def test_names_of_criteria_and_numbers_of_numpy_are_taken():
+def test_names_of_criteria_and_numpy_numbers():
     prune_model(
         net(),
         inputs=IMAGES,
@@ -336,7 +336,7 @@ def test_inputs_that_the_model_does_not_take(inputs, message):
         prune_model(net(), inputs=inputs)
 
 
-def test_parameters_that_share_memory_without_being_one():
+def test_parameters_that_overlap_raise():
     model = net()
     model[3].weight = nn.Parameter(model[3].weight.data)
     model.other = nn.Conv2d(16, 16, 3)
@@ -358,7 +358,7 @@ def test_nothing_of_the_model_reaches_what_it_returns():
         prune_model(Constant(), inputs=torch.randn(2, 8))
 
 
-def test_a_classifier_is_normalised_as_the_runner_would():
+def test_classifier_is_normalised_as_by_the_runner():
     """mmpretrain's configs say beside the model how images are normalised."""
     pytest.importorskip('mmpretrain')
     config = Config(
@@ -375,7 +375,7 @@ def test_a_classifier_is_normalised_as_the_runner_would():
     )
     model = build_dense(config)
     assert model.data_preprocessor.mean.flatten().tolist() == [33.0]
-    assert working_size(model) == 32  # of one channel
+    assert find_image_size(model) == 32  # of one channel
     batch = model.data_preprocessor(synthetic_batch(model, 32, images=2), True)
     assert batch['data_samples'][0].gt_score.shape == (10,)
 

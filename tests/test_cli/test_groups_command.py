@@ -38,7 +38,7 @@ def test_groups_and_the_slim_model(list_groups, tmp_path):
     assert any(line.startswith('slim: ') and ' parameters (0.' in line for line in lines)
 
 
-def test_fractions_of_a_pruned_checkpoint_are_those_of_the_dense_model(list_groups, tmp_path):
+def test_fractions_refer_to_the_dense_model(list_groups, tmp_path):
     from mmdet_adasap.apis import build_dense, prune_model
 
     model = build_dense(DEMO)
@@ -106,7 +106,7 @@ def test_a_detector_that_takes_no_small_image(list_groups):
     assert 'GFLOPs (MACs) for 320x320 pixels' in out
 
 
-def test_takes_from_the_hook_what_it_can_and_says_what_it_cannot(list_groups, tmp_path):
+def test_settings_of_the_hook_are_used_or_named(list_groups, tmp_path):
     """Of the demo's config: channels in fours, and another criterion than the one here."""
     code, out, err = list_groups(
         'configs/demo/adasap_yolox_tiny-voc.py',

@@ -25,9 +25,9 @@ from builtin_sets.tiny_voc import build_tiny_voc
 from mmdet_adasap.apis import build_dense, export_pruned, init_pruned_detector, prune_model
 from mmdet_adasap.env import find_tool
 from mmdet_adasap.errors import ExportMismatchError
+from mmdet_adasap.export.comparison import format_table, load_slim_weights
 from mmdet_adasap.export.config import exported_config
-from mmdet_adasap.models.forward import raw_forward, synthetic_batch
-from mmdet_adasap.models.profiling import fill_dense, noise_batch, table
+from mmdet_adasap.models import noise_batch, raw_forward, synthetic_batch
 from mmdet_adasap.pruning.equivalence import difference, raw_outputs
 
 ROOT = Path(__file__).parents[2]
@@ -233,7 +233,7 @@ def test_files(trained, exported):
     assert report['parameters']['slim'] / 2_243_405 == pytest.approx(0.5, abs=0.01)
     assert 0 < report['flops']['slim'] < report['flops']['dense'] == 137_593_856
     assert report['latency']['image'] == [128, 128]
-    text = table(report)
+    text = format_table(report)
     assert 'parameters' in text
     assert 'slim/dense' in text
     code = (exported / 'slim_model_v1.py').read_text()
@@ -322,7 +322,7 @@ def test_the_dense_model_finds_what_the_slim_one_finds(exported, trained):
     structure = torch.load(trained / 'epoch_3.pth', weights_only=False)['meta']['mmdet_adasap']
     slim = init_pruned_detector(trained / 'own.py', trained / 'epoch_3.pth')
     dense = build_dense(trained / 'own.py').eval()
-    fill_dense(dense, slim, structure['keep'])
+    load_slim_weights(dense, slim, structure['keep'])
     batch = slim.data_preprocessor(noise_batch(slim.cfg), False)
     assert sum(p.numel() for p in dense.parameters()) == structure['dense']['params']
     found = [raw_outputs(model, raw_forward(batch)) for model in (dense, slim)]
@@ -442,7 +442,7 @@ def test_folders_that_are_not_written_to(export, trained, tmp_path):
         assert message in code
 
 
-def test_an_export_that_gives_something_else_is_not_written(trained, tmp_path, monkeypatch):
+def test_export_with_other_outputs_is_not_written(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(
         'mmdet_adasap.export.export.raw_outputs', lambda *args: [torch.rand(3)], raising=True
     )
@@ -463,7 +463,7 @@ def test_onnx(trained, tmp_path):
     report = export_pruned(trained / 'own.py', trained / 'epoch_3.pth', out, onnx=True, rounds=1)
     found = report['onnx']['model.onnx']
     assert found['difference'] < 1e-5
-    assert 'model.onnx' in table(report)
+    assert 'model.onnx' in format_table(report)
     model = init_pruned_detector(trained / 'own.py', trained / 'epoch_3.pth')
     inputs = torch.randn(3, 3, 128, 128)
     with torch.no_grad():
@@ -503,4 +503,4 @@ def test_detectors(name, image, tmp_path, capsys):
     for onnx_file in report.get('onnx', {}).values():
         assert onnx_file['difference'] < 1e-4
     with capsys.disabled():
-        print(f'\n{name}: {len(expected["scores"])} boxes\n{table(report)}')
+        print(f'\n{name}: {len(expected["scores"])} boxes\n{format_table(report)}')

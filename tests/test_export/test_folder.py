@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from mmdet_adasap.export.folder import check_folder, replacing
+from mmdet_adasap.export.folder import check_folder, replace_folder
 
 
-def test_what_was_there_is_named_where_it_cannot_be_replaced(tmp_path, monkeypatch):
+def test_failed_replacement_names_the_old_files(tmp_path, monkeypatch):
     folder = tmp_path / 'slim'
     folder.mkdir()
     (folder / 'model.pth').write_text('first')
@@ -18,7 +18,7 @@ def test_what_was_there_is_named_where_it_cannot_be_replaced(tmp_path, monkeypat
         return rename(self, target)
 
     def export() -> None:
-        with replacing(folder) as new:
+        with replace_folder(folder) as new:
             (new / 'model.pth').write_text('second')
 
     with monkeypatch.context() as patched:
@@ -35,7 +35,7 @@ def test_files_of_others_stay(tmp_path):
     folder.mkdir()
     (folder / 'notes.txt').write_text('mine')
     (folder / 'model.pth').write_text('first')
-    with replacing(folder) as new:
+    with replace_folder(folder) as new:
         (new / 'model.pth').write_text('second')
     assert {p.name: p.read_text() for p in folder.iterdir()} == {
         'model.pth': 'second',

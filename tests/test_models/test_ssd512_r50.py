@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
-from mmdet_adasap.models.forward import raw_forward
+from mmdet_adasap.models import raw_forward
 from mmdet_adasap.pruning import cut, indices_from_masks
 from mmdet_adasap.pruning.analysis import attribute_counts, find_channels
 
@@ -90,7 +90,7 @@ class TestSSD512R50:
         forward = raw_forward(dict(inputs=inputs, data_samples=[sample(SMALL)]))
         channels = find_channels(model, forward)
         assert not channels.excluded
-        assert channels.unreached == []
+        assert channels.unused_parameters == []
         parameters = sum(p.numel() for p in model.parameters())
         kept = [torch.arange(group.size).numpy() < group.size // 2 for group in channels.groups]
         keep = indices_from_masks(model, channels.groups, kept)

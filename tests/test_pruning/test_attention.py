@@ -15,7 +15,7 @@ from mmdet_adasap.errors import StructureError
 from mmdet_adasap.pruning import find_channels, indices_from_masks
 from mmdet_adasap.pruning.analysis import attribute_counts
 from mmdet_adasap.pruning.equivalence import difference, raw_outputs
-from mmdet_adasap.pruning.rules.attention import axis_of_heads
+from mmdet_adasap.pruning.rules.attention import find_head_axis
 
 TOKENS = 5
 
@@ -105,7 +105,7 @@ def tokens(images: int = 2) -> Tensor:
     return torch.randn(images, TOKENS, 6, generator=torch.Generator().manual_seed(1))
 
 
-def heads_of(channels) -> list:
+def head_groups(channels) -> list:
     return [g for g in channels.groups if g.name.startswith('attn.')]
 
 
@@ -133,7 +133,7 @@ def test_heads_are_channels(attention, images):
     channels = find_channels(model, runs(x))
     assert channels.excluded == {}
     assert [g.name for g in channels.groups][-1] == 'up'
-    (heads,) = heads_of(channels)
+    (heads,) = head_groups(channels)
     assert heads.size == attention.num_heads
     width = attention.proj.in_features // attention.num_heads
     of_heads = {m.name: m.index.shape[1] for m in heads.members}
@@ -160,7 +160,7 @@ def test_the_embedding_stays_whole():
 
 
 @pytest.mark.parametrize('dims', [12, 16])
-def test_the_number_of_heads_follows_and_their_width_stays(dims):
+def test_heads_shrink_and_their_width_stays(dims):
     model = block(Attention(dims, 4), dims)
     channels = find_channels(model, runs(tokens()))
     kept = [np.arange(g.size) < (3 if g.name == 'attn.qkv' else g.size) for g in channels.groups]
@@ -230,7 +230,7 @@ def test_attention_in_train_mode_runs_after_the_cut():
 )
 def test_axis_of_heads(sizes, axis):
     heads = sizes[axis] if axis is not None else 6
-    assert axis_of_heads(heads, sizes) == axis
+    assert find_head_axis(heads, sizes) == axis
 
 
 def test_a_number_of_heads_that_cannot_follow():
@@ -261,7 +261,7 @@ def test_the_embedding_is_viewed_before_the_heads():
     model.norm1 = nn.Identity()  # only what follows keeps the embedding whole
     channels = find_channels(model, runs(tokens()))
     assert channels.excluded == {}
-    assert [g.size for g in heads_of(channels)] == [4]
+    assert [g.size for g in head_groups(channels)] == [4]
     assert_cuts(model, tokens(), channels)
 
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 from mmengine.analysis import get_model_complexity_info
-from test_tracing import CASES
 from torch import nn
 from torch.nn import functional as F
 
 from _utils.nets import Net, chain, random_choice, randomise, trace
+from _utils.tracing_cases import CASES
 from mmdet_adasap.pruning import channel_counts, cut, indices_from_masks
 from mmdet_adasap.pruning.cost import Cost
 
@@ -79,7 +79,10 @@ def test_cost_is_the_real_count(name):
     torch.manual_seed(0)
     model, x = randomise(NETS[name]()), torch.randn(1, 3, 8, 8)
     channels = trace(model, x)
-    assert (channels.params(channels.sizes), channels.flops(channels.sizes)) == counted(model, x)
+    assert (
+        channels.params(channels.group_sizes),
+        channels.flops(channels.group_sizes),
+    ) == counted(model, x)
     for seed, fraction in enumerate((0.0, 0.3, 0.7)):
         kept = random_choice(channels, fraction, seed)
         keep = indices_from_masks(model, channels.groups, kept)
@@ -93,7 +96,7 @@ def test_flops_are_those_of_the_whole_batch():
     model = chain()
     x = torch.randn(4, 3, 8, 8)
     channels = trace(model, x)
-    assert channels.cost('flops')(channels.sizes) == counted(model, x)[1]
+    assert channels.cost('flops')(channels.group_sizes) == counted(model, x)[1]
 
 
 def test_sum_of_products():

@@ -68,10 +68,10 @@ def test_detector(name):
     dense = counted(model.eval(), x)
     pruner = Pruner(model, lambda m: m(x), dict(params=0.3), MagnitudeImportance(), round_to)
     assert pruner.dense == dense
-    assert pruner.channels.unreached == []
+    assert pruner.channels.unused_parameters == []
     for fraction in (0.7, 0.5, 0.3):
         pruner.prune_to(fraction)
-        counts, sizes = pruner.masks.counts, pruner.channels.sizes
+        counts, sizes = pruner.masks.counts, pruner.channels.group_sizes
         step = np.minimum(counts + round_to, sizes)
         coarsest = (
             max(

@@ -114,19 +114,19 @@ class Scaled(nn.Module):
         return 100 + 1e-3 * weights @ x.flatten(2).transpose(1, 2)
 
 
-def test_an_error_on_the_way_that_the_output_hardly_shows():
+def test_inner_error_that_outputs_hardly_show():
     torch.manual_seed(0)
     model = Net(lambda n, x: n.head(n.mix(x)), mix=Scaled(), head=nn.Linear(3, 2))
     x = torch.randn(2, 3, 6, 6)
     channels = trace(model, x)
-    assert channels.sizes.tolist() == [8]
+    assert channels.group_sizes.tolist() == [8]
     keep = indices_from_masks(model, channels.groups, [np.arange(8) < 4])
     with pytest.raises(EquivalenceError, match=r'by [\d.]+e-\d+ of what mix returns;'):
         verify_cut(model, keep, runs(x))
     assert not find_channels(model, runs(x)).groups
 
 
-def test_memory_that_nothing_was_written_to_is_not_compared():
+def test_uninitialised_memory_is_not_compared():
     """Circular padding copies into a tensor that it makes."""
     model = Net(
         lambda n, x: n.head(n.b(n.a(x))),
@@ -153,7 +153,7 @@ def test_nothing_hides_behind_weights_of_zero():
     assert 'a' not in {group.name for group in find_channels(model, runs(x)).groups}
 
 
-def test_what_a_model_keeps_from_its_first_run_serves_no_other():
+def test_state_of_a_first_run_serves_no_other():
     class Scaled(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -191,7 +191,7 @@ def test_what_may_be_anything_is_not_taken_for_zero(flag):
     assert not trace(model, torch.rand(2, 3, 6, 6)).groups
 
 
-def test_a_masked_channel_may_equal_what_it_is_compared_with():
+def test_masked_channel_may_equal_its_threshold():
     def run(net, x):
         same = (net.a(x) == x.mean()).float()
         return net.head(same.sum(1, keepdim=True))

@@ -120,7 +120,7 @@ def after_a_sum(net: Net, y: torch.Tensor) -> torch.Tensor:
 
 
 class TestTaylor:
-    def test_gates_of_normalisation_averaged_over_iterations(self):
+    def test_effects_of_norms_are_averaged(self):
         model = chain().train()
         groups = trace(model, torch.randn(1, 3, 8, 8)).groups
         criterion = TaylorImportance()
@@ -169,7 +169,7 @@ class TestTaylor:
             assert change.item() == pytest.approx(scores[i].item(), rel=1e-3)
 
     @pytest.mark.parametrize('name', BRANCHES)
-    def test_equals_the_derivative_by_a_factor_on_the_channel(self, name):
+    def test_equals_derivative_by_a_channel_factor(self, name):
         """Whatever stands beside the layer that makes a channel, its effect is the sum of g y."""
         torch.manual_seed(0)
         run, layers = BRANCHES[name]

@@ -90,7 +90,7 @@ def test_masked_channels_stay_exactly_zero(name):
 
 
 @pytest.mark.parametrize('name', OPTIMIZERS)
-def test_training_the_masked_model_is_training_the_slim_one(name):
+def test_masked_model_trains_like_the_slim_one(name):
     dense = net()
     channels = trace(dense, torch.randn(1, 3, 8, 8).double())
     optimizer = OPTIMIZERS[name](dense.parameters())
@@ -131,7 +131,7 @@ def test_a_second_event_adds_to_the_first():
             assert not removed(model.get_parameter(name), axes).any()
 
 
-def test_gradients_are_zero_before_the_optimizer_sees_them():
+def test_gradients_are_zero_before_the_optimizer():
     """So that norms of gradients (clipping, perturbations) do not count masked channels."""
     model = net()
     channels = trace(model, torch.randn(1, 3, 8, 8).double())

@@ -69,7 +69,7 @@ def test_the_target_is_met_and_never_exceeded(resource, fraction, round_to):
         limit = fraction ** (step / 3)
         pruner.prune_to(limit)
         assert pruner.remaining() <= limit
-    sizes, counts = pruner.channels.sizes, pruner.masks.counts
+    sizes, counts = pruner.channels.group_sizes, pruner.masks.counts
     reached = pruner.remaining()
     structure = pruner.cut()
     assert real(model, resource) / dense == reached == structure['reached'][resource] <= fraction
@@ -82,7 +82,7 @@ def test_the_target_is_met_and_never_exceeded(resource, fraction, round_to):
     assert fraction - reached <= max(0.02 * fraction, *units)
 
 
-def test_in_plain_pytorch_with_an_optimizer_and_an_average():
+def test_plain_pytorch_with_optimizer_and_average():
     torch.manual_seed(0)
     model = chain()
     average = torch.optim.swa_utils.AveragedModel(model)
@@ -187,7 +187,7 @@ def test_a_model_that_cannot_be_pruned_at_all():
     assert pruner.cut()['keep'] == {}
 
 
-def test_a_model_that_cannot_be_compared_is_refused_at_once():
+def test_model_that_cannot_be_compared_raises():
     model = Net(
         lambda n, x: n.head(n.a(x)) * random.random(),
         a=nn.Conv2d(3, 8, 1),

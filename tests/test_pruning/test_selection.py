@@ -49,7 +49,7 @@ def test_within_the_limit_and_by_less_than_a_step(seed, round_to):
                 assert cost(more) > limit
 
 
-def test_the_least_important_go_first_whatever_their_group():
+def test_least_important_of_all_groups_go_first():
     cost = Cost(2)
     cost.add(1, (0, {0: 1.0}))
     cost.add(1, (0, {1: 1.0}))
@@ -88,7 +88,7 @@ def test_nothing_happens_within_the_limit():
 
 
 @pytest.mark.parametrize('seed', range(10))
-def test_the_least_that_is_possible_is_reached_and_no_less(seed):
+def test_smallest_target_is_reached_and_no_less(seed):
     scores, full, cost, sizes = problem(seed)
     least = cost(minimum_counts(sizes, 4))
     kept = select_channels(scores, full, cost, least, 4)

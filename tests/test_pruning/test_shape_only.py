@@ -5,10 +5,10 @@ import itertools
 
 import pytest
 import torch
-from test_tracing import CASES
 from torch import nn
 
 from _utils.nets import Net, randomise, runs
+from _utils.tracing_cases import CASES
 from mmdet_adasap.errors import NeedsValuesError
 from mmdet_adasap.pruning import PrunableChannels, trace_channels, tracing
 from mmdet_adasap.pruning.shape_only import product_shape
@@ -67,12 +67,12 @@ def test_groups_are_those_of_a_run_with_arithmetic(name, monkeypatch):
     model = randomise(make())
     forward = runs(torch.randn(shape))
     found = trace_channels(model, forward)
-    monkeypatch.setattr(tracing, 'DryRun', never)
+    monkeypatch.setattr(tracing, 'ShapeOnlyExecutor', never)
     expected = trace_channels(model, forward)
     assert described(found) == described(expected)
     assert found.frozen == expected.frozen
-    assert found.unreached == expected.unreached
-    assert found.flops(found.sizes) == expected.flops(expected.sizes)
+    assert found.unused_parameters == expected.unused_parameters
+    assert found.flops(found.group_sizes) == expected.flops(expected.group_sizes)
 
 
 def test_most_networks_need_no_arithmetic():
@@ -121,9 +121,9 @@ def with_the_error_caught(y: torch.Tensor) -> bool:
         with_the_error_caught,
     ],
 )
-def test_a_model_that_looks_at_numbers_gets_the_true_ones(decide):
+def test_model_that_reads_values_gets_true_ones(decide):
     channels = trace_channels(randomise(two_ways(decide)), runs(torch.randn(2, 3, 5, 5)))
-    assert channels.unreached == ['no.weight', 'no.bias']
+    assert channels.unused_parameters == ['no.weight', 'no.bias']
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_model_that_looks_at_numbers_gets_the_true_ones(decide):
         lambda x, y: torch.ones_like(y).nonzero().numel(),
     ],
 )
-def test_numbers_that_hang_on_no_product_may_be_looked_at(decide):
+def test_values_without_a_product_may_be_read(decide):
     def run(net, x):
         y = net.a(x)
         return net.head(torch.relu(y) if decide(x, y) else y)
@@ -146,14 +146,14 @@ def test_numbers_that_hang_on_no_product_may_be_looked_at(decide):
     assert len(calls) == 1
 
 
-def test_a_model_that_stops_at_zeros_gets_the_true_numbers():
+def test_model_that_fails_on_zeros_is_run_again():
     model = Net(
         lambda n, x: n.head(torch.linalg.inv(n.a(x))),  # zeros have no inverse
         a=nn.Conv2d(3, 4, 1, bias=False),
         head=nn.Conv2d(4, 2, 1),
     )
     forward, calls = counted_forward((2, 3, 8, 8))
-    assert not trace_channels(randomise(model), forward).unreached
+    assert not trace_channels(randomise(model), forward).unused_parameters
     assert len(calls) == 2
 
 
@@ -203,7 +203,7 @@ def test_constants_are_computed():
     assert kept['table'].sum() == 50
 
 
-def test_an_image_that_is_too_small_is_refused_by_the_operation_itself():
+def test_too_small_image_raises_the_own_error():
     model = Net(lambda n, x: n.head(n.a(x)), a=nn.Conv2d(3, 4, 3), head=nn.Conv2d(4, 2, 9))
     with pytest.raises(RuntimeError, match='Kernel size'):
         trace_channels(model, runs(torch.randn(2, 3, 5, 5)))
@@ -218,7 +218,7 @@ def test_strides_are_the_true_ones():
 
     model = Net(run, a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(4, 4, 1), head=nn.Conv2d(4, 2, 1))
     last = torch.randn(2, 3, 5, 5).to(memory_format=torch.channels_last)
-    assert trace_channels(model, runs(last)).unreached == ['b.weight', 'b.bias']
+    assert trace_channels(model, runs(last)).unused_parameters == ['b.weight', 'b.bias']
 
 
 def test_sparse_tensors_are_left_whole():

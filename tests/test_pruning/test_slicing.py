@@ -29,7 +29,7 @@ def test_cut_slices_values_and_counts():
     assert all(p.is_contiguous() for p in model.parameters())
 
 
-def test_cut_keeps_the_identity_and_settings_of_parameters():
+def test_cut_keeps_identity_and_param_groups():
     model = chain()
     before = dict(model.named_parameters())
     model.bn1.weight.requires_grad_(False)
@@ -79,7 +79,7 @@ def test_training_goes_on_while_an_old_graph_is_alive():
     assert loss.grad_fn is not None
 
 
-def test_counts_of_depthwise_transposed_and_own_modules():
+def test_counts_of_all_kinds_of_modules():
     class Scale(nn.Module):
         def __init__(self, channels: int) -> None:
             super().__init__()

@@ -5,9 +5,9 @@ import doctest
 import numpy as np
 import pytest
 import torch
-from test_tracing import CASES
 
 from _utils.nets import chain, random_choice, randomise, runs, trace
+from _utils.tracing_cases import CASES
 from mmdet_adasap.errors import StructureError
 from mmdet_adasap.pruning import (
     MagnitudeImportance,
@@ -44,7 +44,7 @@ def test_keep_and_kept_say_the_same(name):
     assert keep == {}
 
 
-def test_keep_names_every_axis_that_loses_some_and_no_other():
+def test_keep_has_every_axis_that_shrinks_alone():
     channels = trace(chain(), X)
     kept = [np.arange(8) < 6, np.ones(12, dtype=bool), np.arange(10) != 4]
     six = list(range(6))

@@ -109,7 +109,7 @@ class TestAdaptivePerturbation:
             delta['0.weight'].float(), rho * grad / norms, rtol=1e-4, atol=1e-6
         )
 
-    def test_takes_convolutions_that_do_not_derive_from_torch(self):
+    def test_takes_convolutions_not_of_torch(self):
         class DeformConv2d(nn.Module):
             def __init__(self):
                 super().__init__()
@@ -289,7 +289,7 @@ class TestPerturbation:
         assert delta['0.weight'].shape == (2, 3)
         assert delta['0.weight'].any()
 
-    def test_restore_is_exact_keeps_identity_and_uses_up_gradients(self, make):
+    def test_restore_is_exact_and_keeps_identity(self, make):
         model = two_layers()
         backward(model)
         perturbation = make(asam=True)

@@ -84,7 +84,7 @@ class TestMeasure:
 def test_without_torch_pruning(tool, net, monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, 'torch_pruning', None)  # importing it raises
     monkeypatch.setattr(tool, 'build', lambda config: net)
-    monkeypatch.setattr(tool, 'forward_of', lambda model, size: forward)
+    monkeypatch.setattr(tool, 'build_forward', lambda model, size: forward)
     out = tmp_path / 'figures.json'
     arguments = ['pruning.py', '--models', 'ssd300', '--repeats', '1', '--out', str(out)]
     monkeypatch.setattr(sys, 'argv', arguments)

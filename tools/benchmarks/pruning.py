@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""How long it takes to find the channels of a detector and to prune it, beside Torch-Pruning.
+"""Time how long it takes to find the channels of a detector and to prune it, beside Torch-Pruning.
 
 For each of mmdet's detectors, with random weights and one random image, on one thread:
 
@@ -12,7 +12,7 @@ For each of mmdet's detectors, with random weights and one random image, on one 
             and returns the dense model's shapes (Torch-Pruning)
 
 Torch-Pruning does the same with its BasePruner, group magnitudes and local ranking, and is told by
-hand which layers predict and, where that is not enough, what else to leave whole. Both are timed
+hand which layers predict and, where that is not enough, what else to exclude. Both are timed
 in turn, from fresh copies, in the same rounds, so that whatever else the machine does falls on
 both. Seconds are processor time, the least of all rounds. It makes a graph first and groups out
 of that; both are the time to build the groups, which TP/trace and TP/Pruner compare ours with:
@@ -50,7 +50,7 @@ from torch import nn
 from mmdet_adasap.apis import build_dense
 from mmdet_adasap.errors import EquivalenceError
 from mmdet_adasap.fileio import write_atomically
-from mmdet_adasap.models.forward import raw_forward
+from mmdet_adasap.models import count_parameters, raw_forward
 from mmdet_adasap.pruning import ChannelMasks, MagnitudeImportance, Pruner, trace_channels
 from mmdet_adasap.pruning.equivalence import raw_outputs
 from mmdet_adasap.pruning.model_state import ForwardFn, output_tensors
@@ -74,7 +74,7 @@ class Detector(NamedTuple):
         size (int): Side of the image in pixels.
         predictions (tuple[str, ...]): Patterns of the names of the layers that predict. Ours
             finds them by itself; Torch-Pruning is told.
-        helps (tuple[str, ...]): What Torch-Pruning has to be told to leave whole besides, where
+        helps (tuple[str, ...]): Other layers that Torch-Pruning has to be told to exclude, where
             it does not get by with the layers that predict; found by trial.
     """
 
@@ -146,7 +146,7 @@ DETECTORS = {
 
 
 def build(config: str) -> nn.Module:
-    """The detector of one of mmdet's configs, with random weights and nothing downloaded.
+    """Build the detector of one of mmdet's configs, with random weights and nothing downloaded.
 
     Every parameter is trained: what is frozen cannot be pruned, and Torch-Pruning, which
     follows gradients, would not see it.
@@ -159,7 +159,7 @@ def build(config: str) -> nn.Module:
 
 @torch.no_grad()
 def randomise(model: nn.Module) -> nn.Module:
-    """Weights, and statistics as well: a wrong cut would not show where all channels are alike."""
+    """Randomise weights and statistics: where all channels are alike, no wrong cut would show."""
     generator = torch.Generator().manual_seed(0)
     for tensor in model.state_dict().values():
         if tensor.dim() > 1:
@@ -169,17 +169,12 @@ def randomise(model: nn.Module) -> nn.Module:
     return model
 
 
-def forward_of(model: nn.Module, size: int) -> ForwardFn:
-    """Runs a detector on one random image."""
+def build_forward(model: nn.Module, size: int) -> ForwardFn:
+    """Return a function that runs a detector on one random image."""
     from mmdet.testing import demo_mm_inputs
 
     data = demo_mm_inputs(1, (3, size, size), use_box_type=True)
     return raw_forward(model.data_preprocessor(data, False))
-
-
-def parameters_of(model: nn.Module) -> int:
-    """Number of parameters."""
-    return sum(p.numel() for p in model.parameters())
 
 
 class Stopwatch:
@@ -204,7 +199,7 @@ class Stopwatch:
 
 
 def prune_ours(model: nn.Module, forward: ForwardFn, watch: Stopwatch) -> dict:
-    """One round of mmdet_adasap: trace, Pruner, two events, and a real cut.
+    """Run one round of mmdet_adasap: trace, Pruner, two events, and a real cut.
 
     Args:
         model (nn.Module): The dense model; left as it is.
@@ -218,7 +213,7 @@ def prune_ours(model: nn.Module, forward: ForwardFn, watch: Stopwatch) -> dict:
     dense = copy.deepcopy(model.state_dict())
     watch('trace', trace_channels, model, forward)
     pruner = watch('pruner', Pruner, model, forward, dict(params=1.0), MagnitudeImportance())
-    sizes = pruner.channels.sizes
+    sizes = pruner.channels.group_sizes
     half = np.maximum(sizes // 2, 1)
     for name, round_to in (('event_rounded', ROUND_TO), ('event', 1)):
         model.load_state_dict(dense)
@@ -235,17 +230,17 @@ def prune_ours(model: nn.Module, forward: ForwardFn, watch: Stopwatch) -> dict:
     pruner.masks.remove(kept)
     promised = pruner.cost(pruner.masks.counts)
     pruner.cut()  # raises EquivalenceError unless the slim model gives what the masked one gives
-    if parameters_of(model) != promised:
-        raise EquivalenceError(f'{parameters_of(model)} parameters are left and not {promised}')
+    if count_parameters(model) != promised:
+        raise EquivalenceError(f'{count_parameters(model)} parameters are left and not {promised}')
     return {
         'groups': len(sizes),
-        'left': parameters_of(model) / pruner.dense['params'],
+        'left': count_parameters(model) / pruner.dense['params'],
         'whole': pruner.channels.excluded,
     }
 
 
 def prune_peer(model: nn.Module, forward: ForwardFn, ignored: list[str], watch: Stopwatch) -> dict:
-    """One round of Torch-Pruning: build the dependency graph, and one step of half of each group.
+    """Run one round of Torch-Pruning: build its graph, then one step of half of each group.
 
     Settings are those of its documentation for a model that is not trained sparsely: BasePruner,
     GroupMagnitudeImportance with p=2, and ``ignored_layers`` for what predicts. Ours does not
@@ -254,7 +249,7 @@ def prune_peer(model: nn.Module, forward: ForwardFn, ignored: list[str], watch: 
     Args:
         model (nn.Module): The dense model; left as it is.
         forward (Callable): Runs a model and returns its raw outputs.
-        ignored (list[str]): Names of the layers that it is told to leave whole.
+        ignored (list[str]): Names of the layers that it is told to exclude.
         watch (Stopwatch): Takes the times 'peer_build' (its graph), 'peer_groups' (the groups
             out of it) and 'peer_event'.
 
@@ -265,7 +260,7 @@ def prune_peer(model: nn.Module, forward: ForwardFn, ignored: list[str], watch: 
 
     model = copy.deepcopy(model).eval()
     shapes = [tensor.shape for tensor in raw_outputs(model, forward)]
-    before = parameters_of(model)
+    before = count_parameters(model)
     pruner = watch(
         'peer_build',
         tp.pruner.BasePruner,
@@ -284,7 +279,7 @@ def prune_peer(model: nn.Module, forward: ForwardFn, ignored: list[str], watch: 
     }
     watch('peer_groups', lambda: list(pruner.DG.get_all_groups(**roots)))
     watch('peer_event', pruner.step)
-    result = {'left': parameters_of(model) / before}
+    result = {'left': count_parameters(model) / before}
     try:
         slim = [tensor.shape for tensor in raw_outputs(model, forward)]
     except Exception as error:
@@ -293,7 +288,7 @@ def prune_peer(model: nn.Module, forward: ForwardFn, ignored: list[str], watch: 
 
 
 def matching(model: nn.Module, patterns: tuple[str, ...]) -> list[str]:
-    """Names of the modules that match one of the patterns."""
+    """Return the names of the modules that match one of the patterns."""
     names = [name for name, _ in model.named_modules()]
     return [n for n in names if any(fnmatch.fnmatchcase(n, pattern) for pattern in patterns)]
 
@@ -316,7 +311,7 @@ def limited(function: Callable, *args) -> object:
 
 
 def attempt(run: Callable[[], dict]) -> dict:
-    """What a round returns, or its error."""
+    """Return what a round returns, or its error."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
@@ -326,13 +321,13 @@ def attempt(run: Callable[[], dict]) -> dict:
 
 
 def first_line(error: Exception) -> str:
-    """An error in one line."""
+    """Return an error in one line."""
     lines = str(error).strip().splitlines() or ['']
     return f'{type(error).__name__}: {lines[0]}'
 
 
 def peer_version() -> str | None:
-    """Version of Torch-Pruning, None where it is not installed."""
+    """Return the version of Torch-Pruning, None where it is not installed."""
     try:
         import torch_pruning  # noqa: F401
 
@@ -382,7 +377,7 @@ def measure(
     if alone and 'error' in alone:
         results['peer']['helped'] = f'needs {", ".join(helps)} left whole; else {alone["error"]}'
     return {
-        'parameters': parameters_of(model),
+        'parameters': count_parameters(model),
         'seconds': watch.seconds,
         **results,
         'times': watch.times,
@@ -477,7 +472,7 @@ def benchmark(names: list[str], repeats: int, version: str | None, out: Path | N
         started = time.perf_counter()
         try:
             model = build(config)
-            forward = forward_of(model, size)
+            forward = build_forward(model, size)
             result = measure(model, forward, predictions, helps, repeats, bool(version))
             bad = [f'{tool} fails' for tool in ('ours', 'peer') if 'error' in result.get(tool, {})]
         except Exception as error:  # a model that mmdet cannot build or run
@@ -493,7 +488,7 @@ def benchmark(names: list[str], repeats: int, version: str | None, out: Path | N
 
 
 def parse_args() -> argparse.Namespace:
-    """The command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -72,11 +72,11 @@ def parse_args() -> argparse.Namespace:
 
 def look_at(config: str) -> dict:
     """Prune one config's model by half of every group."""
-    from mmdet_adasap.apis import build_dense, forward_of
+    from mmdet_adasap.apis import build_dense, build_forward
     from mmdet_adasap.errors import EquivalenceError
     from mmdet_adasap.pruning import indices_from_masks, verify_cut
     from mmdet_adasap.pruning.analysis import attribute_counts, find_channels
-    from mmdet_adasap.pruning.model_state import evaluating
+    from mmdet_adasap.pruning.model_state import eval_mode
     from mmdet_adasap.pruning.selection import minimum_counts
     from mmdet_adasap.pruning.tracing import trace_channels
 
@@ -84,10 +84,10 @@ def look_at(config: str) -> dict:
     start = time.perf_counter()
     model = randomised(build_dense(config))
     try:
-        forward = forward_of(model)
+        forward = build_forward(model)
     except Exception as error:
         return {'failed': 'does not run', 'reason': first_line(error)}
-    with evaluating(model):
+    with eval_mode(model):
         built = time.perf_counter()
         forward(model)
         ran = time.perf_counter()
@@ -104,17 +104,17 @@ def look_at(config: str) -> dict:
     keep = indices_from_masks(model, channels.groups, kept)
     apart = verify_cut(model, keep, forward, attribute_counts(model, channels, keep, kept))
     counts = np.array([k.sum() for k in kept], dtype=np.int64)
-    dense = channels.params(channels.sizes)
+    dense = channels.params(channels.group_sizes)
     frozen = {reason: len(axes) for reason, axes in channels.frozen.items()}
     return {
         'params': dense,
         'groups': len(channels.groups),
         'left': channels.params(counts) / dense,
-        'least': channels.params(minimum_counts(channels.sizes, 1)) / dense,
+        'least': channels.params(minimum_counts(channels.group_sizes, 1)) / dense,
         'apart': apart,
         'whole': channels.excluded,
         'frozen': dict(sorted(frozen.items(), key=lambda item: -item[1])[:5]),
-        'not_met': len(channels.unreached),
+        'not_met': len(channels.unused_parameters),
         'seconds': {
             'build': built - start,
             'forward': ran - built,

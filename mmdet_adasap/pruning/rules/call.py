@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""What the rule of an operation is given, and how it is registered."""
+"""The arguments of a rule, and its registration."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ def _register(rules: dict[str, Rule], names: Iterable[str]) -> Callable[[Rule], 
 
 @dataclass
 class Call:
-    """One operation as it was met while the model ran.
+    """One operation of a traced run, the argument of a rule.
 
     Args:
         func (Callable): The operator overload.
@@ -52,10 +52,10 @@ class Call:
         args (tuple): Its positional arguments.
         kwargs (dict): Its keyword arguments.
         out: What it returned.
-        nodes (ChannelUnionFind): Where ties and freezes go.
-        label_of (Callable): Gives the label of a tensor, or None.
+        nodes (ChannelUnionFind): Collects ties and freezes.
+        label_of (Callable): Returns the label of a tensor, or None.
         write (Callable): Takes a tensor and its new label, for tensors that are not returned.
-        where (str): Name of the module that was running.
+        module_name (str): Name of the running module.
         module (nn.Module, optional): That module.
         count_flops (Callable): Takes ``(coefficient, node vectors)``, see ``cost.py``.
     """
@@ -68,7 +68,7 @@ class Call:
     nodes: ChannelUnionFind
     label_of: Callable[[Tensor], ChannelLabel | None]
     write: Callable[[Tensor, ChannelLabel | None], None]
-    where: str
+    module_name: str
     module: nn.Module | None
     count_flops: Callable[..., None]
 
@@ -86,20 +86,26 @@ class Call:
     def freeze(
         self, label: ChannelLabel | None, axes: Iterable[int] | None = None, why: str = ''
     ) -> None:
-        """Freeze all axes of a label, or those given."""
+        """Freeze all axes of a label, or those given.
+
+        Args:
+            label (ChannelLabel, optional): The label; None freezes nothing.
+            axes (Iterable[int], optional): Defaults to all axes of the label.
+            why (str): Reason, to be followed by "in MODULE". Defaults to the operation.
+        """
         if label is None:
             return
         for axis in list(label.axes) if axes is None else axes:
             if axis in label.axes:
-                self.nodes.freeze(label.axes[axis], f'{why or self.name} in {self.where}')
+                self.nodes.freeze(label.axes[axis], f'{why or self.name} in {self.module_name}')
 
     def tie(self, left: np.ndarray | None, right: np.ndarray | None) -> None:
-        """Tie two node vectors; None stands for one that cannot shrink."""
+        """Tie two node vectors; None is an axis that cannot shrink, and freezes the other."""
         if left is None and right is None:
             return
         if left is None or right is None:
             kept = right if left is None else left
-            self.nodes.freeze(kept, f'{self.name} with a fixed operand in {self.where}')
+            self.nodes.freeze(kept, f'{self.name} with a fixed operand in {self.module_name}')
         else:
             self.nodes.tie(left, right)
 
@@ -117,21 +123,21 @@ class Call:
         return blocks[0]
 
 
-def axes_of(label: ChannelLabel | None) -> dict[int, np.ndarray]:
-    """Node vectors by axis; none for a tensor without a label."""
+def label_axes(label: ChannelLabel | None) -> dict[int, np.ndarray]:
+    """Return node vectors by axis; none for a tensor without a label."""
     return {} if label is None else label.axes
 
 
 def is_zero(label: ChannelLabel | None) -> bool:
-    """Whether entries that are masked are 0."""
+    """Return whether entries of masked channels are 0."""
     return label is not None and label.zero
 
 
 def is_fresh(label: ChannelLabel | None) -> bool:
-    """Whether nothing has been written yet into a tensor that a model made."""
+    """Return whether nothing has been written yet into a tensor that a model created."""
     return label is not None and not label.axes
 
 
-def made(axes: dict[int, np.ndarray], zero: bool) -> ChannelLabel | None:
-    """A label, or None where no axis can shrink."""
+def make_label(axes: dict[int, np.ndarray], zero: bool) -> ChannelLabel | None:
+    """Return a label, or None where no axis can shrink."""
     return ChannelLabel(axes, zero) if axes else None

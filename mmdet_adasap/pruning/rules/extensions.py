@@ -2,7 +2,7 @@
 """Compiled operators of mmcv and torchvision. Those without a rule freeze what reaches them."""
 
 from ..channel_ids import ChannelLabel
-from .call import Call, axes_of, extension_rule, is_zero, made, rule
+from .call import Call, extension_rule, is_zero, label_axes, make_label, rule
 from .layers import convolve
 
 
@@ -19,10 +19,11 @@ def torchvision_roi_features(call: Call) -> ChannelLabel | list[ChannelLabel | N
 
 
 def _pooled(call: Call, x: object, rois: object) -> ChannelLabel | None:
+    """Return the label of features that are pooled channel by channel, ``[rois, C, h, w]``."""
     label = call.label_of(x)
     call.freeze(call.label_of(rois), None, 'regions')
-    call.freeze(label, [a for a in axes_of(label) if a != 1], 'spatial axis')
-    return made({a: v for a, v in axes_of(label).items() if a == 1}, is_zero(label))
+    call.freeze(label, [a for a in label_axes(label) if a != 1], 'spatial axis')
+    return make_label({a: v for a, v in label_axes(label).items() if a == 1}, is_zero(label))
 
 
 @extension_rule('deform_conv_forward')
@@ -39,10 +40,19 @@ def modulated_deform_conv(call: Call) -> None:
 
 
 def _deformed(
-    call: Call, x: object, weight: object, bias: object, positions: list, output: object, how: dict
+    call: Call,
+    x: object,
+    weight: object,
+    bias: object,
+    positions: list,
+    output: object,
+    options: dict,
 ) -> None:
+    """Label the output of a deformable convolution like that of any other one."""
+    # Offsets have two channels for each place of the kernel; without one, another is sampled.
     for tensor in positions:
         call.freeze(call.label_of(tensor), None, 'sampling positions')
-    if how.get('deformable_group', how.get('deformable_groups', 1)) > 1:
+    # The two operators of mmcv spell the option differently.
+    if options.get('deformable_group', options.get('deformable_groups', 1)) > 1:
         call.freeze(call.label_of(x), None, 'several groups of sampling positions')
-    call.write(output, convolve(call, x, weight, bias, output, how['group']))
+    call.write(output, convolve(call, x, weight, bias, output, options['group']))

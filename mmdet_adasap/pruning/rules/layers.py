@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Layers: where channels are made and used up."""
+"""Layers: where channels are produced and consumed."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from ..channel_ids import FROZEN, ChannelLabel
-from .call import Call, axes_of, is_zero, made, rule
+from .call import Call, is_zero, label_axes, make_label, rule
 
 
 @rule('convolution', '_convolution', 'convolution_overrideable')
@@ -26,77 +26,98 @@ def convolve(
     groups: int = 1,
     transposed: bool = False,
 ) -> ChannelLabel | None:
-    """Ties of a convolution of any kind, its multiply-accumulates, and the label of ``out``."""
+    """Tie the channels of a convolution, count its FLOPs, and return the label of ``out``.
+
+    Args:
+        call (Call): The operation.
+        x (Tensor): Input, ``[N, C, ...]``.
+        weight (Tensor): ``[out, in / groups, ...]``, or ``[in, out / groups, ...]`` if transposed.
+        bias (Tensor, optional): ``[out]``.
+        out (Tensor): Output, ``[N, out, ...]``.
+        groups (int): Groups of the convolution. Defaults to 1.
+        transposed (bool): Whether it is a transposed convolution. Defaults to False.
+    """
     x_label, w_label = call.label_of(x), call.label_of(weight)
-    channels, w_axes = axes_of(x_label).get(1), axes_of(w_label)
-    call.freeze(x_label, [a for a in axes_of(x_label) if a != 1], 'spatial or batch axis')
+    channels, w_axes = label_axes(x_label).get(1), label_axes(w_label)
+    call.freeze(x_label, [a for a in label_axes(x_label) if a != 1], 'spatial or batch axis')
     for axis in w_axes.keys() - {0, 1}:
-        call.nodes.tie(w_axes[axis], np.int64(FROZEN))  # a kernel never shrinks: no news
-    inputs, outputs = (0, 1) if transposed else (1, 0)
+        # Without a reason: that a kernel does not shrink is no news for a report.
+        call.nodes.tie(w_axes[axis], np.int64(FROZEN))
+    in_axis, out_axis = (0, 1) if transposed else (1, 0)
+    # Multiply-accumulates for one input and one output channel.
     places = (x if transposed else out)[0, 0].numel() * x.shape[0] * weight[0, 0].numel()
-    made_by, used_by = w_axes.get(outputs), w_axes.get(inputs)
+    outputs, inputs = w_axes.get(out_axis), w_axes.get(in_axis)
     per_group = weight.shape[1]
-    alone = False  # whether an output channel reads nothing but the input channel it is tied to
+    is_depthwise = False  # an output channel reads no input channel but those it is tied to
 
     if groups == 1:
-        call.tie(channels, used_by)
-        call.count_flops(places, (made_by, out.shape[1]), (used_by, weight.shape[inputs]))
+        call.tie(channels, inputs)
+        call.count_flops(places, (outputs, out.shape[1]), (inputs, weight.shape[in_axis]))
     elif transposed:
         call.freeze(x_label, [1], 'grouped transposed convolution')
         call.freeze(w_label, None, 'grouped transposed convolution')
         call.count_flops(places * weight.shape[0] * per_group)
         return None
-    elif whole_groups_go(groups, per_group, call.module):
-        alone = True
-        made_by = _tie_whole_groups(call, channels, made_by, groups)
+    elif removes_whole_groups(groups, per_group, call.module):
+        is_depthwise = True
+        outputs = _tie_whole_groups(call, channels, outputs, groups)
         call.freeze(w_label, [1], 'inputs of a group')
-        call.count_flops(places * per_group, (made_by, out.shape[1]))
+        call.count_flops(places * per_group, (outputs, out.shape[1]))
     else:
         if channels is not None:
             channels = call.tie_blocks(channels.reshape(groups, -1))
-        call.tie(channels, used_by)
-        if made_by is not None:
-            call.tie_blocks(made_by.reshape(groups, -1))
-        call.count_flops(places, (made_by, out.shape[1]), (used_by, per_group))
+        call.tie(channels, inputs)
+        if outputs is not None:
+            call.tie_blocks(outputs.reshape(groups, -1))
+        call.count_flops(places, (outputs, out.shape[1]), (inputs, per_group))
 
     zero = is_zero(w_label)
-    if alone:
+    if is_depthwise:
         zero |= is_zero(x_label)
+    # A removed input must add 0 to the sum: it is 0 itself, or its weights are.
     elif channels is not None and not (is_zero(x_label) or zero):
         call.freeze(x_label, [1], 'product over channels that are not 0 when masked')
     if bias is not None:
         b_label = call.label_of(bias)
-        call.tie(axes_of(b_label).get(0), made_by)
+        call.tie(label_axes(b_label).get(0), outputs)
         zero &= is_zero(b_label)
-    if made_by is None:
+    if outputs is None:
         return None
-    call.nodes.mark_output(made_by)
-    return ChannelLabel({1: made_by}, zero, call.nodes.owner(made_by))
+    call.nodes.mark_output(outputs)
+    return ChannelLabel({1: outputs}, zero, call.nodes.owner(outputs))
 
 
-GROUPS_GO = '_mmdet_adasap_whole_groups'
-"""Attribute of a grouped convolution that was cut: how it shrinks, then and ever after."""
+WHOLE_GROUPS_KEY = '_mmdet_adasap_whole_groups'
+"""Attribute of a grouped convolution that was cut: whether it loses whole groups, also later."""
 
 
-def whole_groups_go(groups: int, inputs_per_group: int, module: nn.Module | None = None) -> bool:
-    """How a grouped convolution shrinks.
+def removes_whole_groups(
+    groups: int, inputs_per_group: int, module: nn.Module | None = None
+) -> bool:
+    """Return whether a grouped convolution loses whole groups.
 
-    With many narrow groups (depthwise, ResNeXt) whole groups go and ``groups`` with them; with
-    few wide ones (ShuffleNet, RegNet) every group loses the same positions.
+    With many narrow groups (depthwise, ResNeXt) whole groups are removed, and ``groups`` shrinks.
+    With few wide ones (ShuffleNet, RegNet) every group loses the same positions. The limit, as
+    many groups as inputs in each, is an own choice: it leaves the finer choice of channels.
+
+    Args:
+        groups (int): Number of groups.
+        inputs_per_group (int): Input channels of each.
+        module (nn.Module, optional): The convolution; if it was cut before, that decides.
     """
-    return getattr(module, GROUPS_GO, groups >= inputs_per_group)
+    return getattr(module, WHOLE_GROUPS_KEY, groups >= inputs_per_group)
 
 
 def _tie_whole_groups(
-    call: Call, channels: np.ndarray | None, made_by: np.ndarray | None, groups: int
+    call: Call, channels: np.ndarray | None, outputs: np.ndarray | None, groups: int
 ) -> np.ndarray | None:
-    """Tie all inputs and outputs of a group; returns the output nodes, if they can go."""
-    if channels is None or made_by is None:
-        call.tie(channels, made_by)
+    """Tie all inputs and outputs of a group; return the output nodes, if they can be removed."""
+    if channels is None or outputs is None:
+        call.tie(channels, outputs)
         return None
-    channels, outputs = channels.reshape(groups, -1), made_by.reshape(groups, -1)
-    call.tie_blocks(np.concatenate([channels, outputs], axis=1).T)
-    return made_by
+    rows = np.concatenate([channels.reshape(groups, -1), outputs.reshape(groups, -1)], axis=1)
+    call.tie_blocks(rows.T)  # the columns of a row are tied to each other
+    return outputs
 
 
 @rule('mm', 'addmm', 'bmm', 'baddbmm')
@@ -104,7 +125,7 @@ def matrix_product(call: Call) -> ChannelLabel | None:
     *added, left, right = call.args[:3] if 'add' in call.operation else call.args[:2]
     row, column = left.dim() - 2, left.dim() - 1
     a, b = call.label_of(left), call.label_of(right)
-    a_axes, b_axes = axes_of(a), axes_of(b)
+    a_axes, b_axes = label_axes(a), label_axes(b)
     if left.dim() == 3:
         call.tie(a_axes.get(0), b_axes.get(0))
     call.tie(a_axes.get(column), b_axes.get(row))
@@ -124,12 +145,12 @@ def matrix_product(call: Call) -> ChannelLabel | None:
     zero = all(label.zero for label in (a, b) if label is not None)
     for bias in added:
         offset, label = call.out.dim() - bias.dim(), call.label_of(bias)
-        bias_axes = {axis + offset: v for axis, v in axes_of(label).items()}
+        bias_axes = {axis + offset: v for axis, v in label_axes(label).items()}
         zero &= is_zero(label) and axes.keys() <= bias_axes.keys()
         for axis in set(axes) | set(bias_axes):
             if axis - offset >= 0 and bias.shape[axis - offset] > 1:
                 call.tie(axes.get(axis), bias_axes.get(axis))
-    result = made(axes, zero)
+    result = make_label(axes, zero)
     if column in b_axes:
         result.producer = call.nodes.owner(b_axes[column])
     return result
@@ -147,23 +168,24 @@ def matrix_product(call: Call) -> ChannelLabel | None:
 def batch_norm(call: Call) -> list[ChannelLabel | None]:
     x, *others = call.args[:5]
     label = call.label_of(x)
-    channels = axes_of(label).get(1)
+    channels = label_axes(label).get(1)
     affine = others[0] is not None and others[1] is not None
     for tensor in others:
         if isinstance(tensor, Tensor):
-            call.tie(axes_of(call.label_of(tensor)).get(0), channels)
+            call.tie(label_axes(call.label_of(tensor)).get(0), channels)
     _note_following_norm(call, label, others[:2])
     batch_statistics = any(flag is True for flag in call.args[3:6])
+    # mmengine's counts: 1 operation a value, 4 with statistics of the batch, 1 more for the scale.
     per_value = (4 if batch_statistics else 1) + (others[0] is not None)
     call.count_flops(per_value * x.numel() // x.shape[1], (channels, x.shape[1]))
-    return [made(dict(axes_of(label)), affine)]
+    return [make_label(dict(label_axes(label)), affine)]
 
 
 def _note_following_norm(
     call: Call, label: ChannelLabel | None, affine: Sequence[Tensor | None]
 ) -> None:
-    """Note the scale and shift of a normalisation of what one layer returns."""
-    vectors = [axes_of(call.label_of(t)).get(0) for t in affine if isinstance(t, Tensor)]
+    """Note the scale and shift of a normalisation that follows a layer, for TaylorImportance."""
+    vectors = [label_axes(call.label_of(t)).get(0) for t in affine if isinstance(t, Tensor)]
     if label is not None and label.producer and vectors and all(v is not None for v in vectors):
         names = call.nodes.following_norms.setdefault(label.producer, [])
         names += [name for name in map(call.nodes.owner, vectors) if name not in names]
@@ -171,11 +193,11 @@ def _note_following_norm(
 
 @rule('native_group_norm')
 def group_norm(call: Call) -> list[ChannelLabel | None]:
-    """A group is normalised on its own, so whole groups go, and ``num_groups`` with them."""
+    """Remove whole groups, and ``num_groups`` with them, since each is normalised on its own."""
     x, weight, bias = call.args[:3]
     groups = call.args[6]
     label = call.label_of(x)
-    channels = axes_of(label).get(1)
+    channels = label_axes(label).get(1)
     affine = weight is not None and bias is not None
     if groups == 1 or not affine:
         call.freeze(label, [1], 'a GroupNorm of one group or without weights')
@@ -184,17 +206,17 @@ def group_norm(call: Call) -> list[ChannelLabel | None]:
         call.tie_blocks(channels.reshape(groups, -1).T)
     for tensor in (weight, bias):
         if isinstance(tensor, Tensor):
-            call.tie(axes_of(call.label_of(tensor)).get(0), channels)
+            call.tie(label_axes(call.label_of(tensor)).get(0), channels)
     _note_following_norm(call, label, (weight, bias))
-    per_value = 4 + (weight is not None)
+    per_value = 4 + (weight is not None)  # as for batch statistics
     call.count_flops(per_value * x.numel() // x.shape[1], (channels, x.shape[1]))
-    axes = {a: v for a, v in axes_of(label).items() if a != 1 or channels is not None}
-    return [made(axes, affine)]
+    axes = {a: v for a, v in label_axes(label).items() if a != 1 or channels is not None}
+    return [make_label(axes, affine)]
 
 
 @rule('native_layer_norm')
 def layer_norm(call: Call) -> list[ChannelLabel | None]:
-    """What is normalised over stays whole."""
+    """Freeze the axes that are normalised over: fewer entries have another mean."""
     x, shape, weight, bias = call.args[:4]
     label = call.label_of(x)
     first = x.dim() - len(shape)
@@ -203,4 +225,4 @@ def layer_norm(call: Call) -> list[ChannelLabel | None]:
         if isinstance(tensor, Tensor):
             call.freeze(call.label_of(tensor), None, 'a LayerNorm')
     call.count_flops((4 + (weight is not None)) * x.numel())
-    return [made({a: v for a, v in axes_of(label).items() if a < first}, False)]
+    return [make_label({a: v for a, v in label_axes(label).items() if a < first}, False)]

@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Operations on each entry by itself."""
+"""Operations that compute each entry on its own."""
 
 import functools
 from collections.abc import Callable
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ..channel_ids import ChannelLabel
-from .call import Call, axes_of, is_fresh, is_zero, made, rule
+from .call import Call, is_fresh, is_zero, label_axes, make_label, rule
 
+# What PyTorch 2.11, or one of the releases from 2.1 on, leaves without torch.Tag.pointwise.
 POINTWISE_WITHOUT_TAG = (
     'leaky_relu',
     'leaky_relu_',
@@ -38,23 +39,29 @@ POINTWISE_WITHOUT_TAG = (
 
 
 def is_pointwise(func: object) -> bool:
-    """By PyTorch's own mark; ``equal`` has it, too, and gives one bool."""
+    """Return whether PyTorch tags an operation as pointwise.
+
+    ``equal`` has the tag, too, but returns a single bool.
+    """
     return torch.Tag.pointwise in func.tags and torch.Tag.data_dependent_output not in func.tags
 
 
 @rule(*POINTWISE_WITHOUT_TAG)
 def pointwise(call: Call) -> ChannelLabel | None:
-    """Broadcast operands; the result shrinks along an axis if every operand does or is 1 wide."""
+    """Tie broadcast operands.
+
+    The result shrinks along an axis if every operand does or has length 1 there.
+    """
     tensors = [t for t in (*call.args, *call.kwargs.values()) if isinstance(t, Tensor)]
     rank = call.out.dim()
     axes: dict[int, np.ndarray] = {}
     for axis in range(rank):
         size, vectors, fixed = call.out.shape[axis], [], False
         for tensor in tensors:
-            own = axis - rank + tensor.dim()
+            own = axis - rank + tensor.dim()  # broadcasting aligns the last axes
             if own < 0 or tensor.shape[own] == 1:
                 continue
-            vector = axes_of(call.label_of(tensor)).get(own)
+            vector = label_axes(call.label_of(tensor)).get(own)
             fixed |= vector is None
             vectors += [] if vector is None else [vector]
         if not vectors or size == 1:
@@ -65,7 +72,7 @@ def pointwise(call: Call) -> ChannelLabel | None:
             call.tie(vectors[0], None)
         else:
             axes[axis] = vectors[0]
-    return made(axes, all(_zero_stays_zero(call, axis - rank) for axis in axes))
+    return make_label(axes, all(_zero_stays_zero(call, axis - rank) for axis in axes))
 
 
 class _Entry(NamedTuple):
@@ -77,9 +84,13 @@ class _Entry(NamedTuple):
 
 
 def _zero_stays_zero(call: Call, axis: int) -> bool:
-    """Whether a result is 0 on entries that are masked along an axis, counted from the last.
+    """Return whether a result is 0 where a channel is masked.
 
-    An operand is 0 there if its label says so; any other may be anything.
+    An operand is 0 there if its label says so; any other may have any value.
+
+    Args:
+        call (Call): A pointwise operation.
+        axis (int): Axis of the channels, counted from the last: -1 is the last one.
     """
 
     def entry(value: object) -> object:
@@ -92,7 +103,7 @@ def _zero_stays_zero(call: Call, axis: int) -> bool:
     args = tuple(entry(v) for v in call.args)
     kwargs = tuple((k, entry(v)) for k, v in call.kwargs.items() if k != 'memory_format')
     if not any(isinstance(v, _Entry) and v.zero for v in (*args, *dict(kwargs).values())):
-        return False  # no number of samples shows what becomes of anything
+        return False  # samples cannot prove that any value becomes 0
     try:
         hash((args, kwargs))
     except TypeError:  # an argument is a list
@@ -102,24 +113,30 @@ def _zero_stays_zero(call: Call, axis: int) -> bool:
 
 @functools.cache
 def _gives_zero(func: Callable, args: tuple, kwargs: tuple) -> bool:
-    """Try an operation itself; what may be anything is one number after the other."""
+    """Run an operation on zeros and sample values, and return whether the result is always 0.
+
+    So a new activation needs no rule of its own: ReLU of 0 is 0, a sigmoid of 0 is not.
+    """
 
     def value(of: object, number: float, place: int) -> object:
         if not isinstance(of, _Entry):
             return of
         if of.zero or (number < 0 and not of.dtype.is_signed):
             number = 0
-        # Operands that may be anything are not all the same, or their difference were 0.
+        # Different values for different operands: the difference of equal ones would be 0. The
+        # factor 0.4 is arbitrary.
         return torch.full((), number * (1 + 0.4 * place), dtype=of.dtype, device=of.device)
 
+    # Both signs, inside and outside of the ranges that activations clip to (1, 3, 6); 1000 for
+    # those that compare with a threshold.
     for number in (0, 3, -3, 0.3, -0.3, 1000):
         operands = [value(v, number, i) for i, v in enumerate(args)]
         named = {k: value(v, number, len(args) + i) for i, (k, v) in enumerate(kwargs)}
         try:
             result = func(*operands, **named)
-        except Exception:  # it wants a shape
+        except Exception:  # it needs more than a 0-dim tensor
             return False
-        # 0 / 0 is no number with the masked model either.
+        # NaN from 0 / 0 is NaN in the masked model as well; verify_cut compares the two.
         if not ((result == 0) | result.isnan()).all():
             return False
     return True
@@ -130,7 +147,7 @@ def copy_into(call: Call) -> ChannelLabel | None:
     target, source = call.args[:2]
     old, new = call.label_of(target), call.label_of(source)
     base = target if target._base is None else target._base
-    new_target = old is None or is_fresh(old)
+    new_target = old is None or is_fresh(old)  # nothing of the model is in it yet
     reshaped = new_target and base.shape != target.shape  # base would stay without a label
     if reshaped or target.numel() * target.element_size() != target.untyped_storage().nbytes():
         call.freeze(old, None, 'write into a part of a tensor')
@@ -143,24 +160,27 @@ def copy_into(call: Call) -> ChannelLabel | None:
 
 @rule('zeros_like', 'ones_like', 'empty_like', 'full_like', 'rand_like', 'randn_like')
 def like(call: Call) -> ChannelLabel | None:
-    """A tensor that shrinks with its pattern."""
-    axes = dict(axes_of(call.label_of(call.args[0])))
-    return made(axes, call.operation == 'zeros_like')
+    """Create a tensor that shrinks with its pattern."""
+    axes = dict(label_axes(call.label_of(call.args[0])))
+    return make_label(axes, call.operation == 'zeros_like')
 
 
 @rule('bernoulli_', 'bernoulli', 'uniform_', 'normal_')
-def drawn(call: Call) -> ChannelLabel | None:
-    """Chance in the shape of a tensor: the mask of a dropout."""
-    return made(dict(axes_of(call.label_of(call.args[0]))), False)
+def random(call: Call) -> ChannelLabel | None:
+    """Draw random numbers in the shape of a tensor, as the mask of a dropout."""
+    return make_label(dict(label_axes(call.label_of(call.args[0]))), False)
 
 
 @rule('native_dropout')
 def dropout(call: Call) -> list[ChannelLabel | None]:
     label = call.label_of(call.args[0])
-    return [made(dict(axes_of(label)), is_zero(label)), made(dict(axes_of(label)), False)]
+    return [
+        make_label(dict(label_axes(label)), is_zero(label)),
+        make_label(dict(label_axes(label)), False),
+    ]
 
 
 @rule('zeros', 'ones', 'full', 'empty', 'new_zeros', 'new_ones', 'new_full', 'new_empty')
 def fresh(call: Call) -> ChannelLabel:
-    """A tensor of a size of its own; it takes the label of what is written into it."""
+    """Create a tensor of given size; it takes the label of what is written into it later."""
     return ChannelLabel({}, call.operation in ('zeros', 'new_zeros'))

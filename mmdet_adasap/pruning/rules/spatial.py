@@ -4,7 +4,7 @@
 import numpy as np
 
 from ..channel_ids import ChannelLabel
-from .call import Call, axes_of, is_zero, made, rule
+from .call import Call, is_zero, label_axes, make_label, rule
 
 
 @rule(
@@ -22,14 +22,15 @@ from .call import Call, axes_of, is_zero, made, rule
 def spatial(call: Call) -> ChannelLabel | None:
     label = call.label_of(call.args[0])
     out = call.out[0] if isinstance(call.out, tuple) else call.out
-    channel = out.dim() - 3
-    call.freeze(label, [a for a in axes_of(label) if a > channel], 'spatial axis')
-    axes = {a: v for a, v in axes_of(label).items() if a <= channel}
+    channel = out.dim() - 3  # of [N, C, H, W] or, without a batch, [C, H, W]
+    call.freeze(label, [a for a in label_axes(label) if a > channel], 'spatial axis')
+    axes = {a: v for a, v in label_axes(label).items() if a <= channel}
+    # Operations for each value as mmengine counts them; pooling and padding are free there.
     scale = {'upsample_nearest2d': 1, 'upsample_bilinear2d': 4}.get(call.operation, 0)
     call.count_flops(
         scale * out.numel() // out.shape[channel], (axes.get(channel), out.shape[channel])
     )
-    kept = made(axes, is_zero(label))
+    kept = make_label(axes, is_zero(label))
     return [kept, kept] if isinstance(call.out, tuple) else kept
 
 
@@ -39,7 +40,7 @@ def adaptive_average(call: Call) -> ChannelLabel | None:
     channel = x.dim() - 3
     label = spatial(call)
     call.count_flops(
-        x.numel() // x.shape[channel], (axes_of(label).get(channel), x.shape[channel])
+        x.numel() // x.shape[channel], (label_axes(label).get(channel), x.shape[channel])
     )
     return label
 
@@ -50,8 +51,9 @@ def pad(call: Call) -> ChannelLabel | None:
     label = call.label_of(x)
     padded = {x.dim() - 1 - i // 2 for i, amount in enumerate(amounts) if amount}
     call.freeze(label, padded, 'padding along channels')
-    axes = {a: v for a, v in axes_of(label).items() if a not in padded}
-    return made(axes, is_zero(label) and not call.arg(2, 0))
+    axes = {a: v for a, v in label_axes(label).items() if a not in padded}
+    # Padded with another value than 0, a masked channel is 0 no longer.
+    return make_label(axes, is_zero(label) and not call.arg(2, 0))
 
 
 @rule('grid_sampler_2d')
@@ -59,27 +61,27 @@ def grid_sample(call: Call) -> ChannelLabel | None:
     x, grid = call.args[:2]
     label = call.label_of(x)
     call.freeze(call.label_of(grid), None, 'sampling positions')
-    call.freeze(label, [a for a in axes_of(label) if a != 1], 'spatial axis')
-    return made({a: v for a, v in axes_of(label).items() if a == 1}, is_zero(label))
+    call.freeze(label, [a for a in label_axes(label) if a != 1], 'spatial axis')
+    return make_label({a: v for a, v in label_axes(label).items() if a == 1}, is_zero(label))
 
 
 @rule('im2col')
 def im2col(call: Call) -> ChannelLabel | None:
-    """``[N, C, H, W]`` to ``[N, C * kernel, places]``."""
+    """Repeat each channel for the places of the kernel: ``[N, C * kernel, places]``."""
     x, kernel = call.args[0], int(np.prod(call.args[1]))
     label = call.label_of(x)
-    call.freeze(label, [a for a in axes_of(label) if a != 1], 'spatial axis')
-    axes = {a: np.repeat(v, kernel) for a, v in axes_of(label).items() if a == 1}
-    return made(axes, is_zero(label))
+    call.freeze(label, [a for a in label_axes(label) if a != 1], 'spatial axis')
+    axes = {a: np.repeat(v, kernel) for a, v in label_axes(label).items() if a == 1}
+    return make_label(axes, is_zero(label))
 
 
 @rule('pixel_shuffle')
 def pixel_shuffle(call: Call) -> ChannelLabel | None:
-    """The ``r * r`` channels that become one map go together."""
+    """Tie the ``r * r`` channels that become one map."""
     x, factor = call.args[:2]
     label, channel = call.label_of(x), x.dim() - 3
-    call.freeze(label, [a for a in axes_of(label) if a > channel], 'spatial axis')
-    axes = {a: v for a, v in axes_of(label).items() if a <= channel}
+    call.freeze(label, [a for a in label_axes(label) if a > channel], 'spatial axis')
+    axes = {a: v for a, v in label_axes(label).items() if a <= channel}
     if channel in axes:
         axes[channel] = call.tie_blocks(axes[channel].reshape(-1, factor * factor).T)
-    return made(axes, is_zero(label))
+    return make_label(axes, is_zero(label))

@@ -1,0 +1,86 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import sys
+
+import pytest
+
+from mmdet_adasap.cli.main import COMMANDS, main
+
+SHIMS = {'groups': 'list_groups.py', 'export': 'export.py'}
+
+
+@pytest.fixture
+def adasap(monkeypatch, capsys):
+    """Run ``adasap`` in this process; return its exit code and what it printed."""
+
+    def run(*arguments: str, program: str = '/usr/bin/adasap') -> tuple[object, str, str]:
+        monkeypatch.setattr(sys, 'argv', [program, *arguments])
+        try:
+            code = main()
+        except SystemExit as stopped:
+            code = stopped.code
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+@pytest.mark.parametrize('option', ['-h', '--help'])
+def test_help_lists_every_command(adasap, option):
+    code, out, _ = adasap(option)
+    assert code == 0
+    assert out.startswith('usage: adasap COMMAND')
+    listed = [line.split()[0] for line in out.splitlines() if line.startswith('  ')]
+    assert listed == list(COMMANDS)
+
+
+def test_no_command_prints_help_and_fails(adasap):
+    code, out, _ = adasap()
+    assert code == 2
+    assert out.startswith('usage: adasap COMMAND')
+
+
+@pytest.mark.parametrize('command', COMMANDS)
+def test_help_of_a_command_exits_with_0(adasap, command):
+    pytest.importorskip('mmdet')
+    code, out, err = adasap(command, '--help')
+    assert not code
+    assert out.startswith('usage: ')
+    assert not err
+
+
+@pytest.mark.parametrize('command', SHIMS)
+def test_help_names_the_command_as_started(adasap, command):
+    _, out, _ = adasap(command, '--help')
+    assert out.startswith(f'usage: adasap {command} ')
+    assert f'  adasap {command} ' in out.partition('examples:')[2]
+    assert 'tools/' not in out
+
+
+def test_help_names_python_m(adasap):
+    program = 'lib/mmdet_adasap/__main__.py'
+    _, out, _ = adasap('--help', program=program)
+    assert out.startswith('usage: python -m mmdet_adasap COMMAND')
+    _, out, _ = adasap('groups', '--help', program=program)
+    assert out.startswith('usage: python -m mmdet_adasap groups ')
+
+
+@pytest.mark.parametrize('command', SHIMS)
+def test_help_of_a_script_names_the_script(run_tool, command):
+    code, out, _ = run_tool(SHIMS[command], '--help')
+    assert code == 0
+    assert out.startswith(f'usage: {SHIMS[command]} ')
+    assert f'  python tools/{SHIMS[command]} ' in out
+
+
+def test_unknown_command_is_one_line(adasap):
+    code, out, err = adasap('prune')
+    assert code == "adasap: 'prune' is not one of the commands " + ', '.join(COMMANDS)
+    assert not out
+    assert not err
+
+
+def test_env_prints_versions(adasap):
+    code, out, err = adasap('env')
+    assert code in (0, 1)  # 1 if something on this machine is wrong
+    assert 'torch' in out
+    assert not err
