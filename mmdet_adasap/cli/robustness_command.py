@@ -36,6 +36,7 @@ from pathlib import Path
 from ..errors import UnreadableImagesError, message_for_user
 from .arguments import at_least_0, at_least_1, at_least_2_or_0, cores
 
+# NAME has no =, / or :, and CONFIG ends in .py, so that paths of checkpoints are not cut.
 SOURCE = re.compile(r'(?:(?P<name>[^=/:]+)=)?(?:(?P<config>.+?\.py):)?(?P<checkpoint>.+)')
 
 
@@ -78,6 +79,7 @@ def main() -> None:
     treat_sigterm_as_interrupt()
     bar = ProgressBar(True)
     try:
+        # Models and datasets print while they are built; stdout is for the table alone.
         with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
             warnings.simplefilter('ignore')
             results, page, unreadable = test_or_compare(args, bar)
@@ -109,6 +111,7 @@ def test_or_compare(
     """Return results, the page of the report, and the error about unreadable images."""
     bar.shown = join_processes() if args.launcher == 'pytorch' else True
     device = args.device
+    # torchrun numbers the processes of a machine: each takes its own GPU.
     if device == 'cuda':
         device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
     from ..robustness import report
@@ -379,9 +382,8 @@ def format_table(results: dict) -> str:
     lines.append(_settings_line(results))
     for name, model in results['models'].items():
         for kind, found in model['shifts'].items():
-            lines.append(
-                f'{name} on {kind}: {shown(found, "P")}, of clean {shown(found, "R")}{unit}'
-            )
+            p, r = shown(found, 'P'), shown(found, 'R')
+            lines.append(f'{name} on {kind}: {p}, of clean {r}{unit}')
     over = next(iter(results['models'].values()))['over']
     if over is None or not over['complete']:
         lines.append('mPC is over these alone, not over the whole benchmark of 15 and 5')

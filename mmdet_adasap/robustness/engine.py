@@ -104,6 +104,7 @@ def evaluate_conditions(
             images, conditions, batch_size, test_set.collate, workers, rank, processes
         )
     )
+    # The loader gives the batches of all conditions in one stream, so they are counted here.
     batches = len(range(rank * batch_size, len(images), processes * batch_size))
     names = [evaluated.name for evaluated in models]
     for condition in conditions:
@@ -116,6 +117,7 @@ def evaluate_conditions(
             for evaluated in models if batch.positions else ():
                 _test_batch(evaluated, batch, part, timer, set(examples))
             progress(len(batch.positions) + len(batch.unreadable))
+        # Every process meets here once for each condition, also one without any batch.
         whole = _merge(all_gather_object(part), names)
         if len(whole.unreadable) == len(images):
             first = whole.unreadable[min(whole.unreadable)]
@@ -212,6 +214,7 @@ def _test_batch(
     name, view = evaluated.name, batch.views[evaluated.view]
     with timer.timing('forward', name):
         try:
+            # As mmengine's TestLoop does, whose test_step runs under autocast with fp16=True.
             with autocast(enabled=evaluated.fp16):
                 outputs = evaluated.model.test_step(view)
         except Exception as error:
@@ -231,6 +234,7 @@ def _test_batch(
             part.per_image[name][position] = result
             if position in examples:
                 part.examples[name][position] = evaluated.adapter.example(sample)
+            # Whole outputs are large; only the check on clean images needs them.
             if batch.condition == CLEAN and evaluated.adapter.has_reference:
                 part.samples[name][position] = _to_cpu(sample)
 

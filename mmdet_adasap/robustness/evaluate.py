@@ -51,6 +51,7 @@ def evaluate_robustness(
     """
     settings = EvaluationSettings(**settings)
     progress = progress or Progress()
+    # Before configs and checkpoints, which take longer to read.
     if settings.needs_frost_photos:
         check_frost_photos()
     _check_names([source.name for source in sources], settings.reference)
@@ -107,11 +108,13 @@ def _build_protocol(
     if len(metrics) > 1:
         raise ValueError(f'the configs measure {", ".join(sorted(metrics))}, which do not compare')
     (metric,) = metrics
+    # Differences between models need resamples of all of them.
     resamples = settings.resamples
     if not all(evaluated.adapter.resamples for evaluated in models):
         resamples = 0
     if resamples < settings.resamples:
         progress.say(f'{metric} of this metric has no confidence intervals')
+    # All models share the batches, so the one with the least memory decides.
     batch_size = settings.batch_size or min(
         config.test_dataloader.get('batch_size', 1) for config in configs.values()
     )

@@ -84,6 +84,7 @@ def load_model(
         config.test_evaluator, test_set.metainfo, settings.metric, settings.scale
     )
     adapter.check_images(len(test_set.images))
+    # Where mmengine's TestLoop has it.
     fp16 = bool((config.get('test_cfg') or {}).get('fp16', False))
     model = model.to(settings.device).eval()
     return EvaluatedModel(source.name, model, adapter, view, fp16)
@@ -105,6 +106,7 @@ def _check_classes(source: ModelSource, trained: dict, tested: dict) -> None:
 def digest_of_config(config: Config) -> str:
     """Return the sha256 of what a model's figures depend on; images have their own digest."""
     loader = {k: v for k, v in config.test_dataloader.to_dict().items() if k not in LOADING_KEYS}
+    # The same images may lie in another folder on another machine.
     loader['dataset'] = {k: v for k, v in loader['dataset'].items() if k != 'data_root'}
     return digest({**{key: config.get(key) for key in CONFIG_KEYS}, 'test_dataloader': loader})
 
@@ -146,6 +148,7 @@ def measure_costs(models: Sequence[EvaluatedModel], test_set: TestSet) -> dict[s
             _test_once(name, model, batch)
         times = latencies(networks, batch, ROUNDS)['whole_ms']
         for name, model in networks.items():
+            # FLOPs are of the network, on what the preprocessor made of the image.
             ready = preprocessed(model, batch)
             try:
                 flops = flops_of(model, ready['inputs'], ready['data_samples'])
@@ -165,6 +168,7 @@ def measure_costs(models: Sequence[EvaluatedModel], test_set: TestSet) -> dict[s
 def _test_once(name: str, model: nn.Module, batch: dict) -> None:
     """Test a model on one batch, so that its first error names it."""
     try:
+        # A copy, since a model may write into its samples.
         model.test_step(copy.deepcopy(batch))
     except Exception as error:
         raise ModelFailedError(

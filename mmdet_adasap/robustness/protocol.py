@@ -98,6 +98,7 @@ def digest_of_images(infos: Sequence[Mapping]) -> str:
     total = hashlib.sha256()
     for info in infos:
         portable = {
+            # CIFAR's datasets have the pixels in their infos; JSON has no arrays.
             key: hashlib.sha256(value).hexdigest() if isinstance(value, np.ndarray) else value
             for key, value in info.items()
             if key not in PATHS

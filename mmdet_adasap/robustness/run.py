@@ -96,6 +96,7 @@ class Run:
         """
         every = [*self.conditions, *self.shifted_sets]
         left = []
+        # Rank 0 alone reads and writes the folder. If it fails, the others must not wait for it.
         with raise_on_all_ranks():
             if self.rank == 0:
                 left = self._resume(out, every)
@@ -108,6 +109,7 @@ class Run:
                 self._test(condition, [condition])
         if self.rank != 0:
             return None
+        # Before the error below, which a caller may catch to run again in this process.
         self.folder.close()
         results = self.results()
         self._check_unreadable(results)
@@ -121,6 +123,7 @@ class Run:
         for condition in self.conditions:
             if condition not in left:
                 self._add_pictures(condition)
+        # A report can be written from here on, and torn results are repaired.
         self.folder.write(self.results())
         return left
 

@@ -62,6 +62,7 @@ def build_shifted_sets(
             raise ValueError(
                 f'{name} has other classes than the test set: test it with a config for them'
             )
+        # Severities of corruptions begin with 1, so 0 marks what is no corruption.
         sets[Condition(name, 0)] = shifted
     return sets
 
@@ -106,6 +107,7 @@ class _Shift(NamedTuple):
         p, clean_p = shifted['value'], clean['value']
         resampled = {}
         if shifted['resampled'] is not None and clean['resampled'] is not None:
+            # Both sets are resampled by themselves, so pairing by number is as good as any.
             resampled['P'] = np.array(shifted['resampled'])
             clean_resampled = np.array(clean['resampled'])
             if clean_p and clean_resampled.all():

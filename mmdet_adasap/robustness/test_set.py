@@ -135,6 +135,7 @@ def choose_subset(ids: Sequence[str | int], count: int | None) -> list[int]:
         return list(range(len(ids)))
     if not 1 <= count <= len(ids):
         raise ValueError(f'subset={count} must be from 1 to {len(ids)}, the images of the set')
+    # i decides between equal ids, so that the result is unique.
     hashed = sorted(range(len(ids)), key=lambda i: (digest(str(ids[i])), i))
     return sorted(hashed[:count])
 
@@ -171,9 +172,11 @@ def _build_shared_dataset(configs: Mapping[str, dict], key: str) -> tuple[Any, _
 def _build_dataset(where: str, config: dict) -> tuple[Any, _SetIdentity]:
     try:
         dataset = DATASETS.build(ConfigDict(copy.deepcopy(config)))
+        # BaseDataset(lazy_init=True) has read nothing yet.
         if hasattr(dataset, 'full_init'):
             dataset.full_init()
         check_voc_dataset(dataset)
+    # An OSError names its file, and a ValueError is ours or mmengine's and is worded for users.
     except OSError:
         raise
     except ValueError as error:
@@ -227,6 +230,7 @@ def _build_pipelines(
         text = _to_text(pipeline)
         if text not in pipelines:
             before, after = split(f'{key}.dataset.pipeline', pipeline)
+            # MultiViewImages runs equal loading parts once: it compares them by identity.
             loading = loadings.setdefault(_to_text(before), Compose(copy.deepcopy(before)))
             pipelines[text] = loading, Compose(copy.deepcopy(after))
         views.append(list(pipelines).index(text))

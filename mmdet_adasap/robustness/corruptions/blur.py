@@ -30,7 +30,7 @@ def defocus_blur(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     Args:
         image (ndarray): uint8, (H, W, 3).
         severity (int): 1 to 5.
-        rng (RandomState | Generator): Not drawn from.
+        rng (RandomState | Generator): Not used.
 
     Returns:
         ndarray: uint8, (H, W, 3).
@@ -54,7 +54,7 @@ def glass_blur(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     Args:
         image (ndarray): uint8, (H, W, 3).
         severity (int): 1 to 5.
-        rng (RandomState | Generator): Where the neighbours come from.
+        rng (RandomState | Generator): Source of the neighbours.
 
     Returns:
         ndarray: uint8, (H, W, 3).
@@ -73,7 +73,7 @@ def glass_blur(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
 
 
 def motion_blur(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
-    """Smear the image along one direction, drawn from U(-45, 45) degrees.
+    """Blur the image along one direction, sampled from U(-45, 45) degrees.
 
     ======== == == == == ==
     severity 1  2  3  4  5
@@ -87,7 +87,7 @@ def motion_blur(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     Args:
         image (ndarray): uint8, (H, W, 3).
         severity (int): 1 to 5.
-        rng (RandomState | Generator): Where the direction comes from.
+        rng (RandomState | Generator): Source of the direction.
 
     Returns:
         ndarray: uint8, (H, W, 3).
@@ -123,7 +123,7 @@ def zoom_blur(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     Args:
         image (ndarray): uint8, (H, W, 3).
         severity (int): 1 to 5.
-        rng (RandomState | Generator): Not drawn from.
+        rng (RandomState | Generator): Not used.
 
     Returns:
         ndarray: uint8, (H, W, 3).
@@ -293,7 +293,7 @@ def shuffled_indices(height: int, width: int, reach: int, rng: Rng) -> np.ndarra
         width (int): Width of the image.
         reach (int): Largest distance in rows and columns, up and to the left; one less down and
             to the right.
-        rng (RandomState | Generator): Where the neighbours come from.
+        rng (RandomState | Generator): Source of the neighbours.
 
     Returns:
         ndarray: intp, (height * width,), index in the flat image of each pixel's new value.

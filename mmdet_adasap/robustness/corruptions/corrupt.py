@@ -61,9 +61,10 @@ def corrupt(
         rng (int | Generator | RandomState): Seed, or the generator to draw from: a Generator in
             fast mode, a RandomState in exact mode. numpy's global one is never used.
             Defaults to 0.
-        mode (str): 'fast' draws from SFC64. 'exact' repeats the draws that the published code
-            (imagecorruptions-imaug 1.1.5) makes after ``np.random.seed(rng)``: at most one level
-            apart on a few pixels. Both have the same distribution. Defaults to 'fast'.
+        mode (str): 'fast' samples from SFC64. 'exact' repeats the random numbers that the
+            published code (imagecorruptions-imaug 1.1.5) draws after ``np.random.seed(rng)``: at
+            most one level apart on a few pixels. Both have the same distribution. Defaults to
+            'fast'.
 
     Returns:
         ndarray: uint8, (H, W, 3).

@@ -19,7 +19,7 @@ def speckle_noise(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     Args:
         image (ndarray): uint8, (H, W, 3).
         severity (int): 1 to 5.
-        rng (RandomState | Generator): Where the noise comes from.
+        rng (RandomState | Generator): Source of the noise.
 
     Returns:
         ndarray: uint8, (H, W, 3).
@@ -48,7 +48,7 @@ def gaussian_blur(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     Args:
         image (ndarray): uint8, (H, W, 3).
         severity (int): 1 to 5.
-        rng (RandomState | Generator): Not drawn from.
+        rng (RandomState | Generator): Not used.
 
     Returns:
         ndarray: uint8, (H, W, 3).
@@ -77,7 +77,7 @@ def spatter(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     Args:
         image (ndarray): uint8, (H, W, 3), RGB.
         severity (int): 1 to 5.
-        rng (RandomState | Generator): Where the drops come from.
+        rng (RandomState | Generator): Source of the drops.
 
     Returns:
         ndarray: uint8, (H, W, 3). The image itself where no drop falls on a small one, which
@@ -143,7 +143,7 @@ def saturate(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     Args:
         image (ndarray): uint8, (H, W, 3), RGB.
         severity (int): 1 to 5.
-        rng (RandomState | Generator): Not drawn from.
+        rng (RandomState | Generator): Not used.
 
     Returns:
         ndarray: uint8, (H, W, 3).

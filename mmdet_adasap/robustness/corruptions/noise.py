@@ -22,7 +22,7 @@ def gaussian_noise(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     Args:
         image (ndarray): uint8, (H, W, 3).
         severity (int): 1 to 5.
-        rng (RandomState | Generator): Where the noise comes from.
+        rng (RandomState | Generator): Source of the noise.
 
     Returns:
         ndarray: uint8, (H, W, 3).
@@ -50,7 +50,7 @@ def shot_noise(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     Args:
         image (ndarray): uint8, (H, W, 3).
         severity (int): 1 to 5.
-        rng (RandomState | Generator): Where the counts come from.
+        rng (RandomState | Generator): Source of the counts.
 
     Returns:
         ndarray: uint8, (H, W, 3).
@@ -75,7 +75,7 @@ def impulse_noise(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     Args:
         image (ndarray): uint8, (H, W, 3).
         severity (int): 1 to 5.
-        rng (RandomState | Generator): Where the choice comes from. A Generator chooses with 16
+        rng (RandomState | Generator): Source of the choice. A Generator chooses with 16
             bits, which rounds the share to a multiple of 2^-15.
 
     Returns:
@@ -114,7 +114,7 @@ def capped_poisson(image: np.ndarray, photons: int, rng: Rng) -> np.ndarray:
     Args:
         image (ndarray): uint8, (H, W, 3).
         photons (int): Mean where the image is white, and the largest count. Up to 127.
-        rng (RandomState | Generator): Where the counts come from.
+        rng (RandomState | Generator): Source of the counts.
 
     Returns:
         ndarray: Integers from 0 to photons, shape of the image.

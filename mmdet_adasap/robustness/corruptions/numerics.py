@@ -18,7 +18,7 @@ def standard_normal(rng: Rng, shape: tuple[int, ...]) -> np.ndarray:
     """Draw from N(0, 1).
 
     Args:
-        rng (RandomState | Generator): Where the numbers come from.
+        rng (RandomState | Generator): Source of the numbers.
         shape (tuple[int, ...]): Shape of the result.
 
     Returns:
@@ -33,7 +33,7 @@ def symmetric_uniform(rng: Rng, half_width: float, shape: tuple[int, ...]) -> np
     """Draw from U(-half_width, half_width).
 
     Args:
-        rng (RandomState | Generator): Where the numbers come from.
+        rng (RandomState | Generator): Source of the numbers.
         half_width (float): Half the width of the interval around 0.
         shape (tuple[int, ...]): Shape of the result.
 
@@ -53,7 +53,7 @@ def integer(rng: Rng, low: int, high: int) -> int:
     """Draw one of the integers low, ..., high - 1.
 
     Args:
-        rng (RandomState | Generator): Where the number comes from.
+        rng (RandomState | Generator): Source of the number.
         low (int): The smallest.
         high (int): One more than the largest.
 

@@ -41,14 +41,14 @@ def snow(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     kept      0.8  0.7  0.7  0.65 0.55
     ========= ==== ==== ==== ==== ====
 
-    Flakes are N(mean, std^2) where it is above the threshold, enlarged by size and smeared along
+    Flakes are N(mean, std^2) where it is above the threshold, enlarged by size and blurred along
     a direction from U(-135, -45) degrees (radius and sigma as in ``motion_blur``). Of the image
     the share kept stays, the rest is replaced by the larger of it and 1.5 grey + 0.5.
 
     Args:
         image (ndarray): uint8, (H, W, 3), RGB.
         severity (int): 1 to 5.
-        rng (RandomState | Generator): Where flakes and direction come from.
+        rng (RandomState | Generator): Source of flakes and direction.
 
     Returns:
         ndarray: uint8, (H, W, 3).
@@ -120,7 +120,7 @@ def frost(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     Args:
         image (ndarray): uint8, (H, W, 3), RGB.
         severity (int): 1 to 5.
-        rng (RandomState | Generator): Where photograph and part come from.
+        rng (RandomState | Generator): Source of photograph and part.
 
     Returns:
         ndarray: uint8, (H, W, 3).
@@ -222,7 +222,7 @@ def fog(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     Args:
         image (ndarray): uint8, (H, W, 3).
         severity (int): 1 to 5.
-        rng (RandomState | Generator): Where the cloud comes from.
+        rng (RandomState | Generator): Source of the cloud.
 
     Returns:
         ndarray: uint8, (H, W, 3).
@@ -253,7 +253,7 @@ def plasma(side: int, decay: float, rng: Rng) -> np.ndarray:
     Args:
         side (int): Side of the map, a power of two.
         decay (float): How much the amplitude a shrinks from level to level.
-        rng (RandomState | Generator): Where the heights come from.
+        rng (RandomState | Generator): Source of the heights.
 
     Returns:
         ndarray: float32, (side, side), smallest value 0, largest 1.
@@ -297,7 +297,7 @@ def brightness(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     Args:
         image (ndarray): uint8, (H, W, 3).
         severity (int): 1 to 5.
-        rng (RandomState | Generator): Not drawn from.
+        rng (RandomState | Generator): Not used.
 
     Returns:
         ndarray: uint8, (H, W, 3).

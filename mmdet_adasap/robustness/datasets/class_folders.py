@@ -11,6 +11,7 @@ from typing import NoReturn
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.webp')
 
 
+# In a file of this package, so that nobody needs ILSVRC2012's devkit to test.
 @cache
 def imagenet_wnids() -> tuple[str, ...]:
     """Return the 1000 WordNet ids of ILSVRC2012, sorted, which is the order of its labels."""
@@ -64,6 +65,7 @@ def folders_of(labels: Collection[int], names: Sequence[str]) -> tuple[str, ...]
         labels (Collection[int]): The labels. Those without a folder are ignored.
         names (Sequence[str]): All class folders in the order of the labels.
     """
+    # None lets the dataset check for folders that are no class in the whole set.
     wanted = tuple(name for label, name in enumerate(names) if label in labels)
     return None if len(wanted) == len(names) else wanted
 

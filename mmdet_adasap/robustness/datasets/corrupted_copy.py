@@ -118,11 +118,7 @@ def write_corrupted_voc(
     }
     _start_or_resume(Path(out), manifest)
     _copy_annotations(source, target, id_list, image_ids)
-    for corruption, severity in settings.conditions:
-        folder = _image_folder(target, corruption, severity)
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_partial_files(folder)
-
+    _make_folders(target, settings)
     jobs = ((source, target, image_id, settings) for image_id in image_ids)
     hashes, failed = {}, {}
     with tqdm(total=len(image_ids), desc='corrupted VOC', unit='image') as progress:
@@ -131,6 +127,7 @@ def write_corrupted_voc(
             if reason:
                 failed[image_id] = reason
             progress.update()
+    # Only a complete copy gets the hashes, so that their presence says that it is complete.
     if not failed:
         manifest['sha256'] = dict(sorted(hashes.items()))
         write_atomically(Path(out, MANIFEST), json.dumps(manifest, indent=2) + '\n')
@@ -187,6 +184,14 @@ def _copy_annotations(source: Path, target: Path, id_list: Path, ids: Sequence[s
             source / 'Annotations' / f'{image_id}.xml', annotations / f'{image_id}.xml'
         )
     shutil.copyfile(id_list, lists / id_list.name)
+
+
+def _make_folders(target: Path, settings: CopySettings) -> None:
+    for corruption, severity in settings.conditions:
+        folder = _image_folder(target, corruption, severity)
+        folder.mkdir(parents=True, exist_ok=True)
+        # Left by a call that was killed while it wrote.
+        remove_partial_files(folder)
 
 
 def _image_folder(target: Path, corruption: str, severity: int) -> Path:

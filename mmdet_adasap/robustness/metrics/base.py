@@ -127,6 +127,7 @@ def process(metric: BaseMetric, samples: Sequence[dict], batch: Any) -> list:
     Raises:
         ValueError: If the metric does not add one result for each.
     """
+    # Metrics collect results of all batches until they are evaluated, and this needs one batch.
     metric.results.clear()
     metric.process(batch, list(samples))
     results = list(metric.results)
@@ -147,6 +148,7 @@ def compute(metric: BaseMetric, results: Sequence) -> dict[str, float]:
     return {
         prefix + name: float(value)
         for name, value in metrics.items()
+        # Some metrics add texts and lists, which are no figures.
         if np.ndim(value) == 0 and not isinstance(value, str)
     }
 
@@ -192,6 +194,7 @@ def replaced(owner: object, name: str, value: object) -> Iterator[None]:
 @contextlib.contextmanager
 def silent() -> Iterator[None]:
     """Suppress the tables that metrics print and log."""
+    # Metrics log at INFO; warnings of other code are suppressed as well, errors are not.
     before = logging.root.manager.disable
     logging.disable(max(before, logging.WARNING))
     try:
@@ -223,6 +226,7 @@ def detection_example(sample: dict, at_most: int = 30) -> dict:
     found = sample['pred_instances']
     scores, boxes = to_numpy(found['scores']), to_numpy(found['bboxes'])
     finite = np.flatnonzero(np.isfinite(boxes).all(axis=1) & np.isfinite(scores))
+    # Stable, so that a report is the same on every machine.
     best = finite[np.argsort(-scores[finite], kind='stable')[:at_most]]
     return {
         'bboxes': boxes[best].astype(float).round(2).tolist(),

@@ -25,6 +25,7 @@ def image_weights(images: int, resamples: int, seed: int | Sequence[int]) -> np.
     Returns:
         ndarray: float32, (R, N), whole numbers with the sum N in each row.
     """
+    # float32 holds whole numbers to 2^24 exactly, and halves the memory of (R, N).
     rng = np.random.default_rng(seed)
     return rng.multinomial(images, np.full(images, 1 / images), size=resamples).astype(np.float32)
 
@@ -48,6 +49,7 @@ def interval(
     Returns:
         list[float]: Lower and upper end.
     """
+    # One resample has no spread: the interval is everything that the figure can be.
     reach = Z * float(np.std(values, ddof=1)) if len(values) > 1 else np.inf
     return [float(np.clip(end, *limits)) for end in (estimate - reach, estimate + reach)]
 

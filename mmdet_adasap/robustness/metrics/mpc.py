@@ -8,6 +8,7 @@ import numpy as np
 
 from ..corruptions import CORRUPTIONS, GROUPS
 
+# P as a fraction, by corruption and severity.
 Cells = Mapping[str, Mapping[int | str, float]]
 
 
@@ -90,6 +91,7 @@ def summary_of(
     table = _table('cells', cells)
     severities = sorted(set().union(*table.values()) | set(severities or ()))
     missing = _missing(table, severities, partial)
+    # With partial=True a corruption may have no cell at all; it is in missing and in no mean.
     table = {name: row for name, row in table.items() if row}
 
     benchmark = benchmark_corruptions()
@@ -140,6 +142,7 @@ def _against(
     absolute, relative = {}, {}
     for name in counted:
         row, other_row = table[name], other.get(name, {})
+        # A sum over other severities would be another quantity under the same name.
         if row.keys() != other_row.keys():
             raise ValueError(
                 f'reference[{name!r}] has severities {sorted(other_row)} and cells[{name!r}] has '
