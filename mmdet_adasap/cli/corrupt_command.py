@@ -19,6 +19,33 @@ from ..robustness.datasets.corrupted_copy import CopySettings, write_corrupted_v
 from .arguments import cores
 
 
+def main() -> None:
+    args = parse_args()
+    try:
+        settings = CopySettings(
+            tuple(args.corruptions),
+            tuple(args.severities),
+            args.seed,
+            args.year,
+            args.split,
+            args.quality,
+            args.mode,
+        )
+        failed = write_corrupted_voc(args.data_root, args.out, settings, args.workers)
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        sys.exit(f'corrupt_voc: {error}')
+    except KeyboardInterrupt:
+        sys.exit('corrupt_voc: interrupted; the same call goes on where it stopped')
+    if failed:
+        for reason in failed.values():
+            print(f'corrupt_voc: {reason}', file=sys.stderr)
+        sys.exit(
+            f'corrupt_voc: {len(failed)} of the images could not be corrupted (named above); the '
+            f'others are in {args.out}: mend them and call again'
+        )
+    print(f'{args.out}: {len(settings.conditions)} conditions of {args.year} {args.split}')
+
+
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -61,30 +88,3 @@ def parse_args() -> argparse.Namespace:
         help='processes (default: one for each core, here %(default)s)',
     )
     return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
-    try:
-        settings = CopySettings(
-            tuple(args.corruptions),
-            tuple(args.severities),
-            args.seed,
-            args.year,
-            args.split,
-            args.quality,
-            args.mode,
-        )
-        failed = write_corrupted_voc(args.data_root, args.out, settings, args.workers)
-    except (OSError, RuntimeError, TypeError, ValueError) as error:
-        sys.exit(f'corrupt_voc: {error}')
-    except KeyboardInterrupt:
-        sys.exit('corrupt_voc: interrupted; the same call goes on where it stopped')
-    if failed:
-        for reason in failed.values():
-            print(f'corrupt_voc: {reason}', file=sys.stderr)
-        sys.exit(
-            f'corrupt_voc: {len(failed)} of the images could not be corrupted (named above); the '
-            f'others are in {args.out}: mend them and call again'
-        )
-    print(f'{args.out}: {len(settings.conditions)} conditions of {args.year} {args.split}')

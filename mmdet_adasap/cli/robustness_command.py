@@ -36,13 +36,155 @@ from pathlib import Path
 from ..errors import UnreadableImagesError, message_for_user
 from .arguments import at_least_0, at_least_1, at_least_2_or_0, cores
 
+# NAME has no =, / or :, and CONFIG ends in .py, so that paths of checkpoints are not cut.
 SOURCE = re.compile(r'(?:(?P<name>[^=/:]+)=)?(?:(?P<config>.+?\.py):)?(?P<checkpoint>.+)')
+
+
+class ProgressBar:
+    """A progress bar that estimates the remaining time from the mean of all images so far."""
+
+    def __init__(self, shown: bool) -> None:
+        self.shown = shown
+        self.bar = None
+
+    def start(self, total: int, done: int) -> None:
+        from tqdm import tqdm
+
+        # smoothing=0 is the mean of all. Corruptions cost from 1 to 20 ms an image, so the last
+        # images alone say little about the rest.
+        self.bar = tqdm(
+            total=total,
+            initial=done,
+            unit='img',
+            smoothing=0,
+            disable=not self.shown,
+            dynamic_ncols=True,
+            mininterval=0.1 if sys.stderr.isatty() else 10,
+        )
+
+    def images(self, count: int) -> None:
+        self.bar.update(count)
+
+    def say(self, line: str) -> None:
+        if self.shown:
+            print(f'robustness: {line}', file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def main() -> None:
+    args = parse_args()
+    treat_sigterm_as_interrupt()
+    bar = ProgressBar(True)
+    try:
+        # Models and datasets print while they are built; stdout is for the table alone.
+        with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
+            warnings.simplefilter('ignore')
+            results, page, unreadable = test_or_compare(args, bar)
+    except KeyboardInterrupt:
+        # The same signal may have ended the workers, of which PyTorch would print a warning.
+        sys.unraisablehook = lambda unraisable: None
+        bar.close()
+        if args.partial and (args.out / 'results.json').exists():
+            from ..robustness import report
+
+            bar.say(f'what there is: {report.write_report(args.out)}')
+        sys.exit('robustness: interrupted; the same command goes on from here')
+    except Exception as error:  # a config is a program, and a model may fail in any way
+        bar.close()
+        sys.exit(f'robustness: {message_for_user(error)}')
+    bar.close()
+    if results is not None:
+        print(format_table(results))
+        print(args.out / 'results.json')
+    if page is not None:
+        print(page)
+    if unreadable is not None:
+        sys.exit(f'robustness: {message_for_user(unreadable)}')
+
+
+def test_or_compare(
+    args: argparse.Namespace, bar: ProgressBar
+) -> tuple[dict | None, Path | None, Exception | None]:
+    """Return results, the page of the report, and the error about unreadable images."""
+    bar.shown = join_processes() if args.launcher == 'pytorch' else True
+    device = args.device
+    # torchrun numbers the processes of a machine: each takes its own GPU.
+    if device == 'cuda':
+        device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
+    from ..robustness import report
+
+    if args.compare:
+        return None, report.compare(args.compare, args.out), None
+    results, unreadable = run(args, device, bar)
+    return results, report.write_report(args.out) if results is not None else None, unreadable
+
+
+def run(
+    args: argparse.Namespace, device: str, bar: ProgressBar
+) -> tuple[dict | None, Exception | None]:
+    """Return the content of results.json, on rank 0, and the error about unreadable images."""
+    from ..robustness.evaluate import evaluate_robustness
+    from ..robustness.models import ModelSource
+    from ..robustness.run import Progress
+
+    shifted_sets = {}
+    if args.imagenet_v2:
+        variant = args.variant or 'matched-frequency'
+        dataset = dict(type='ImageNetV2', data_root=args.imagenet_v2, variant=variant)
+        shifted_sets[f'imagenet-v2-{variant}'] = dataset
+    published = None
+    for kind, folder in (('ImageNetC', args.imagenet_c), ('CIFAR10C', args.cifar10_c)):
+        if folder:
+            published = dict(type=kind, data_root=folder)
+    try:
+        results = evaluate_robustness(
+            [ModelSource(*parse_source(text, args.config)) for text in args.checkpoints],
+            args.out,
+            corruptions=args.corruptions,
+            severities=args.severities or (1, 2, 3, 4, 5),
+            subset=args.subset,
+            seed=args.seed,
+            mode=args.mode,
+            resamples=args.resamples,
+            batch_size=args.batch_size,
+            workers=args.workers,
+            device=device,
+            reference=args.reference,
+            metric=args.metric,
+            scale=args.scale,
+            partial=args.partial,
+            shifted_sets=shifted_sets,
+            published=published,
+            cfg_options=parse_cfg_options(args.cfg_options),
+            progress=Progress(bar.start, bar.images, bar.say),
+        )
+    except UnreadableImagesError as error:
+        return error.results, error
+    return results, None
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    _add_models(parser)
+    _add_benchmark(parser)
+    _add_images(parser)
+    _add_metric_and_machine(parser)
+    args = parser.parse_args()
+    if args.compare and args.config:
+        parser.error(f'--compare tests nothing: leave out {args.config}')
+    if args.variant and not args.imagenet_v2:
+        parser.error('--variant is of ImageNet-V2: say with --imagenet-v2 where that is')
+    if not args.compare and not args.checkpoints:
+        parser.error('CONFIG and one CKPT or more are needed, or --compare')
+    return args
+
+
+def _add_models(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         'config', metavar='CONFIG', nargs='?', help='a file, or a name as mmdet::ssd/...py'
     )
@@ -54,6 +196,9 @@ def parse_args() -> argparse.Namespace:
         help='results.json of two or more runs of one protocol, instead of CONFIG and CKPT',
     )
     parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='the folder')
+
+
+def _add_benchmark(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--corruptions',
         nargs='+',
@@ -94,6 +239,9 @@ def parse_args() -> argparse.Namespace:
         help='give mPC in results.json while cells are missing, too, and mark it partial; an '
         'interrupted run then writes its report as well',
     )
+
+
+def _add_images(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
         '--imagenet-c',
@@ -111,6 +259,9 @@ def parse_args() -> argparse.Namespace:
         choices=('matched-frequency', 'threshold-0.7', 'top-images'),
         help='of ImageNet-V2 (default: matched-frequency)',
     )
+
+
+def _add_metric_and_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--metric', metavar='KEY', help='figure of test_evaluator to use, as coco/bbox_mAP_50'
     )
@@ -143,14 +294,6 @@ def parse_args() -> argparse.Namespace:
         metavar='KEY=VALUE',
         help='override settings of all configs, as in test.py',
     )
-    args = parser.parse_args()
-    if args.compare and args.config:
-        parser.error(f'--compare tests nothing: leave out {args.config}')
-    if args.variant and not args.imagenet_v2:
-        parser.error('--variant is of ImageNet-V2: say with --imagenet-v2 where that is')
-    if not args.compare and not args.checkpoints:
-        parser.error('CONFIG and one CKPT or more are needed, or --compare')
-    return args
 
 
 def severity(text: str) -> int:
@@ -160,50 +303,22 @@ def severity(text: str) -> int:
 
 
 def parse_source(text: str, config: str) -> tuple[str, str, str]:
-    """Name, config and checkpoint."""
-    # A file may have such a name itself.
-    found = None if Path(text).is_file() else SOURCE.fullmatch(text)
-    checkpoint = found['checkpoint'] if found else text
+    """Return name, config and checkpoint of a model as the command line gives it.
+
+    Args:
+        text (str): CKPT, NAME=CKPT or NAME=CONFIG.py:CKPT.
+        config (str): The config for models without one.
+    """
+    # The name of a file may contain = and : itself.
+    match = None if Path(text).is_file() else SOURCE.fullmatch(text)
+    checkpoint = match['checkpoint'] if match else text
     path = Path(checkpoint)
-    name = (found and found['name']) or f'{path.resolve().parent.name}/{path.stem}'
-    return name, (found and found['config']) or config, checkpoint
+    name = (match and match['name']) or f'{path.resolve().parent.name}/{path.stem}'
+    return name, (match and match['config']) or config, checkpoint
 
 
-class Bar:
-    """A progress bar whose time to go is that of the mean image, not of the last ones."""
-
-    def __init__(self, shown: bool) -> None:
-        self.shown = shown
-        self.bar = None
-
-    def start(self, total: int, done: int) -> None:
-        from tqdm import tqdm
-
-        # Corruptions cost from 1 to 20 ms, so that the last images say little.
-        self.bar = tqdm(
-            total=total,
-            initial=done,
-            unit='img',
-            smoothing=0,
-            disable=not self.shown,
-            dynamic_ncols=True,
-            mininterval=0.1 if sys.stderr.isatty() else 10,
-        )
-
-    def images(self, count: int) -> None:
-        self.bar.update(count)
-
-    def say(self, line: str) -> None:
-        if self.shown:
-            print(f'robustness: {line}', file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-
-def options_of(texts: list[str] | None) -> dict:
-    """What --cfg-options says, read as mmengine's tools read it."""
+def parse_cfg_options(texts: list[str] | None) -> dict:
+    """Parse the values of --cfg-options as mmengine's tools do."""
     from mmengine.config import DictAction
 
     parser = argparse.ArgumentParser(prog='robustness.py')
@@ -212,7 +327,7 @@ def options_of(texts: list[str] | None) -> dict:
 
 
 def join_processes() -> bool:
-    """Meet the processes that torchrun has started, and say whether this is the first of them."""
+    """Join the processes that torchrun has started, and return whether this one has rank 0."""
     from torch import distributed
 
     if not distributed.is_initialized():
@@ -222,14 +337,26 @@ def join_processes() -> bool:
                 f'robustness: --launcher pytorch needs {min(missing)} in the environment: start '
                 'it with torchrun --nproc_per_node N tools/robustness.py ...'
             )
-        # Only numbers are exchanged, a few for each image: that needs no GPU.
+        # gloo works without a GPU. Only a few numbers for each image are exchanged.
         distributed.init_process_group('gloo')
     return distributed.get_rank() == 0
 
 
-def table(results: dict) -> str:
-    """The figures of each model, one line each."""
-    # As mmdet and mmpretrain print theirs.
+def treat_sigterm_as_interrupt() -> None:
+    """Raise KeyboardInterrupt on SIGTERM, in this process; workers that it forks end as usual."""
+
+    def handle(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, handle)
+    if hasattr(os, 'register_at_fork'):
+        default = (signal.SIGTERM, signal.SIG_DFL)
+        os.register_at_fork(after_in_child=lambda: signal.signal(*default))
+
+
+def format_table(results: dict) -> str:
+    """Format the figures of all models, one line each, and the settings they belong to."""
+    # mmdet prints fractions with four digits, and mmpretrain percents with two.
     percent = results['protocol']['metric'].startswith('accuracy/')
     scale, digits = (100, 2) if percent else (1, 4)
 
@@ -252,119 +379,22 @@ def table(results: dict) -> str:
     for name, *figures in rows:
         cells = [cell.rjust(width) for cell, width in zip(figures, widths[1:], strict=True)]
         lines.append('  '.join([name.ljust(widths[0]), *cells]))
-    protocol, images = results['protocol'], results['protocol']['dataset']
-    lines.append(
-        f'{protocol["metric"]}; {len(protocol["corruptions"])} corruptions, severities '
-        f'{", ".join(map(str, protocol["severities"]))}; {images["images"]} of {images["of"]} '
-        f'images; [95 % interval, {protocol["bootstrap"]["resamples"]} resamples of the images]; '
-        f'mCE refers to {results["mCE_reference"]}'
-    )
+    lines.append(_settings_line(results))
     for name, model in results['models'].items():
         for kind, found in model['shifts'].items():
-            lines.append(
-                f'{name} on {kind}: {shown(found, "P")}, of clean {shown(found, "R")}{unit}'
-            )
+            p, r = shown(found, 'P'), shown(found, 'R')
+            lines.append(f'{name} on {kind}: {p}, of clean {r}{unit}')
     over = next(iter(results['models'].values()))['over']
     if over is None or not over['complete']:
         lines.append('mPC is over these alone, not over the whole benchmark of 15 and 5')
     return '\n'.join(lines)
 
 
-def end_as_interrupted() -> None:
-    """Take SIGTERM for an interrupt, in this process alone; what it starts ends as usual."""
-
-    def handle(signum: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, handle)
-    if hasattr(os, 'register_at_fork'):
-        usual = (signal.SIGTERM, signal.SIG_DFL)
-        os.register_at_fork(after_in_child=lambda: signal.signal(*usual))
-
-
-def run(args: argparse.Namespace, device: str, bar: Bar) -> tuple[dict | None, Exception | None]:
-    """What results.json says, in the first process, and what is said of images left out."""
-    from ..robustness.evaluate import evaluate_robustness
-    from ..robustness.models import ModelSource
-    from ..robustness.run import Progress
-
-    shifts = {}
-    if args.imagenet_v2:
-        variant = args.variant or 'matched-frequency'
-        dataset = dict(type='ImageNetV2', data_root=args.imagenet_v2, variant=variant)
-        shifts[f'imagenet-v2-{variant}'] = dataset
-    published = None
-    for kind, folder in (('ImageNetC', args.imagenet_c), ('CIFAR10C', args.cifar10_c)):
-        if folder:
-            published = dict(type=kind, data_root=folder)
-    try:
-        results = evaluate_robustness(
-            [ModelSource(*parse_source(text, args.config)) for text in args.checkpoints],
-            args.out,
-            corruptions=args.corruptions,
-            severities=args.severities or (1, 2, 3, 4, 5),
-            subset=args.subset,
-            seed=args.seed,
-            mode=args.mode,
-            resamples=args.resamples,
-            batch_size=args.batch_size,
-            workers=args.workers,
-            device=device,
-            reference=args.reference,
-            metric=args.metric,
-            scale=args.scale,
-            partial=args.partial,
-            shifts=shifts,
-            published=published,
-            cfg_options=options_of(args.cfg_options),
-            progress=Progress(bar.start, bar.images, bar.say),
-        )
-    except UnreadableImagesError as error:
-        return error.results, error
-    return results, None
-
-
-def main() -> None:
-    args = parse_args()
-    end_as_interrupted()
-    bar = Bar(True)
-    try:
-        with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
-            warnings.simplefilter('ignore')
-            results, page, unreadable = test_or_compare(args, bar)
-    except KeyboardInterrupt:
-        # Workers may have been ended by the same signal, and would be complained of.
-        sys.unraisablehook = lambda unraisable: None
-        bar.close()
-        if args.partial and (args.out / 'results.json').exists():
-            from ..robustness import report
-
-            bar.say(f'what there is: {report.write_report(args.out)}')
-        sys.exit('robustness: interrupted; the same command goes on from here')
-    except Exception as error:  # a config is a program, and a model may fail in any way
-        bar.close()
-        sys.exit(f'robustness: {message_for_user(error)}')
-    bar.close()
-    if results is not None:
-        print(table(results))
-        print(args.out / 'results.json')
-    if page is not None:
-        print(page)
-    if unreadable is not None:
-        sys.exit(f'robustness: {message_for_user(unreadable)}')
-
-
-def test_or_compare(
-    args: argparse.Namespace, bar: Bar
-) -> tuple[dict | None, Path | None, Exception | None]:
-    """Results, the report's page, and what is said of images that were left out."""
-    bar.shown = join_processes() if args.launcher == 'pytorch' else True
-    device = args.device
-    if device == 'cuda':
-        device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
-    from ..robustness import report
-
-    if args.compare:
-        return None, report.compare(args.compare, args.out), None
-    results, unreadable = run(args, device, bar)
-    return results, report.write_report(args.out) if results is not None else None, unreadable
+def _settings_line(results: dict) -> str:
+    protocol, images = results['protocol'], results['protocol']['dataset']
+    return (
+        f'{protocol["metric"]}; {len(protocol["corruptions"])} corruptions, severities '
+        f'{", ".join(map(str, protocol["severities"]))}; {images["images"]} of {images["of"]} '
+        f'images; [95 % interval, {protocol["bootstrap"]["resamples"]} resamples of the images]; '
+        f'mCE refers to {results["mCE_reference"]}'
+    )

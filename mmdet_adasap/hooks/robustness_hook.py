@@ -1,4 +1,6 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""A hook that tests a model under corruptions while it trains."""
+
 from collections.abc import Sequence
 
 from mmengine.hooks import CheckpointHook, Hook
@@ -9,44 +11,45 @@ from ..integration.distributed import from_rank_0, raise_on_all_ranks, unwrapped
 from ..robustness.corruptions import check_condition, check_frost_photos
 from ..robustness.datasets.multi_view import CLEAN, Condition
 from ..robustness.engine import ConditionResult, EvaluatedModel, evaluate_conditions
-from ..robustness.metrics import build_adapter
-from ..robustness.metrics.mpc import benchmark_corruptions, summary_of
-from ..robustness.test_set import build_test_set
+from ..robustness.metrics import MetricAdapter, benchmark_corruptions, build_adapter, summary_of
+from ..robustness.test_set import TestSet, build_test_set
 
 FIGURES = ('robustness/clean', 'robustness/mPC', 'robustness/rPC')
 NAMES = ('val_evaluator', 'metric of RobustnessHook', 'scale of RobustnessHook')
+"""Names of evaluator, metric and scale in messages about them."""
 
 
 @HOOKS.register_module()
 class RobustnessHook(Hook):
-    """Logs mPC on some images of the validation set while a model trains.
+    """Log mPC on some images of the validation set while a model trains.
 
     After a validation it tests the model, or its moving average if validation does, on the same
-    few images clean and corrupted, with the config's val_evaluator. ``robustness/clean``,
-    ``robustness/mPC`` and ``robustness/rPC`` (none while nothing is detected) are logged, and are
-    among the metrics of the validation, so that ``CheckpointHook(save_best='robustness/mPC',
-    rule='greater')`` works. Where a validation is not followed by a test, what save_best names is
-    None there, and no checkpoint is chosen. The training itself goes as it would without the hook.
+    few images clean and corrupted, with the config's val_evaluator. It logs ``robustness/clean``,
+    ``robustness/mPC`` and ``robustness/rPC`` (none while nothing is detected). They are also among
+    the metrics of the validation, so that ``CheckpointHook(save_best='robustness/mPC',
+    rule='greater')`` works. After a validation without a test they are None, and no checkpoint is
+    chosen. The hook does not change the training.
 
     Args:
-        interval (int): Validations behind a multiple of so many epochs, or iterations in an
-            iteration loop, are followed by one. Defaults to 1.
-        corruptions (Sequence[str], optional): mPC is over these. Defaults to the benchmark's.
-        severities (Sequence[int]): And these. Defaults to (3,).
+        interval (int): A test follows validations after a multiple of so many epochs, or of so
+            many iterations in an iteration loop. Defaults to 1.
+        corruptions (Sequence[str], optional): Those that mPC is over. Defaults to the benchmark's.
+        severities (Sequence[int]): Those that mPC is over. Defaults to (3,).
         subset (int, optional): How many images; None for all, and no more than there are.
             Defaults to 100.
-        seed (int): Of the corruptions. Defaults to 0.
+        seed (int): Seed of the corruptions. Defaults to 0.
         num_workers (int): Processes that load, started each time. Defaults to 0.
         metric (str, optional): Name of P, as 'coco/bbox_mAP_50'. Defaults to what the task's
             benchmark takes.
-        scale (float, optional): Of a P that is used as its metric gives it, 0.01 for percents;
-            see :func:`~mmdet_adasap.robustness.metrics.build_adapter`.
+        scale (float, optional): Factor for a P that is used as its metric gives it, 0.01 for
+            percents; see :func:`~mmdet_adasap.robustness.metrics.build_adapter`.
 
     Raises:
         TypeError, ValueError: If an argument is of another type or value.
     """
 
-    # Behind what has put the moving average in for validation, before what takes it out (49).
+    # Above EMAHook's (50, or 49 in mmdet's configs): after a validation it must come first, as
+    # EMAHook then swaps the weights back for those that are trained.
     priority = 'ABOVE_NORMAL'
 
     def __init__(
@@ -87,11 +90,13 @@ class RobustnessHook(Hook):
         self.num_workers = num_workers
         self.metric = metric
         self.scale = scale
-        self._parts = None
-        self._awaited: list[str] = []
+        # Test set, adapter and batch size, built before training.
+        self._built = None
+        # The figures that CheckpointHook looks for after every validation.
+        self._save_best_keys: list[str] = []
 
     def before_train(self, runner: Runner) -> None:
-        """Build what is needed, so that a run that cannot be tested ends here.
+        """Build test set and adapter, so that a run that cannot be tested ends before it trains.
 
         Raises:
             ValueError: If the run does not validate, or its val_dataloader, its val_evaluator or
@@ -109,7 +114,7 @@ class RobustnessHook(Hook):
                 'EMAHook comes before RobustnessHook, which would test the weights without the '
                 'average: put RobustnessHook into default_hooks, or give EMAHook priority=49'
             )
-        self._awaited = _chosen_by(runner)
+        self._save_best_keys = _save_best_keys(runner)
         images = len(runner.val_loop.dataloader.dataset)
         if self.subset is not None and self.subset > images:
             runner.logger.warning(
@@ -117,10 +122,11 @@ class RobustnessHook(Hook):
                 f'it takes all of them'
             )
         with raise_on_all_ranks():
-            self._parts = self._build(runner)
+            self._built = self._build(runner)
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        """Test, if it is time."""
+        """Test, if the interval is over, and log the figures."""
+        # Without a built train loop this is runner.val(), which has no epoch.
         if not isinstance(runner._train_loop, BaseLoop):
             return
         by_iteration = isinstance(runner.train_loop, IterBasedTrainLoop)
@@ -130,17 +136,16 @@ class RobustnessHook(Hook):
             runner.message_hub.update_scalar(f'val/{name}', value)
         if metrics is not None:
             # CheckpointHook leaves out what is None, and fails on what is missing.
-            metrics.update({**dict.fromkeys(self._awaited), **figures})
+            metrics.update({**dict.fromkeys(self._save_best_keys), **figures})
 
     def _test(self, runner: Runner) -> dict[str, float]:
-        shared, adapter, size = self._parts
+        test_set, adapter, batch_size = self._built
         fp16 = bool(getattr(runner.val_loop, 'fp16', False))
         found = evaluate_conditions(
             [EvaluatedModel('model', unwrapped(runner.model), adapter, fp16=fp16)],
-            shared.images,
+            test_set,
             self.conditions,
-            shared.collate,
-            batch_size=size,
+            batch_size=batch_size,
             workers=self.num_workers,
         )
         cells: list[ConditionResult | None] = []
@@ -151,7 +156,8 @@ class RobustnessHook(Hook):
                 cells.append(next(found))
             except Exception as error:
                 failure = error
-            # Rank 0 scores, and the others are on their way to the next cell.
+            # Rank 0 alone scores. If it fails there, the others would wait for it in the next
+            # condition for ever.
             with raise_on_all_ranks():
                 if failure is not None:
                     raise failure
@@ -176,7 +182,7 @@ class RobustnessHook(Hook):
         # A model that detects nothing yet has no rPC.
         return {**figures, 'robustness/rPC': summary['rPC']} if clean else figures
 
-    def _build(self, runner: Runner) -> tuple:
+    def _build(self, runner: Runner) -> tuple[TestSet, MetricAdapter, int]:
         dataloader, evaluator = (
             runner.cfg.get(key) for key in ('val_dataloader', 'val_evaluator')
         )
@@ -187,24 +193,32 @@ class RobustnessHook(Hook):
             )
         if any(condition.corruption == 'frost' for condition in self.conditions):
             check_frost_photos()
-        shared = build_test_set(
-            {'RobustnessHook': dataloader}, self.subset, self.seed, 'val_dataloader', fewer=True
+        test_set = build_test_set(
+            {'RobustnessHook': dataloader},
+            self.subset,
+            self.seed,
+            'val_dataloader',
+            allow_fewer=True,
         )
-        adapter = build_adapter(evaluator, shared.metainfo, self.metric, self.scale, NAMES)
-        adapter.check_images(len(shared.images))
-        return shared, adapter, dataloader.get('batch_size', 1)
+        adapter = build_adapter(evaluator, test_set.metainfo, self.metric, self.scale, NAMES)
+        adapter.check_images(len(test_set.images))
+        return test_set, adapter, dataloader.get('batch_size', 1)
 
 
-def _chosen_by(runner: Runner) -> list[str]:
-    """The figures of RobustnessHook that best checkpoints are chosen by."""
-    found = []
+def _save_best_keys(runner: Runner) -> list[str]:
+    """Return the figures of RobustnessHook that best checkpoints are chosen by.
+
+    Raises:
+        ValueError: If a save_best names a figure that the hook does not have.
+    """
+    keys = []
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook):
-            found += [key for key in hook.save_best or () if key.startswith('robustness/')]
-    for key in found:
+            keys += [key for key in hook.save_best or () if key.startswith('robustness/')]
+    for key in keys:
         if key not in FIGURES:
             raise ValueError(
                 f'save_best={key!r} of the checkpoint hook: RobustnessHook gives '
                 f'{", ".join(FIGURES)}'
             )
-    return found
+    return keys

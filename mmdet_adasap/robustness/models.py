@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""From configs and checkpoints to models under test."""
+"""Models under test: from configs and checkpoints, with what they cost."""
 
 import copy
 from collections.abc import Sequence
@@ -13,14 +13,19 @@ from ..checkpoint.restore import load_checkpoint_dict, read_checkpoint
 from ..errors import ModelFailedError
 from ..integration.configs import build_dense, read_config
 from ..models import count_parameters, measure_flops, measure_latencies, preprocess_batch
-from .engine import EvaluatedModel, loading_failed
+from .datasets.multi_view import CLEAN, Unreadable
+from .engine import EvaluatedModel, loading_error
+from .evaluation_settings import EvaluationSettings
 from .metrics import build_adapter
 from .protocol import digest
 from .test_set import TestSet
 
 CONFIG_KEYS = ('model', 'data_preprocessor', 'test_evaluator', 'test_cfg')
+"""Keys of a config, beside test_dataloader, that figures depend on."""
 LOADING_KEYS = ('num_workers', 'persistent_workers', 'prefetch_factor', 'pin_memory', 'timeout')
-"""Of a test_dataloader what changes no figure."""
+"""Keys of a test_dataloader that change no figure."""
+ROUNDS = 10
+"""Timed runs that latency is the median of: chosen by us, seconds for a detector on a CPU."""
 
 
 class ModelSource(NamedTuple):
@@ -32,7 +37,11 @@ class ModelSource(NamedTuple):
 
 
 def read_test_config(name: str, options: dict | None) -> Config:
-    """Read a config, override some of its settings, and see that it can test."""
+    """Read a config, override some of its settings, and check that it can test.
+
+    Raises:
+        ValueError: If it cannot be read, or has no test_dataloader or test_evaluator.
+    """
     config = read_config(name)
     if options:
         config.merge_from_dict(options)
@@ -42,90 +51,108 @@ def read_test_config(name: str, options: dict | None) -> Config:
     return config
 
 
-def load_subject(
+def load_model(
     source: ModelSource,
     config: Config,
     view: int,
-    shared: TestSet,
-    device: str,
-    metric: str | None,
-    scale: float | None,
+    test_set: TestSet,
+    settings: EvaluationSettings,
 ) -> EvaluatedModel:
-    """Load a model, dense or pruned, and what scores it.
+    """Load a model, dense or pruned, and build the adapter of its metric.
+
+    Args:
+        source (ModelSource): Its name and files.
+        config (Config): Its config.
+        view (int): Number of the pipeline that prepares its images.
+        test_set (TestSet): The images.
+        settings (EvaluationSettings): Device, metric and scale.
+
+    Returns:
+        EvaluatedModel: In eval mode, on its device.
 
     Raises:
         ValueError: If the checkpoint is of another model or of other classes.
     """
-    found = read_checkpoint(source.checkpoint)
+    checkpoint = read_checkpoint(source.checkpoint)
     model = build_dense(config)
     try:
-        load_checkpoint_dict(model, found, source.checkpoint)
+        load_checkpoint_dict(model, checkpoint, source.checkpoint)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f'{source.name}: {error}') from error
-    _check_classes(source, getattr(model, 'dataset_meta', None) or {}, shared.metainfo)
-    adapter = build_adapter(config.test_evaluator, shared.metainfo, metric, scale)
-    adapter.check_images(len(shared.images))
+    _check_classes(source, getattr(model, 'dataset_meta', None) or {}, test_set.metainfo)
+    adapter = build_adapter(
+        config.test_evaluator, test_set.metainfo, settings.metric, settings.scale
+    )
+    adapter.check_images(len(test_set.images))
+    # Where mmengine's TestLoop has it.
     fp16 = bool((config.get('test_cfg') or {}).get('fp16', False))
-    return EvaluatedModel(source.name, model.to(device).eval(), adapter, view, fp16)
+    model = model.to(settings.device).eval()
+    return EvaluatedModel(source.name, model, adapter, view, fp16)
 
 
 def _check_classes(source: ModelSource, trained: dict, tested: dict) -> None:
-    """Refuse a model that was trained for other classes than the dataset has."""
+    """Raise ValueError if a model was trained for other classes than the dataset has."""
     theirs, ours = (tuple(meta.get('classes') or ()) for meta in (trained, tested))
     if theirs and ours and theirs != ours:
-        apart = next(
-            (pair for pair in zip(theirs, ours, strict=False) if pair[0] != pair[1]), None
-        )
-        what = f'{apart[0]!r} is {apart[1]!r} there' if apart else 'some are missing'
+        pairs = zip(theirs, ours, strict=False)
+        first = next((pair for pair in pairs if pair[0] != pair[1]), None)
+        difference = f'{first[0]!r} is {first[1]!r} there' if first else 'some are missing'
         raise ValueError(
             f'{source.name}: {source.checkpoint} was trained for {len(theirs)} classes and the '
-            f'test set has {len(ours)} ({what}); use the config that it was trained with'
+            f'test set has {len(ours)} ({difference}); use the config that it was trained with'
         )
 
 
 def digest_of_config(config: Config) -> str:
-    """Of what its figures depend on; the images have a digest of their own."""
+    """Return the sha256 of what a model's figures depend on; images have their own digest."""
     loader = {k: v for k, v in config.test_dataloader.to_dict().items() if k not in LOADING_KEYS}
+    # The same images may lie in another folder on another machine.
     loader['dataset'] = {k: v for k, v in loader['dataset'].items() if k != 'data_root'}
     return digest({**{key: config.get(key) for key in CONFIG_KEYS}, 'test_dataloader': loader})
 
 
-ROUNDS = 10
+def measure_costs(models: Sequence[EvaluatedModel], test_set: TestSet) -> dict[str, dict]:
+    """Measure models on the first clean image that can be read.
 
+    Models whose images are prepared in the same way take turns, so that a slower phase of the
+    machine meets all of them.
 
-def measure_costs(subjects: Sequence[EvaluatedModel], shared: TestSet) -> dict[str, dict]:
-    """Measure models on the first clean image that can be read; those that are prepared alike
-    take turns.
+    Args:
+        models (Sequence[EvaluatedModel]): The models.
+        test_set (TestSet): The images.
 
     Returns:
         dict[str, dict]: For each model 'params', 'flops' (multiply-accumulates as mmengine
         counts them; None where it cannot), 'image' (height, width of what the network sees),
         'latency_ms' (median over 10 runs of preprocessing, network and boxes, batch 1) and
-        'threads'.
-    """
-    from .datasets.multi_view import CLEAN, Unreadable
+        'threads'. Empty if no image can be read.
 
-    for position in range(len(shared.images)):
+    Raises:
+        LoadingFailedError: If the dataset fails otherwise than on an unreadable image.
+        ModelFailedError: If a model fails on the image.
+    """
+    for position in range(len(test_set.images)):
         try:
-            _, views = shared.images[CLEAN, position]
+            _, views = test_set.images[CLEAN, position]
         except Exception as error:
-            raise loading_failed(CLEAN, error) from error
+            raise loading_error(CLEAN, error) from error
         if not isinstance(views, Unreadable):
             break
     else:
         return {}
     costs = {}
-    for view in sorted({subject.view for subject in subjects}):
-        models = {s.name: s.model for s in subjects if s.view == view}
-        batch = shared.collate([views[view]])
-        for name, model in models.items():
-            _try(name, model, batch)
-        times = measure_latencies(models, batch, ROUNDS)['whole_ms']
-        for name, model in models.items():
+    for view in sorted({evaluated.view for evaluated in models}):
+        networks = {each.name: each.model for each in models if each.view == view}
+        batch = test_set.collate([views[view]])
+        for name, model in networks.items():
+            _test_once(name, model, batch)
+        times = measure_latencies(networks, batch, ROUNDS)['whole_ms']
+        for name, model in networks.items():
+            # FLOPs are of the network, on what the preprocessor made of the image.
             ready = preprocess_batch(model, batch)
             try:
                 flops = measure_flops(model, ready['inputs'], ready['data_samples'])
-            except Exception:  # it knows some operations only
+            except Exception:  # mmengine counts the operations that it knows
                 flops = None
             costs[name] = {
                 'params': count_parameters(model),
@@ -134,13 +161,14 @@ def measure_costs(subjects: Sequence[EvaluatedModel], shared: TestSet) -> dict[s
                 'latency_ms': times[name],
                 'threads': torch.get_num_threads(),
             }
-    return {subject.name: costs[subject.name] for subject in subjects}
+    return {evaluated.name: costs[evaluated.name] for evaluated in models}
 
 
 @torch.no_grad()
-def _try(name: str, model: nn.Module, batch: dict) -> None:
-    """Have an error of a model name it."""
+def _test_once(name: str, model: nn.Module, batch: dict) -> None:
+    """Test a model on one batch, so that its first error names it."""
     try:
+        # A copy, since a model may write into its samples.
         model.test_step(copy.deepcopy(batch))
     except Exception as error:
         raise ModelFailedError(

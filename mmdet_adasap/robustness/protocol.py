@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""What the figures of a run depend on, so that figures of different runs are not mixed up."""
+"""The protocol of a run: all that its figures depend on, so that no others are mixed with them."""
 
 import contextlib
 import hashlib
@@ -7,6 +7,7 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -15,69 +16,109 @@ import torch
 
 from ..errors import ProtocolMismatchError
 from ..version import __version__
+from .datasets.multi_view import CLEAN
+from .evaluation_settings import EvaluationSettings
 
 FORMAT = 1
-"""Of results.json."""
+"""Version of the format of results.json; to be increased when a key changes its meaning."""
 PACKAGES = ('mmengine', 'mmcv', 'mmdet', 'mmpretrain')
 PATHS = ('img_path', 'xml_path', 'seg_map_path', 'sample_idx')
-"""What a dataset knows of an image that differs from one machine to another."""
+"""Keys of a dataset's info that differ from one machine to another."""
 
 
-def choose_subset(ids: Sequence[str | int], count: int | None) -> list[int]:
-    """The same images for the same set, whatever its order: those whose ids hash lowest.
-
-    A larger subset holds the smaller ones.
+def build_protocol(
+    settings: EvaluationSettings,
+    metric: str,
+    batch_size: int,
+    resamples: int,
+    dataset: Mapping,
+    shifted_sets: Mapping[str, Mapping],
+    models: Mapping[str, Mapping],
+) -> dict:
+    """Build the protocol of a run, as results.json has it.
 
     Args:
-        ids (Sequence): Ids of the images.
-        count (int, optional): How many to take. Defaults to all of them.
+        settings (EvaluationSettings): The settings.
+        metric (str): Name of P among the metrics.
+        batch_size (int): Images in a batch. A model may give other last bits for another size.
+        resamples (int): Resamples of the bootstrap; 0 for a metric that cannot be resampled.
+        dataset (Mapping): Description of the test set.
+        shifted_sets (Mapping[str, Mapping]): Descriptions of the shifted test sets, by name.
+        models (Mapping[str, Mapping]): Digests of config and checkpoint of each model.
 
     Returns:
-        list[int]: Positions in ``ids``, ascending.
-
-    Raises:
-        ValueError: If there are no images, or fewer than that.
+        dict: Plain data.
     """
-    if not ids:
-        raise ValueError('the dataset has no images: see its ann_file, data_prefix and filter_cfg')
-    if count is None:
-        return list(range(len(ids)))
-    if not 1 <= count <= len(ids):
-        raise ValueError(f'subset={count} must be from 1 to {len(ids)}, the images of the set')
-    hashed = sorted(range(len(ids)), key=lambda i: (digest(str(ids[i])), i))
-    return sorted(hashed[:count])
+    corrupted = [condition for condition in settings.conditions if condition != CLEAN]
+    protocol = {
+        'format': FORMAT,
+        'metric': metric,
+        **({} if settings.scale is None else {'scale': settings.scale}),
+        'corruptions': list(dict.fromkeys(c.corruption for c in corrupted)),
+        'severities': list(dict.fromkeys(c.severity for c in corrupted)),
+        'seed': settings.seed,
+        'mode': 'published' if settings.published else settings.mode,
+        **({'published': _absolute(settings.published)} if settings.published else {}),
+        'subset': settings.subset,
+        'dataset': dataset,
+        'batch_size': batch_size,
+        'device': _device_name(settings.device),
+        'bootstrap': {
+            'resamples': resamples,
+            'seed': settings.seed,
+            'interval': '1.96 standard errors',
+        },
+        'models': models,
+        'versions': versions(),
+    }
+    if shifted_sets:
+        protocol['shifts'] = dict(shifted_sets)
+    return protocol
+
+
+def _absolute(published: Mapping) -> dict:
+    """Return the config of a published set with an absolute path: other files, another run."""
+    root = Path(published.get('data_root', '')).expanduser().resolve()
+    return {**published, 'data_root': str(root)}
+
+
+def _device_name(device: str) -> str:
+    """Return the name of a GPU, as figures may differ from one model of GPU to another."""
+    return torch.cuda.get_device_name(device) if device.startswith('cuda') else device
 
 
 def digest(value: Any) -> str:
-    """sha256 of plain data; the order of keys does not matter."""
+    """Return the sha256 of plain data; the order of keys does not matter."""
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def digest_of_images(infos: Sequence[Mapping]) -> str:
-    """sha256 of what is known of images: ids, sizes and annotations, without places of files."""
+    """Return the sha256 of infos of images: ids, sizes and annotations, without paths of files."""
     total = hashlib.sha256()
     for info in infos:
-        known = {
+        portable = {
+            # CIFAR's datasets have the pixels in their infos; JSON has no arrays.
             key: hashlib.sha256(value).hexdigest() if isinstance(value, np.ndarray) else value
             for key, value in info.items()
             if key not in PATHS
         }
-        total.update(digest(known).encode())
+        total.update(digest(portable).encode())
     return total.hexdigest()
 
 
 def digest_of_file(path: str) -> str:
-    """sha256 of a file."""
+    """Return the sha256 of a file."""
     total = hashlib.sha256()
     with open(path, 'rb') as file:
+        # In blocks of 1 MiB: a checkpoint may be larger than the memory that is free.
         while block := file.read(1 << 20):
             total.update(block)
     return total.hexdigest()
 
 
 def versions() -> dict[str, str]:
-    """What computes, by its version."""
+    """Return the versions of all packages that figures depend on."""
     found = {
         'mmdet_adasap': __version__,
         'python': platform.python_version(),
@@ -89,6 +130,7 @@ def versions() -> dict[str, str]:
     with contextlib.suppress(metadata.PackageNotFoundError):
         found['pycocotools'] = metadata.version('pycocotools')  # it computes COCO's P
     for name in PACKAGES:
+        # Forks of mmcv and mmdet that are still built: onedl-mmcv, onedl-mmdetection.
         for package in (f'onedl-{name}', f'onedl-{name}ection', name):
             try:
                 found[name] = metadata.version(package)
@@ -99,12 +141,12 @@ def versions() -> dict[str, str]:
 
 
 def check_same_protocol(where: str, there: Mapping, here: Mapping) -> None:
-    """Refuse to go on with results of other settings.
+    """Raise an error if a folder has results of other settings.
 
     Args:
         where (str): The folder, for the message.
         there (Mapping): The protocol of the results in it.
-        here (Mapping): That of this run.
+        here (Mapping): The protocol of this run.
 
     Raises:
         ProtocolMismatchError: Naming the first setting that differs.
@@ -124,11 +166,12 @@ def _shown(values: Mapping, key: str) -> str:
 
 
 def _flat(value: Mapping, prefix: str = '') -> list[tuple[str, Any]]:
+    """Return keys and values of nested mappings, with keys as ``versions.torch``."""
     pairs = []
     for key, inner in value.items():
         if isinstance(inner, Mapping) and inner:
             pairs += _flat(inner, f'{prefix}{key}.')
         else:
-            # As it is after it was written and read.
+            # JSON turns tuples into lists: both sides are compared as they are after reading.
             pairs.append((prefix + key, json.loads(json.dumps(inner))))
     return pairs

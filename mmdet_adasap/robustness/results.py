@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""What results.json says, from the cells of a run.
+"""The content of results.json, computed from the cells of a run; a cell is one condition.
 
 ``results.json``::
 
@@ -15,7 +15,7 @@
         "subset": null or N,
         "scale": X,                          if it was given
         "published": {"type", "data_root", ...},     what a published set is read from
-        "shifts": {SET: as "dataset"},       other test sets
+        "shifts": {SET: as "dataset"},       shifted test sets
         "batch_size": ..., "device": "cpu",
         "bootstrap": {"resamples": R, "seed": ..., "interval": ...},
         "models": {NAME: {"config_sha256", "checkpoint_sha256"}},
@@ -37,7 +37,7 @@
         "mCE": ..., "relative_mCE": ..., "CE": {...}, "relative_CE": {...},     percent
         "ci95": null or {"clean": [low, high], "mPC", "rPC", "cells": {corruption: {"1"}},
                          "per_corruption": {...}, "per_group": {...}, "per_severity": {...}},
-        "shifts": {SET: {"P", "R": P / clean, "ci95": null or {"P", "R"},     other test sets
+        "shifts": {SET: {"P", "R": P / clean, "ci95": null or {"P", "R"},     shifted test sets
                          "difference": null or {"P": {"value", "ci95"}, "R": ...}}},
         "difference": null or {"clean": {"value", "ci95"}, "mPC": ..., "rPC": ...}
                                              this model minus the reference, on the same images
@@ -52,7 +52,7 @@
     }
 
 Each cell has a file of its own, ``cells/clean.json`` or ``cells/fog-3.json``, and
-``cells/SET-0.json`` is that of another test set::
+``cells/SET-0.json`` is that of a shifted test set::
 
     {"protocol": sha256, "corruption": "fog", "severity": 3, "unreadable": [...],
      "stamps": {image: [size, time] of the file of each that is unreadable},
@@ -62,9 +62,9 @@ Each cell has a file of its own, ``cells/clean.json`` or ``cells/fog-3.json``, a
                        "examples": {number: {"bboxes", "scores", "labels"},
                                              or {"label", "score", "right"} of a classifier}}}}
 
-``resampled`` of all cells and models belong together, draw by draw; those of another test set do
-among themselves. Of a classifier's examples ``examples/NUMBER-fog-3-VIEW.jpg`` is what was seen,
-and ``examples/NUMBER-none-0-VIEW.jpg`` of clean ones.
+``resampled`` of all cells and models have the same resamples in the same order; those of a shifted
+test set have their own. A classifier was given ``examples/NUMBER-fog-3-VIEW.jpg``, and of clean
+images ``examples/NUMBER-none-0-VIEW.jpg``.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -75,8 +75,7 @@ import numpy as np
 from .corruptions import GROUPS
 from .datasets.multi_view import CLEAN, Condition
 from .engine import ConditionResult
-from .metrics.bootstrap import interval
-from .metrics.mpc import benchmark_corruptions, summary_of
+from .metrics import benchmark_corruptions, interval, paired_difference, summary_of
 
 Cells = Mapping[Condition, Mapping[str, Any]]
 SUMMARIZED = (
@@ -86,7 +85,7 @@ SUMMARIZED = (
 
 
 def cell_to_dict(cell: ConditionResult) -> dict:
-    """A cell as its file has it, without the protocol."""
+    """Convert the results of a condition to a cell as its file has it, without the protocol."""
     return {
         'corruption': cell.condition.corruption,
         'severity': cell.condition.severity,
@@ -96,7 +95,7 @@ def cell_to_dict(cell: ConditionResult) -> dict:
             name: {
                 'value': score.value,
                 'per_class': score.per_class,
-                # Some metrics say nan of a class without objects, which JSON cannot.
+                # Some metrics give nan for a class without objects, and JSON has no nan.
                 'metrics': {k: v if np.isfinite(v) else None for k, v in score.metrics.items()},
                 'resampled': None if score.resampled is None else score.resampled.tolist(),
                 'examples': {str(i): found for i, found in cell.examples[name].items()},
@@ -114,91 +113,85 @@ def build_models(
     partial: bool,
     published: Callable[[Mapping], tuple] | None = None,
 ) -> dict[str, dict]:
-    """The figures of each model, as results.json has them under 'models'.
+    """Compute the figures of each model, as results.json has them under 'models'.
 
     Args:
-        cells (Mapping): The cells that are there, as :func:`cell_to_dict` gives them.
+        cells (Mapping): The cells that exist, as :func:`cell_to_dict` gives them.
         names (Iterable[str]): The models.
-        conditions (Iterable[Condition]): All cells of the run.
+        conditions (Iterable[Condition]): All conditions of the run.
         reference (str): The model that others are compared with.
-        partial (bool): Whether to give means over the cells that are there, if some are missing.
-        published (Callable, optional): Gives the cells and clean P that mCE refers to, as
-            :func:`~mmdet_adasap.robustness.metrics.mpc.alexnet` does, for the cells that are
-            there. Defaults to those of the reference.
+        partial (bool): Whether to give means over the existing cells, if some are missing.
+        published (Callable, optional): Function from the existing cells to the cells and clean P
+            that mCE refers to, as :func:`~mmdet_adasap.robustness.metrics.mpc.alexnet`. Defaults
+            to those of the reference.
+
+    Returns:
+        dict[str, dict]: For each model its figures, None where they are not known yet.
     """
     tested = [condition for condition in conditions if condition != CLEAN]
     finished = CLEAN in cells and all(condition in cells for condition in tested)
     cells = {c: cell for c, cell in cells.items() if c == CLEAN or c in tested}
-    tables = {name: _Table(cells, name, tested) for name in names}
+    models = {name: _Model(cells, name, tested) for name in names}
     return {
-        name: table.describe(
-            tables[reference] if name != reference else None, finished, partial, published
+        name: model.figures(
+            models[reference] if name != reference else None, finished, partial, published
         )
-        for name, table in tables.items()
+        for name, model in models.items()
     }
 
 
-class _Table:
-    """The cells of one model."""
+class _Model:
+    """The cells of one model, and the figures computed from them."""
 
     def __init__(self, cells: Cells, name: str, tested: list[Condition]) -> None:
         self.tested = tested
-        self.found = {condition: cell['models'][name] for condition, cell in cells.items()}
-        self.clean = self.found[CLEAN]['value'] if CLEAN in self.found else None
-        self.values = self._by_corruption({c: cell['value'] for c, cell in self.found.items()})
+        self.cells = {condition: cell['models'][name] for condition, cell in cells.items()}
+        self.clean = self.cells[CLEAN]['value'] if CLEAN in self.cells else None
+        self.values = self._by_corruption({c: cell['value'] for c, cell in self.cells.items()})
 
-    def describe(
+    def figures(
         self,
-        reference: '_Table | None',
+        reference: '_Model | None',
         finished: bool,
         partial: bool,
         published: Callable[[Mapping], tuple] | None,
     ) -> dict:
         corruptions = dict.fromkeys(condition.corruption for condition in self.tested)
-        described = {
+        figures = {
             'clean': self.clean,
             'cells': {
                 name: {str(s): p for s, p in sorted(self.values.get(name, {}).items())}
                 for name in corruptions
             },
-            'mPC': None,
-            'rPC': None,
-            'over': None,
-            'per_corruption': None,
-            'per_group': None,
-            'per_severity': None,
-            'per_class': None,
-            'mCE': None,
-            'relative_mCE': None,
-            'CE': None,
-            'relative_CE': None,
-            'ci95': None,
-            'difference': None,
+            **dict.fromkeys(('mPC', 'rPC', 'over')),
+            **dict.fromkeys(('per_corruption', 'per_group', 'per_severity', 'per_class')),
+            **dict.fromkeys(('mCE', 'relative_mCE', 'CE', 'relative_CE')),
+            **dict.fromkeys(('ci95', 'difference')),
         }
-        counted = [name for name in self.values if name in benchmark_corruptions()]
         if self.clean is None or not (finished or partial):
-            return described
-        draws = self._draws()
-        if not counted:
-            described['ci95'] = _intervals(draws, described)
-            return described
+            return figures
+        resampled = self._resampled()
+        if not any(name in benchmark_corruptions() for name in self.values):
+            figures['ci95'] = _intervals(resampled, figures)
+            return figures
         # Corruptions without any cell yet are missing as a whole.
         table = {name: self.values.get(name, {}) for name in corruptions}
         other = reference or self
         errors = published(table) if published else (other.values, other.clean)
-        planned = {condition.severity for condition in self.tested}
-        summary = summary_of(table, self.clean, errors, partial, planned)
-        described.update((key, summary[key]) for key in SUMMARIZED)
-        described['per_severity'] = {str(s): p for s, p in summary['per_severity'].items()}
-        described['over'] = {
+        severities = {condition.severity for condition in self.tested}
+        summary = summary_of(table, self.clean, errors, partial, severities)
+        figures.update((key, summary[key]) for key in SUMMARIZED)
+        # JSON has text as keys, and figures of a new run are to equal those that are read.
+        figures['per_severity'] = {str(s): p for s, p in summary['per_severity'].items()}
+        figures['over'] = {
             key: summary[key]
             for key in ('corruptions', 'severities', 'complete', 'partial', 'missing')
         }
-        described['per_class'] = self._per_class()
-        described['ci95'] = _intervals(draws, described)
+        figures['per_class'] = self._per_class()
+        figures['ci95'] = _intervals(resampled, figures)
         if reference is not None:
-            described['difference'] = self._minus(reference, described, draws)
-        return described
+            figures['difference'] = self._difference(reference, figures, resampled)
+        return figures
 
     def _by_corruption(self, values: Mapping[Condition, Any]) -> dict[str, dict[int, Any]]:
         table: dict[str, dict[int, Any]] = {}
@@ -208,60 +201,54 @@ class _Table:
         return table
 
     def _per_class(self) -> dict[str, dict]:
-        described = {}
-        for name, clean in self.found[CLEAN]['per_class'].items():
+        per_class = {}
+        for name, clean in self.cells[CLEAN]['per_class'].items():
             rows = self._by_corruption(
-                {c: cell['per_class'][name] for c, cell in self.found.items()}
+                {c: cell['per_class'][name] for c, cell in self.cells.items()}
             )
             mpc = None
             if clean is not None and all(None not in row.values() for row in rows.values()):
                 mpc = float(_means(rows)['mPC'])
-            described[name] = {'clean': clean, 'mPC': mpc, 'rPC': mpc / clean if clean else None}
-        return described
+            per_class[name] = {'clean': clean, 'mPC': mpc, 'rPC': mpc / clean if clean else None}
+        return per_class
 
-    def _draws(self) -> dict[str, Any] | None:
-        """Every figure in every resample, arrays of (R,)."""
+    def _resampled(self) -> dict[str, Any] | None:
+        """Return every figure in every resample, arrays of (R,); None if a cell has none."""
         resampled = {
             c: np.array(cell['resampled'])
-            for c, cell in self.found.items()
+            for c, cell in self.cells.items()
             if cell['resampled'] is not None
         }
-        if len(resampled) < len(self.found):
+        if len(resampled) < len(self.cells):
             return None
         rows = self._by_corruption(resampled)
-        draws = {'clean': resampled[CLEAN], 'cells': rows}
+        figures = {'clean': resampled[CLEAN], 'cells': rows}
         if any(name in benchmark_corruptions() for name in rows):
-            draws |= _means(rows)
-            if draws['clean'].all():
-                draws['rPC'] = draws['mPC'] / draws['clean']
-        return draws
-
-    def _minus(self, reference: '_Table', described: dict, draws: dict | None) -> dict:
-        theirs = reference._draws()
-        figures = {}
-        for key in ('clean', 'mPC', 'rPC'):
-            mine, other = self._figure(key, described), reference._figure(key)
-            if mine is None or other is None:
-                figures[key] = None
-                continue
-            drawn = draws is not None and theirs is not None and key in draws and key in theirs
-            figures[key] = {
-                'value': mine - other,
-                'ci95': interval(draws[key] - theirs[key], mine - other) if drawn else None,
-            }
+            figures |= _means(rows)
+            # A resample without any clean hit has no rPC, and then the interval has no meaning.
+            if figures['clean'].all():
+                figures['rPC'] = figures['mPC'] / figures['clean']
         return figures
 
-    def _figure(self, key: str, described: dict | None = None) -> float | None:
+    def _difference(self, reference: '_Model', figures: dict, resampled: dict | None) -> dict:
+        mine, theirs = resampled or {}, reference._resampled() or {}
+        difference = {}
+        for key in ('clean', 'mPC', 'rPC'):
+            value, other = figures[key], reference._figure(key)
+            difference[key] = None
+            if value is not None and other is not None:
+                difference[key] = paired_difference(value, other, mine.get(key), theirs.get(key))
+        return difference
+
+    def _figure(self, key: str) -> float | None:
         if key == 'clean':
             return self.clean
-        if described is not None:
-            return described[key]
         mpc = float(_means(self.values)['mPC'])
         return mpc if key == 'mPC' else (mpc / self.clean if self.clean else None)
 
 
 def _means(rows: Mapping[str, Mapping[int, Any]]) -> dict[str, Any]:
-    """The means of :func:`summarize`, for numbers or for arrays of resamples."""
+    """Compute the means of ``summarize``, for numbers or for arrays of resamples."""
     by_corruption = {name: np.mean(list(row.values()), axis=0) for name, row in rows.items()}
     counted = [name for name in rows if name in benchmark_corruptions()]
     severities = sorted({s for name in counted for s in rows[name]})
@@ -280,13 +267,14 @@ def _means(rows: Mapping[str, Mapping[int, Any]]) -> dict[str, Any]:
     }
 
 
-def _intervals(draws: Any, estimates: Any, key: str = '') -> Any:
-    """The interval of every figure that was resampled."""
-    if draws is None or estimates is None:
+def _intervals(resampled: Any, figures: Any, key: str = '') -> Any:
+    """Return the interval of every figure that was resampled, nested as the figures are."""
+    if resampled is None or figures is None:
         return None
-    if isinstance(draws, Mapping):
+    if isinstance(resampled, Mapping):
         return {
-            str(name): _intervals(each, estimates[str(name)], name) for name, each in draws.items()
+            str(name): _intervals(each, figures[str(name)], name)
+            for name, each in resampled.items()
         }
-    # A fraction, except that a model may be better on corrupted images than on clean ones.
-    return interval(draws, estimates, (0, np.inf) if key == 'rPC' else (0, 1))
+    # All are fractions but rPC: a model may be better on corrupted images than on clean ones.
+    return interval(resampled, figures, (0, np.inf) if key == 'rPC' else (0, 1))

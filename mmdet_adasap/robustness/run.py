@@ -1,7 +1,8 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""The cells of a robustness run, one after the other, and what is written about them."""
+"""A run over all conditions, and the results that it writes after each."""
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
@@ -13,30 +14,29 @@ from mmengine.dist import get_dist_info
 
 from ..errors import LoadingFailedError, ModelFailedError, UnreadableImagesError
 from ..integration.distributed import from_rank_0, raise_on_all_ranks
-from .datasets.multi_view import CLEAN, NO_IMAGE, Condition
+from .datasets.multi_view import CLEAN, UNREADABLE_ERRORS, Condition
 from .engine import ConditionResult, EvaluatedModel, evaluate_conditions
-from .metrics.accuracy import distinct
-from .metrics.bootstrap import image_weights
-from .metrics.mpc import ALEXNET, alexnet
+from .evaluation_settings import EvaluationSettings
+from .metrics import ALEXNET, alexnet, distinct_names, image_weights, seed_of_set
 from .models import ModelSource, measure_costs
-from .protocol import choose_subset
 from .results import build_models, cell_to_dict
-from .shifted_sets import build_shifts, seed_of_draws
+from .shifted_sets import build_shifts
 from .store import ResultsFolder
-from .test_set import TestSet
+from .test_set import TestSet, choose_subset
 
 EXAMPLES = 6
-"""Images of which is kept for a report what models found in them."""
+"""Number of images whose detections and pictures are kept for a report: what fits side by side."""
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 90, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
-"""Colours are not made coarser than the rest: pictures may be of 32 pixels. 0x111111 is 4:4:4."""
+"""Options of the pictures. 0x111111 is 4:4:4: colours keep the full resolution, since pictures may
+have 32 pixels a side."""
 
 
 class Progress(NamedTuple):
-    """What a run tells while it runs.
+    """Functions that a run calls on the way.
 
     Attributes:
-        start (Callable): Called with the number of images of all cells in this process, and of
-            those that were tested before.
+        start (Callable): Called with the number of images of all conditions in this process, and
+            of those that were tested before.
         images (Callable): Called with a number of images that were tested.
         say (Callable): Called with a line of text.
     """
@@ -46,152 +46,175 @@ class Progress(NamedTuple):
     say: Callable[[str], object] = lambda line: None
 
 
-class Compared(NamedTuple):
-    """What differences refer to, and what mCE: models by their names, or AlexNet."""
-
-    reference: str
-    errors: str
-
-
 class Run:
-    """The cells of a run and what is written about them."""
+    """A run over all conditions.
+
+    Args:
+        sources (Sequence[ModelSource]): Names and files of the models.
+        models (Sequence[EvaluatedModel]): The models, in this order.
+        test_set (TestSet): The test set.
+        shifted_sets (Mapping[Condition, TestSet]): Other test sets.
+        settings (EvaluationSettings): The settings.
+        protocol (dict): What the figures depend on.
+        progress (Progress): Functions to call on the way.
+    """
 
     def __init__(
         self,
         sources: Sequence[ModelSource],
-        subjects: list[EvaluatedModel],
-        shared: TestSet,
-        shifted: dict[Condition, TestSet],
-        conditions: list[Condition],
+        models: Sequence[EvaluatedModel],
+        test_set: TestSet,
+        shifted_sets: Mapping[Condition, TestSet],
+        settings: EvaluationSettings,
         protocol: dict,
-        compared: Compared,
-        partial: bool,
+        progress: Progress,
     ) -> None:
-        self.sources, self.subjects, self.shared = sources, subjects, shared
-        self.conditions, self.shifted, self.protocol = conditions, shifted, protocol
-        self.compared, self.partial = compared, partial
+        self.sources, self.models = sources, models
+        self.test_set, self.shifted_sets = test_set, shifted_sets
+        self.settings, self.protocol, self.progress = settings, protocol, progress
+        self.conditions = settings.conditions
         self.rank, self.processes = get_dist_info()
         self.folder: ResultsFolder | None = None
-        # Once: results.json is written after every cell, and this looks at every image.
-        self.examples = self._examples()
+        self.reference = settings.reference or sources[0].name
+        self.mce_reference = self.reference
+        if settings.reference is None and _is_imagenet_top1(models[0], test_set):
+            self.mce_reference = ALEXNET
+        # Once: results.json is written after every condition, and this reads all ids.
+        self.examples = self._choose_examples()
 
-    def run(
-        self,
-        out: str | Path,
-        batch_size: int,
-        workers: int,
-        resamples: int,
-        seed: int,
-        progress: Progress,
-    ) -> dict | None:
-        """Test what is not there yet; what results.json says, on rank 0."""
-        every = [*self.conditions, *self.shifted]
+    def run(self, out: str | Path) -> dict | None:
+        """Test the conditions that are not in the folder yet.
+
+        Args:
+            out (str | Path): The folder.
+
+        Returns:
+            dict | None: The content of results.json on rank 0, None in other processes.
+
+        Raises:
+            UnreadableImagesError: If images could not be read.
+        """
+        every = [*self.conditions, *self.shifted_sets]
         left = []
+        # Rank 0 alone reads and writes the folder. If it fails, the others must not wait for it.
         with raise_on_all_ranks():
             if self.rank == 0:
-                self.folder = ResultsFolder(out, self.protocol)
-                self.costs = self._costs(progress)
-                left = [c for c in every if c not in self.folder.cells]
-                for condition in self.conditions:
-                    if condition not in left:
-                        self._show_examples(condition)
-                self.folder.write(self.results())
+                left = self._resume(out, every)
         left = from_rank_0(left)
-        progress.start(self._count(every), self._count(every) - self._count(left))
-        jobs = [(self.shared, [c for c in left if c in self.conditions], self.examples, seed)]
-        jobs += [
-            (shared, [c], [], seed_of_draws(seed, c.corruption))
-            for c, shared in self.shifted.items()
-            if c in left
-        ]
-        for shared, conditions, examples, drawn in jobs:
-            images = shared.images
-            other = shared is not self.shared
-            found = evaluate_conditions(
-                self.subjects,
-                images,
-                # Another set is tested as it is.
-                [CLEAN] if other else conditions,
-                shared.collate,
-                batch_size,
-                workers,
-                image_weights(len(images), resamples, drawn) if resamples else None,
-                examples,
-                progress.images,
-            )
-            with _about(conditions[0].corruption if other else None):
-                for condition, cell in zip(conditions, found, strict=True):
-                    if cell is not None:
-                        self._keep(condition, cell)
+        total = self._count(every)
+        self.progress.start(total, total - self._count(left))
+        self._test(None, [c for c in left if c in self.conditions])
+        for condition in self.shifted_sets:
+            if condition in left:
+                self._test(condition, [condition])
         if self.rank != 0:
             return None
+        # Before the error below, which a caller may catch to run again in this process.
         self.folder.close()
         results = self.results()
-        self._refuse_unreadable(results)
+        self._check_unreadable(results)
         return results
 
-    def _count(self, conditions: Sequence[Condition]) -> int:
-        """Images of this process under all of them."""
-        sets = [self.shifted.get(condition, self.shared) for condition in conditions]
-        return sum(len(shared.images) // self.processes for shared in sets)
+    def _resume(self, out: str | Path, every: Sequence[Condition]) -> list[Condition]:
+        """Open the folder, and return the conditions that are left to test."""
+        self.folder = ResultsFolder(out, self.protocol)
+        self.costs = self._costs()
+        left = [condition for condition in every if condition not in self.folder.cells]
+        for condition in self.conditions:
+            if condition not in left:
+                self._add_pictures(condition)
+        # A report can be written from here on, and torn results are repaired.
+        self.folder.write(self.results())
+        return left
 
-    def _keep(self, condition: Condition, cell: ConditionResult) -> None:
+    def _test(self, shifted: Condition | None, conditions: Sequence[Condition]) -> None:
+        """Test conditions of the test set, or a shifted set, and write each cell at once."""
+        name = None if shifted is None else shifted.corruption
+        test_set = self.test_set if shifted is None else self.shifted_sets[shifted]
+        seed, resamples = self.settings.seed, self.protocol['bootstrap']['resamples']
+        # The images of two sets are independent, so each set has its own resamples.
+        seed = seed if name is None else seed_of_set(seed, name)
+        weights = image_weights(len(test_set.images), resamples, seed) if resamples else None
+        found = evaluate_conditions(
+            self.models,
+            test_set,
+            # A shifted set is tested without corruptions.
+            conditions if shifted is None else [CLEAN],
+            self.protocol['batch_size'],
+            self.settings.workers,
+            weights,
+            self.examples if shifted is None else [],
+            self.progress.images,
+        )
+        with _errors_named(name):
+            for condition, cell in zip(conditions, found, strict=True):
+                if cell is not None:
+                    self._add(condition, cell)
+
+    def _count(self, conditions: Sequence[Condition]) -> int:
+        """Return the number of images of this process under all of these conditions."""
+        sets = [self.shifted_sets.get(condition, self.test_set) for condition in conditions]
+        return sum(len(test_set.images) // self.processes for test_set in sets)
+
+    def _add(self, condition: Condition, cell: ConditionResult) -> None:
+        # That of a shifted set was tested as CLEAN.
         cell.condition = condition
         if condition in self.conditions:
-            self._show_examples(condition)
+            self._add_pictures(condition)
         self.folder.add(condition, cell_to_dict(cell))
         self.folder.write(self.results())
 
-    def _show_examples(self, condition: Condition) -> None:
-        """Keep what classifiers saw: a report does not know how they cut it from the file."""
+    def _add_pictures(self, condition: Condition) -> None:
+        """Store the examples as classifiers see them: a report cannot know their cropping."""
         for number in self.examples:
-            if 'gt_label' not in self.shared.images.info(number):
+            if 'gt_label' not in self.test_set.images.info(number):
                 continue
-            for view in set(self.shared.views):
-                if self.folder.shows(condition, number, view):
+            for view in set(self.test_set.views):
+                if self.folder.has_example(condition, number, view):
                     continue
-                # One that cannot be read is named in the cell, or has ended the run.
-                with contextlib.suppress(*NO_IMAGE, RuntimeError):
-                    image = self.shared.images.seen(condition, number, view)
+                # An image that cannot be read is named in the cell, or has ended the run.
+                with contextlib.suppress(*UNREADABLE_ERRORS, RuntimeError):
+                    image = self.test_set.images.picture(condition, number, view)
                     data = cv2.imencode('.jpg', image, JPEG)[1].tobytes()
-                    self.folder.show(condition, number, view, data)
+                    self.folder.add_example(condition, number, view, data)
 
-    def _costs(self, progress: Progress) -> dict:
-        costs = self.folder.kept('costs')
+    def _costs(self) -> dict:
+        costs = self.folder.cached('costs')
         if costs is None:
-            progress.say('measuring what the models cost')
-            costs = measure_costs(self.subjects, self.shared)
-            self.folder.keep('costs', costs)
+            self.progress.say('measuring what the models cost')
+            costs = measure_costs(self.models, self.test_set)
+            self.folder.cache('costs', costs)
         return costs
 
-    def _examples(self) -> list[int]:
-        if not self.subjects[0].adapter.has_examples:
+    def _choose_examples(self) -> list[int]:
+        if not self.models[0].adapter.has_examples:
             return []
-        ids = self.shared.ids
-        found = choose_subset(ids, min(EXAMPLES, len(ids)))
-        # Images of many labels each are refused where they are scored.
-        labels = [self.shared.images.info(number).get('gt_label', 0) for number in found]
-        return found if all(isinstance(label, Integral) for label in labels) else []
+        ids = self.test_set.ids
+        examples = choose_subset(ids, min(EXAMPLES, len(ids)))
+        # Images with several labels each end the run with an error where they are scored.
+        labels = [self.test_set.images.info(number).get('gt_label', 0) for number in examples]
+        return examples if all(isinstance(label, Integral) for label in labels) else []
 
     def results(self) -> dict:
-        """What results.json says."""
+        """Return the content of results.json."""
         cells = self.folder.cells
         names = [source.name for source in self.sources]
-        reference, errors = self.compared
-        published = alexnet if errors == ALEXNET else None
-        models = build_models(cells, names, self.conditions, reference, self.partial, published)
+        published = alexnet if self.mce_reference == ALEXNET else None
+        models = build_models(
+            cells, names, self.conditions, self.reference, self.settings.partial, published
+        )
         shifts = {
-            condition.corruption: build_shifts(cells[condition], cells[CLEAN], names, reference)
-            for condition in self.shifted
-            if condition in cells and CLEAN in cells
+            c.corruption: build_shifts(cells[c], cells[CLEAN], names, self.reference)
+            for c in self.shifted_sets
+            if c in cells and CLEAN in cells
         }
         for name, model in models.items():
             model['shifts'] = {kind: found[name] for kind, found in shifts.items()}
         return {
             'protocol': self.protocol,
-            'reference': reference,
-            'mCE_reference': errors,
-            'finished': all(c in cells for c in [*self.conditions, *self.shifted]),
+            'reference': self.reference,
+            'mCE_reference': self.mce_reference,
+            'finished': all(c in cells for c in [*self.conditions, *self.shifted_sets]),
             'models': {
                 source.name: {
                     'config': source.config,
@@ -200,44 +223,47 @@ class Run:
                     **models[source.name],
                     'cost': self.costs.get(source.name),
                 }
-                for source, view in zip(self.sources, self.shared.views, strict=True)
+                for source, view in zip(self.sources, self.test_set.views, strict=True)
             },
-            'classes': distinct(self.shared.metainfo.get('classes') or ()),
+            'classes': distinct_names(self.test_set.metainfo.get('classes') or ()),
             'examples': [self._example(number) for number in self.examples],
             'unreadable': self._unreadable(),
             'times': _total_times(cells, names),
         }
 
     def _example(self, number: int) -> dict:
-        info = self.shared.images.info(number)
+        info = self.test_set.images.info(number)
         return {
             'number': number,
             'img_id': info.get('img_id'),
             'img_path': info.get('img_path'),
-            'ground_truth': _truth(info),
+            'ground_truth': _ground_truth(info),
         }
 
     def _unreadable(self) -> list[dict]:
-        """Those of all cells, by their names."""
+        """Return the unreadable images of all cells, by their names."""
         found = {
             one['image']: one for cell in self.folder.cells.values() for one in cell['unreadable']
         }
         return [found[image] for image in sorted(found)]
 
-    def _unreadable_under(self, condition: Condition) -> set[str]:
-        return {one['image'] for one in self.folder.cells[condition]['unreadable']}
-
-    def _refuse_unreadable(self, results: dict) -> None:
+    def _check_unreadable(self, results: dict) -> None:
+        """Raise UnreadableImagesError, with the results, if images are in no figure."""
         if not results['unreadable']:
             return
-        lost = {condition: self._unreadable_under(condition) for condition in self.folder.cells}
+        lost = {
+            condition: {one['image'] for one in cell['unreadable']}
+            for condition, cell in self.folder.cells.items()
+        }
         alike = len({frozenset(lost[condition]) for condition in self.conditions}) == 1
         of_test_set = set().union(*(lost[condition] for condition in self.conditions))
-        counts = [f'{len(of_test_set)} of {len(self.shared.images)} images'] if of_test_set else []
+        counts = []
+        if of_test_set:
+            counts.append(f'{len(of_test_set)} of {len(self.test_set.images)} images')
         counts += [
-            f'{len(lost[condition])} of {len(shared.images)} images of {condition.corruption}'
-            for condition, shared in self.shifted.items()
-            if lost[condition]
+            f'{len(lost[c])} of {len(test_set.images)} images of {c.corruption}'
+            for c, test_set in self.shifted_sets.items()
+            if lost[c]
         ]
         first = results['unreadable'][0]
         raise UnreadableImagesError(
@@ -250,9 +276,18 @@ class Run:
         )
 
 
+def _is_imagenet_top1(evaluated: EvaluatedModel, test_set: TestSet) -> bool:
+    """Return whether P is what AlexNet's published errors are: top 1 on ImageNet's classes."""
+    if evaluated.adapter.key != 'accuracy/top1' or 'mmpretrain' not in sys.modules:
+        return False
+    from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
+
+    return tuple(test_set.metainfo.get('classes') or ()) == tuple(IMAGENET_CATEGORIES)
+
+
 @contextlib.contextmanager
-def _about(name: str | None) -> Iterator[None]:
-    """Say of errors which other test set they are about."""
+def _errors_named(name: str | None) -> Iterator[None]:
+    """Put the name of a shifted set before the message of an error about it."""
     try:
         yield
     except (ModelFailedError, LoadingFailedError, ValueError) as error:
@@ -261,8 +296,8 @@ def _about(name: str | None) -> Iterator[None]:
         raise type(error)(f'{name}: {error}') from error
 
 
-def _truth(info: Mapping) -> dict:
-    """What is true of an image: its class, or boxes and theirs."""
+def _ground_truth(info: Mapping) -> dict:
+    """Return the label of an image, or its boxes with theirs."""
     if 'gt_label' in info:
         return {'label': int(info['gt_label'])}
     objects = info.get('instances') or []
@@ -272,7 +307,7 @@ def _truth(info: Mapping) -> dict:
     }
 
 
-def _total_times(cells: dict, names: Sequence[str]) -> dict:
+def _total_times(cells: Mapping[Condition, Mapping], names: Sequence[str]) -> dict:
     seconds = [cell['seconds'] for cell in cells.values()]
     return {
         'images': float(np.sum([each['images'] for each in seconds])),

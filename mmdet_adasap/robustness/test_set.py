@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""From the dataloaders of several configs to one set of images that all of them share."""
+"""The test set: one set of images for the configs of all models, and how each prepares them."""
 
 import copy
 import json
@@ -20,12 +20,12 @@ from ..integration.configs import (
     without_pipeline,
 )
 from .datasets import check_voc_dataset
-from .datasets.multi_view import MultiViewImages, known_of
+from .datasets.multi_view import MultiViewImages, image_info
 from .datasets.published import PublishedImages
-from .protocol import choose_subset, digest_of_images
+from .protocol import digest, digest_of_images
 
 PUBLISHED = {'ImageNetC': ('ImageNet', '--imagenet-c'), 'CIFAR10C': ('CIFAR10', '--cifar10-c')}
-"""Datasets of corrupted images: those of the clean ones, and the tool's option to read both."""
+"""Datasets of corrupted images to the one of the clean images, and the option that reads both."""
 
 
 @dataclass
@@ -36,22 +36,25 @@ class TestSet:
         images (MultiViewImages): The images.
         views (list[int]): For each dataloader the number of its pipeline in ``images``.
         collate (Callable): Makes a batch of samples.
-        metainfo (dict): The dataset's, with its 'classes'.
-        described (dict): Type, number of images and their digest, for the protocol.
-        labels (frozenset[int]): Those of the whole set, of which ``images`` may be a part; empty
+        metainfo (dict): The dataset's metainfo, with its 'classes'.
+        description (dict): Type, number of images and their digest, for the protocol.
+        labels (frozenset[int]): Labels in the whole set, of which ``images`` may be a part; empty
             where images have none.
     """
+
+    # pytest would collect it as a class of tests, by its name.
+    __test__ = False
 
     images: MultiViewImages
     views: list[int]
     collate: Callable
     metainfo: dict
-    described: dict
+    description: dict
     labels: frozenset[int]
 
     @property
     def ids(self) -> list[str | int]:
-        """The id of each image."""
+        """Ids of the images."""
         return [self.images.info(i)['img_id'] for i in range(len(self.images))]
 
 
@@ -62,76 +65,83 @@ def build_test_set(
     key: str = 'test_dataloader',
     mode: str = 'fast',
     published: Mapping | None = None,
-    fewer: bool = False,
+    allow_fewer: bool = False,
 ) -> TestSet:
-    """Build the dataset of several configs, once, and the pipeline of each.
+    """Build the dataset that several configs share once, and the pipeline of each.
 
     Args:
-        dataloaders (Mapping[str, Mapping]): The test_dataloader of each config, by a name for
-            messages.
+        dataloaders (Mapping[str, Mapping]): The test_dataloader of each config, by the name of
+            its model.
         subset (int, optional): How many images to take, always the same. Defaults to all.
         seed (int): Seed of the corruptions. Defaults to 0.
-        key (str): What the configs call it, for messages. Defaults to 'test_dataloader'.
-        mode (str): Of the corruptions, 'fast' or 'exact'. Defaults to 'fast'.
+        key (str): Key of the dataloaders in the configs, for messages. Defaults to
+            'test_dataloader'.
+        mode (str): Mode of the corruptions, 'fast' or 'exact'. Defaults to 'fast'.
         published (Mapping, optional): A set of corrupted images to read instead of computing
             them, as for :class:`~mmdet_adasap.robustness.datasets.published.PublishedImages`.
-        fewer (bool): Whether a set with fewer images than ``subset`` is taken whole. Defaults to
-            False: it is refused.
+        allow_fewer (bool): Whether a set with fewer images than ``subset`` is taken whole.
+            Defaults to False: it is an error.
+
+    Returns:
+        TestSet: The images. Pipelines that are equal are run once for all of their models.
 
     Raises:
         FileNotFoundError: If a file of the dataset is missing.
         ValueError: If the configs have different images, annotations, classes or collate_fn, there
             are no images, or a pipeline loads none or corrupts by itself.
     """
-    first, dataset, known = '', None, None
-    pipelines: dict[str, tuple[Callable, Callable]] = {}
-    loadings: dict[str, Callable] = {}
-    built: dict[str, tuple[Any, _Known]] = {}
-    views = []
+    configs, pipelines = {}, {}
     for name, dataloader in dataloaders.items():
-        config, pipeline = without_pipeline(_plain(dataloader['dataset']))
-        _refuse_corrupted(f'{name}: {key}', config, pipeline)
-        same = _key(config)
-        if same not in built:
-            built[same] = _build(f'{name}: {key}', config)
-        other, found = built[same]
-        if dataset is None:
-            first, dataset, known = name, other, found
-        elif found != known:
-            raise ValueError(
-                f'{name}: {key}.dataset has other images, annotations or classes than '
-                f'that of {first}; models are compared on the same ones: run them apart, or give '
-                f'both configs the same dataset'
-            )
-        same = _key(pipeline)
-        if same not in pipelines:
-            classified = 'gt_label' in known_of(dataset, 0)
-            split = split_behind_cropping if classified else split_behind_loading
-            before, after = split(f'{key}.dataset.pipeline', pipeline)
-            loading = loadings.setdefault(_key(before), Compose(copy.deepcopy(before)))
-            pipelines[same] = loading, Compose(copy.deepcopy(after))
-        views.append(list(pipelines).index(same))
-    if fewer and subset is not None:
-        subset = min(subset, len(known.ids))
-    indices = choose_subset(known.ids, subset)
-    parts, folder = list(pipelines.values()), _folder(dataset)
+        configs[name], pipelines[name] = without_pipeline(_to_dict(dataloader['dataset']))
+        _check_clean(f'{name}: {key}', configs[name], pipelines[name])
+    dataset, identity = _build_shared_dataset(configs, key)
+    if allow_fewer and subset is not None:
+        subset = min(subset, len(identity.ids))
+    indices, folder = choose_subset(identity.ids, subset), _image_folder(dataset)
+    parts, views = _build_pipelines(pipelines, key, 'gt_label' in image_info(dataset, 0))
     if published:
         images = PublishedImages(dataset, indices, parts, published, folder)
     else:
         images = MultiViewImages(dataset, indices, parts, seed, mode, folder)
-    described = {
+    description = {
         'type': type(dataset).__name__,
         'images': len(indices),
-        'of': len(known.ids),
+        'of': len(identity.ids),
         'sha256': digest_of_images([images.info(i) for i in range(len(images))]),
-        **({'labels': len(known.labels)} if known.labels else {}),
+        **({'labels': len(identity.labels)} if identity.labels else {}),
     }
-    collate = _collate(dataloaders, key)
-    return TestSet(images, views, collate, dict(dataset.metainfo), described, known.labels)
+    collate = _shared_collate(dataloaders, key)
+    return TestSet(images, views, collate, dict(dataset.metainfo), description, identity.labels)
 
 
-class _Known(NamedTuple):
-    """What has to be the same for two configs to have the same images."""
+def choose_subset(ids: Sequence[str | int], count: int | None) -> list[int]:
+    """Choose the images whose ids have the lowest hashes: the same ones whatever their order.
+
+    A larger subset contains the smaller ones.
+
+    Args:
+        ids (Sequence): Ids of the images.
+        count (int, optional): How many to take. Defaults to all of them.
+
+    Returns:
+        list[int]: Positions in ``ids``, ascending.
+
+    Raises:
+        ValueError: If there are no images, or fewer than that.
+    """
+    if not ids:
+        raise ValueError('the dataset has no images: see its ann_file, data_prefix and filter_cfg')
+    if count is None:
+        return list(range(len(ids)))
+    if not 1 <= count <= len(ids):
+        raise ValueError(f'subset={count} must be from 1 to {len(ids)}, the images of the set')
+    # i decides between equal ids, so that the result is unique.
+    hashed = sorted(range(len(ids)), key=lambda i: (digest(str(ids[i])), i))
+    return sorted(hashed[:count])
+
+
+class _SetIdentity(NamedTuple):
+    """What has to be equal for two configs to have the same images."""
 
     ids: list[str | int]
     digest: str
@@ -139,12 +149,34 @@ class _Known(NamedTuple):
     labels: frozenset[int]
 
 
-def _build(where: str, config: dict) -> tuple[Any, _Known]:
+def _build_shared_dataset(configs: Mapping[str, dict], key: str) -> tuple[Any, _SetIdentity]:
+    """Build the dataset of the first config, and check that the others have the same images."""
+    built: dict[str, tuple[Any, _SetIdentity]] = {}
+    first, shared = '', None
+    for name, config in configs.items():
+        text = _to_text(config)
+        # Configs are often equal, and to read annotations may take a minute.
+        if text not in built:
+            built[text] = _build_dataset(f'{name}: {key}', config)
+        if shared is None:
+            first, shared = name, built[text]
+        elif built[text][1] != shared[1]:
+            raise ValueError(
+                f'{name}: {key}.dataset has other images, annotations or classes than '
+                f'that of {first}; models are compared on the same ones: run them apart, or give '
+                f'both configs the same dataset'
+            )
+    return shared
+
+
+def _build_dataset(where: str, config: dict) -> tuple[Any, _SetIdentity]:
     try:
         dataset = DATASETS.build(ConfigDict(copy.deepcopy(config)))
+        # BaseDataset(lazy_init=True) has read nothing yet.
         if hasattr(dataset, 'full_init'):
             dataset.full_init()
         check_voc_dataset(dataset)
+    # An OSError names its file, and a ValueError is ours or mmengine's and is worded for users.
     except OSError:
         raise
     except ValueError as error:
@@ -153,14 +185,15 @@ def _build(where: str, config: dict) -> tuple[Any, _Known]:
         raise ValueError(
             f'{where}.dataset cannot be built ({type(error).__name__}: {error})'
         ) from error
-    folder = _folder(dataset)
-    infos = [known_of(dataset, i, folder) for i in range(len(dataset))]
+    folder = _image_folder(dataset)
+    infos = [image_info(dataset, i, folder) for i in range(len(dataset))]
     ids = [info['img_id'] for info in infos]
     labels = frozenset(
         info['gt_label'] for info in infos if isinstance(info.get('gt_label'), Integral)
     )
-    _check_labels(where, infos, len(dataset.metainfo.get('classes') or ()))
-    return dataset, _Known(ids, digest_of_images(infos), dataset.metainfo.get('classes'), labels)
+    classes = dataset.metainfo.get('classes')
+    _check_labels(where, infos, len(classes or ()))
+    return dataset, _SetIdentity(ids, digest_of_images(infos), classes, labels)
 
 
 def _check_labels(where: str, infos: Sequence[Mapping], classes: int) -> None:
@@ -174,39 +207,65 @@ def _check_labels(where: str, infos: Sequence[Mapping], classes: int) -> None:
             )
 
 
-def _folder(dataset: Any) -> str:
-    """Where a dataset of mmpretrain has its images."""
+def _image_folder(dataset: Any) -> str:
+    """Return the folder of a dataset's images, as mmpretrain's datasets name it."""
     prefixes = getattr(dataset, 'data_prefix', None) or {}
     return prefixes.get('img_path') or getattr(dataset, 'data_root', None) or ''
 
 
-def _refuse_corrupted(where: str, config: Mapping, pipeline: Sequence[Mapping]) -> None:
-    corruption = _corruption(config)
+def _build_pipelines(
+    configs: Mapping[str, Sequence[Mapping]], key: str, classification: bool
+) -> tuple[list[tuple[Callable, Callable]], list[int]]:
+    """Build each different pipeline once, in two parts: up to the corruption, and the rest.
+
+    Returns:
+        tuple[list[tuple[Callable, Callable]], list[int]]: The pipelines, and for each config the
+        number of its own. Equal first parts are the same object, which is run once.
+    """
+    split = split_behind_cropping if classification else split_behind_loading
+    pipelines: dict[str, tuple[Callable, Callable]] = {}
+    loadings: dict[str, Callable] = {}
+    views = []
+    for pipeline in configs.values():
+        text = _to_text(pipeline)
+        if text not in pipelines:
+            before, after = split(f'{key}.dataset.pipeline', pipeline)
+            # MultiViewImages runs equal loading parts once: it compares them by identity.
+            loading = loadings.setdefault(_to_text(before), Compose(copy.deepcopy(before)))
+            pipelines[text] = loading, Compose(copy.deepcopy(after))
+        views.append(list(pipelines).index(text))
+    return list(pipelines.values()), views
+
+
+def _check_clean(where: str, config: Mapping, pipeline: Sequence[Mapping]) -> None:
+    """Raise ValueError if a dataset or its pipeline corrupts images by itself."""
+    corruption = _corruption_of(config)
     if corruption != 'none' or 'ImageCorruption' in map(type_name, pipeline):
+        kind = type_name(config)
+        if kind in PUBLISHED:
+            clean, option = PUBLISHED[kind]
+            remedy = f'use {clean}; {option} then reads the corrupted images of {kind}'
+        else:
+            remedy = "leave out ImageCorruption, and set corruption='none'"
         raise ValueError(
             f'{where}.dataset corrupts its images already ({corruption}), and clean ones are '
-            f'needed here: {_instead(type_name(config))}'
+            f'needed here: {remedy}'
         )
 
 
-def _instead(kind: str) -> str:
-    if kind in PUBLISHED:
-        clean, option = PUBLISHED[kind]
-        return f'use {clean}; {option} then reads the corrupted images of {kind}'
-    return "leave out ImageCorruption, and set corruption='none'"
-
-
-def _corruption(config: Mapping) -> str:
-    """That of a dataset, or of one that it is around."""
+def _corruption_of(config: Mapping) -> str:
+    """Return the corruption of a dataset's config, or of a dataset that it wraps."""
     inner = config.get('datasets') or config.get('dataset') or []
-    found = [_corruption(one) for one in ([inner] if isinstance(inner, Mapping) else inner)]
+    found = [_corruption_of(one) for one in ([inner] if isinstance(inner, Mapping) else inner)]
     found.append(config.get('corruption', 'none'))
     return next((each for each in found if each != 'none'), 'none')
 
 
-def _collate(dataloaders: Mapping[str, Mapping], key: str) -> Callable:
-    usual = dict(type='pseudo_collate')
-    found = {name: dict(one.get('collate_fn') or usual) for name, one in dataloaders.items()}
+def _shared_collate(dataloaders: Mapping[str, Mapping], key: str) -> Callable:
+    """Build the collate_fn of the dataloaders; raise ValueError if they have different ones."""
+    # mmengine's Runner.build_dataloader has the same default.
+    default = dict(type='pseudo_collate')
+    found = {name: dict(one.get('collate_fn') or default) for name, one in dataloaders.items()}
     first, config = next(iter(found.items()))
     other = next((name for name in found if found[name] != config), None)
     if other is not None:
@@ -218,9 +277,10 @@ def _collate(dataloaders: Mapping[str, Mapping], key: str) -> Callable:
     return partial(FUNCTIONS.get(kind) if isinstance(kind, str) else kind, **config)
 
 
-def _plain(value: Any) -> Any:
+def _to_dict(value: Any) -> dict:
     return value.to_dict() if isinstance(value, ConfigDict) else dict(value)
 
 
-def _key(value: Any) -> str:
+def _to_text(value: Any) -> str:
+    """Return a text that is equal for equal configs."""
     return json.dumps(value, sort_keys=True, default=str)

@@ -73,7 +73,7 @@ def test_logs_and_leaves_training_alone(data, tmp_path):
     assert len(scalars['val/robustness/mPC'].data[0]) == 1  # after epoch 2, not after 3
     assert 'val/robustness/mPC' not in plain.message_hub.log_scalars
     hook = next(hook for hook in logged.hooks if isinstance(hook, RobustnessHook))
-    assert len(hook._parts[0].images) == 3
+    assert len(hook._built[0].images) == 3
 
 
 def test_tests_the_moving_average_and_can_choose_the_best(data, tmp_path, monkeypatch):
@@ -140,14 +140,14 @@ def test_a_figure_that_the_hook_does_not_give_chooses_no_checkpoint(data, tmp_pa
         Runner.from_cfg(config).train()
 
 
-class Reached(Exception):
+class ReachedError(Exception):
     """Raised where the first step would begin."""
 
 
 @pytest.fixture
 def no_step(monkeypatch):
     def step(self, *_, **__) -> None:
-        raise Reached
+        raise ReachedError
 
     monkeypatch.setattr('seeing_detector.SeeingDetector.train_step', step)
 
@@ -161,9 +161,9 @@ class TestBeforeTheFirstStep:
         runner.train()
 
     def test_larger_subset_takes_all(self, data, tmp_path, no_step):
-        with pytest.raises(Reached):
+        with pytest.raises(ReachedError):
             self.start(data, tmp_path / 'run', subset=100)
-        assert len(self.hook._parts[0].images) == 5
+        assert len(self.hook._built[0].images) == 5
 
     def test_average_that_would_not_be_tested(self, data, tmp_path, no_step):
         """In custom_hooks behind an EMAHook of mmpretrain's usual priority."""
@@ -173,7 +173,7 @@ class TestBeforeTheFirstStep:
         with pytest.raises(ValueError, match='EMAHook comes before RobustnessHook'):
             Runner.from_cfg(config).train()
         config.custom_hooks.reverse()
-        with pytest.raises(Reached):
+        with pytest.raises(ReachedError):
             Runner.from_cfg(config).train()
 
     def test_evaluator_whose_p_is_not_known(self, data, tmp_path, no_step):
@@ -183,9 +183,9 @@ class TestBeforeTheFirstStep:
 
     def test_another_figure(self, data, tmp_path, no_step):
         more = {'val_evaluator.metric': 'recall'}
-        with pytest.raises(Reached):
+        with pytest.raises(ReachedError):
             self.start(data, tmp_path / 'run', more, metric='pascal_voc/recall', scale=0.01)
-        assert self.hook._parts[1].scale == 0.01
+        assert self.hook._built[1].scale == 0.01
 
     def test_metric_that_takes_no_part_of_its_images(self, data, tmp_path, no_step):
         (tmp_path / 'all.odgt').write_text('{}\n' * 5)
@@ -197,7 +197,7 @@ class TestBeforeTheFirstStep:
 
     def test_no_photographs_of_frost(self, data, tmp_path, no_step, monkeypatch):
         frost_photos._photo.cache_clear()
-        frost_photos._enlarged.cache_clear()
+        frost_photos._enlarged_photo.cache_clear()
         monkeypatch.setattr(frost_photos, 'package_folder', lambda name: None)
         with pytest.raises(FileNotFoundError, match='frost needs photographs'):
             self.start(data, tmp_path / 'run', corruptions=['fog', 'frost'])
@@ -263,11 +263,11 @@ def error_in_one_of_two(root: str, data: str, where: str) -> str:
     with DefaultScope.overwrite_default_scope('mmdet'):
         config = settings(data, Path('unused'))
         hook = RobustnessHook(corruptions=['fog', 'contrast'], severities=[2], subset=None)
-        shared = build_test_set({'a': config.val_dataloader})
-        scorer = build_adapter(config.val_evaluator, shared.metainfo)
-        hook._parts = shared, scorer, 2
+        test_set = build_test_set({'a': config.val_dataloader})
+        adapter = build_adapter(config.val_evaluator, test_set.metainfo)
+        hook._built = test_set, adapter, 2
         if where == 'scoring':
-            scorer.score = fail
+            adapter.score = fail
         else:
             hook._figures = fail
         try:

@@ -27,7 +27,7 @@ from mmdet_adasap.robustness.datasets import ImageCorruption
 from mmdet_adasap.robustness.datasets.multi_view import Condition
 from mmdet_adasap.robustness.datasets.published import PublishedImages
 from mmdet_adasap.robustness.metrics import build_adapter
-from mmdet_adasap.robustness.metrics.accuracy import Guess
+from mmdet_adasap.robustness.metrics.accuracy import Top1
 from mmdet_adasap.robustness.metrics.mpc import ALEXNET, alexnet, benchmark_corruptions, summarize
 from mmdet_adasap.robustness.report import compare, write_report
 from mmdet_adasap.robustness.run import JPEG
@@ -96,7 +96,7 @@ def sources(case: Path, config: str = 'config.py') -> list[ModelSource]:
 def whole(case) -> tuple[Path, dict]:
     shifts = {'others': dict(type='CustomDataset', data_root=str(case / 'others'))}
     out = case / 'whole'
-    return out, evaluate_robustness(sources(case), out, shifts=shifts, **CELLS)
+    return out, evaluate_robustness(sources(case), out, shifted_sets=shifts, **CELLS)
 
 
 def measured(case: Path, corruption: str, severity: int, data: str = 'images') -> float:
@@ -171,18 +171,18 @@ class TestFigures:
     def test_two_classes_of_one_name_stay_apart(self):
         """As the bird and the machine in ImageNet, both 'crane'."""
         classes = ('crane', 'other', 'crane')
-        scorer = build_adapter(dict(type='mmpretrain.Accuracy'), dict(classes=classes))
-        scored = scorer.score([Guess(0, True), Guess(2, False), Guess(2, True)], None)
+        adapter = build_adapter(dict(type='mmpretrain.Accuracy'), dict(classes=classes))
+        scored = adapter.score([Top1(0, True), Top1(2, False), Top1(2, True)], None)
         assert scored.per_class == {'crane (0)': 1.0, 'other': None, 'crane (2)': 0.5}
 
     def test_goes_on(self, case, whole, tmp_path):
         """A run that lacks its last cell and another set ends with the same figures."""
         out = tmp_path / 'out'
         shifts = {'others': dict(type='CustomDataset', data_root=str(case / 'others'))}
-        evaluate_robustness(sources(case), out, shifts=shifts, **CELLS)
+        evaluate_robustness(sources(case), out, shifted_sets=shifts, **CELLS)
         for name in ('others-0', 'fog-5'):
             (out / 'cells' / f'{name}.json').unlink()
-        again = evaluate_robustness(sources(case), out, shifts=shifts, **CELLS)
+        again = evaluate_robustness(sources(case), out, shifted_sets=shifts, **CELLS)
         for name, model in again['models'].items():
             for key in ('clean', 'cells', 'shifts', 'mPC', 'ci95'):
                 assert model[key] == whole[1]['models'][name][key]
@@ -216,7 +216,7 @@ class TestFigures:
                 number, corruption, severity, view = file.stem.split('-')
                 assert view == '0'
                 assert name.startswith('example-')
-                expected = images.seen(Condition(corruption, int(severity)), int(number))
+                expected = images.picture(Condition(corruption, int(severity)), int(number))
                 assert expected.shape == (40, 40, 3)
                 assert data == cv2.imencode('.jpg', expected, JPEG)[1].tobytes()
         results = whole[1]
@@ -263,20 +263,20 @@ class TestFigures:
     def test_what_does_not_count_is_not_shown_as_right(self, case):
         """A guess below the threshold of Accuracy."""
         metric = dict(type='mmpretrain.Accuracy', thrs=0.5)
-        scorer = build_adapter(metric, dict(classes=('a', 'b')))
+        adapter = build_adapter(metric, dict(classes=('a', 'b')))
         sample = dict(
             gt_label=torch.tensor([1]),
             pred_label=torch.tensor([1]),
             pred_score=torch.tensor([0.1, 0.4]),
         )
-        assert scorer.records([sample], None) == [Guess(1, False)]
-        found = scorer.example(sample)
+        assert adapter.per_image([sample], None) == [Top1(1, False)]
+        found = adapter.example(sample)
         assert found == {'label': 1, 'score': pytest.approx(0.4), 'right': False}
 
     def test_images_of_another_set_are_drawn_apart(self, case, tmp_path):
         """Even of the same images: R is then not known better than it is."""
         shifts = {'again': dict(type='CustomDataset', data_root=str(case / 'images'))}
-        found = evaluate_robustness(sources(case), tmp_path / 'out', shifts=shifts, **CELLS)
+        found = evaluate_robustness(sources(case), tmp_path / 'out', shifted_sets=shifts, **CELLS)
         cells = [
             json.loads((tmp_path / 'out' / 'cells' / f'{name}.json').read_text())
             for name in ('clean', 'again-0')
@@ -289,7 +289,7 @@ class TestFigures:
     def test_a_subset_larger_than_another_set_takes_all_of_it(self, case, tmp_path):
         shifts = {'others': dict(type='CustomDataset', data_root=str(case / 'others'))}
         found = evaluate_robustness(
-            sources(case), tmp_path / 'out', subset=20, shifts=shifts, **CELLS
+            sources(case), tmp_path / 'out', subset=20, shifted_sets=shifts, **CELLS
         )
         assert found['protocol']['dataset']['images'] == 20
         assert found['protocol']['shifts']['others']['images'] == 16
@@ -301,11 +301,11 @@ class TestFigures:
         with pytest.raises(
             UnreadableImagesError, match=r'^1 of 16 images of v2 could not be read'
         ):
-            evaluate_robustness(sources(case), tmp_path / 'out', shifts=shifts, **CELLS)
+            evaluate_robustness(sources(case), tmp_path / 'out', shifted_sets=shifts, **CELLS)
         for file in (tmp_path / 'others').rglob('*.png'):
             file.write_bytes(b'no image')
         with pytest.raises(ValueError, match=r'^v2: none of 16 images can be read'):
-            evaluate_robustness(sources(case), tmp_path / 'other', shifts=shifts, **CELLS)
+            evaluate_robustness(sources(case), tmp_path / 'other', shifted_sets=shifts, **CELLS)
         page = read_page(write_report(tmp_path / 'other'))
         assert '5 of 6 cells are there. Missing: v2.' in page.all('aside')[0].text
 
@@ -316,7 +316,7 @@ class TestFigures:
         """
         shifts = {'others': dict(type='CustomDataset', data_root=str(case / 'others'))}
         for source in sources(case):
-            evaluate_robustness([source], tmp_path / source.name, shifts=shifts, **CELLS)
+            evaluate_robustness([source], tmp_path / source.name, shifted_sets=shifts, **CELLS)
         page = compare([tmp_path / name for name in ('sharp', 'dull')], tmp_path / 'both')
         assert 'not finished' not in page.read_text()
         together, apart = (
@@ -358,16 +358,16 @@ class TestImages:
     def test_are_corrupted_at_the_size_of_the_model(self, case):
         """As ImageNet-C was made: not the file, but what is left of it."""
         config = Config.fromfile(case / 'config.py')
-        shared = build_test_set({'a': config.test_dataloader})
+        test_set = build_test_set({'a': config.test_dataloader})
         (_, views), (_, plain) = (
-            shared.images[Condition(*which), 7] for which in (('fog', 3), ('none', 0))
+            test_set.images[Condition(*which), 7] for which in (('fog', 3), ('none', 0))
         )
         image = plain[0]['inputs'].permute(1, 2, 0).numpy()
         assert image.shape == (40, 40, 3)
         step = ImageCorruption('fog', 3)
         expected = step({'img': image, 'img_id': '1_right/1.png'})['img']
         assert np.array_equal(views[0]['inputs'].permute(1, 2, 0).numpy(), expected)
-        assert shared.ids[7] == '1_right/1.png'
+        assert test_set.ids[7] == '1_right/1.png'
 
     def test_in_memory(self, case, tmp_path):
         """CIFAR's: no step loads them, and they are RGB."""
@@ -385,18 +385,18 @@ class TestImages:
                 return dict(img=image, gt_label=index, sample_idx=index)
 
         loader = dict(dataset=dict(type='InMemory', pipeline=[dict(type='PackInputs')]))
-        shared = build_test_set({'a': loader})
-        _, views = shared.images[Condition('jpeg_compression', 3), 1]
-        image = shared.images.info(1)['img']
+        test_set = build_test_set({'a': loader})
+        _, views = test_set.images[Condition('jpeg_compression', 3), 1]
+        image = test_set.images.info(1)['img']
         expected = ImageCorruption('jpeg_compression', 3, channel_order='rgb')(
             {'img': image.copy(), 'img_id': 1}
         )['img']
         assert np.array_equal(views[0]['inputs'].permute(1, 2, 0).numpy(), expected)
-        before = shared.described['sha256']
+        before = test_set.description['sha256']
         InMemory.get_data_info = lambda self, index: dict(
             img=np.full((32, 32, 3), index, np.uint8), gt_label=index, sample_idx=index
         )
-        assert build_test_set({'a': loader}).described['sha256'] != before
+        assert build_test_set({'a': loader}).description['sha256'] != before
 
     def test_a_crop_behind_another_step_is_refused(self, case, tmp_path):
         text = (case / 'config.py').read_text()
@@ -459,7 +459,7 @@ class TestImages:
         other.write_text(json.dumps(lacking))
         shutil.rmtree(tmp_path / 'out' / 'examples')
         shifts = {'others': dict(type='CustomDataset', data_root=str(case / 'others'))}
-        again = evaluate_robustness(sources(case), tmp_path / 'out', shifts=shifts, **CELLS)
+        again = evaluate_robustness(sources(case), tmp_path / 'out', shifted_sets=shifts, **CELLS)
         for name, model in again['models'].items():
             assert model['cells'] == whole[1]['models'][name]['cells']
         names = [
@@ -484,7 +484,7 @@ class TestImages:
     def test_names_of_other_sets(self, case, tmp_path, name):
         shifts = {name: dict(type='CustomDataset', data_root=str(case / 'others'))}
         with pytest.raises(ValueError, match='is no name for a set'):
-            evaluate_robustness(sources(case), tmp_path / 'out', shifts=shifts, **CELLS)
+            evaluate_robustness(sources(case), tmp_path / 'out', shifted_sets=shifts, **CELLS)
 
 
 class TestAlexNet:

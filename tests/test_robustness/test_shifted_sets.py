@@ -4,8 +4,8 @@
 import numpy as np
 import pytest
 
-from mmdet_adasap.robustness.metrics.bootstrap import Z, image_weights
-from mmdet_adasap.robustness.shifted_sets import build_shifts, seed_of_draws
+from mmdet_adasap.robustness.metrics.bootstrap import Z, image_weights, seed_of_set
+from mmdet_adasap.robustness.shifted_sets import build_shifts
 
 
 def cell(**models) -> dict:
@@ -61,7 +61,7 @@ def test_a_reference_that_was_not_tested_there():
 def test_images_of_two_sets_of_one_size_are_drawn_apart():
     """Else a good draw of one would go with a good draw of the other."""
     seed = 3
-    weights = [image_weights(50, 400, s) for s in (seed, seed_of_draws(seed, 'imagenet-v2'))]
-    assert np.array_equal(weights[1], image_weights(50, 400, seed_of_draws(seed, 'imagenet-v2')))
+    weights = [image_weights(50, 400, s) for s in (seed, seed_of_set(seed, 'imagenet-v2'))]
+    assert np.array_equal(weights[1], image_weights(50, 400, seed_of_set(seed, 'imagenet-v2')))
     first = [each @ np.arange(50) for each in weights]
     assert abs(np.corrcoef(first)[0, 1]) < 0.2

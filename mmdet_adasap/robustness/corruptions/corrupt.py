@@ -1,4 +1,6 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""The public function of the corruptions, their names and groups, and the seed of each image."""
+
 import difflib
 import hashlib
 import json
@@ -38,7 +40,7 @@ CORRUPTIONS: dict[str, Callable] = {
     for function in functions
 }
 
-
+#: Smallest height and width, as in the reference.
 MIN_SIDE = 32
 MODES = ('fast', 'exact')
 
@@ -59,9 +61,10 @@ def corrupt(
         rng (int | Generator | RandomState): Seed, or the generator to draw from: a Generator in
             fast mode, a RandomState in exact mode. numpy's global one is never used.
             Defaults to 0.
-        mode (str): 'fast' draws from SFC64. 'exact' repeats the draws that the published code
-            (imagecorruptions-imaug 1.1.5) makes after ``np.random.seed(rng)``: at most one level
-            apart on a few pixels. Both have the same distribution. Defaults to 'fast'.
+        mode (str): 'fast' samples from SFC64. 'exact' repeats the random numbers that the
+            published code (imagecorruptions-imaug 1.1.5) draws after ``np.random.seed(rng)``: at
+            most one level apart on a few pixels. Both have the same distribution. Defaults to
+            'fast'.
 
     Returns:
         ndarray: uint8, (H, W, 3).
@@ -77,7 +80,7 @@ def corrupt(
 
 
 def check_condition(name: str, severity: int) -> None:
-    """Refuse a corruption or severity that does not exist.
+    """Raise an error if there is no such corruption or severity.
 
     Args:
         name (str): Name of the corruption.
@@ -102,7 +105,7 @@ def check_condition(name: str, severity: int) -> None:
 
 
 def check_mode(mode: str) -> None:
-    """Refuse a mode other than 'fast' and 'exact'.
+    """Raise an error if the mode is not 'fast' or 'exact'.
 
     Raises:
         ValueError: If it is another one.
@@ -112,7 +115,7 @@ def check_mode(mode: str) -> None:
 
 
 def check_image(image: np.ndarray) -> None:
-    """Refuse what cannot be corrupted.
+    """Raise an error if an image cannot be corrupted.
 
     Raises:
         TypeError: If the image is no uint8 array.
@@ -137,6 +140,7 @@ def check_image(image: np.ndarray) -> None:
 
 
 def _as_generator(rng: int | Rng, mode: str) -> Rng:
+    """Return the generator for a seed, or the given one if its type is that of the mode."""
     check_mode(mode)
     kind = np.random.RandomState if mode == 'exact' else np.random.Generator
     if isinstance(rng, kind):
@@ -150,15 +154,16 @@ def _as_generator(rng: int | Rng, mode: str) -> Rng:
         raise ValueError(f'rng={rng} cannot seed mode={mode!r}: give an int {limit}')
     if mode == 'exact':
         return np.random.RandomState(int(rng))
+    # The fastest of numpy's bit generators; most corruptions sample for every pixel.
     return np.random.Generator(np.random.SFC64(int(rng)))
 
 
 def corruption_seed(
     seed: int, image_id: str | int, corruption: str, severity: int, mode: str = 'fast'
 ) -> int:
-    """Derive the seed of one corrupted image from what names it, and from nothing else.
+    """Derive the seed of one corrupted image from its name, corruption and severity alone.
 
-    Workers, batch size, order and what was corrupted before therefore cannot change a pixel.
+    So workers, batch size, order and what was corrupted before cannot change a pixel.
 
     Args:
         seed (int): Seed of the whole benchmark.
@@ -172,5 +177,6 @@ def corruption_seed(
         more.
     """
     key = json.dumps([int(seed), str(image_id), corruption, int(severity)])
+    # A RandomState takes 32 bits. 128 make it unlikely that two images of a set share a seed.
     size = 4 if mode == 'exact' else 16
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=size).digest(), 'little')

@@ -22,7 +22,7 @@ def contrast(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     Args:
         image (ndarray): uint8, (H, W, 3).
         severity (int): 1 to 5.
-        rng (RandomState | Generator): Not drawn from.
+        rng (RandomState | Generator): Not used.
 
     Returns:
         ndarray: uint8, (H, W, 3).
@@ -49,7 +49,7 @@ def elastic_transform(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     Args:
         image (ndarray): uint8, (H, W, 3).
         severity (int): 1 to 5.
-        rng (RandomState | Generator): Where the field comes from.
+        rng (RandomState | Generator): Source of the field.
 
     Returns:
         ndarray: uint8, (H, W, 3).
@@ -63,48 +63,52 @@ def elastic_transform(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
         return cv2.sepFilter2D(rough, -1, *kernels, borderType=cv2.BORDER_REFLECT) * alpha
 
     right, down = field(), field()
-    even = np.arange(256, dtype=np.float32) / np.float32(255) * np.float32(255)
+    # The reference computes in 0 to 1, and interpolation leaves a constant image as it is.
+    of_constant = np.arange(256, dtype=np.float32) / np.float32(255) * np.float32(255)
     moved = np.empty_like(image)
     for rows in row_blocks(height, width):
-        strip = displace(image, rows, down[rows], right[rows])
-        moved[rows] = round_like_reference(strip, even)
+        block = displace(image, rows, down[rows], right[rows])
+        moved[rows] = round_like_reference(block, of_constant)
     return moved
 
 
 def displace(image: np.ndarray, rows: slice, down: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Take each pixel of some rows from another place, by linear interpolation.
+    """Displace the pixels of some rows, by linear interpolation.
 
-    OpenCV's own rounds places to 1/32 pixel, which is several levels at a sharp edge.
+    OpenCV's own interpolation rounds positions to 1/32 pixel, which is several grey levels at a
+    sharp edge. So the four neighbours are fetched by OpenCV and combined here.
 
     Args:
         image (ndarray): uint8, (H, W, 3); beyond its edges it is mirrored.
         rows (slice): The rows.
-        down (ndarray): float32, (rows, W), how many pixels below a pixel is what it becomes.
+        down (ndarray): float32, (rows, W), how many pixels below a pixel its new value is read.
         right (ndarray): float32, (rows, W), the same to the right.
 
     Returns:
         ndarray: float32, (rows, W, 3).
     """
     above, left = np.floor(down), np.floor(right)
-    shares = [cv2.merge([part] * 3) for part in (right - left, down - above)]
+    # Once for each of the three channels, so that one product covers all of them.
+    fractions = [cv2.merge([part] * 3) for part in (right - left, down - above)]
     left += np.arange(image.shape[1], dtype=np.float32)
     above += np.arange(rows.start, rows.stop, dtype=np.float32)[:, None]
-    places = cv2.merge([left, above]).astype(np.int16)
+    # int16 is what remap takes for whole positions.
+    positions = cv2.merge([left, above]).astype(np.int16)
 
     def corner(x: int, y: int) -> np.ndarray:
-        moved = cv2.add(places, (x, y, 0, 0))
-        found = cv2.remap(image, moved, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT)
-        return found.astype(np.float32)
+        moved = cv2.add(positions, (x, y, 0, 0))
+        pixels = cv2.remap(image, moved, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT)
+        return pixels.astype(np.float32)
 
-    def between(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
+    def interpolate(first: np.ndarray, second: np.ndarray, fraction: np.ndarray) -> np.ndarray:
         second -= first
-        second *= share
+        second *= fraction
         first += second
         return first
 
-    upper = between(corner(0, 0), corner(1, 0), shares[0])
-    lower = between(corner(0, 1), corner(1, 1), shares[0])
-    return between(upper, lower, shares[1])
+    upper = interpolate(corner(0, 0), corner(1, 0), fractions[0])
+    lower = interpolate(corner(0, 1), corner(1, 1), fractions[0])
+    return interpolate(upper, lower, fractions[1])
 
 
 def pixelate(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
@@ -120,7 +124,7 @@ def pixelate(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     Args:
         image (ndarray): uint8, (H, W, 3).
         severity (int): 1 to 5.
-        rng (RandomState | Generator): Not drawn from.
+        rng (RandomState | Generator): Not used.
 
     Returns:
         ndarray: uint8, (H, W, 3).
@@ -146,7 +150,7 @@ def jpeg_compression(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     Args:
         image (ndarray): uint8, (H, W, 3), RGB.
         severity (int): 1 to 5.
-        rng (RandomState | Generator): Not drawn from.
+        rng (RandomState | Generator): Not used.
 
     Returns:
         ndarray: uint8, (H, W, 3).

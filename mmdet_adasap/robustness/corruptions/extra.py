@@ -4,8 +4,8 @@
 import cv2
 import numpy as np
 
-from .filters import gaussian_kernel, smooth_levels
-from .numerics import Rng, hsv_to_levels, rgb_to_hsv, row_blocks, standard_normal, to_uint8
+from .filters import gaussian_kernel, gaussian_smooth
+from .numerics import Rng, hsv_to_rgb, rgb_to_hsv, row_blocks, standard_normal, to_uint8
 
 
 def speckle_noise(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
@@ -19,7 +19,7 @@ def speckle_noise(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     Args:
         image (ndarray): uint8, (H, W, 3).
         severity (int): 1 to 5.
-        rng (RandomState | Generator): Where the noise comes from.
+        rng (RandomState | Generator): Source of the noise.
 
     Returns:
         ndarray: uint8, (H, W, 3).
@@ -48,13 +48,13 @@ def gaussian_blur(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     Args:
         image (ndarray): uint8, (H, W, 3).
         severity (int): 1 to 5.
-        rng (RandomState | Generator): Not drawn from.
+        rng (RandomState | Generator): Not used.
 
     Returns:
         ndarray: uint8, (H, W, 3).
     """
     exact = isinstance(rng, np.random.RandomState)
-    return smooth_levels(image, (1, 2, 3, 4, 6)[severity - 1], exact)
+    return gaussian_smooth(image, (1, 2, 3, 4, 6)[severity - 1], exact)
 
 
 def spatter(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
@@ -77,7 +77,7 @@ def spatter(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     Args:
         image (ndarray): uint8, (H, W, 3), RGB.
         severity (int): 1 to 5.
-        rng (RandomState | Generator): Where the drops come from.
+        rng (RandomState | Generator): Source of the drops.
 
     Returns:
         ndarray: uint8, (H, W, 3). The image itself where no drop falls on a small one, which
@@ -90,15 +90,17 @@ def spatter(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
         (0.65, 0.3, 1, 0.65, _mud, 1.5),
         (0.67, 0.4, 1, 0.65, _mud, 1.5),
     )
-    mean, std, sigma, threshold, splash, amount = settings[severity - 1]
+    mean, std, sigma, threshold, apply_liquid, amount = settings[severity - 1]
     liquid = standard_normal(rng, image.shape[:2])
     liquid *= std
     liquid += mean
     liquid = _smooth(liquid, sigma)
-    return splash(image, np.where(liquid < threshold, 0, liquid), amount)
+    return apply_liquid(image, np.where(liquid < threshold, 0, liquid), amount)
 
 
 def _water(image: np.ndarray, liquid: np.ndarray, strength: float) -> np.ndarray:
+    # All numbers are the reference's: Canny's thresholds, distances up to 20 pixels, the kernel
+    # that lights drops from one side, and the colour.
     depth = (liquid * 255).astype(np.uint8)
     distance = cv2.distanceTransform(255 - cv2.Canny(depth, 50, 150), cv2.DIST_L2, 5)
     distance = cv2.blur(np.minimum(distance, 20), (3, 3)).astype(np.uint8)
@@ -117,6 +119,7 @@ def _water(image: np.ndarray, liquid: np.ndarray, strength: float) -> np.ndarray
 
 def _mud(image: np.ndarray, liquid: np.ndarray, softness: float) -> np.ndarray:
     cover = _smooth((liquid > 0).astype(liquid.dtype), softness)
+    # The threshold and the brown, in RGB, are the reference's.
     cover = np.where(cover < 0.8, 0, cover)[..., None]
     return to_uint8(image * (1 - cover) + cover * np.array([63, 42, 20], dtype=cover.dtype))
 
@@ -140,7 +143,7 @@ def saturate(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     Args:
         image (ndarray): uint8, (H, W, 3), RGB.
         severity (int): 1 to 5.
-        rng (RandomState | Generator): Not drawn from.
+        rng (RandomState | Generator): Not used.
 
     Returns:
         ndarray: uint8, (H, W, 3).
@@ -150,5 +153,5 @@ def saturate(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     for rows in row_blocks(*image.shape[:2]):
         hue, saturation, value = rgb_to_hsv(image[rows].reshape(-1, 3))
         stronger = np.clip(saturation * factor + added, 0, 1)
-        saturated[rows] = hsv_to_levels(hue, stronger, value).reshape(image[rows].shape)
+        saturated[rows] = hsv_to_rgb(hue, stronger, value).reshape(image[rows].shape)
     return saturated

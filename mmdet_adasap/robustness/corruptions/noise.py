@@ -22,7 +22,7 @@ def gaussian_noise(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     Args:
         image (ndarray): uint8, (H, W, 3).
         severity (int): 1 to 5.
-        rng (RandomState | Generator): Where the noise comes from.
+        rng (RandomState | Generator): Source of the noise.
 
     Returns:
         ndarray: uint8, (H, W, 3).
@@ -50,7 +50,7 @@ def shot_noise(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     Args:
         image (ndarray): uint8, (H, W, 3).
         severity (int): 1 to 5.
-        rng (RandomState | Generator): Where the counts come from.
+        rng (RandomState | Generator): Source of the counts.
 
     Returns:
         ndarray: uint8, (H, W, 3).
@@ -75,7 +75,7 @@ def impulse_noise(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     Args:
         image (ndarray): uint8, (H, W, 3).
         severity (int): 1 to 5.
-        rng (RandomState | Generator): Where the choice comes from. A Generator chooses with 16
+        rng (RandomState | Generator): Source of the choice. A Generator chooses with 16
             bits, which rounds the share to a multiple of 2^-15.
 
     Returns:
@@ -86,28 +86,35 @@ def impulse_noise(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
         hit = rng.random_sample(image.shape) <= share
         white = rng.random_sample(image.shape) <= 0.5
     else:
-        # The lowest bit says which of the two, the whole number whether at all.
-        draws = rng.integers(0, 2**16, image.shape, dtype=np.uint16)
-        hit = draws < 2 * round(share * 2**15)
-        white = draws & 1
+        # One number for both: the lowest bit chooses black or white, the rest whether to replace.
+        numbers = rng.integers(0, 2**16, image.shape, dtype=np.uint16)
+        hit = numbers < 2 * round(share * 2**15)
+        white = numbers & 1
     return np.where(hit, white.astype(np.uint8) * np.uint8(255), image)
 
 
-# Cells per level. Most lie between two steps of the distribution; the more, the larger the table.
+# 2^11 cells of probability for each grey level, so that the table of one severity is 512 KiB. In
+# most cells every number gives one count. More cells would leave fewer undecided, and the table
+# would no longer fit into a cache.
 _BITS = 11
+
+
+# The highest bit of a uint8 marks a cell in which the count is not decided yet. The other seven
+# hold the count: 60 at most, the photons of severity 1.
 _UNDECIDED = 128
 
 
 def capped_poisson(image: np.ndarray, photons: int, rng: Rng) -> np.ndarray:
-    """Draw min(Poisson(x photons), photons) for every grey level x, in units of 255.
+    """Sample min(Poisson(x photons), photons) for every grey level x, in units of 255.
 
-    With a Generator each value falls into one of 2048 equal cells of probability. In most, every
-    number gives the same count, which a table holds. In the others a finer number decides.
+    With a Generator this inverts the distribution function by a table: each sample falls into one
+    of 2048 equal cells of probability. In most of them all samples give the same count, which the
+    table holds. In the others a finer random number decides.
 
     Args:
         image (ndarray): uint8, (H, W, 3).
         photons (int): Mean where the image is white, and the largest count. Up to 127.
-        rng (RandomState | Generator): Where the counts come from.
+        rng (RandomState | Generator): Source of the counts.
 
     Returns:
         ndarray: Integers from 0 to photons, shape of the image.
@@ -123,25 +130,27 @@ def capped_poisson(image: np.ndarray, photons: int, rng: Rng) -> np.ndarray:
         index |= cell[rows]
         counts[rows] = cells.take(index)
 
-    left = np.flatnonzero(counts & _UNDECIDED)
+    undecided = np.flatnonzero(counts & _UNDECIDED)
     counts &= _UNDECIDED - 1
-    within = rng.random(left.size)
-    within += cell.ravel()[left]
-    within *= 2.0**-_BITS
-    levels, flat = image.ravel()[left], counts.ravel()
-    while left.size:
-        more = np.flatnonzero(within >= cumulated[levels, flat[left]])
-        left, within, levels = left[more], within[more], levels[more]
-        flat[left] += 1
+    # A uniform number in 0 to 1 whose first 11 bits are the cell.
+    uniform = rng.random(undecided.size)
+    uniform += cell.ravel()[undecided]
+    uniform *= 2.0**-_BITS
+    levels, flat = image.ravel()[undecided], counts.ravel()
+    # Inversion: the count is the first k with uniform < P(count <= k).
+    while undecided.size:
+        more = np.flatnonzero(uniform >= cumulated[levels, flat[undecided]])
+        undecided, uniform, levels = undecided[more], uniform[more], levels[more]
+        flat[undecided] += 1
     return counts
 
 
 @lru_cache(maxsize=5)
 def _tables(photons: int) -> tuple[np.ndarray, np.ndarray]:
-    """P(count <= k) for k <= photons, (256, photons + 1), and what is known of each cell's count.
+    """Return P(count <= k) for k <= photons, (256, photons + 1), and the count of each cell.
 
-    The latter, (256 * 2048,), is the smallest count that falls into it, with a mark where it is
-    not the only one.
+    The latter, uint8, (256 * 2048,), is the smallest count that falls into a cell, with
+    ``_UNDECIDED`` set where it is not the only one.
     """
     counts = np.arange(photons)
     factorials = np.array([math.factorial(k) for k in range(photons)], dtype=np.float64)
@@ -153,4 +162,5 @@ def _tables(photons: int) -> tuple[np.ndarray, np.ndarray]:
         lowest = np.searchsorted(cumulated[level], edges[:-1], side='right')
         highest = np.searchsorted(cumulated[level], edges[1:], side='left')
         cells[level] = np.where(lowest == highest, lowest, lowest | _UNDECIDED)
+    # Counts are capped at photons: P(count <= photons) is infinite, so that inversion ends there.
     return np.pad(cumulated, ((0, 0), (0, 1)), constant_values=np.inf), cells.ravel()

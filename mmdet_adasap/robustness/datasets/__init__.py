@@ -1,26 +1,26 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Data sets whose images are corrupted while they are loaded, and published corrupted ones.
+"""Datasets whose images are corrupted while they are loaded, and published corrupted ones.
 
-Those that derive from classes of mmdet or mmpretrain are imported, and registered, when they are
-first asked for or their library is imported (:mod:`mmdet_adasap.registration`).
+Those that derive from classes of mmdet or mmpretrain are imported and registered when their name
+is first used or their library is imported (:mod:`mmdet_adasap.registration`).
 """
 
 from importlib import import_module
 
 from .multi_view import (
     CLEAN,
-    NO_IMAGE,
+    UNREADABLE_ERRORS,
     Condition,
     MultiViewBatch,
     MultiViewImages,
     Unreadable,
-    known_of,
+    image_info,
     multi_view_loader,
 )
 from .transforms import ImageCorruption, read_image
 from .voc_files import check_voc_dataset, check_voc_files
 
-# Class to its module: what needs mmdet or mmpretrain is not loaded without them.
+# Class to its module. Imported at the top they would need both mmdet and mmpretrain installed.
 _LAZY = {
     'CorruptedVOCDataset': 'corrupted_voc',
     'CIFAR10C': 'cifar10_c',
@@ -30,7 +30,7 @@ _LAZY = {
 
 __all__ = [
     'CLEAN',
-    'NO_IMAGE',
+    'UNREADABLE_ERRORS',
     'Condition',
     'ImageCorruption',
     'MultiViewBatch',
@@ -38,7 +38,7 @@ __all__ = [
     'Unreadable',
     'check_voc_dataset',
     'check_voc_files',
-    'known_of',
+    'image_info',
     'multi_view_loader',
     'read_image',
 ]

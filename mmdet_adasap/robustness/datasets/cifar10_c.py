@@ -1,4 +1,6 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""CIFAR-10-C as published, as a dataset of mmpretrain."""
+
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ from mmpretrain.registry import DATASETS
 
 from ..corruptions import check_condition
 
+# As in CIFAR-10-C.tar: each .npy has the 10000 test images at severity 1, then at 2, up to 5.
 FOLDER = 'CIFAR-10-C'
 IMAGES = 10000
 SEVERITIES = 5
@@ -54,7 +57,7 @@ class CIFAR10C(BaseDataset):
         images = _rows(file, (32, 32, 3), np.uint8, 'uint8')
         labels = _rows(folder / 'labels.npy', (), np.integer, 'integers')
         block = slice((self.severity - 1) * IMAGES, self.severity * IMAGES)
-        # One severity of five goes into memory.
+        # The file is mapped; np.array copies one severity of five into memory.
         images, labels = np.array(images[block]), labels[block].tolist()
         if not 0 <= min(labels) <= max(labels) < 10:
             raise ValueError(
@@ -68,7 +71,7 @@ class CIFAR10C(BaseDataset):
 
     @staticmethod
     def find(data_root: str, corruption: str, severity: int) -> Path:
-        """The file of a corruption, which holds all severities.
+        """Return the file of a corruption, which holds all severities.
 
         Raises:
             FileNotFoundError: If it is not there.
@@ -76,15 +79,15 @@ class CIFAR10C(BaseDataset):
         root = Path(data_root).expanduser()
         folder = root / FOLDER if (root / FOLDER).is_dir() else root
         file = folder / f'{corruption}.npy'
-        _check_there(file)
+        _check_exists(file)
         return file
 
     def extra_repr(self) -> list[str]:
-        """What the dataset is, for its repr."""
+        """Return a line for the dataset's repr."""
         return [f'Condition: \t{self.corruption} {self.severity} in {self.data_root}']
 
 
-def _check_there(file: Path) -> None:
+def _check_exists(file: Path) -> None:
     if not file.is_file():
         there = sorted(other.name for other in file.parent.glob('*.npy'))
         only = f' (only {", ".join(there)})' if there else ''
@@ -92,13 +95,13 @@ def _check_there(file: Path) -> None:
 
 
 def _rows(path: Path, row: tuple[int, ...], kind: type, kind_name: str) -> np.ndarray:
-    """Open an array of 5 x 10000 rows, without reading it.
+    """Map an array of 5 x 10000 rows into memory, without reading it.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it holds anything else.
     """
-    _check_there(path)
+    _check_exists(path)
     try:
         array = np.load(path, mmap_mode='r', allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:

@@ -1,26 +1,32 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Test sets with one folder for each class, of which every folder must be there and whole."""
+"""Test sets with one folder for each class; all folders must be there with all images."""
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import NoReturn
 
+# Compared in lower case: ILSVRC2012 writes .JPEG, and smaller copies of it .jpg or .png.
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.webp')
 
 
+# In a file of this package, so that nobody needs ILSVRC2012's devkit to test.
 @cache
 def imagenet_wnids() -> tuple[str, ...]:
-    """The 1000 WordNet ids of ILSVRC2012, sorted, which is the order of its labels."""
+    """Return the 1000 WordNet ids of ILSVRC2012, sorted, which is the order of its labels."""
     return tuple(Path(__file__).with_name('imagenet_wnids.txt').read_text('utf-8').split())
 
 
 def read_names(key: str, names: str | os.PathLike | Sequence[str]) -> tuple[str, ...]:
-    """Names of class folders as a config gives them.
+    """Read the names of class folders from a config.
 
     Args:
         key (str): Key in the config, for the messages.
         names (str | PathLike | Sequence[str]): The names, or a text file with one a line.
+
+    Returns:
+        tuple[str, ...]: The names in this order.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -46,21 +52,20 @@ def read_names(key: str, names: str | os.PathLike | Sequence[str]) -> tuple[str,
         raise ValueError(
             f'{key}={given} names no class folder: name one at least, or leave it out'
         )
-    twice = (
-        [name for name in names if names.count(name) > 1] if len(set(names)) < len(names) else []
-    )
-    if twice:
-        raise ValueError(f'{key} names {_some(sorted(set(twice)))} twice: name each class once')
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f'{key} names {_first(twice)} twice: name each class once')
     return tuple(names)
 
 
 def folders_of(labels: Collection[int], names: Sequence[str]) -> tuple[str, ...] | None:
-    """The class folders of some labels, as ``subset`` names them; None for all.
+    """Return the class folders of some labels, as ``subset`` takes them; None for all.
 
     Args:
-        labels (Collection[int]): The labels. Those of no folder are passed over.
+        labels (Collection[int]): The labels. Those without a folder are ignored.
         names (Sequence[str]): All class folders in the order of the labels.
     """
+    # None lets the dataset check for folders that are no class in the whole set.
     wanted = tuple(name for label, name in enumerate(names) if label in labels)
     return None if len(wanted) == len(names) else wanted
 
@@ -71,18 +76,17 @@ def find_images(
     per_class: int | None = None,
     subset: Sequence[str] | None = None,
 ) -> list[dict]:
-    """List the images of a set, after a look at all of its folders.
+    """List the images of a set, after checking all of its folders.
 
-    Files that are no images by their ending, and all whose name begins with a dot, are passed
-    over.
+    Files without an image's ending, and all whose name begins with a dot, are ignored.
 
     Args:
         folder (Path): Holds the class folders.
-        names (Sequence[str]): All class folders in the order of the labels. A label is the place
-            in here, whatever folders there are.
+        names (Sequence[str]): All class folders in the order of the labels. A label is the index
+            in here, whatever folders exist.
         per_class (int | None): Images that each folder must hold. Defaults to None, any number
             but 0.
-        subset (Sequence[str] | None): The class folders to look at and read. Defaults to None,
+        subset (Sequence[str] | None): The class folders to check and read. Defaults to None,
             all.
 
     Returns:
@@ -97,11 +101,15 @@ def find_images(
     labels = {name: label for label, name in enumerate(names)}
     unknown = [name for name in subset or () if name not in labels]
     if unknown:
-        raise ValueError(f'subset names {_some(unknown)}, of which there is no class: take it out')
+        raise ValueError(
+            f'subset names {_first(unknown)}, of which there is no class: take it out'
+        )
     wanted = [name for name in names if subset is None or name in set(subset)]
-    there = {name for name in _listed(folder) if (folder / name).is_dir()}
-    images = {name: _images(folder / name) for name in wanted if name in there}
-    _refuse_other(folder, there, labels, wanted, images, per_class)
+    existing = {name for name in _entries(folder) if (folder / name).is_dir()}
+    images = {name: _images(folder / name) for name in wanted if name in existing}
+    problems = _problems(existing, labels, wanted, images, per_class)
+    if problems:
+        _raise(folder, problems, len(wanted) == len(labels), per_class)
     return [
         {
             'img_path': str(folder / name / file),
@@ -113,29 +121,31 @@ def find_images(
     ]
 
 
-def _listed(folder: Path) -> list[str]:
+def _entries(folder: Path) -> list[str]:
     return sorted(name for name in os.listdir(folder) if not name.startswith('.'))
 
 
 def _images(folder: Path) -> list[str]:
-    return [name for name in _listed(folder) if name.lower().endswith(SUFFIXES)]
+    return [name for name in _entries(folder) if name.lower().endswith(SUFFIXES)]
 
 
-def _refuse_other(
-    folder: Path,
-    there: set[str],
-    labels: dict[str, int],
+def _problems(
+    existing: Collection[str],
+    labels: Collection[str],
     wanted: Sequence[str],
-    images: dict[str, list[str]],
+    images: Mapping[str, Sequence[str]],
     per_class: int | None,
-) -> None:
-    problems = []
-    missing = [name for name in wanted if name not in there]
+) -> dict[str, str]:
+    """Return what is wrong with the folders: 'missing', 'other' and 'count', each a phrase."""
+    problems = {}
+    missing = [name for name in wanted if name not in existing]
     if missing:
-        problems.append(f'lacks {len(missing)} of {len(wanted)} class folders ({_some(missing)})')
-    other = sorted(there - labels.keys())
+        problems['missing'] = (
+            f'lacks {len(missing)} of {len(wanted)} class folders ({_first(missing)})'
+        )
+    other = sorted(name for name in existing if name not in labels)
     if other:
-        problems.append(f'has {len(other)} folders that are no class ({_some(other)})')
+        problems['other'] = f'has {len(other)} folders that are no class ({_first(other)})'
     wrong = [
         f'{name}: {len(files)}'
         for name, files in images.items()
@@ -143,22 +153,27 @@ def _refuse_other(
     ]
     if wrong:
         number = 'any image' if per_class is None else f'{per_class} images'
-        problems.append(f'has {len(wrong)} class folders without {number} ({_some(wrong)})')
-    if not problems:
-        return
+        problems['count'] = f'has {len(wrong)} class folders without {number} ({_first(wrong)})'
+    return problems
+
+
+def _raise(
+    folder: Path, problems: Mapping[str, str], all_classes: bool, per_class: int | None
+) -> NoReturn:
+    """Raise one error that names all problems, and what to do about each."""
     remedy = 'unpack it anew, or set data_root to where it is whole'
-    if other:
+    if 'other' in problems:
         remedy += '; take away what is none of it'
-    if (missing or wrong) and len(wanted) == len(labels):
+    if all_classes and problems.keys() & {'missing', 'count'}:
         remedy += (
             '. To test on the other classes on purpose, name their folders in subset=[...] or in '
             'a text file with one a line: labels stay those of the whole set'
         )
-    if wrong and per_class is not None:
+    if 'count' in problems and per_class is not None:
         remedy += '. If it is meant to hold other numbers of images, set images_per_class=None'
-    kind = FileNotFoundError if missing else ValueError
-    raise kind(f'{str(folder)!r} {", and ".join(problems)}: {remedy}')
+    kind = FileNotFoundError if 'missing' in problems else ValueError
+    raise kind(f'{str(folder)!r} {", and ".join(problems.values())}: {remedy}')
 
 
-def _some(names: Sequence[str]) -> str:
+def _first(names: Sequence[str]) -> str:
     return ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')

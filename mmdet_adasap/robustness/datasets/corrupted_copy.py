@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Writes corrupted copies of a VOC set, for those who need files."""
+"""Corrupted copies of a VOC set as files, for programs that cannot corrupt while they load."""
 
 import hashlib
 import json
@@ -23,13 +23,13 @@ from .transforms import ImageCorruption, read_image
 from .voc_files import check_voc_files
 
 MANIFEST = 'corrupted_voc.json'
-# Counts up whenever the same settings begin to give other files.
+# To be increased whenever the same settings begin to give other files.
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class CopySettings:
-    """What is written.
+    """Settings of a corrupted copy.
 
     Args:
         corruptions (tuple[str, ...]): Names of corruptions.
@@ -43,7 +43,7 @@ class CopySettings:
 
     Raises:
         TypeError: If a severity is no int.
-        ValueError: If a value is not one of those above, or nothing is asked for.
+        ValueError: If a value is not one of those above, or there is no corruption or severity.
     """
 
     corruptions: tuple[str, ...]
@@ -67,7 +67,7 @@ class CopySettings:
 
     @property
     def conditions(self) -> tuple[tuple[str, int], ...]:
-        """Every corruption at every severity."""
+        """All pairs of a corruption and a severity."""
         return tuple((name, level) for name in self.corruptions for level in self.severities)
 
 
@@ -85,8 +85,8 @@ def write_corrupted_voc(
     Args:
         data_root (str | Path): The VOCdevkit, left as it is.
         out (str | Path): Folder of the copies.
-        settings (CopySettings): What is written.
-        workers (int): Processes. The files do not depend on it. Defaults to 1.
+        settings (CopySettings): Which copies to write.
+        workers (int): Processes; the files are the same for any number. Defaults to 1.
 
     Returns:
         dict[str, str]: Images that could not be read or corrupted, by id, and why. The others are
@@ -116,13 +116,9 @@ def write_corrupted_voc(
         'images': hashlib.sha256(text).hexdigest(),
         'versions': _versions(),
     }
-    _claim(Path(out), manifest)
+    _start_or_resume(Path(out), manifest)
     _copy_annotations(source, target, id_list, image_ids)
-    for corruption, severity in settings.conditions:
-        folder = _image_folder(target, corruption, severity)
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_partial_files(folder)
-
+    _make_folders(target, settings)
     jobs = ((source, target, image_id, settings) for image_id in image_ids)
     hashes, failed = {}, {}
     with tqdm(total=len(image_ids), desc='corrupted VOC', unit='image') as progress:
@@ -131,6 +127,7 @@ def write_corrupted_voc(
             if reason:
                 failed[image_id] = reason
             progress.update()
+    # Only a complete copy gets the hashes, so that their presence says that it is complete.
     if not failed:
         manifest['sha256'] = dict(sorted(hashes.items()))
         write_atomically(Path(out, MANIFEST), json.dumps(manifest, indent=2) + '\n')
@@ -146,8 +143,8 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _claim(out: Path, manifest: dict) -> None:
-    """Write down what the folder is for, or check that it says the same."""
+def _start_or_resume(out: Path, manifest: dict) -> None:
+    """Write the manifest, or check that the one in the folder has the same settings."""
     path = out / MANIFEST
     if not path.exists():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -159,18 +156,18 @@ def _claim(out: Path, manifest: dict) -> None:
         write_atomically(path, json.dumps(manifest, indent=2) + '\n')
         return
     try:
-        there = json.loads(path.read_text())
-        # One level down, so that the error names the setting or the package.
-        known = {**there, **there['settings'], **there['versions']}
+        stored = json.loads(path.read_text())
+        # Flat, so that the error names the setting or the package.
+        stored = {**stored, **stored['settings'], **stored['versions']}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FileExistsError(
             f'{path} cannot be read ({error}): choose another folder, or remove {out}'
         ) from error
     wanted = {**manifest, **manifest['settings'], **manifest['versions']}
     differing = [
-        f'{name} {known.get(name)} instead of {value}'
+        f'{name} {stored.get(name)} instead of {value}'
         for name, value in wanted.items()
-        if known.get(name) != value and not isinstance(value, dict)
+        if stored.get(name) != value and not isinstance(value, dict)
     ]
     if differing:
         raise FileExistsError(
@@ -189,18 +186,27 @@ def _copy_annotations(source: Path, target: Path, id_list: Path, ids: Sequence[s
     shutil.copyfile(id_list, lists / id_list.name)
 
 
+def _make_folders(target: Path, settings: CopySettings) -> None:
+    for corruption, severity in settings.conditions:
+        folder = _image_folder(target, corruption, severity)
+        folder.mkdir(parents=True, exist_ok=True)
+        # Left by a call that was killed while it wrote.
+        remove_partial_files(folder)
+
+
 def _image_folder(target: Path, corruption: str, severity: int) -> Path:
     return target / 'JPEGImages' / corruption / str(severity)
 
 
 def _run(jobs: Iterator[tuple], workers: int) -> Iterator[tuple[str, dict[str, str], str]]:
-    """Do jobs in several processes; a few wait in line, whatever their number."""
+    """Run jobs in several processes; only a few are submitted at a time, to save memory."""
     if workers == 1:
         for job in jobs:
             yield _write_image(*job)
         return
-    # Each process has one core; OpenCV's own threads would only get into each other's way.
+    # Each process has one core; OpenCV's own threads would compete for it.
     cv2.setNumThreads(1)
+    # Four jobs for each process keep all of them busy while results are collected.
     with ProcessPoolExecutor(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         waiting: set[Future] = {
             pool.submit(_write_image, *job) for job in islice(jobs, 4 * workers)
@@ -224,11 +230,11 @@ def _run(jobs: Iterator[tuple], workers: int) -> Iterator[tuple[str, dict[str, s
 def _write_image(
     source: Path, target: Path, image_id: str, settings: CopySettings
 ) -> tuple[str, dict[str, str], str]:
-    """Write what is missing of one image's copies.
+    """Write those copies of one image that do not exist yet.
 
     Returns:
-        tuple[str, dict[str, str], str]: The image's id, the sha256 of its copies, and why there
-        are none, '' if there are.
+        tuple[str, dict[str, str], str]: The image's id, the sha256 of each copy by its path, and
+        why there are no copies, '' if there are.
     """
     path = source / 'JPEGImages' / f'{image_id}.jpg'
     image = None

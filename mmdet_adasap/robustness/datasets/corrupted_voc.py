@@ -1,4 +1,6 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Pascal-C as a dataset of mmdet, computed while images are loaded."""
+
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,9 +17,9 @@ from .voc_files import check_voc_dataset
 class CorruptedVOCDataset(VOCDataset):
     """VOC whose images are corrupted as they are loaded: Pascal-C, without storing it.
 
-    With ``corruption='none'`` it is VOCDataset that looks at its files first, for training and
-    for clean tests. ``metainfo=dict(classes=...)`` makes it read other classes than VOC's, and
-    VOCMetric then prints those.
+    With ``corruption='none'`` it is VOCDataset with a check of all files before it starts, for
+    training and for clean tests. ``metainfo=dict(classes=...)`` makes it read other classes than
+    VOC's, and VOCMetric then prints those.
 
     Args:
         corruption (str): One of ``CORRUPTIONS``, or 'none'. Defaults to 'none'.
@@ -48,9 +50,9 @@ class CorruptedVOCDataset(VOCDataset):
             loading, rest = split_behind_loading('CorruptedVOCDataset.pipeline', pipeline)
             pipeline = [*loading, step, *rest]
         super().__init__(pipeline=pipeline, **kwargs)
-        # Told 'VOC2007', VOCMetric prints VOC's own names beside whatever classes there are; told
-        # nothing, it takes them from the metainfo. Nothing else depends on it: 11 points are the
-        # metric's default, with a warning only where the type and eval_mode disagree.
+        # With dataset_type 'VOC2007' VOCMetric (mmdet 3.3) prints VOC's own names, whatever the
+        # classes are. With None it takes the names from the metainfo. Nothing else depends on it:
+        # 11 points are the metric's default, and the type only makes it warn of other modes.
         if tuple(self._metainfo['classes']) != VOCDataset.METAINFO['classes']:
             self._metainfo['dataset_type'] = None
 
@@ -60,12 +62,16 @@ class CorruptedVOCDataset(VOCDataset):
         return super().load_data_list()
 
     def prepare_data(self, idx: int) -> Any:
-        """Run the pipeline, and say which image it is that cannot be read."""
+        """Run the pipeline; the error of an image that cannot be read names the image.
+
+        Raises:
+            OSError: If the image cannot be decoded.
+        """
         try:
             return super().prepare_data(idx)
         except Exception as error:
             path = self.get_data_info(idx)['img_path']
-            # OpenCV raises for an empty file, without its name.
+            # OpenCV raises an error for an empty file without naming the file.
             if os.path.isfile(path) and read_image(path) is None:
                 raise OSError(
                     f'{path} is no readable image: replace it, or take it out of {self.ann_file}'

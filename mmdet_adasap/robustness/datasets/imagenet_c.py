@@ -1,4 +1,6 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""ImageNet-C as published, as a dataset of mmpretrain."""
+
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from mmpretrain.registry import DATASETS
 from ..corruptions import EXTRAS, GROUPS, check_condition
 from .class_folders import find_images, folders_of, imagenet_wnids, read_names
 
-#: Folder that an archive is named after: noise.tar, blur.tar, ..., and extra.tar.
+# Corruption to the archive that has it, noise.tar, blur.tar, ..., or extra.tar.
 _GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
 _GROUP_OF.update(dict.fromkeys(EXTRAS, 'extra'))
 
@@ -73,7 +75,7 @@ class ImageNetC(BaseDataset):
         super().__init__(ann_file='', data_root=data_root, metainfo=metainfo, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Find the condition, look at its folders, and list the images."""
+        """Find the condition, check its folders, and list the images."""
         folder = find_condition(self.data_root, self.corruption, self.severity)
         images = find_images(folder, self.wnids, self.images_per_class, self.subset)
         print_log(f'ImageNetC: {len(images)} images from {folder}', 'current')
@@ -81,11 +83,14 @@ class ImageNetC(BaseDataset):
 
     @staticmethod
     def settings_for(labels: Collection[int], **settings) -> dict:
-        """What a config says to get the images of a clean set, which may be a part of all.
+        """Return settings that restrict the dataset to the classes of a clean test set.
 
         Args:
             labels (Collection[int]): Labels of that set.
-            **settings: What the config says already, which stays.
+            **settings: Settings of the config, which have priority.
+
+        Returns:
+            dict: All settings.
         """
         wnids = settings.get('wnids')
         names = imagenet_wnids() if wnids is None else read_names('wnids', wnids)
@@ -93,21 +98,24 @@ class ImageNetC(BaseDataset):
 
     @staticmethod
     def find(data_root: str, corruption: str, severity: int) -> Path:
-        """:func:`find_condition`, which looks at no image."""
+        """Return the folder of a condition, without reading an image."""
         return find_condition(data_root, corruption, severity)
 
     def extra_repr(self) -> list[str]:
-        """What the dataset is, for its repr."""
+        """Return a line for the dataset's repr."""
         return [f'Condition: \t{self.corruption} {self.severity} in {self.data_root}']
 
 
 def find_condition(data_root: str, corruption: str, severity: int) -> Path:
-    """Folder of a corruption at a severity, with or without the group's folder above it.
+    """Find the folder of a corruption at a severity, with or without the group's folder above it.
 
     Args:
         data_root (str): Where to look.
         corruption (str): One of ``CORRUPTIONS``.
         severity (int): 1 to 5.
+
+    Returns:
+        Path: The folder.
 
     Raises:
         FileNotFoundError: If it is in neither place.
@@ -142,4 +150,5 @@ def find_condition(data_root: str, corruption: str, severity: int) -> Path:
 
 def _folders(folder: Path) -> str:
     names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    # A corruption has 5 severities and ImageNet-C 19 corruptions: 20 names show either.
     return f'only {", ".join(names[:20])}' if names else 'it has no folders'

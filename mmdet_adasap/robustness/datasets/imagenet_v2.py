@@ -1,4 +1,6 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""ImageNet-V2 as published, as a dataset of mmpretrain."""
+
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -9,14 +11,14 @@ from mmpretrain.registry import DATASETS
 
 from .class_folders import find_images, folders_of, read_names
 
-#: Variant to the folder that its archive unpacks to.
+# Variant to the folder that its archive unpacks to.
 VARIANTS = {
     'matched-frequency': 'imagenetv2-matched-frequency-format-val',
     'threshold-0.7': 'imagenetv2-threshold0.7-format-val',
     'top-images': 'imagenetv2-top-images-format-val',
 }
 
-#: Numbers as names. Sorted as text, '10' would come before '2', and labels would be wrong.
+# In the order of the numbers: sorted as text, '10' would come before '2' and labels be wrong.
 _CLASS_FOLDERS = tuple(str(label) for label in range(1000))
 
 
@@ -58,30 +60,36 @@ class ImageNetV2(BaseDataset):
 
     @staticmethod
     def settings_for(labels: Collection[int], **settings) -> dict:
-        """What a config says to get the classes of a test set that may have a part of them.
+        """Return settings that restrict the dataset to the classes of a test set.
 
         Args:
             labels (Collection[int]): Labels of that set.
-            **settings: What the config says already, which stays.
+            **settings: Settings of the config, which have priority.
+
+        Returns:
+            dict: All settings.
         """
         return {'subset': folders_of(labels, _CLASS_FOLDERS), **settings}
 
     def load_data_list(self) -> list[dict]:
-        """Find the variant, look at its folders, and list the images."""
+        """Find the variant, check its folders, and list the images."""
         folder = find_variant(self.data_root, self.variant)
         return find_images(folder, _CLASS_FOLDERS, self.images_per_class, self.subset)
 
     def extra_repr(self) -> list[str]:
-        """What the dataset is, for its repr."""
+        """Return a line for the dataset's repr."""
         return [f'Variant: \t{self.variant} in {self.data_root}']
 
 
 def find_variant(data_root: str, variant: str) -> Path:
-    """Folder of a variant: data_root itself, or a folder of the published name in it.
+    """Find the folder of a variant: data_root itself, or the folder in it with the published name.
 
     Args:
         data_root (str): Where to look.
         variant (str): One of ``VARIANTS``.
+
+    Returns:
+        Path: The folder.
 
     Raises:
         FileNotFoundError: If it is not there.
@@ -91,7 +99,7 @@ def find_variant(data_root: str, variant: str) -> Path:
     name = VARIANTS[variant]
     if (root / name).is_dir():
         return root / name
-    # Through links, which often have shorter names.
+    # realpath: a link often has a shorter name than the folder that it leads to.
     own = os.path.basename(os.path.realpath(root))
     for other, folder in VARIANTS.items():
         if own == folder and other != variant:
@@ -99,7 +107,7 @@ def find_variant(data_root: str, variant: str) -> Path:
                 f'data_root={data_root!r} is {other}: set variant={other!r}, or data_root to '
                 f'{name}'
             )
-    # A folder of another name is taken at the config's word if it has class folders.
+    # A folder of another name is accepted if it has class folders: users rename them.
     if own == name or any((root / label).is_dir() for label in _CLASS_FOLDERS):
         return root
     raise FileNotFoundError(

@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Images under many conditions, each loaded and corrupted once for all who want it."""
+"""Images under many conditions, each loaded and corrupted once for all models that share it."""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
@@ -12,11 +12,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ..corruptions import check_image
-from .transforms import ImageCorruption, levels, path_inside
+from .transforms import ImageCorruption, as_uint8, relative_path
 
 
 class Condition(NamedTuple):
-    """A corruption at a severity; CLEAN for images as they are."""
+    """A corruption at a severity, or ``CLEAN``."""
 
     corruption: str
     severity: int
@@ -26,8 +26,11 @@ class Condition(NamedTuple):
 
 
 CLEAN = Condition('none', 0)
-NO_IMAGE = (OSError, ValueError, AssertionError, AttributeError, cv2.error)
-"""How a file that is no image may fail, also late; a TypeError is the config's."""
+
+
+UNREADABLE_ERRORS = (OSError, ValueError, AssertionError, AttributeError, cv2.error)
+"""What may be raised for a file that is no image: AssertionError by mmcv, AttributeError by later
+steps that got None. A TypeError comes from a wrong config, so it is not among them."""
 
 
 class Unreadable(NamedTuple):
@@ -38,13 +41,13 @@ class Unreadable(NamedTuple):
 
 
 class MultiViewBatch(NamedTuple):
-    """Some images of one condition.
+    """A batch of images of one condition, prepared by each pipeline.
 
     Attributes:
         condition (Condition): The condition.
-        positions (list[int]): Numbers of the images, those that are unreadable left out.
-        views (list): For each pipeline what its ``test_step`` takes; empty without positions.
-        unreadable (dict[int, Unreadable]): The others.
+        positions (list[int]): Numbers of the images that could be read.
+        views (list): For each pipeline the input of ``test_step``; empty without positions.
+        unreadable (dict[int, Unreadable]): The other images, by their numbers.
     """
 
     condition: Condition
@@ -54,18 +57,20 @@ class MultiViewBatch(NamedTuple):
 
 
 class MultiViewImages(Dataset):
-    """Gives an image under a condition as several pipelines prepare it.
+    """Dataset of images under conditions, each prepared by several pipelines.
+
+    It is indexed by (condition, number of the image).
 
     Args:
-        dataset (Dataset): Says what is known of an image by ``get_data_info(index)``.
+        dataset (Dataset): Has ``get_data_info(index)``, as mmengine's BaseDataset.
         indices (Sequence[int]): Which of its images to use; their positions in here are the
             images' numbers.
         pipelines (Sequence[tuple[Callable, Callable]]): Of each pipeline the part up to loading
             the image, and the rest. Parts that are the same object are run once.
         seed (int): Seed of the corruptions. Defaults to 0.
         mode (str): Of the corruptions, 'fast' or 'exact'. Defaults to 'fast'.
-        folder (str): What img_path begins with; the rest is the id of an image that has no other.
-            Defaults to ''.
+        folder (str): Folder of the images. An image without an ``img_id`` gets its path in there
+            as id. Defaults to ''.
     """
 
     def __init__(
@@ -88,86 +93,103 @@ class MultiViewImages(Dataset):
         return len(self.indices)
 
     def info(self, position: int) -> dict:
-        """What the dataset knows of an image."""
-        return known_of(self.dataset, self.indices[position], self.folder)
+        """Return the dataset's info of an image, with an ``img_id``."""
+        return image_info(self.dataset, self.indices[position], self.folder)
 
     def __getitem__(self, key: tuple[Condition, int]) -> tuple:
-        """The key and the prepared image for each pipeline, or the key and an Unreadable."""
+        """Return the key, and the image prepared by each pipeline or an Unreadable."""
         condition, position = key
         info = self.info(position)
         loaded, views = {}, []
         try:
             for loading, rest in self.pipelines:
                 if id(loading) not in loaded:
-                    loaded[id(loading)] = self.under(condition, info, loading)
+                    loaded[id(loading)] = self.load(condition, info, loading)
+                # The rest may change the image in place, and the next pipeline needs it too.
                 views.append(rest(copy.deepcopy(loaded[id(loading)])))
-        except NO_IMAGE as error:
-            return key, Unreadable(_name(info), reason(error, info))
+        except UNREADABLE_ERRORS as error:
+            return key, Unreadable(_image_name(info), failure_reason(error, info))
         return key, views
 
-    def seen(self, condition: Condition, position: int, view: int = 0) -> np.ndarray:
-        """An image under a condition as a pipeline has it then: (H, W, 3), uint8, BGR.
+    def picture(self, condition: Condition, position: int, view: int = 0) -> np.ndarray:
+        """Return an image under a condition, as a pipeline has it right after the corruption.
+
+        Args:
+            condition (Condition): The condition.
+            position (int): Number of the image.
+            view (int): Number of the pipeline. Defaults to 0.
+
+        Returns:
+            ndarray: uint8, (H, W, 3), BGR.
 
         Raises:
             OSError, ValueError, cv2.error: If it cannot be loaded or corrupted.
         """
         info = self.info(position)
         loading, _ = self.pipelines[view]
-        image = levels(self.under(condition, info, loading)['img'])
-        return image if _order(info) == 'bgr' else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        image = as_uint8(self.load(condition, info, loading)['img'])
+        return image if _channel_order(info) == 'bgr' else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
 
-    def under(self, condition: Condition, info: dict, loading: Callable) -> dict:
+    def load(self, condition: Condition, info: dict, loading: Callable) -> dict:
         """Load an image and corrupt it.
 
         Args:
             condition (Condition): The condition.
-            info (dict): What the dataset knows of the image.
+            info (dict): The dataset's info of the image.
             loading (Callable): The part of a pipeline that loads it.
+
+        Returns:
+            dict: The results of the pipeline so far, with the corrupted 'img'.
+
+        Raises:
+            ValueError: If the pipeline gives no image, or one that cannot be corrupted.
         """
         results = loading(copy.deepcopy(info))
         if not results or 'img' not in results:
             raise ValueError('the pipeline gives no image for it')
-        # What cannot be corrupted is to be left out of the clean images, too.
-        check_image(levels(results['img']))
-        return ImageCorruption(*condition, self.seed, _order(info), self.mode)(results)
+        # An image that cannot be corrupted is left out of the clean ones as well: all conditions
+        # are to be means over the same images.
+        check_image(as_uint8(results['img']))
+        return ImageCorruption(*condition, self.seed, _channel_order(info), self.mode)(results)
 
 
-def _order(info: dict) -> str:
-    """mmpretrain's datasets that have their images in memory have them in RGB."""
+def _channel_order(info: dict) -> str:
+    # mmpretrain's datasets with images in memory, as CIFAR10, store RGB. LoadImageFromFile: BGR.
     return 'rgb' if 'img' in info else 'bgr'
 
 
-def known_of(dataset: Any, index: int, folder: str = '') -> dict:
-    """What a dataset knows of an image, with an 'img_id' that is the same on every machine.
+def _image_name(info: dict) -> str:
+    return str(info.get('img_path') or info.get('img_id'))
+
+
+def image_info(dataset: Any, index: int, folder: str = '') -> dict:
+    """Return a dataset's info of an image, with an 'img_id' that is the same on every machine.
 
     Args:
         dataset (Dataset): Has ``get_data_info(index)``.
-        index (int): Its number in there.
+        index (int): Index of the image in the dataset.
         folder (str): As for :class:`MultiViewImages`.
     """
     info = dataset.get_data_info(index)
     if info.get('img_id') is None:
         path = info.get('img_path')
-        info['img_id'] = _of_path(path, folder) if path else info.get('sample_idx', index)
+        info['img_id'] = _path_id(path, folder) if path else info.get('sample_idx', index)
     return info
 
 
-def _of_path(path: str, folder: str) -> str:
-    """A path without the folder that it is in; its last two parts if it is in none."""
-    inside = path_inside(path, folder) if folder else None
-    return inside or '/'.join(PurePath(path).parts[-2:])
+def _path_id(path: str, folder: str) -> str:
+    """Return a path relative to the folder; its last two parts if it is not in there."""
+    relative = relative_path(path, folder) if folder else None
+    return relative or '/'.join(PurePath(path).parts[-2:])
 
 
-def batches(
-    conditions: Sequence[Condition], images: int, batch_size: int, rank: int, processes: int
-) -> Iterator[list[tuple[Condition, int]]]:
-    """The keys of each batch of one of several processes, condition after condition.
-
-    Whole batches are dealt out, so that a batch is the same one however many processes there are.
-    """
-    for condition in conditions:
-        for start in range(rank * batch_size, images, processes * batch_size):
-            yield [(condition, i) for i in range(start, min(start + batch_size, images))]
+def failure_reason(error: Exception, info: dict) -> str:
+    """Return in one line why an image could not be loaded, without its name."""
+    text = ' '.join(str(error).split()) or type(error).__name__
+    if isinstance(error, AssertionError | AttributeError | cv2.error):
+        text = f'it cannot be decoded ({text})'
+    # The name of the file stands beside it.
+    return text.removeprefix(f'ImageCorruption on {_image_name(info)}: ')
 
 
 def multi_view_loader(
@@ -179,7 +201,7 @@ def multi_view_loader(
     rank: int = 0,
     processes: int = 1,
 ) -> DataLoader:
-    """Load all conditions in one go: workers are started once and read ahead over their borders.
+    """Build one loader for all conditions, so that workers start once and read ahead across them.
 
     Args:
         images (MultiViewImages): The images.
@@ -199,12 +221,28 @@ def multi_view_loader(
         num_workers=workers,
         collate_fn=_Collate(collate),
         worker_init_fn=_one_thread,
-        # A generator of its own, so that a training around it draws what it would have drawn.
+        # Otherwise a DataLoader draws its seed from PyTorch's global generator, and a training
+        # around the test would go on with other random numbers.
         generator=torch.Generator(),
     )
 
 
+def batches(
+    conditions: Sequence[Condition], images: int, batch_size: int, rank: int, processes: int
+) -> Iterator[list[tuple[Condition, int]]]:
+    """Yield the keys of each batch of one of several processes, condition after condition.
+
+    Processes take whole batches in turn. So a batch holds the same images however many processes
+    there are, and results are equal even where they depend on the batch.
+    """
+    for condition in conditions:
+        for start in range(rank * batch_size, images, processes * batch_size):
+            yield [(condition, i) for i in range(start, min(start + batch_size, images))]
+
+
 class _Collate:
+    """Make a MultiViewBatch of items; a class, since workers need to pickle it."""
+
     def __init__(self, collate: Callable) -> None:
         self.collate = collate
 
@@ -220,16 +258,5 @@ class _Collate:
 
 
 def _one_thread(worker: int) -> None:
+    # Each worker has one core; OpenCV's threads in all of them would compete.
     cv2.setNumThreads(0)
-
-
-def _name(info: dict) -> str:
-    return str(info.get('img_path') or info.get('img_id'))
-
-
-def reason(error: Exception, info: dict) -> str:
-    text = ' '.join(str(error).split()) or type(error).__name__
-    if isinstance(error, AssertionError | AttributeError | cv2.error):
-        text = f'it cannot be decoded ({text})'
-    # The file is named beside it.
-    return text.removeprefix(f'ImageCorruption on {_name(info)}: ')

@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Images under many conditions, read from ImageNet-C or CIFAR-10-C instead of corrupted here."""
+"""Images under many conditions, read from ImageNet-C or CIFAR-10-C instead of computed."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -11,22 +11,25 @@ from mmengine.dataset import Compose
 from mmengine.registry import DATASETS
 
 from ...integration.configs import SHAPING, type_name
-from .multi_view import CLEAN, NO_IMAGE, Condition, MultiViewImages, reason
+from .multi_view import CLEAN, UNREADABLE_ERRORS, Condition, MultiViewImages, failure_reason
 
 
 class PublishedImages(MultiViewImages):
-    """Gives clean images of one dataset, and their corrupted ones of a published set.
+    """Dataset of clean images, and of the same images in a published corrupted set.
 
-    An image there is the one with the same class folder and file name, or the same file name
-    where the clean ones are in no folders, or the same number where there are no files. They have
-    their size already, so that steps that resize or crop are left out. Each has to be there and
-    whole: left out of one condition alone it would make the conditions incomparable.
+    The same image has the same class folder and file name there. Where the clean images are in no
+    folders the file name decides, and where there are no files the index. Published images have
+    their final size, so steps that resize or crop are left out. All of them must be readable: an
+    image missing from one condition alone would make the conditions incomparable.
 
     Args:
         dataset, indices, pipelines, folder: As for :class:`MultiViewImages`.
-        published (Mapping): The set as a config says it, without corruption, severity and
-            pipeline: ``dict(type='ImageNetC', data_root=...)``. Of a clean set with a part of the
-            classes, or of their images, no more than that part has to be there.
+        published (Mapping): Config of the set, without corruption, severity and pipeline:
+            ``dict(type='ImageNetC', data_root=...)``. If the clean set has a part of the classes
+            or images, no more than that part is needed.
+
+    Raises:
+        ValueError: If images have no class, or the two sets have other classes.
     """
 
     def __init__(
@@ -45,95 +48,105 @@ class PublishedImages(MultiViewImages):
                 f'have not: read published images for classifiers alone'
             )
         self._settings = restrict_to_labels(published, {info['gt_label'] for info in self._infos})
-        self._kind = _class(self._settings.pop('type'))
+        self._kind = _dataset_class(self._settings.pop('type'))
         self._check_classes(len(dataset.metainfo.get('classes') or ()))
         self._reading = [
             (loading, Compose([t for t in loading.transforms if type_name(t) not in SHAPING]))
             for loading, _ in pipelines
         ]
+        # One condition is kept: of CIFAR-10-C it takes 30 MB in each worker, and conditions are
+        # tested one after the other.
         self._opened: tuple[Condition | None, dict[str, dict]] = (None, {})
 
     def _check_classes(self, classes: int) -> None:
-        there = len(self._settings.get('wnids') or self._kind.METAINFO['classes'])
-        if classes and classes != there and not isinstance(self._settings.get('wnids'), str):
+        published = len(self._settings.get('wnids') or self._kind.METAINFO['classes'])
+        # wnids may be a str, a file of unknown length, which the dataset itself checks.
+        if classes and classes != published and not isinstance(self._settings.get('wnids'), str):
             raise ValueError(
-                f'the test set has {classes} classes and {self._kind.__name__} {there}: use a '
+                f'the test set has {classes} classes and {self._kind.__name__} {published}: use a '
                 f'config for its classes, or in Python name class folders in published.wnids'
             )
 
     def check(self, conditions: Iterable[Condition]) -> None:
-        """Look whether conditions are there, and the first image of the size that models see.
+        """Check that all conditions exist, and that the first image has the size models see.
+
+        Args:
+            conditions (Iterable[Condition]): Those that will be tested.
 
         Raises:
             FileNotFoundError: Naming what is missing.
-            ValueError: If a condition is there twice, the first one lacks images or its first
-                image, or the size is another one.
+            ValueError: If a condition exists twice, or the first one lacks images or has images
+                of another size.
         """
         corrupted = [condition for condition in conditions if condition != CLEAN]
         for condition in corrupted:
             self._kind.find(self._settings.get('data_root', ''), *condition)
         for loading, _ in self.pipelines:
             try:
-                clean, there = (
-                    self.under(condition, self.info(0), loading)['img'].shape[:2]
+                clean, size = (
+                    self.load(condition, self.info(0), loading)['img'].shape[:2]
                     for condition in (CLEAN, corrupted[0])
                 )
             except RuntimeError as error:
                 raise ValueError(str(error)) from error
-            if clean != there:
+            if clean != size:
                 raise ValueError(
-                    f'the images of {self._kind.__name__} are {there[1]} x {there[0]} pixels, and '
+                    f'the images of {self._kind.__name__} are {size[1]} x {size[0]} pixels, and '
                     f'the config makes {clean[1]} x {clean[0]} of clean ones: use a config for '
                     f'that size, or compute the corruptions instead of reading them'
                 )
 
-    def under(self, condition: Condition, info: dict, loading: Callable) -> dict:
-        """The image, which is read from the published set unless it is to be clean.
+    def load(self, condition: Condition, info: dict, loading: Callable) -> dict:
+        """Load an image, from the published set unless the condition is ``CLEAN``.
 
         Raises:
-            RuntimeError: If it cannot be read, or has another label there.
+            RuntimeError: If it cannot be read, or has another label there. This ends the run,
+                unlike the errors of an image that is left out of all conditions.
         """
-        found, reading = info, loading
+        source, reading = info, loading
         if condition != CLEAN:
-            found = _same(info, self._set(condition))
+            source = _counterpart(info, self._open(condition))
             reading = next(read for load, read in self._reading if load is loading)
-        if found['gt_label'] != info['gt_label']:
+        if source['gt_label'] != info['gt_label']:
             raise RuntimeError(
-                f'{condition} of {self._kind.__name__}: the label of {found["img_id"]} is '
-                f'{found["gt_label"]}, and that of the clean one {info["gt_label"]}: one of the '
+                f'{condition} of {self._kind.__name__}: the label of {source["img_id"]} is '
+                f'{source["gt_label"]}, and that of the clean one {info["gt_label"]}: one of the '
                 f'sets is sorted otherwise'
             )
         try:
-            return super().under(CLEAN, found, reading)
-        except NO_IMAGE as error:
-            name = found.get('img_path') or found['img_id']
+            # CLEAN, since the published image is corrupted already.
+            return super().load(CLEAN, source, reading)
+        except UNREADABLE_ERRORS as error:
+            name = source.get('img_path') or source['img_id']
             where = f'{condition} of {self._kind.__name__}' if condition != CLEAN else condition
             raise RuntimeError(
-                f'{where}: {name} cannot be read ({reason(error, found)}): repair it, and the '
-                f'same command goes on'
+                f'{where}: {name} cannot be read ({failure_reason(error, source)}): repair it, '
+                f'and the same command goes on'
             ) from error
 
-    def _set(self, condition: Condition) -> dict[str, dict]:
-        """What is known of the images of a condition, by id and by name; one is kept open."""
+    def _open(self, condition: Condition) -> dict[str, dict]:
+        """Return the infos of a condition's images, by id and by file name."""
         if self._opened[0] != condition:
             try:
                 dataset = self._kind(
                     corruption=condition.corruption, severity=condition.severity, **self._settings
                 )
             except (OSError, ValueError) as error:
-                # Not an image that cannot be read, to be left out: all of them.
+                # As OSError or ValueError it would mean one image that is left out; it is all.
                 raise RuntimeError(' '.join(str(error).split())) from error
             infos = [dataset.get_data_info(i) for i in range(len(dataset))]
-            there = {str(info['img_id']): info for info in infos}
-            # For clean images in no folders. A name that two have says nothing.
-            times = Counter(map(_name, infos))
-            there |= {_name(info): info for info in infos if times[_name(info)] == 1}
-            self._refuse_missing(condition, there)
-            self._opened = condition, there
+            by_id = {str(info['img_id']): info for info in infos}
+            # By name for clean images in no folders; a name that occurs twice decides nothing.
+            counts = Counter(map(_file_name, infos))
+            by_id |= {_file_name(info): info for info in infos if counts[_file_name(info)] == 1}
+            self._check_complete(condition, by_id)
+            self._opened = condition, by_id
         return self._opened[1]
 
-    def _refuse_missing(self, condition: Condition, there: Mapping[str, dict]) -> None:
-        missing = [str(info['img_id']) for info in self._infos if _same(info, there) is None]
+    def _check_complete(self, condition: Condition, by_id: Mapping[str, dict]) -> None:
+        missing = [
+            str(info['img_id']) for info in self._infos if _counterpart(info, by_id) is None
+        ]
         if missing:
             raise RuntimeError(
                 f'{condition} of {self._kind.__name__} lacks {len(missing)} of {len(self)} images '
@@ -143,30 +156,35 @@ class PublishedImages(MultiViewImages):
 
 
 def restrict_to_labels(config: Mapping, labels: Collection[int]) -> dict:
-    """The config of a published set that holds no more than the classes of a test set.
+    """Restrict the config of a published set to the classes of a test set.
 
     Args:
-        config (Mapping): As it was given; what it says stays. Other datasets are left alone.
+        config (Mapping): Config of any dataset; its own settings have priority. Datasets without
+            ``settings_for`` are not restricted.
         labels (Collection[int]): Labels of the test set.
+
+    Returns:
+        dict: The config with the settings added.
     """
-    kind = _class(config.get('type'))
+    kind = _dataset_class(config.get('type'))
     if not hasattr(kind, 'settings_for'):
         return dict(config)
     settings = {key: value for key, value in config.items() if key != 'type'}
     return {'type': config['type'], **kind.settings_for(labels, **settings)}
 
 
-def _class(kind: str | type | None) -> type | None:
+def _dataset_class(kind: str | type | None) -> type | None:
     if not isinstance(kind, str):
         return kind
+    # None: the current scope, as when the dataset itself is built.
     with DATASETS.switch_scope_and_registry(None) as registry:
         return registry.get(kind)
 
 
-def _same(info: Mapping, there: Mapping[str, dict]) -> dict | None:
-    """What a published set has for an image."""
-    return there.get(str(info['img_id']))
+def _counterpart(info: Mapping, by_id: Mapping[str, dict]) -> dict | None:
+    """Return the info of the same image in a published set."""
+    return by_id.get(str(info['img_id']))
 
 
-def _name(info: Mapping) -> str:
+def _file_name(info: Mapping) -> str:
     return PurePath(str(info['img_id'])).name

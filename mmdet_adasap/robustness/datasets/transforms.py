@@ -1,4 +1,6 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""The corruptions as a transform of mmengine's pipelines, and how images and paths are read."""
+
 import os
 from numbers import Integral
 from pathlib import Path, PurePath
@@ -8,25 +10,6 @@ import numpy as np
 from mmengine.registry import TRANSFORMS
 
 from ..corruptions import check_condition, check_mode, corrupt, corruption_seed
-
-
-def levels(image: np.ndarray) -> np.ndarray:
-    """An image as uint8, if it is one that ``LoadImageFromFile(to_float32=True)`` has made float.
-
-    What else it may be is given back as it is.
-    """
-    if not isinstance(image, np.ndarray) or image.dtype.kind != 'f':
-        return image
-    whole = (
-        image.astype(np.uint8) if image.size and 0 <= image.min() <= image.max() < 256 else None
-    )
-    return whole if whole is not None and np.array_equal(whole, image) else image
-
-
-def path_inside(path: str, folder: str) -> str | None:
-    """A path as it is called in a folder, with slashes; None if it is not in there."""
-    found = PurePath(os.path.relpath(os.path.expanduser(path), os.path.expanduser(folder)))
-    return None if found.parts[:1] == (os.pardir,) else found.as_posix()
 
 
 # In mmengine's root registry, so that pipelines of mmdet and of mmpretrain find it by bare name.
@@ -115,23 +98,25 @@ class ImageCorruption:
         if 'img' not in results:
             raise KeyError('ImageCorruption finds no img: put it behind the step that loads one')
         condition = self.corruption, self.severity
-        kind = getattr(results['img'], 'dtype', None)
+        dtype = getattr(results['img'], 'dtype', None)
         seed = corruption_seed(self.seed, image_id, *condition, self.mode)
         try:
-            image = self._turned(levels(results['img']))
+            image = self._swap_channels(as_uint8(results['img']))
             image = corrupt(image, *condition, seed, self.mode)
         except (TypeError, ValueError) as error:
             where = results.get('img_path', image_id)
             raise type(error)(f'ImageCorruption on {where}: {error}') from error
-        results['img'] = self._turned(image).astype(kind, copy=False)
+        results['img'] = self._swap_channels(image).astype(dtype, copy=False)
         return results
 
-    def _turned(self, image: np.ndarray) -> np.ndarray:
-        """From BGR to RGB or back: jpeg_compression and others are defined on RGB."""
+    def _swap_channels(self, image: np.ndarray) -> np.ndarray:
+        """Convert BGR to RGB, or back: jpeg_compression and others are defined on RGB."""
         colour = isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == 3
         if self.channel_order == 'rgb' or not colour or image.dtype != np.uint8:
-            return image  # what is no colour image is refused by corrupt
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # numpy's reversed copy takes milliseconds
+            # corrupt() raises an error for what is no colour image, and names what it is.
+            return image
+        # numpy's image[..., ::-1] would take milliseconds: it copies byte by byte.
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
     def _image_id(self, results: dict) -> str | int:
         if results.get('img_id') is not None:
@@ -149,13 +134,13 @@ class ImageCorruption:
     def _path_id(self, path: str) -> str:
         if self.data_root is None:
             return PurePath(path).stem
-        inside = path_inside(path, self.data_root)
-        if inside is None:
+        relative = relative_path(path, self.data_root)
+        if relative is None:
             raise ValueError(
                 f'ImageCorruption: {path} is not in data_root={self.data_root!r}: set it to the '
                 'folder that holds the class folders'
             )
-        return inside
+        return relative
 
     def __repr__(self) -> str:
         return (
@@ -165,16 +150,35 @@ class ImageCorruption:
         )
 
 
+def as_uint8(image: np.ndarray) -> np.ndarray:
+    """Convert a float image that holds whole grey levels, as of ``to_float32=True``, to uint8.
+
+    Anything else is returned as it is: ``check_image`` then names what is wrong with it.
+    """
+    if not isinstance(image, np.ndarray) or image.dtype.kind != 'f':
+        return image
+    if not image.size or not 0 <= image.min() <= image.max() < 256:
+        return image
+    converted = image.astype(np.uint8)
+    return converted if np.array_equal(converted, image) else image
+
+
+def relative_path(path: str, folder: str) -> str | None:
+    """Return a path relative to a folder, with slashes; None if it is not in there."""
+    relative = PurePath(os.path.relpath(os.path.expanduser(path), os.path.expanduser(folder)))
+    return None if relative.parts[:1] == (os.pardir,) else relative.as_posix()
+
+
 def read_image(path: str | Path) -> np.ndarray | None:
     """Read an image as ``LoadImageFromFile`` does by default.
 
-    ``cv2.imread`` would take a file that was cut off and make the rest of it grey.
+    ``cv2.imread`` is not used: it reads a truncated file and makes the missing part grey.
 
     Args:
         path (str | Path): The file.
 
     Returns:
-        ndarray | None: uint8, (H, W, 3), BGR; None if the file is no whole image.
+        ndarray | None: uint8, (H, W, 3), BGR; None if the file is no complete image.
 
     Raises:
         OSError: If it cannot be read at all.

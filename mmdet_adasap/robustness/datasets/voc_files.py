@@ -1,4 +1,6 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Checks that a VOC set has all files, before a run that would fail on them much later."""
+
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,12 +20,12 @@ def check_voc_files(
     img_subdir: str = 'JPEGImages',
     ann_subdir: str = 'Annotations',
 ) -> None:
-    """Refuse a VOC set of which a folder, the list of images or any file is missing.
+    """Raise an error if a VOC set lacks a folder, the list of images or any file.
 
-    mmdet itself would find a missing image only when training comes to it.
+    mmdet itself notices a missing image only when training comes to it.
 
     Args:
-        data_root (str): Folder with VOC2007/ and the like; '' if the other paths do without.
+        data_root (str): Folder with VOC2007/ and the like; '' if the other paths need none.
         ann_file (str): The list of image ids, data_root included.
         year_folder (str): VOC2007/ or the like, data_root included.
         img_subdir (str): Folder of the images in it. Defaults to 'JPEGImages'.
@@ -37,10 +39,11 @@ def check_voc_files(
         raise FileNotFoundError(f'data_root={data_root!r} is not a folder: {_REMEDY}')
     year, id_list = Path(year_folder), Path(ann_file)
     if not id_list.is_file():
-        there = sorted(path.name for path in id_list.parent.glob('*.txt') if '_' not in path.stem)
+        # VOC's other lists, such as aeroplane_test.txt, are of single classes.
+        existing = sorted(p.name for p in id_list.parent.glob('*.txt') if '_' not in p.stem)
         raise FileNotFoundError(
             f'ann_file={str(id_list)!r} does not exist'
-            + (f' (only {", ".join(there)})' if there else '')
+            + (f' (only {", ".join(existing)})' if existing else '')
             + f': set ann_file to a list of image ids, or {_REMEDY}'
         )
     try:
@@ -54,21 +57,22 @@ def check_voc_files(
 
 
 def check_voc_dataset(dataset: Any) -> None:
-    """Check the files of every VOC-like dataset in here, through mmengine's and mmdet's wrappers.
+    """Check the files of every VOC-like dataset inside a dataset, through its wrappers.
 
-    What is no VOC-like dataset is passed over, and so is what lies on remote storage.
+    Other datasets are ignored, and so are those on remote storage.
 
     Args:
         dataset (Any): A dataset as built from a config: an XMLDataset, or a RepeatDataset,
             ConcatDataset or the like around some.
 
     Raises:
-        FileNotFoundError: If anything is missing, as :func:`check_voc_files` says.
+        FileNotFoundError: If anything is missing, as of :func:`check_voc_files`.
     """
     inner = [*getattr(dataset, 'datasets', ()), getattr(dataset, 'dataset', None)]
     for wrapped in inner:
         if wrapped is not None:
             check_voc_dataset(wrapped)
+    # Of mmdet's datasets XMLDataset and its subclasses alone have it.
     if not hasattr(dataset, 'ann_subdir'):
         return
     remote = (dataset.backend_args or {}).get('backend', 'local') != 'local'
@@ -84,9 +88,9 @@ def check_voc_dataset(dataset: Any) -> None:
 
 
 def _check_folder(folder: Path, names: Sequence[str], kind: str, id_list: Path) -> None:
-    # One listing instead of thousands of questions, which are slow on network drives.
-    there = set(os.listdir(folder)) if folder.is_dir() else set()
-    missing = [name for name in names if name not in there]
+    # One listing instead of thousands of exists(), which are slow on network drives.
+    existing = set(os.listdir(folder)) if folder.is_dir() else set()
+    missing = [name for name in names if name not in existing]
     if missing:
         first = ', '.join(missing[:3]) + (', ...' if len(missing) > 3 else '')
         raise FileNotFoundError(

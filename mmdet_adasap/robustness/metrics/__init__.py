@@ -1,10 +1,10 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Figures: P of a cell, of each class and of resampled images; mPC, rPC and mCE."""
+"""Performance P of a condition, of each class and of resampled images; mPC, rPC and mCE."""
 
-from .accuracy import distinct
-from .base import MetricAdapter, PlainMetricAdapter, Score
-from .bootstrap import image_weights, interval
-from .build import build_adapter
+from .accuracy import distinct_names
+from .adapters import PlainMetricAdapter, build_adapter
+from .base import MetricAdapter, Score
+from .bootstrap import image_weights, interval, paired_difference, seed_of_set
 from .mpc import ALEXNET, SEVERITIES, alexnet, benchmark_corruptions, summarize, summary_of
 
 __all__ = [
@@ -16,9 +16,11 @@ __all__ = [
     'alexnet',
     'benchmark_corruptions',
     'build_adapter',
-    'distinct',
+    'distinct_names',
     'image_weights',
     'interval',
+    'paired_difference',
+    'seed_of_set',
     'summarize',
     'summary_of',
 ]

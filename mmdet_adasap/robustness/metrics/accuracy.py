@@ -1,25 +1,31 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Top-1 accuracy of classifiers, of each class and of resampled images."""
+
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .base import MetricAdapter, Score, computed, is_class_of, results_of
+from .base import MetricAdapter, Score, compute, is_class_of, process
 
 
-class Guess(NamedTuple):
-    """What top-1 accuracy needs to know of one image."""
+class Top1(NamedTuple):
+    """The result for one image.
+
+    Attributes:
+        label (int): Its true class.
+        correct (bool): Whether the best prediction is that class.
+    """
 
     label: int
-    right: bool
+    correct: bool
 
 
 class AccuracyAdapter(MetricAdapter):
-    """mmpretrain's ``Accuracy``: P is the share of images whose first guess is right.
+    """Adapter of mmpretrain's ``Accuracy``: P is top-1 accuracy, as a fraction, resampled.
 
-    With the metric's ``thrs`` a guess has to score above that, as for the metric itself; of its
-    other settings ``topk`` adds figures.
+    With the metric's ``thrs`` a prediction has to score above that, as for the metric itself.
     """
 
     has_reference = True
@@ -27,7 +33,7 @@ class AccuracyAdapter(MetricAdapter):
 
     @staticmethod
     def keys(metric: Any) -> list[str]:
-        """Top 1 of mmpretrain's own Accuracy, if that is among its figures, for one threshold."""
+        """Return top 1 of mmpretrain's own Accuracy, if it is computed for one threshold."""
         if (
             not is_class_of(metric, 'mmpretrain.evaluation', 'Accuracy')
             or 1 not in metric.topk
@@ -36,33 +42,41 @@ class AccuracyAdapter(MetricAdapter):
             return []
         return [f'{metric.prefix}/top1']
 
-    def records(self, samples: Sequence[dict], batch: Any) -> list[Guess]:
-        return [self._guess(sample) for sample in samples]
+    def per_image(self, samples: Sequence[dict], batch: Any) -> list[Top1]:
+        """Return label and correctness of each image.
 
-    def score(self, records: Sequence[Guess], weights: np.ndarray | None) -> Score:
+        Raises:
+            ValueError: If an image has no label, or several.
+        """
+        return [self._top1(sample) for sample in samples]
+
+    def score(self, per_image: Sequence[Top1], weights: np.ndarray | None) -> Score:
+        """Compute the accuracy, also of each class and each resample."""
         classes = list(self.metric.dataset_meta.get('classes') or ())
-        # Counts of images are whole numbers, which float32 adds without loss.
-        right = np.array([record.right for record in records], np.float32)
-        labels = np.array([record.label for record in records])
+        # Counts of images are whole numbers, which float32 adds exactly up to 2^24.
+        correct = np.array([image.correct for image in per_image], np.float32)
+        labels = np.array([image.label for image in per_image])
         images = np.bincount(labels, minlength=len(classes))
-        hits = np.bincount(labels, right, minlength=len(classes))
-        value = float(right.sum()) / len(right)
-        drawn = None
+        hits = np.bincount(labels, correct, minlength=len(classes))
+        value = float(correct.sum()) / len(correct)
+        resampled = None
         if weights is not None:
-            drawn = (weights @ right).astype(np.float64) / weights.sum(axis=1)
+            resampled = (weights @ correct).astype(np.float64) / weights.sum(axis=1)
         return Score(
             value,
             {
                 name: float(hits[label] / images[label]) if images[label] else None
-                for label, name in enumerate(distinct(classes))
+                for label, name in enumerate(distinct_names(classes))
             },
             {self.key: value},
-            drawn,
+            resampled,
         )
 
     def check(self, samples: Sequence[dict], score: Score) -> None:
-        expected = computed(self.metric, results_of(self.metric, samples, None))
-        # In percent, and rounded to float32.
+        """Raise RuntimeError if Accuracy computes another value from the same scores."""
+        expected = compute(self.metric, process(self.metric, samples, None))
+        # In percent and computed in float32, which has errors of 1e-5 near 100. One image of
+        # ImageNet's 50000 is 2e-3.
         percent = expected[self.key]
         if abs(percent - 100 * score.value) > 1e-3:
             raise RuntimeError(
@@ -72,16 +86,16 @@ class AccuracyAdapter(MetricAdapter):
             )
 
     def example(self, sample: dict) -> dict:
-        """The class that was guessed, its score if there are any, and whether it counts."""
+        """Return the predicted class, its score if there are any, and whether it is correct."""
         label = int(sample['pred_label'].reshape(-1)[0])
         scores = sample.get('pred_score')
         return {
             'label': label,
             'score': None if scores is None else float(scores[label]),
-            'right': self._guess(sample).right,
+            'right': self._top1(sample).correct,
         }
 
-    def _guess(self, sample: dict) -> Guess:
+    def _top1(self, sample: dict) -> Top1:
         if 'gt_label' not in sample:
             raise ValueError(
                 'the dataset gives no gt_label, which Accuracy compares with: test on a split '
@@ -92,16 +106,16 @@ class AccuracyAdapter(MetricAdapter):
             raise ValueError(f'an image has {len(label)} labels, and Accuracy is for one each')
         scores = sample.get('pred_score')
         if scores is None:
-            return Guess(label[0], int(sample['pred_label']) == label[0])
-        # As the metric looks for it: of equal scores the first depends on how many are asked for.
+            return Top1(label[0], int(sample['pred_label']) == label[0])
+        # As in Accuracy.calculate: which of equal scores comes first depends on k of topk.
         best, labels = scores.float().topk(min(max(self.metric.topk), len(scores)))
         (threshold,) = self.metric.thrs
         counts = threshold is None or float(best[0]) > threshold
-        return Guess(label[0], counts and int(labels[0]) == label[0])
+        return Top1(label[0], counts and int(labels[0]) == label[0])
 
 
-def distinct(names: Sequence[str]) -> list[str]:
-    """Names of classes, with the label where two have the same: ImageNet has two cranes."""
+def distinct_names(names: Sequence[str]) -> list[str]:
+    """Return names of classes, with the label where two are equal: ImageNet has two cranes."""
     names = list(map(str, names))
-    times = Counter(names)
-    return [f'{name} ({i})' if times[name] > 1 else name for i, name in enumerate(names)]
+    counts = Counter(names)
+    return [f'{name} ({i})' if counts[name] > 1 else name for i, name in enumerate(names)]

@@ -11,16 +11,16 @@ from typing import NamedTuple
 import numpy as np
 
 CHUNK = 250
-"""Rows of weights that are computed together, so that they stay in the cache."""
+"""Rows of weights that are computed together: 1 KB for each image in float32, for the cache."""
 
 
 class Ranking(NamedTuple):
     """The detections of one class in all N images, best first.
 
     Attributes:
-        image (ndarray): Where each was found, int, (D,), from 0 to N - 1.
-        hit (ndarray): Whether it is a true positive, bool, (D,).
-        miss (ndarray): Whether it is a false positive, bool, (D,). Neither: it is not counted.
+        image (ndarray): Number of each detection's image, int, (D,), from 0 to N - 1.
+        hit (ndarray): Which are true positives, bool, (D,).
+        miss (ndarray): Which are false positives, bool, (D,). What is neither is not counted.
         objects (ndarray): Objects of the class in each image, (N,).
     """
 
@@ -33,10 +33,10 @@ class Ranking(NamedTuple):
 def average_precision(
     ranking: Ranking, weights: np.ndarray, points: np.ndarray | None, dtype: type
 ) -> tuple[np.ndarray, np.ndarray]:
-    """AP of one class for each row of weights.
+    """Compute AP of one class for each row of weights.
 
     Args:
-        ranking (Ranking): Its D detections in N images.
+        ranking (Ranking): The class's D detections in N images.
         weights (ndarray): How often each image counts, float32, (R, N).
         points (ndarray, optional): Recalls at which the precision, the highest at that recall or
             a higher one, is averaged: 11 of VOC2007 or 101 of COCO. None: the area under that
@@ -53,9 +53,12 @@ def average_precision(
     rows = len(weights)
     ap, objects = np.zeros(rows, dtype), np.zeros(rows)
     hits = np.flatnonzero(ranking.hit)
-    seen = slice(0, hits[-1] + 1 if len(hits) else 0)
-    misses = np.concatenate([[0], np.cumsum(ranking.miss[seen])[hits]]).astype(np.int64)
-    at = ranking.image[seen][ranking.miss[seen]]
+    # False positives behind the last true positive change no precision that counts.
+    counted = slice(0, hits[-1] + 1 if len(hits) else 0)
+    misses = np.concatenate([[0], np.cumsum(ranking.miss[counted])[hits]]).astype(np.int64)
+    at = ranking.image[counted][ranking.miss[counted]]
+    # Row k has a 1 for the image of each false positive between true positives k - 1 and k, so
+    # its product with the weights is their weighted number.
     between = csr_matrix(
         (np.ones(misses[-1], np.float32), at[: misses[-1]], misses),
         shape=(len(hits), weights.shape[1]),
@@ -74,8 +77,8 @@ def average_precision(
 def _of_curve(
     found: np.ndarray, wrong: np.ndarray, objects: np.ndarray, points: np.ndarray | None
 ) -> np.ndarray:
-    """AP from true and false positives so far, (hits, R), of R curves."""
-    # eval_map divides by eps of float32 at least; what is divided is 0 then.
+    """Return AP of R curves from cumulated true and false positives, (hits, R) each."""
+    # As in eval_map. Where a divisor is 0, so is what it divides.
     eps = np.finfo(np.float32).eps
     recall = found / np.maximum(objects, eps)
     precision = found / np.maximum(found + wrong, eps)
@@ -96,14 +99,16 @@ def _of_curve(
 
 
 def _first_at(recall: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """For each point and column the first row whose recall reaches it, (points, R)."""
+    """Return for each point and curve the first row whose recall reaches it, (points, R)."""
+    # Few points (VOC's 11) are counted in all curves at once. For many (COCO's 101) each curve is
+    # searched.
     if len(points) < 20:
         return np.stack([np.count_nonzero(recall < point, axis=0) for point in points])
     return np.stack([np.searchsorted(column, points, 'left') for column in recall.T], axis=1)
 
 
 def mean_over_classes(ap: np.ndarray, objects: np.ndarray) -> np.ndarray:
-    """mAP for each row of weights: the mean over the classes that have objects there.
+    """Compute mAP for each row of weights: the mean over the classes that have objects there.
 
     Args:
         ap (ndarray): AP of each class, (C, R).
@@ -117,7 +122,8 @@ def mean_over_classes(ap: np.ndarray, objects: np.ndarray) -> np.ndarray:
     if not present.any():
         return np.zeros(ap.shape[1], ap.dtype)
     ap, there = ap[present], there[present]
-    # Rows in one piece are summed as numpy sums a list of APs, to the bit.
+    # eval_map takes numpy's mean of a list. A contiguous row is summed in the same order, so that
+    # the result is equal to the bit; a column would not be.
     whole = np.ascontiguousarray(ap.T).mean(axis=1)
     some = np.where(there, ap, 0).sum(axis=0) / np.maximum(there.sum(axis=0), 1)
     return np.where(there.all(axis=0), whole, some.astype(ap.dtype))

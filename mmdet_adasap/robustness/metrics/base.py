@@ -1,34 +1,31 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""What is particular to a metric, behind one small interface.
+"""The interface between metrics of OpenMMLab and the benchmark, and what its adapters share.
 
-The rest of the evaluation knows images by number, models by name and P as a number. Another task
-needs one more :class:`MetricAdapter` and a line in ``build.py``.
+The benchmark knows images by number, models by name and P, the performance, as a number. Another
+task needs one more :class:`MetricAdapter` and a place in ``ADAPTERS`` of ``adapters.py``.
 """
 
 import contextlib
 import io
-import json
 import logging
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from multiprocessing.pool import ThreadPool
 from typing import Any, NamedTuple
-from unittest import mock
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
-from mmengine.fileio import get_text
 
 
 class Score(NamedTuple):
-    """How a model does on a set of images.
+    """The performance of a model on a set of images.
 
     Attributes:
         value (float): P, unrounded, a fraction.
         per_class (dict[str, float | None]): P of each class; None for one without objects. Empty
-            where the metric does not say.
-        metrics (dict[str, float]): All that the metric says, as it says it.
+            where the metric does not give it.
+        metrics (dict[str, float]): All figures of the metric, as it gives them.
         resampled (ndarray | None): P for each row of weights, (R,); None where that is unknown.
     """
 
@@ -39,14 +36,15 @@ class Score(NamedTuple):
 
 
 class MetricAdapter(ABC):
-    """One metric of a config's evaluator.
+    """One metric of a config's evaluator, as the benchmark uses it.
 
     Args:
         metric (BaseMetric): The metric, which knows its dataset.
         key (str): Name of P among the metric's, as 'pascal_voc/mAP'.
 
     Attributes:
-        key (str): The same.
+        metric (BaseMetric): The metric.
+        key (str): Name of P.
         resamples (bool): Whether :meth:`score` can resample.
         has_reference (bool): Whether :meth:`check` compares.
         has_examples (bool): Whether :meth:`example` gives anything.
@@ -63,143 +61,73 @@ class MetricAdapter(ABC):
 
     @staticmethod
     def keys(metric: BaseMetric) -> Sequence[str]:
-        """The figures of a metric that can be P here, the one that its task takes first."""
+        """Return the figures of a metric that can be P, that of the task's benchmark first."""
         return ()
 
     def check_images(self, images: int) -> None:
-        """Refuse to be used for so many images, before they are tested. Defaults to any number.
+        """Raise ValueError, before anything is tested, if so many images are too few.
 
         Raises:
-            ValueError: If the metric cannot leave out the others.
+            ValueError: If the metric cannot leave out the others. By default any number is right.
         """
 
     @abstractmethod
-    def records(self, samples: Sequence[dict], batch: Any) -> list:
-        """What is kept of each image of a batch: plain data and arrays, to be sent and scored.
+    def per_image(self, samples: Sequence[dict], batch: Any) -> list:
+        """Return what :meth:`score` needs of each image of a batch.
 
         Args:
-            samples (Sequence[dict]): What the model gave, as dicts.
-            batch (Any): What it was given.
+            samples (Sequence[dict]): Outputs of the model, as dicts.
+            batch (Any): Its inputs.
+
+        Returns:
+            list: Plain data and arrays, which can be sent to another process.
         """
 
     @abstractmethod
-    def score(self, records: Sequence, weights: np.ndarray | None) -> Score:
-        """P of images, from their records in the order of the dataset.
+    def score(self, per_image: Sequence, weights: np.ndarray | None) -> Score:
+        """Compute P of a set of images.
 
         Args:
-            records (Sequence): Those of N images.
+            per_image (Sequence): What :meth:`per_image` gave for N images, in the order of the
+                dataset.
             weights (ndarray | None): How often each image counts in each resample, float32,
                 (R, N).
+
+        Returns:
+            Score: P, also for each resample where ``weights`` are given.
         """
 
     def check(self, samples: Sequence[dict], score: Score) -> None:
-        """Compare with the metric itself; called once, with the clean cell.
+        """Compare a score with the metric itself; called once, on the clean images.
+
+        Args:
+            samples (Sequence[dict]): Outputs of the model for all images, as dicts.
+            score (Score): What :meth:`score` computed from them.
 
         Raises:
             RuntimeError: If the metric gives another P.
         """
 
     def example(self, sample: dict) -> dict:
-        """What a report shows of one image, as lists and numbers. Defaults to nothing."""
+        """Return what a report shows of one image, as lists and numbers. Defaults to nothing."""
         return {}
 
 
-class PlainMetricAdapter(MetricAdapter):
-    """Any metric, by what its own ``compute_metrics`` gives: rounded as it rounds, no resampling.
+def process(metric: BaseMetric, samples: Sequence[dict], batch: Any) -> list:
+    """Return the results that a metric's ``process`` adds for each image of a batch.
 
     Args:
-        metric (BaseMetric): It must keep one result for each image.
-        key (str): The name of P among what it gives.
-        scale (float, optional): What P is multiplied with to be a fraction. Defaults to 0.01 for
-            metrics that are known to be in percent (``PERCENT``) and to 1 for others.
-    """
+        metric (BaseMetric): The metric; its list of results is empty afterwards.
+        samples (Sequence[dict]): Outputs of a model, as dicts.
+        batch (Any): Its inputs.
 
-    resamples = False
-
-    def __init__(self, metric: BaseMetric, key: str, scale: float | None = None) -> None:
-        super().__init__(metric, key)
-        self.scale = _usual_scale(metric) if scale is None else scale
-        # Without a file they make one of the first images that they see.
-        self._made = [name for name in ANNOTATIONS if getattr(metric, name, metric) is None]
-        self._of_file = _images_of_file(metric)
-
-    def check_images(self, images: int) -> None:
-        if images < self._of_file:
-            raise ValueError(
-                f'{self.key}: {type(self.metric).__name__} compares with all {self._of_file} '
-                f'images of its ann_file, and {images} were tested; test all of them, or choose '
-                f'another figure'
-            )
-
-    def records(self, samples: Sequence[dict], batch: Any) -> list:
-        self._forget()
-        return results_of(self.metric, samples, batch)
-
-    def score(self, records: Sequence, weights: np.ndarray | None) -> Score:
-        self.check_images(len(records))
-        self._forget()
-        metrics = computed(self.metric, records)
-        if not metrics and hasattr(self.metric, 'img_ids'):
-            # mmdet's COCO and LVIS give nothing where a model finds nothing.
-            return Score(0.0, {}, {}, None)
-        if self.key not in metrics:
-            raise ValueError(
-                f'{type(self.metric).__name__} gives no {self.key!r}; name one of '
-                f'{", ".join(metrics)}'
-            )
-        value = self.scale * metrics[self.key]
-        # Percents of float32 may be a little above 100.
-        if not -1e-6 <= value <= 1 + 1e-6:
-            raise ValueError(
-                f'{self.key} is {metrics[self.key]!r}, and {self.scale} times that is no fraction '
-                f'from 0 to 1, as P has to be; for a figure in percent the scale is 0.01'
-            )
-        return Score(min(max(value, 0.0), 1.0), {}, metrics, None)
-
-    def _forget(self) -> None:
-        for name in self._made:
-            setattr(self.metric, name, None)
-            self.metric.img_ids = None
-
-
-ANNOTATIONS = ('_coco_api', '_lvis_api')
-"""What metrics of mmdet call the annotations that they compare with."""
-PERCENT = {
-    'mmdet': ('coco_panoptic',),
-    'mmpretrain': ('accuracy', 'single-label', 'multi-label', 'retrieval'),
-}
-"""Metrics in percent, by their package and ``default_prefix``."""
-
-
-def _usual_scale(metric: BaseMetric) -> float:
-    percent = any(
-        vars(kind).get('default_prefix') in PERCENT.get(kind.__module__.partition('.')[0], ())
-        for kind in type(metric).__mro__
-    )
-    return 0.01 if percent else 1.0
-
-
-def _images_of_file(metric: BaseMetric) -> int:
-    """How many images the annotation file of a metric has; 0 for one without a file."""
-    for name in ANNOTATIONS:
-        if getattr(metric, name, None) is not None:
-            return len(getattr(metric, name).imgs)
-    file = getattr(metric, 'ann_file', None)
-    if not file:
-        return 0
-    text = get_text(file, backend_args=getattr(metric, 'backend_args', None))
-    try:
-        return len(json.loads(text)['images'])
-    except (ValueError, KeyError, TypeError):  # CrowdHuman's has a line for each
-        return len(text.strip().splitlines())
-
-
-def results_of(metric: BaseMetric, samples: Sequence[dict], batch: Any) -> list:
-    """What a metric keeps of each image of a batch.
+    Returns:
+        list: One result for each image.
 
     Raises:
-        ValueError: If it does not keep one result for each.
+        ValueError: If the metric does not add one result for each.
     """
+    # Metrics collect results of all batches until they are evaluated, and this needs one batch.
     metric.results.clear()
     metric.process(batch, list(samples))
     results = list(metric.results)
@@ -212,38 +140,61 @@ def results_of(metric: BaseMetric, samples: Sequence[dict], batch: Any) -> list:
     return results
 
 
-def is_class_of(metric: object, library: str, name: str) -> bool:
-    """Whether a metric is of exactly a class of a library, which is not imported to see that."""
-    return type(metric) is getattr(sys.modules.get(library), name, None)
-
-
-def computed(metric: BaseMetric, results: Sequence) -> dict[str, float]:
-    """What a metric computes from its results, by full names, without what it prints."""
-    with silent(), _in_threads():
+def compute(metric: BaseMetric, results: Sequence) -> dict[str, float]:
+    """Return the figures that a metric computes, by full names, without printing them."""
+    with silent(), _eval_map_in_threads():
         metrics = metric.compute_metrics(list(results))
     prefix = f'{metric.prefix}/' if metric.prefix else ''
     return {
         prefix + name: float(value)
         for name, value in metrics.items()
+        # Some metrics add texts and lists, which are no figures.
         if np.ndim(value) == 0 and not isinstance(value, str)
     }
 
 
 @contextlib.contextmanager
-def _in_threads() -> Iterator[None]:
-    """mmdet's eval_map forks four processes for each figure, beside those that load images."""
+def _eval_map_in_threads() -> Iterator[None]:
+    """Let mmdet's eval_map use threads instead of processes.
+
+    eval_map of mmdet 3.3 forks four processes for each figure, beside those that load images. It
+    has no setting for one, so its Pool is replaced.
+    """
     if 'mmdet.evaluation' not in sys.modules:
         yield
         return
     from mmdet.evaluation.functional import mean_ap
 
-    with mock.patch.object(mean_ap, 'Pool', ThreadPool):
+    with replaced(mean_ap, 'Pool', ThreadPool):
         yield
 
 
 @contextlib.contextmanager
+def replaced(owner: object, name: str, value: object) -> Iterator[None]:
+    """Replace an attribute of a module or class for a while, whatever happens meanwhile.
+
+    Args:
+        owner (object): The module or class.
+        name (str): Name of the attribute.
+        value (object): Its value inside the with block.
+    """
+    # A class may inherit the attribute. To put it back then means to delete it from the class.
+    inherited = name not in vars(owner)
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if inherited:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, before)
+
+
+@contextlib.contextmanager
 def silent() -> Iterator[None]:
-    """Keep the tables that metrics print and log off the screen."""
+    """Suppress the tables that metrics print and log."""
+    # Metrics log at INFO; warnings of other code are suppressed as well, errors are not.
     before = logging.root.manager.disable
     logging.disable(max(before, logging.WARNING))
     try:
@@ -251,3 +202,39 @@ def silent() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+def is_class_of(metric: object, library: str, name: str) -> bool:
+    """Return whether a metric is of exactly this class of a library, without importing it.
+
+    A subclass may compute something else, so it is treated as any other metric.
+    """
+    return type(metric) is getattr(sys.modules.get(library), name, None)
+
+
+def detection_example(sample: dict, at_most: int = 30) -> dict:
+    """Return the best detections of an image, for a report.
+
+    Args:
+        sample (dict): Output of a detector.
+        at_most (int): How many. Defaults to 30: a picture with more boxes cannot be read.
+
+    Returns:
+        dict: 'bboxes' (x1, y1, x2, y2), 'scores' and 'labels', lists. Boxes and scores that are
+        not finite, which a model gives that diverged, are left out.
+    """
+    found = sample['pred_instances']
+    scores, boxes = to_numpy(found['scores']), to_numpy(found['bboxes'])
+    finite = np.flatnonzero(np.isfinite(boxes).all(axis=1) & np.isfinite(scores))
+    # Stable, so that a report is the same on every machine.
+    best = finite[np.argsort(-scores[finite], kind='stable')[:at_most]]
+    return {
+        'bboxes': boxes[best].astype(float).round(2).tolist(),
+        'scores': scores[best].astype(float).round(4).tolist(),
+        'labels': to_numpy(found['labels'])[best].astype(int).tolist(),
+    }
+
+
+def to_numpy(value: Any) -> np.ndarray:
+    """Convert a tensor, or boxes of mmdet around one, to an array."""
+    return getattr(value, 'tensor', value).detach().cpu().numpy()

@@ -1,63 +1,71 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Figures of COCO, unrounded, from the matches that pycocotools made."""
+
 import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
-from unittest import mock
 
 import numpy as np
 
 from .average_precision import Ranking, average_precision
-from .base import MetricAdapter, Score, computed, is_class_of, results_of
-from .voc import boxes_of
+from .base import (
+    MetricAdapter,
+    Score,
+    compute,
+    detection_example,
+    is_class_of,
+    process,
+    replaced,
+)
 
 
 class Figure(NamedTuple):
-    """Which part of COCO's tables a figure is the mean over.
+    """The part of COCOeval's tables that a figure is the mean over.
 
     Attributes:
-        iou (float, optional): The one threshold; None for all.
-        area (int): Size of objects: 0 for all, 1 small, 2 medium, 3 large.
-        most (int, optional): Which of proposal_nums the detections of an image are cut to, from
-            0; None for 100, wherever that is.
-        recall (bool): Whether it is of the table of recalls and not of precisions.
+        iou (float, optional): The one threshold of IoU. Defaults to None, all of them.
+        area (int): Index of the size of objects in areaRng: 0 all, 1 small, 2 medium, 3 large.
+        max_dets (int, optional): Index in maxDets, the number of detections in an image that
+            count. Defaults to 2, the largest; None for 100, wherever that is.
+        recall (bool): Whether it is of the table of recalls. Defaults to False, of precisions.
     """
 
     iou: float | None = None
     area: int = 0
-    most: int | None = 2
+    max_dets: int | None = 2
     recall: bool = False
 
 
 FIGURES = {
-    'mAP': Figure(most=None),
+    'mAP': Figure(max_dets=None),
     'mAP_50': Figure(0.5),
     'mAP_75': Figure(0.75),
     'mAP_s': Figure(area=1),
     'mAP_m': Figure(area=2),
     'mAP_l': Figure(area=3),
-    'AR@100': Figure(most=0, recall=True),
-    'AR@300': Figure(most=1, recall=True),
+    'AR@100': Figure(max_dets=0, recall=True),
+    'AR@300': Figure(max_dets=1, recall=True),
     'AR@1000': Figure(recall=True),
     'AR_s@1000': Figure(area=1, recall=True),
     'AR_m@1000': Figure(area=2, recall=True),
     'AR_l@1000': Figure(area=3, recall=True),
 }
-"""By CocoMetric's names, which say 1000 whatever proposal_nums are."""
+"""By CocoMetric's names, which say 1000 whatever its proposal_nums are."""
 
 
 class CocoAdapter(MetricAdapter):
-    """``CocoMetric(metric='bbox' or 'segm')``, unrounded, over the images that were tested alone.
+    """Adapter of ``CocoMetric(metric='bbox' or 'segm')``, unrounded and resampled.
 
-    The metric rounds to three decimals and takes images that a subset leaves out for images
-    without detections. Its COCOeval is looked at after it ran: it has the figures as they are, and
-    the matches of every image, which are resampled.
+    CocoMetric rounds to three decimals, and counts the images that a subset leaves out as images
+    without detections. So its COCOeval is read after it has run, on the images tested alone: it
+    has the figures unrounded and the matches of every image.
     """
 
     has_examples = True
 
     @staticmethod
     def keys(metric: Any) -> list[str]:
-        """The figures of mmdet's own CocoMetric for boxes or masks, mAP of the first ahead."""
+        """Return the figures of mmdet's own CocoMetric for boxes or masks, mAP first."""
         if not is_class_of(metric, 'mmdet.evaluation', 'CocoMetric') or metric.format_only:
             return []
         kinds = [kind for kind in metric.metrics if kind in ('bbox', 'segm')]
@@ -67,12 +75,14 @@ class CocoAdapter(MetricAdapter):
         super().__init__(metric, key)
         kind, _, name = key.removeprefix(f'{metric.prefix}/').partition('_')
         self.figure = FIGURES[name]
+        # Recalls are no average precision, so the resampling below is not for them.
         self.resamples = not self.figure.recall
+        # CocoMetric runs one COCOeval for each kind, but none for proposal_fast.
         self._number = [one for one in metric.metrics if one != 'proposal_fast'].index(kind)
         self._from_file = metric._coco_api is not None
-        # The one that computes in eight processes keeps no matches, and has another mAP.
+        # The evaluation in eight processes (mmdet 3.3) keeps no matches and gives another mAP.
         metric.use_mp_eval = False
-        if self.figure.most is None and 100 not in metric.proposal_nums:
+        if self.figure.max_dets is None and 100 not in metric.proposal_nums:
             raise ValueError(
                 f'{key} is for 100 detections in an image, and proposal_nums='
                 f'{metric.proposal_nums} lacks 100'
@@ -80,24 +90,31 @@ class CocoAdapter(MetricAdapter):
         if self.figure.iou is not None and self.figure.iou not in list(metric.iou_thrs):
             raise ValueError(f'{key}: iou_thrs={metric.iou_thrs} lacks {self.figure.iou}')
 
-    def records(self, samples: Sequence[dict], batch: Any) -> list:
-        # Where the truth comes with the images, it is only kept while there is no COCO yet.
+    def per_image(self, samples: Sequence[dict], batch: Any) -> list:
+        """Return annotations and detections of each image, as CocoMetric keeps them."""
+        # Without an ann_file CocoMetric keeps the images' annotations only while it has no COCO.
         if not self._from_file:
             self.metric._coco_api = None
-        return results_of(self.metric, samples, batch)
+        return process(self.metric, samples, batch)
 
-    def score(self, records: Sequence, weights: np.ndarray | None) -> Score:
-        ids = [found['img_id'] for _, found in records]
+    def score(self, per_image: Sequence, weights: np.ndarray | None) -> Score:
+        """Compute the figure, also for each class and each resample.
+
+        Raises:
+            ValueError: If no image has an object of the figure's size.
+        """
+        ids = [detections['img_id'] for _, detections in per_image]
         self.metric.img_ids = ids
-        with _watched() as evaluations:
-            metrics = computed(self.metric, records)
+        with _recorded_evaluations() as evaluations:
+            metrics = compute(self.metric, per_image)
         evaluation = evaluations[self._number]
         table = _table(evaluation, self.figure)
         value = _mean(table)
         if value is None:
             size = ('', 'small ', 'medium ', 'large ')[self.figure.area]
             raise ValueError(f'{self.key} is not defined: the images tested have no {size}objects')
-        # Sorted by id; labels follow the file, and the config's order is a third one.
+        # The table's classes are sorted by id, and dataset_meta's are in the config's order: names
+        # bring them together.
         categories = self.metric._coco_api.loadCats(evaluation.params.catIds)
         by_name = {
             category['name']: _mean(table[..., column])
@@ -111,44 +128,46 @@ class CocoAdapter(MetricAdapter):
         )
 
     def example(self, sample: dict) -> dict:
-        return boxes_of(sample)
+        """Return the best detections of an image."""
+        return detection_example(sample)
 
 
 @contextlib.contextmanager
-def _watched() -> Iterator[list]:
-    """The COCOevals that are run in here, as CocoMetric gives only some figures of them.
+def _recorded_evaluations() -> Iterator[list]:
+    """Record the COCOevals that CocoMetric runs inside the with block.
 
-    They are run for a model that finds nothing, too, which COCO's code refuses to load: what has
-    no objects then has no figure, as ever.
+    CocoMetric of mmdet 3.3 does not give them away, so its COCOeval is replaced by one that
+    records itself. COCO.loadRes fails on an empty list of detections. It is replaced as well, so
+    that a model that finds nothing has an mAP of 0.
     """
     from mmdet.evaluation.metrics import coco_metric
 
-    kept, load = [], coco_metric.COCO.loadRes
+    evaluations, load = [], coco_metric.COCO.loadRes
 
-    class Kept(coco_metric.COCOeval):
+    class RecordedEvaluation(coco_metric.COCOeval):
         def summarize(self) -> None:
             super().summarize()
-            kept.append(self)
+            evaluations.append(self)
 
-    def load_any(truth: Any, found: list) -> Any:
-        if found:
-            return load(truth, found)
-        nothing = type(truth)()
-        nothing.dataset = {**truth.dataset, 'annotations': []}
-        nothing.createIndex()
-        return nothing
+    def load_or_empty(annotations: Any, detections: list) -> Any:
+        if detections:
+            return load(annotations, detections)
+        empty = type(annotations)()
+        empty.dataset = {**annotations.dataset, 'annotations': []}
+        empty.createIndex()
+        return empty
 
     with (
-        mock.patch.object(coco_metric, 'COCOeval', Kept),
-        mock.patch.object(coco_metric.COCO, 'loadRes', load_any),
+        replaced(coco_metric, 'COCOeval', RecordedEvaluation),
+        replaced(coco_metric.COCO, 'loadRes', load_or_empty),
     ):
-        yield kept
+        yield evaluations
 
 
 def _table(evaluation: Any, figure: Figure) -> np.ndarray:
-    """What a figure is the mean over, (thresholds, ..., classes); -1 without objects."""
+    """Return what a figure is the mean over, (thresholds, ..., classes); -1 without objects."""
     table = evaluation.eval['recall' if figure.recall else 'precision']
-    return table[_thresholds(evaluation, figure)][..., figure.area, _most(evaluation, figure)]
+    return table[_thresholds(evaluation, figure)][..., figure.area, _max_dets(evaluation, figure)]
 
 
 def _thresholds(evaluation: Any, figure: Figure) -> np.ndarray:
@@ -156,21 +175,22 @@ def _thresholds(evaluation: Any, figure: Figure) -> np.ndarray:
     return np.flatnonzero((every == figure.iou) | (figure.iou is None))
 
 
-def _most(evaluation: Any, figure: Figure) -> int:
-    if figure.most is not None:
-        return figure.most
+def _max_dets(evaluation: Any, figure: Figure) -> int:
+    if figure.max_dets is not None:
+        return figure.max_dets
     return list(evaluation.params.maxDets).index(100)
 
 
 def _mean(table: np.ndarray) -> float | None:
-    known = table[table > -1]
-    return float(known.mean()) if known.size else None
+    # COCOeval writes -1 where there are no objects.
+    defined = table[table > -1]
+    return float(defined.mean()) if defined.size else None
 
 
 def resample(
     evaluation: Any, ids: Sequence, weights: np.ndarray, figure: Figure = FIGURES['mAP']
 ) -> np.ndarray:
-    """COCO's mAP for each row of weights, from the matches of a COCOeval that has run.
+    """Compute COCO's mAP for each row of weights, from the matches of a COCOeval that has run.
 
     Args:
         evaluation (COCOeval): After evaluate().
@@ -182,40 +202,58 @@ def resample(
         ndarray: (R,); 0 where a resample has no objects.
     """
     params = evaluation.params
-    position = {image: column for column, image in enumerate(ids)}
-    columns = [position[image] for image in params.imgIds]
+    column_of = {image: column for column, image in enumerate(ids)}
+    columns = [column_of[image] for image in params.imgIds]
     areas, images = len(params.areaRng), len(params.imgIds)
-    thresholds = _thresholds(evaluation, figure)
-    most = params.maxDets[_most(evaluation, figure)]
     total, classes = np.zeros(len(weights)), np.zeros(len(weights))
     for category in range(len(params.catIds)):
+        # evalImgs is a flat list over categories, areas and images, in this order.
         start = (category * areas + figure.area) * images
-        cells = [
-            (column, cell)
-            for column, cell in zip(
-                columns, evaluation.evalImgs[start : start + images], strict=True
-            )
-            if cell is not None
-        ]
-        objects = np.zeros(len(ids), np.float32)
-        for column, cell in cells:
-            objects[column] = np.count_nonzero(np.asarray(cell['gtIgnore']) == 0)
-        if not objects.any():
-            continue
-        scores = np.concatenate([cell['dtScores'][:most] for _, cell in cells])
-        order = np.argsort(-scores, kind='mergesort')
-        image = np.repeat(
-            [column for column, _ in cells], [len(cell['dtScores'][:most]) for _, cell in cells]
-        )[order].astype(np.int64)
-        matched, ignored = (
-            np.concatenate([cell[key][thresholds, :most] for _, cell in cells], axis=1)[
-                :, order
-            ].astype(bool)
-            for key in ('dtMatches', 'dtIgnore')
-        )
-        for hit, miss in zip(matched & ~ignored, ~matched & ~ignored, strict=True):
-            ranking = Ranking(image, hit, miss, objects)
-            ap, there = average_precision(ranking, weights, params.recThrs, np.float64)
+        matches = evaluation.evalImgs[start : start + images]
+        for ranking in _rankings(evaluation, figure, columns, matches, len(ids)):
+            ap, objects = average_precision(ranking, weights, params.recThrs, np.float64)
             total += ap
-            classes += there > 0
+            classes += objects > 0
     return total / np.maximum(classes, 1)
+
+
+def _rankings(
+    evaluation: Any, figure: Figure, columns: Sequence[int], matches: Sequence, images: int
+) -> Iterator[Ranking]:
+    """Yield the ranked detections of one class, once for each threshold of IoU.
+
+    Args:
+        evaluation (COCOeval): After evaluate().
+        figure (Figure): Which thresholds and how many detections.
+        columns (Sequence[int]): For each entry of ``matches`` the number of its image.
+        matches (Sequence): Entries of evalImgs, None where an image has neither objects nor
+            detections of the class.
+        images (int): Number of images.
+    """
+    matches = [
+        (column, match)
+        for column, match in zip(columns, matches, strict=True)
+        if match is not None
+    ]
+    objects = np.zeros(images, np.float32)
+    for column, match in matches:
+        objects[column] = np.count_nonzero(np.asarray(match['gtIgnore']) == 0)
+    if not objects.any():
+        return
+    thresholds = _thresholds(evaluation, figure)
+    most = evaluation.params.maxDets[_max_dets(evaluation, figure)]
+    scores = np.concatenate([match['dtScores'][:most] for _, match in matches])
+    # As pycocotools sorts, so that ties have the same order.
+    order = np.argsort(-scores, kind='mergesort')
+    image = np.repeat(
+        [column for column, _ in matches],
+        [len(match['dtScores'][:most]) for _, match in matches],
+    )[order].astype(np.int64)
+    matched, ignored = (
+        np.concatenate([match[key][thresholds, :most] for _, match in matches], axis=1)[
+            :, order
+        ].astype(bool)
+        for key in ('dtMatches', 'dtIgnore')
+    )
+    for hit, miss in zip(matched & ~ignored, ~matched & ~ignored, strict=True):
+        yield Ranking(image, hit, miss, objects)

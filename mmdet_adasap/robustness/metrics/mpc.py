@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""The means of the robustness benchmark, arXiv:1907.07484 and arXiv:1903.12261."""
+"""mPC, rPC and mCE: the means of the benchmark, arXiv:1907.07484 and arXiv:1903.12261."""
 
 from collections.abc import Iterable, Mapping
 from numbers import Real
@@ -8,12 +8,15 @@ import numpy as np
 
 from ..corruptions import CORRUPTIONS, GROUPS
 
+# P as a fraction, by corruption and severity.
 Cells = Mapping[str, Mapping[int | str, float]]
+
+
 SEVERITIES = (1, 2, 3, 4, 5)
 
 
 def benchmark_corruptions() -> tuple[str, ...]:
-    """The corruptions that mPC is the mean over, in the order of the benchmark."""
+    """Return the corruptions that mPC is the mean over, in the order of the benchmark."""
     return tuple(name for names in GROUPS.values() for name in names)
 
 
@@ -25,7 +28,7 @@ def summarize(
     partial: bool = False,
     severities: Iterable[int] | None = None,
 ) -> dict:
-    """Mean performance under corruption, and what share of the clean performance it is.
+    """Compute the mean performance under corruption, mPC, and its ratio to the clean one, rPC.
 
     With P_{c,s} the performance under corruption c at severity s, Eq. 1 and 2 of
     arXiv:1907.07484 are
@@ -78,13 +81,17 @@ def summary_of(
     partial: bool = False,
     severities: Iterable[int] | None = None,
 ) -> dict:
-    """As :func:`summarize`, but a model that finds nothing in clean images has an rPC of None."""
+    """Compute what :func:`summarize` does, with an rPC of None where clean P is 0.
+
+    A run must not end with an error because a model finds nothing in clean images.
+    """
     clean = _fraction('clean', clean)
     if not cells:
         raise ValueError('cells is empty; give {corruption: {severity: P}}')
     table = _table('cells', cells)
     severities = sorted(set().union(*table.values()) | set(severities or ()))
     missing = _missing(table, severities, partial)
+    # With partial=True a corruption may have no cell at all; it is in missing and in no mean.
     table = {name: row for name, row in table.items() if row}
 
     benchmark = benchmark_corruptions()
@@ -129,12 +136,13 @@ def _against(
     counted: list[str],
     reference: tuple[Cells, float],
 ) -> dict:
-    """mCE and relative mCE, in percent."""
+    """Compute mCE and relative mCE, in percent."""
     other, other_clean = reference
     other, other_clean = _table('reference', other), _fraction('clean of reference', other_clean)
     absolute, relative = {}, {}
     for name in counted:
         row, other_row = table[name], other.get(name, {})
+        # A sum over other severities would be another quantity under the same name.
         if row.keys() != other_row.keys():
             raise ValueError(
                 f'reference[{name!r}] has severities {sorted(other_row)} and cells[{name!r}] has '
@@ -197,29 +205,53 @@ def _mean_or_none(values) -> float | None:
 
 
 def _percent(part: float, whole: float) -> float | None:
+    # A reference that makes no error, or no more of them than on clean images, has no ratio.
     return 100 * part / whole if whole > 0 else None
 
 
 def _severity(key: str, corruption: str, severity: object) -> int:
-    """1 to 5, also if it is written as text."""
+    """Return a severity as an int; in JSON it is text."""
     if str(severity) not in ('1', '2', '3', '4', '5'):
         raise ValueError(f'{key}[{corruption!r}]: severity {severity!r} must be 1 to 5')
     return int(severity)
 
 
 def _fraction(key: str, value: object) -> float:
-    """``value``, if it is a number from 0 to 1."""
+    """Return a value as a float; raise ValueError if it is no number from 0 to 1."""
     number = isinstance(value, Real) and not isinstance(value, bool)
-    # Written so that NaN is refused as well.
+    # In this form the comparison is false for NaN as well.
     if not number or not 0 <= value <= 1:
         raise ValueError(f'{key}={value!r} must be a fraction from 0 to 1, not in percent')
     return float(value)
 
 
 ALEXNET = 'AlexNet (published)'
-"""What results call the reference of ImageNet-C. No model may be called so."""
+"""Name in results of the reference of ImageNet-C. No model may have it."""
+
+
+def alexnet(cells: Mapping[str, Iterable[int]]) -> tuple[dict[str, dict[int, float]], float]:
+    """Return AlexNet's accuracy on ImageNet-C, as ``summarize`` takes a reference.
+
+    Args:
+        cells (Mapping): The severities that are there of each corruption; those that are not
+            among the benchmark's are left out.
+
+    Returns:
+        tuple: P as fractions, ``{corruption: {severity: P}}``, and clean P.
+    """
+    table = {
+        name: {s: (100 - _ERRORS[name][s - 1]) / 100 for s in severities}
+        for name, severities in cells.items()
+        if name in _ERRORS
+    }
+    return table, (100 - _CLEAN_ERROR) / 100
+
+
+# Top-1 error of AlexNet in percent, on ImageNet and on ImageNet-C at severities 1 to 5, as in the
+# code of arXiv:1903.12261.
 _CLEAN_ERROR = 43.48
-# Top-1 error on ImageNet-C in percent, severities 1 to 5, as in the code of arXiv:1903.12261.
+
+
 _ERRORS = {
     'gaussian_noise': (69.528, 82.542, 93.554, 98.138, 99.452),
     'shot_noise': (71.224, 85.108, 93.574, 98.182, 99.146),
@@ -237,21 +269,3 @@ _ERRORS = {
     'pixelate': (52.218, 54.620, 73.728, 87.092, 91.262),
     'jpeg_compression': (51.002, 54.718, 57.294, 65.458, 74.778),
 }
-
-
-def alexnet(cells: Mapping[str, Iterable[int]]) -> tuple[dict[str, dict[int, float]], float]:
-    """AlexNet's accuracy on ImageNet-C, in the form that ``summarize`` takes a reference in.
-
-    Args:
-        cells (Mapping): The severities that are there of each corruption; those that are not
-            among the benchmark's are left out.
-
-    Returns:
-        tuple: P as fractions, ``{corruption: {severity: P}}``, and clean P.
-    """
-    table = {
-        name: {s: (100 - _ERRORS[name][s - 1]) / 100 for s in severities}
-        for name, severities in cells.items()
-        if name in _ERRORS
-    }
-    return table, (100 - _CLEAN_ERROR) / 100

@@ -1,25 +1,36 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""mAP of Pascal VOC, from matches that are made once for each image."""
+
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .average_precision import Ranking, average_precision, mean_over_classes
-from .base import MetricAdapter, Score, computed, is_class_of, results_of
+from .base import (
+    MetricAdapter,
+    Score,
+    compute,
+    detection_example,
+    is_class_of,
+    process,
+    to_numpy,
+)
 
 POINTS = np.arange(0, 1 + 1e-3, 0.1)
-"""The 11 recalls of VOC2007, with the rounding that eval_map's have."""
-LABELS = ('bboxes', 'labels')
+"""The 11 recalls of VOC2007, written as eval_map writes them: linspace would round otherwise."""
+BOXES = ('bboxes', 'labels')
 
 
 class Matches(NamedTuple):
-    """What VOC's AP needs to know of one image.
+    """The detections of one image, matched with its objects.
 
     Attributes:
         labels (ndarray): Classes of the D detections, (D,).
         scores (ndarray): Their scores, float32, (D,).
-        hit (ndarray): Whether each finds an object, at each of T thresholds, bool, (T, D).
-        miss (ndarray): Whether it is wrong; neither where it finds what is to be ignored.
+        hit (ndarray): Which are true positives, at each of T thresholds of IoU, bool, (T, D).
+        miss (ndarray): Which are false positives, bool, (T, D). Those that match an object to be
+            ignored are neither.
         objects (ndarray): Classes of the objects that count.
     """
 
@@ -31,10 +42,10 @@ class Matches(NamedTuple):
 
 
 class VOCAdapter(MetricAdapter):
-    """``VOCMetric(metric='mAP')``, unrounded, from matches that are made once for each image.
+    """Adapter of ``VOCMetric(metric='mAP')``, unrounded and resampled.
 
-    eval_map matches every class of every image in four processes that it starts anew, for each
-    evaluation; this gives the same mAP to the last bit, and resamples it.
+    eval_map matches every class of every image anew for each evaluation, in four processes. This
+    matches once and gives the same mAP to the last bit.
     """
 
     has_examples = True
@@ -42,7 +53,7 @@ class VOCAdapter(MetricAdapter):
 
     @staticmethod
     def keys(metric: Any) -> list[str]:
-        """The mAP of mmdet's own VOCMetric over boxes of all sizes."""
+        """Return the mAP of mmdet's own VOCMetric, if it is over boxes of all sizes."""
         if (
             not is_class_of(metric, 'mmdet.evaluation', 'VOCMetric')
             or metric.metric != 'mAP'
@@ -55,14 +66,21 @@ class VOCAdapter(MetricAdapter):
         super().__init__(metric, key)
         self._points = POINTS if metric.eval_mode == '11points' else None
 
-    def records(self, samples: Sequence[dict], batch: Any) -> list[Matches]:
+    def per_image(self, samples: Sequence[dict], batch: Any) -> list[Matches]:
+        """Return the matches of each image.
+
+        Raises:
+            ValueError: If the dataset's pipeline gives no annotations.
+        """
         return [self._match(sample) for sample in samples]
 
-    def score(self, records: Sequence[Matches], weights: np.ndarray | None) -> Score:
+    def score(self, per_image: Sequence[Matches], weights: np.ndarray | None) -> Score:
+        """Compute mAP, the mean over the thresholds of IoU, and AP of each class."""
         classes = self.metric.dataset_meta['classes']
-        once = np.ones((1, len(records)), np.float32)
+        # The first row counts every image once: P itself comes with the resamples.
+        once = np.ones((1, len(per_image)), np.float32)
         rows = once if weights is None else np.concatenate([once, weights])
-        by_class = _by_class(records, len(classes))
+        by_class = _by_class(per_image, len(classes))
         maps, aps = [], []
         for threshold in range(len(self.metric.iou_thrs)):
             found = [
@@ -72,7 +90,7 @@ class VOCAdapter(MetricAdapter):
             ap, objects = (np.stack(part) for part in zip(*found, strict=True))
             maps.append(mean_over_classes(ap, objects))
             aps.append(ap[:, 0])
-        # As VOCMetric does: Python's numbers, one after the other.
+        # Python's sum, as VOCMetric has it: numpy's would differ in the last bit.
         value = sum(float(each[0]) for each in maps) / len(maps)
         per_class = np.mean(aps, axis=0, dtype=np.float64)
         resampled = np.mean(maps, axis=0, dtype=np.float64)[1:]
@@ -93,7 +111,9 @@ class VOCAdapter(MetricAdapter):
         )
 
     def check(self, samples: Sequence[dict], score: Score) -> None:
-        expected = computed(self.metric, results_of(self.metric, samples, None))[self.key]
+        """Raise RuntimeError if VOCMetric computes another mAP from the same boxes."""
+        expected = compute(self.metric, process(self.metric, samples, None))[self.key]
+        # They are equal to the bit with the mmdet of requirements/; 1e-9 lets others round.
         if abs(expected - score.value) > 1e-9:
             raise RuntimeError(
                 f'VOCMetric of this mmdet computes {self.key} = {expected!r} and mmdet_adasap '
@@ -101,23 +121,26 @@ class VOCAdapter(MetricAdapter):
             )
 
     def example(self, sample: dict) -> dict:
-        return boxes_of(sample)
+        """Return the best detections of an image."""
+        return detection_example(sample)
 
     def _match(self, sample: dict) -> Matches:
+        # Not at the top of the file: mmdet is not loaded for classifiers.
         from mmdet.evaluation.functional import bbox_overlaps
 
         found, objects, ignored = (
-            {name: _array(part[name]) for name in names}
+            {name: to_numpy(part[name]) for name in names}
             for part, names in (
-                (sample['pred_instances'], (*LABELS, 'scores')),
-                (_truth(sample, 'gt_instances'), LABELS),
-                (_truth(sample, 'ignored_instances'), LABELS),
+                (sample['pred_instances'], (*BOXES, 'scores')),
+                (_truth(sample, 'gt_instances'), BOXES),
+                (_truth(sample, 'ignored_instances'), BOXES),
             )
         )
         labels = found['labels']
         thresholds = len(self.metric.iou_thrs)
         hit = np.zeros((thresholds, len(labels)), bool)
         miss = np.ones((thresholds, len(labels)), bool)
+        # As in eval_map objects to be ignored come last, so ties of IoU go to those that count.
         there = np.concatenate([objects['labels'], ignored['labels']])
         boxes = np.concatenate([objects['bboxes'], ignored['bboxes']])
         counts = np.arange(len(there)) < len(objects['labels'])
@@ -137,9 +160,15 @@ class VOCAdapter(MetricAdapter):
 
 
 def _assign(ious: np.ndarray, counts: np.ndarray, iou: float) -> tuple[np.ndarray, np.ndarray]:
-    """True and false positives among detections of one class, best first, as of VOC.
+    """Return true and false positives among detections of one class, best first, as VOC does.
 
-    Each takes the object that it overlaps most with; who comes second is wrong.
+    Each detection matches the object that it overlaps most. The second one that matches the same
+    object is a false positive, even where another object is free.
+
+    Args:
+        ious (ndarray): Of D detections and G objects, (D, G).
+        counts (ndarray): Which of the objects are not to be ignored, bool, (G,).
+        iou (float): The threshold.
     """
     best = ious.argmax(axis=1)
     near = ious.max(axis=1) >= iou
@@ -153,20 +182,20 @@ def _assign(ious: np.ndarray, counts: np.ndarray, iou: float) -> tuple[np.ndarra
     return hit, miss
 
 
-def _by_class(records: Sequence[Matches], classes: int) -> list[tuple]:
-    """Of each class the detections in the order of images, and the objects in each image."""
-    labels = np.concatenate([record.labels for record in records])
-    scores = np.concatenate([record.scores for record in records])
-    hit = np.concatenate([record.hit for record in records], axis=1)
-    miss = np.concatenate([record.miss for record in records], axis=1)
-    image = np.repeat(np.arange(len(records)), [len(record.labels) for record in records])
-    objects = np.zeros((classes, len(records)), np.float32)
-    for number, record in enumerate(records):
-        np.add.at(objects[:, number], record.objects, 1)
+def _by_class(per_image: Sequence[Matches], classes: int) -> list[tuple]:
+    """Return for each class image, hit and miss of its detections, and its objects by image."""
+    labels = np.concatenate([matches.labels for matches in per_image])
+    scores = np.concatenate([matches.scores for matches in per_image])
+    hit = np.concatenate([matches.hit for matches in per_image], axis=1)
+    miss = np.concatenate([matches.miss for matches in per_image], axis=1)
+    image = np.repeat(np.arange(len(per_image)), [len(matches.labels) for matches in per_image])
+    objects = np.zeros((classes, len(per_image)), np.float32)
+    for number, matches in enumerate(per_image):
+        np.add.at(objects[:, number], matches.objects, 1)
     result = []
     for label in range(classes):
         where = np.flatnonzero(labels == label)
-        # eval_map's order, to the last tie: the same sort of the same numbers.
+        # The same sort of the same numbers as in eval_map, so that ties have the same order.
         where = where[np.argsort(-scores[where])]
         result.append((image[where], hit[:, where], miss[:, where], objects[label]))
     return result
@@ -184,23 +213,3 @@ def _truth(sample: dict, key: str) -> dict:
             f"dict(type='LoadAnnotations', with_bbox=True)"
         )
     return sample[key]
-
-
-def boxes_of(sample: dict, at_most: int = 30) -> dict:
-    """The best detections of an image: 'bboxes' (x1, y1, x2, y2), 'scores' and 'labels'.
-
-    Boxes that are no place in an image, as a model that diverged gives, are left out.
-    """
-    found = sample['pred_instances']
-    scores, boxes = _array(found['scores']), _array(found['bboxes'])
-    there = np.flatnonzero(np.isfinite(boxes).all(axis=1) & np.isfinite(scores))
-    best = there[np.argsort(-scores[there], kind='stable')[:at_most]]
-    return {
-        'bboxes': boxes[best].astype(float).round(2).tolist(),
-        'scores': scores[best].astype(float).round(4).tolist(),
-        'labels': _array(found['labels'])[best].astype(int).tolist(),
-    }
-
-
-def _array(value: Any) -> np.ndarray:
-    return getattr(value, 'tensor', value).detach().cpu().numpy()

@@ -318,10 +318,10 @@ class TestFrostPhotos:
     @pytest.fixture(autouse=True)
     def forgetful(self):
         frost_photos._photo.cache_clear()
-        frost_photos._enlarged.cache_clear()
+        frost_photos._enlarged_photo.cache_clear()
         yield
         frost_photos._photo.cache_clear()
-        frost_photos._enlarged.cache_clear()
+        frost_photos._enlarged_photo.cache_clear()
 
     def test_without_a_package(self, monkeypatch):
         monkeypatch.setattr(frost_photos, 'package_folder', lambda name: None)

@@ -16,10 +16,9 @@ from mmengine.evaluator import BaseMetric
 from mmengine.structures import InstanceData
 
 from mmdet_adasap.robustness.metrics import PlainMetricAdapter, build_adapter
-from mmdet_adasap.robustness.metrics.base import computed, results_of
+from mmdet_adasap.robustness.metrics.base import compute, detection_example, process
 from mmdet_adasap.robustness.metrics.bootstrap import image_weights, interval
 from mmdet_adasap.robustness.metrics.coco import FIGURES
-from mmdet_adasap.robustness.metrics.voc import boxes_of
 
 CLASSES = tuple('abcde')
 META = dict(classes=CLASSES)
@@ -61,14 +60,14 @@ def samples(count: int = 60, seed: int = 0, rounded: bool = False) -> list[dict]
     return [sample(rng, number, rounded) for number in range(count)]
 
 
-def by_eval_map(scorer, images: list[dict], iou: float) -> tuple[float, list]:
-    truths, found = zip(*results_of(scorer.metric, images, None), strict=True)
+def by_eval_map(adapter, images: list[dict], iou: float) -> tuple[float, list]:
+    truths, found = zip(*process(adapter.metric, images, None), strict=True)
     return eval_map(
         found,
         truths,
         iou_thr=iou,
         logger='silent',
-        eval_mode=scorer.metric.eval_mode,
+        eval_mode=adapter.metric.eval_mode,
         use_legacy_coordinate=True,
     )
 
@@ -78,12 +77,12 @@ class TestVOC:
     @pytest.mark.parametrize('rounded', [False, True], ids=['', 'ties'])
     def test_equals_eval_map(self, mode, rounded):
         images = samples(rounded=rounded)
-        scorer = build_adapter(
+        adapter = build_adapter(
             dict(type='mmdet.VOCMetric', eval_mode=mode, iou_thrs=[0.5, 0.7]), META
         )
-        score = scorer.score(scorer.records(images, None), None)
+        score = adapter.score(adapter.per_image(images, None), None)
         expected, each = zip(
-            *(by_eval_map(scorer, images, iou) for iou in (0.5, 0.7)), strict=True
+            *(by_eval_map(adapter, images, iou) for iou in (0.5, 0.7)), strict=True
         )
         assert 0.1 < score.value < 0.9
         assert score.value == pytest.approx(sum(expected) / 2, abs=1e-12)
@@ -96,24 +95,24 @@ class TestVOC:
     @pytest.mark.parametrize('mode', ['11points', 'area'])
     def test_resample_is_an_evaluation_of_repeated_images(self, mode):
         images = samples(30)
-        scorer = build_adapter(dict(type='mmdet.VOCMetric', eval_mode=mode), META)
+        adapter = build_adapter(dict(type='mmdet.VOCMetric', eval_mode=mode), META)
         weights = image_weights(30, 600, seed=3)
         assert (weights.sum(axis=1) == 30).all()
-        resampled = scorer.score(scorer.records(images, None), weights).resampled
+        resampled = adapter.score(adapter.per_image(images, None), weights).resampled
         for row in (0, 1, 599):
             repeated = [
                 image for i, image in enumerate(images) for _ in range(int(weights[row, i]))
             ]
-            expected, _ = by_eval_map(scorer, repeated, 0.5)
+            expected, _ = by_eval_map(adapter, repeated, 0.5)
             assert resampled[row] == pytest.approx(expected, abs=1e-6)
 
     def test_a_resample_without_a_class(self):
         images = samples(4)
-        scorer = build_adapter(dict(type='mmdet.VOCMetric'), META)
+        adapter = build_adapter(dict(type='mmdet.VOCMetric'), META)
         weights = np.array([[4, 0, 0, 0], [0, 0, 0, 4], [0, 2, 2, 0]], np.float32)
-        resampled = scorer.score(scorer.records(images, None), weights).resampled
+        resampled = adapter.score(adapter.per_image(images, None), weights).resampled
         for row, chosen in enumerate(([0] * 4, [3] * 4, [1, 1, 2, 2])):
-            expected, _ = by_eval_map(scorer, [images[i] for i in chosen], 0.5)
+            expected, _ = by_eval_map(adapter, [images[i] for i in chosen], 0.5)
             assert resampled[row] == pytest.approx(expected, abs=1e-6)
 
     def test_nothing_found(self):
@@ -122,33 +121,33 @@ class TestVOC:
             image['pred_instances'] = dict(
                 bboxes=torch.zeros(0, 4), scores=torch.zeros(0), labels=torch.zeros(0).long()
             )
-        scorer = build_adapter(dict(type='mmdet.VOCMetric'), META)
-        score = scorer.score(scorer.records(images, None), image_weights(5, 10, 0))
+        adapter = build_adapter(dict(type='mmdet.VOCMetric'), META)
+        score = adapter.score(adapter.per_image(images, None), image_weights(5, 10, 0))
         assert score.value == 0
         assert not score.resampled.any()
 
     def test_another_mmdet_would_be_noticed(self):
         images = samples(5)
-        scorer = build_adapter(dict(type='mmdet.VOCMetric'), META)
-        score = scorer.score(scorer.records(images, None), None)
-        scorer.check(images, score)
+        adapter = build_adapter(dict(type='mmdet.VOCMetric'), META)
+        score = adapter.score(adapter.per_image(images, None), None)
+        adapter.check(images, score)
         with pytest.raises(RuntimeError, match='VOCMetric of this mmdet computes'):
-            scorer.check(images, score._replace(value=score.value + 1e-6))
+            adapter.check(images, score._replace(value=score.value + 1e-6))
 
     def test_pipeline_without_annotations(self):
-        scorer = build_adapter(dict(type='mmdet.VOCMetric'), META)
+        adapter = build_adapter(dict(type='mmdet.VOCMetric'), META)
         image = samples(1)[0]
         del image['gt_instances']
         with pytest.raises(ValueError, match=r'gives no gt_instances.*LoadAnnotations'):
-            scorer.records([image], None)
+            adapter.per_image([image], None)
 
 
 class TestCoco:
     def test_is_unrounded(self):
         images = samples(40)
-        scorer = build_adapter(dict(type='mmdet.CocoMetric'), META)
-        score = scorer.score(scorer.records(images, None), np.ones((1, 40), np.float32))
-        rounded = computed(scorer.metric, scorer.records(images, None))['coco/bbox_mAP']
+        adapter = build_adapter(dict(type='mmdet.CocoMetric'), META)
+        score = adapter.score(adapter.per_image(images, None), np.ones((1, 40), np.float32))
+        rounded = compute(adapter.metric, adapter.per_image(images, None))['coco/bbox_mAP']
         assert score.value == pytest.approx(rounded, abs=5.1e-4)
         assert score.value != rounded
         # With all images once, what resamples is COCO's own mAP.
@@ -159,25 +158,25 @@ class TestCoco:
 
     def test_resample_is_an_evaluation_of_repeated_images(self):
         images = samples(20)
-        scorer = build_adapter(dict(type='mmdet.CocoMetric'), META)
+        adapter = build_adapter(dict(type='mmdet.CocoMetric'), META)
         weights = image_weights(20, 300, seed=5)
-        resampled = scorer.score(scorer.records(images, None), weights).resampled
+        resampled = adapter.score(adapter.per_image(images, None), weights).resampled
         for row in (0, 299):
             chosen = [i for i in range(20) for _ in range(int(weights[row, i]))]
             repeated = [{**images[i], 'img_id': number} for number, i in enumerate(chosen)]
-            expected = scorer.score(scorer.records(repeated, None), None).value
+            expected = adapter.score(adapter.per_image(repeated, None), None).value
             assert resampled[row] == pytest.approx(expected, abs=1e-9)
 
     def test_subset_is_not_compared_with_the_whole_annotation_file(self, tmp_path):
         images = samples(20)
-        scorer = build_adapter(dict(type='mmdet.CocoMetric'), META)
-        truths = [truth for truth, _ in scorer.records(images, None)]
-        scorer.metric.dataset_meta = META
-        file = scorer.metric.gt_to_coco_json(truths, str(tmp_path / 'all'))
+        adapter = build_adapter(dict(type='mmdet.CocoMetric'), META)
+        truths = [truth for truth, _ in adapter.per_image(images, None)]
+        adapter.metric.dataset_meta = META
+        file = adapter.metric.gt_to_coco_json(truths, str(tmp_path / 'all'))
         from_file = build_adapter(dict(type='mmdet.CocoMetric', ann_file=file), META)
         for chosen in (images[3:9], images):
-            expected = scorer.score(scorer.records(chosen, None), None)
-            found = from_file.score(from_file.records(chosen, None), None)
+            expected = adapter.score(adapter.per_image(chosen, None), None)
+            found = from_file.score(from_file.per_image(chosen, None), None)
             assert found.value == pytest.approx(expected.value, abs=1e-12)
 
     @pytest.mark.parametrize('name', FIGURES)
@@ -190,18 +189,18 @@ class TestCoco:
         everything = dict(evaluator, ann_file=write_annotations(images, tmp_path / 'all.json'))
         chosen = images[:15]
         few = dict(evaluator, ann_file=write_annotations(chosen, tmp_path / 'few.json'))
-        scorer = build_adapter(everything, META, f'coco/bbox_{name}')
-        weights = np.ones((1, 15), np.float32) if scorer.resamples else None
-        score = scorer.score(scorer.records(chosen, None), weights)
+        adapter = build_adapter(everything, META, f'coco/bbox_{name}')
+        weights = np.ones((1, 15), np.float32) if adapter.resamples else None
+        score = adapter.score(adapter.per_image(chosen, None), weights)
         alone = build_adapter(few, META).metric
-        expected = computed(alone, results_of(alone, chosen, None))[f'coco/bbox_{name}']
+        expected = compute(alone, process(alone, chosen, None))[f'coco/bbox_{name}']
         assert 0 < expected < 1
         assert score.value == pytest.approx(expected, abs=5.1e-4)
-        assert scorer.resamples == name.startswith('mAP')
-        assert score.value != expected or not scorer.resamples
+        assert adapter.resamples == name.startswith('mAP')
+        assert score.value != expected or not adapter.resamples
         assert score.metrics[f'coco/bbox_{name}'] == score.value
         known = [p for p in score.per_class.values() if p is not None]
-        if scorer.resamples:
+        if adapter.resamples:
             assert score.resampled[0] == pytest.approx(score.value, abs=1e-12)
         if name in ('mAP', 'mAP_50', 'mAP_75'):
             assert np.mean(known) == pytest.approx(score.value, abs=1e-12)
@@ -209,13 +208,13 @@ class TestCoco:
     @pytest.mark.parametrize('name', ['mAP_50', 'mAP_m'])
     def test_a_resampled_figure_is_that_of_repeated_images(self, name):
         images = samples(20)
-        scorer = build_adapter(dict(type='mmdet.CocoMetric'), META, f'coco/bbox_{name}')
+        adapter = build_adapter(dict(type='mmdet.CocoMetric'), META, f'coco/bbox_{name}')
         weights = image_weights(20, 3, seed=5)
-        resampled = scorer.score(scorer.records(images, None), weights).resampled
+        resampled = adapter.score(adapter.per_image(images, None), weights).resampled
         for row in range(3):
             chosen = [i for i in range(20) for _ in range(int(weights[row, i]))]
             repeated = [{**images[i], 'img_id': number} for number, i in enumerate(chosen)]
-            expected = scorer.score(scorer.records(repeated, None), None).value
+            expected = adapter.score(adapter.per_image(repeated, None), None).value
             assert resampled[row] == pytest.approx(expected, abs=1e-9)
 
     def test_second_kind_of_a_metric(self):
@@ -229,9 +228,9 @@ class TestCoco:
         evaluator = dict(type='mmdet.CocoMetric', metric=['bbox', 'segm'])
         values = {}
         for kind in ('bbox', 'segm'):
-            scorer = build_adapter(evaluator, META, f'coco/{kind}_mAP_75')
-            score = scorer.score(scorer.records(images, None), None)
-            rounded = computed(scorer.metric, scorer.records(images, None))
+            adapter = build_adapter(evaluator, META, f'coco/{kind}_mAP_75')
+            score = adapter.score(adapter.per_image(images, None), None)
+            rounded = compute(adapter.metric, adapter.per_image(images, None))
             assert score.value == pytest.approx(rounded[f'coco/{kind}_mAP_75'], abs=5.1e-4)
             values[kind] = score.value
         assert values['bbox'] != values['segm']
@@ -249,9 +248,9 @@ class TestCoco:
 
     def test_figure_without_objects(self):
         images = samples(6)
-        scorer = build_adapter(dict(type='mmdet.CocoMetric'), META, 'coco/bbox_mAP_l')
+        adapter = build_adapter(dict(type='mmdet.CocoMetric'), META, 'coco/bbox_mAP_l')
         with pytest.raises(ValueError, match=r'mAP_l is not defined: .* have no large objects'):
-            scorer.score(scorer.records(images, None), None)
+            adapter.score(adapter.per_image(images, None), None)
 
     def test_classes_as_mmdet_names_them(self, tmp_path):
         """Whatever the order of the config's classes."""
@@ -259,9 +258,9 @@ class TestCoco:
         file = write_annotations(images, tmp_path / 'all.json')
         other = dict(classes=('d', 'b', 'e', 'a', 'c'))
         metric = dict(type='mmdet.CocoMetric', ann_file=file, classwise=True)
-        scorer = build_adapter(metric, other)
-        score = scorer.score(scorer.records(images, None), None)
-        expected = computed(scorer.metric, scorer.records(images, None))
+        adapter = build_adapter(metric, other)
+        score = adapter.score(adapter.per_image(images, None), None)
+        expected = compute(adapter.metric, adapter.per_image(images, None))
         assert list(score.per_class) == list(other['classes'])
         assert score.per_class.pop('e') is None
         assert len({round(ap, 3) for ap in score.per_class.values()}) == 4
@@ -274,8 +273,8 @@ class TestCoco:
         values = []
         for name, ids in (('up', [1, 2, 3, 4, 5]), ('down', [50, 40, 30, 20, 10])):
             file = write_annotations(images, tmp_path / f'{name}.json', ids)
-            scorer = build_adapter(dict(type='mmdet.CocoMetric', ann_file=file), META)
-            values.append(scorer.score(scorer.records(images, None), None).per_class)
+            adapter = build_adapter(dict(type='mmdet.CocoMetric', ann_file=file), META)
+            values.append(adapter.score(adapter.per_image(images, None), None).per_class)
         assert values[0] == values[1]
 
     @pytest.mark.parametrize('name', ['mAP', 'mAP_s'])
@@ -283,12 +282,12 @@ class TestCoco:
         """Classes without objects have no AP, found or not."""
         images = samples(20)
         file = write_annotations(images, tmp_path / 'all.json')
-        scorer = build_adapter(
+        adapter = build_adapter(
             dict(type='mmdet.CocoMetric', ann_file=file), META, f'coco/bbox_{name}'
         )
-        usual = scorer.score(scorer.records(images, None), None)
+        usual = adapter.score(adapter.per_image(images, None), None)
         blind = [dict(image, pred_instances=nothing()) for image in images]
-        score = scorer.score(scorer.records(blind, None), image_weights(20, 10, 0))
+        score = adapter.score(adapter.per_image(blind, None), image_weights(20, 10, 0))
         assert score.value == 0
         assert not score.resampled.any()
         assert 'e' in usual.per_class
@@ -364,47 +363,47 @@ class Named(BaseMetric):
 
 class TestOtherMetrics:
     def named(self, value: float, **scale) -> float:
-        scorer = PlainMetricAdapter(Named(), 'named/figure', **scale)
-        return scorer.score(scorer.records([dict(value=value)] * 3, None), None).value
+        adapter = PlainMetricAdapter(Named(), 'named/figure', **scale)
+        return adapter.score(adapter.per_image([dict(value=value)] * 3, None), None).value
 
     def test_one_that_is_named(self):
         images = samples(20)
         evaluator = dict(type='mmdet.CocoMetric', classwise=True)
-        scorer = build_adapter(evaluator, META, 'coco/a_precision')
+        adapter = build_adapter(evaluator, META, 'coco/a_precision')
         usual = build_adapter(evaluator, META)
         for chosen in (images, images[:8], images):
-            score = scorer.score(scorer.records(chosen, None), None)
-            expected = usual.score(usual.records(chosen, None), None).per_class['a']
+            score = adapter.score(adapter.per_image(chosen, None), None)
+            expected = usual.score(usual.per_image(chosen, None), None).per_class['a']
             assert score.value == pytest.approx(expected, abs=5.1e-4)
             assert score.resampled is None
 
     def test_nothing_found(self):
         images = [dict(image, pred_instances=nothing()) for image in samples(5)]
         evaluator = dict(type='mmdet.CocoMetric', classwise=True)
-        scorer = build_adapter(evaluator, META, 'coco/a_precision')
-        assert scorer.score(scorer.records(images, None), None).value == 0
+        adapter = build_adapter(evaluator, META, 'coco/a_precision')
+        assert adapter.score(adapter.per_image(images, None), None).value == 0
 
     def test_annotation_file_of_more_images(self, tmp_path):
         images = samples(8)
         file = write_annotations(images, tmp_path / 'all.json')
         evaluator = dict(type='mmdet.CocoMetric', classwise=True, ann_file=file)
-        scorer = build_adapter(evaluator, META, 'coco/a_precision')
-        scorer.check_images(8)
-        assert 0 < scorer.score(scorer.records(images, None), None).value < 1
+        adapter = build_adapter(evaluator, META, 'coco/a_precision')
+        adapter.check_images(8)
+        assert 0 < adapter.score(adapter.per_image(images, None), None).value < 1
         message = r'CocoMetric compares with all 8 images of its ann_file, and 7 were tested'
         with pytest.raises(ValueError, match=message):
-            scorer.check_images(7)
+            adapter.check_images(7)
         with pytest.raises(ValueError, match=message):
-            scorer.score(scorer.records(images[:7], None), None)
+            adapter.score(adapter.per_image(images[:7], None), None)
 
     def test_annotation_file_with_a_line_for_each_image(self, tmp_path):
         file = tmp_path / 'all.odgt'
         file.write_text('{"ID": "a"}\n{"ID": "b"}\n')
         metric = dict(type='mmdet.CrowdHumanMetric', ann_file=str(file))
-        scorer = build_adapter(metric, META, 'crowd_human/mAP')
-        scorer.check_images(2)
+        adapter = build_adapter(metric, META, 'crowd_human/mAP')
+        adapter.check_images(2)
         with pytest.raises(ValueError, match='all 2 images of its ann_file, and 1 '):
-            scorer.check_images(1)
+            adapter.check_images(1)
 
     def test_percents(self):
         assert self.named(43.0, scale=0.01) == pytest.approx(0.43)
@@ -452,9 +451,9 @@ class TestOtherMetrics:
             build_adapter(evaluator, META, key, scale)
 
     def test_figure_that_is_not_there(self):
-        scorer = build_adapter(dict(type='mmdet.CocoMetric'), META, 'coco/mean')
+        adapter = build_adapter(dict(type='mmdet.CocoMetric'), META, 'coco/mean')
         with pytest.raises(ValueError, match="gives no 'coco/mean'; name one of coco/bbox_mAP"):
-            scorer.score(scorer.records(samples(5), None), None)
+            adapter.score(adapter.per_image(samples(5), None), None)
 
 
 class TestAccuracy:
@@ -470,12 +469,12 @@ class TestAccuracy:
             )
             for _ in range(40)
         ]
-        scorer = build_adapter(
+        adapter = build_adapter(
             dict(type='mmpretrain.Accuracy', thrs=threshold), dict(classes=('a', 'b', 'c'))
         )
-        score = scorer.score(scorer.records(images, None), None)
-        assert scorer.resamples
-        scorer.check(images, score)
+        score = adapter.score(adapter.per_image(images, None), None)
+        assert adapter.resamples
+        adapter.check(images, score)
         assert 0 < score.value < 1
 
 
@@ -485,7 +484,7 @@ def test_boxes_that_are_no_place_are_not_shown():
         scores=torch.tensor([0.2, 0.9, 0.8]),
         labels=torch.tensor([1, 2, 3]),
     )
-    assert boxes_of(dict(pred_instances=found)) == {
+    assert detection_example(dict(pred_instances=found)) == {
         'bboxes': [[1.0, 2.0, 3.0, 4.0]],
         'scores': [0.2],
         'labels': [1],
