@@ -21,10 +21,33 @@ the reader's, so that the width of a name can only be estimated."""
 TEXT_DROP = 4
 """Pixels from the middle of a line of that type down to its baseline."""
 MAX_TICKS = 8
+"""Of an axis about 200 pixels long; its numbers stand about 25 pixels apart or more."""
 LABEL_GAP = 13.0
 """Pixels from one name of a model to the next, so that 11 pixel type does not touch."""
 MAX_NAME_LENGTH = 16
 """Letters of a model's name beside a chart; its tooltip has the whole name."""
+_CROSS_ARM = ((1.2, 0.4), (0.4, 0.4), (0.4, 1.2))
+"""One of the four corners of a cross, from the middle of one arm to that of the next."""
+SHAPES = (
+    ((-1, -1), (1, -1), (1, 1), (-1, 1)),  # square
+    ((0, -1.2), (1.15, 0.9), (-1.15, 0.9)),  # triangle, point up
+    ((0, -1.35), (1.35, 0), (0, 1.35), (-1.35, 0)),  # diamond
+    ((0, 1.2), (1.15, -0.9), (-1.15, -0.9)),  # triangle, point down
+    tuple(
+        (x_sign * x, y_sign * y)
+        for x_sign, y_sign, corner in (
+            (-1, -1, _CROSS_ARM),
+            (1, -1, _CROSS_ARM[::-1]),
+            (1, 1, _CROSS_ARM),
+            (-1, 1, _CROSS_ARM[::-1]),
+        )
+        for x, y in corner
+    ),
+    ((-1.2, 0), (0.9, -1.15), (0.9, 1.15)),  # triangle, point left
+    ((1.2, 0), (-0.9, -1.15), (-0.9, 1.15)),  # triangle, point right
+)
+"""Outlines of the markers of models 1 to 7, for a size of 1; they look equally large to the eye.
+Model 0, the reference, has a circle."""
 
 
 class Mark(NamedTuple):
@@ -123,6 +146,7 @@ class Axes:
 
     def heading(self, words: str, x: float = 0) -> None:
         """Write words above the plot area, from the left edge or from pixel ``x`` on."""
+        # The baseline of 13 pixel type (.strong in style.css) at the upper edge.
         self.text(x, 14, words, 'strong')
 
     def y_ticks(self, values: Iterable[float], base: float) -> None:
@@ -143,6 +167,7 @@ class Axes:
 
     def x_tick(self, value: float, label: str) -> None:
         """Write a label below a value of the x axis."""
+        # One line of type below the axis, and some room.
         self.text(self.x(value), self.bottom + 16, label, 'soft middle')
 
     def x_title(self, words: str, below: float) -> None:
@@ -158,6 +183,7 @@ class Axes:
             estimate (Estimate): A fraction; the y axis has it times 100.
         """
         if estimate.low is not None:
+            # Fractions times 100, as all numbers of a report.
             ends = self.y(100 * estimate.low), self.y(100 * estimate.high)
             self.line((x, ends[0]), (x, ends[1]), f'whisker {label.css_class}')
 
@@ -201,6 +227,7 @@ def marker(css_class: str, x: float, y: float, size: float, title: str = '') -> 
         size (float): Half of its width in pixels.
         title (str): Its tooltip. Defaults to none.
     """
+    # The class is the only thing that a model's colour and shape have in common.
     number = int(css_class[1:])
     attributes = {'class': f'dot {css_class}'}
     if number == 0:
@@ -221,6 +248,7 @@ def ticks(low: float, high: float, at_most: int = MAX_TICKS) -> list[float]:
     """Return round numbers from ``low`` to ``high``."""
     step = nice_step(high - low, at_most)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    # Rounded, because 3 * 0.1 would be written as 0.30000000000000004.
     return [round(i * step, 10) for i in range(first, last + 1)]
 
 
@@ -285,27 +313,3 @@ def names_width(names: Sequence[str], at_most: int = MAX_NAME_LENGTH) -> float:
 
 def _within(middle: float, half: float, low: float, high: float) -> float:
     return max(min(middle, high - half), low + half)
-
-
-_CROSS_ARM = ((1.2, 0.4), (0.4, 0.4), (0.4, 1.2))
-"""One of the four corners of a cross, from the middle of one arm to that of the next."""
-SHAPES = (
-    ((-1, -1), (1, -1), (1, 1), (-1, 1)),  # square
-    ((0, -1.2), (1.15, 0.9), (-1.15, 0.9)),  # triangle, point up
-    ((0, -1.35), (1.35, 0), (0, 1.35), (-1.35, 0)),  # diamond
-    ((0, 1.2), (1.15, -0.9), (-1.15, -0.9)),  # triangle, point down
-    tuple(
-        (x_sign * x, y_sign * y)
-        for x_sign, y_sign, corner in (
-            (-1, -1, _CROSS_ARM),
-            (1, -1, _CROSS_ARM[::-1]),
-            (1, 1, _CROSS_ARM),
-            (-1, 1, _CROSS_ARM[::-1]),
-        )
-        for x, y in corner
-    ),
-    ((-1.2, 0), (0.9, -1.15), (0.9, 1.15)),  # triangle, point left
-    ((1.2, 0), (-0.9, -1.15), (-0.9, 1.15)),  # triangle, point right
-)
-"""Outlines of the markers of models 1 to 7, for a size of 1; they look equally large to the eye.
-Model 0, the reference, has a circle."""

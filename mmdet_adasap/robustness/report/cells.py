@@ -74,6 +74,7 @@ class CellFiles:
         for number, one in node['examples'].items().items():
             if not number.isdecimal():
                 raise one.error('is for no number of an image')
+            # null and {}: the run kept no prediction for this image.
             if one.value:
                 prediction = predictions[int(number)] = parse_prediction(one, scored=True)
                 truth = truths.get(int(number))

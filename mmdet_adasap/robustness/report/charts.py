@@ -72,7 +72,7 @@ def _difference_chart(
     heading = metric_names(results)[metric]
     axes = Axes(
         title=f'{heading} of each model minus {results.reference}',
-        size=(WIDTH, bottom + 26),
+        size=(WIDTH, bottom + 26),  # room for the numbers below
         area=(left, top, WIDTH - 14, bottom),
         x_limits=(-reach, reach),
         y_limits=(len(models), 0),  # a row for each model, the first at the top
@@ -119,7 +119,7 @@ def severity_charts(results: Results) -> list[Axes]:
         )
     }
     for group, corruptions in results.groups.items():
-        # A single group would repeat the mean.
+        # A single group would repeat the mean; corruptions of no group have no common cause.
         if group != OTHER_GROUP and len(results.groups) > 1:
             means = {
                 model.name: model.severity_means(corruptions, results.severities)
@@ -135,6 +135,7 @@ def severity_charts(results: Results) -> list[Axes]:
         for curve in panel
         for end in _known_ends(curve.estimates.values())
     ]
+    # One scale for all charts, or the groups would not compare.
     limits = axis_limits(min(ends), max(ends))
     return [
         _severity_chart(title, panel, results.severities, limits)
@@ -260,6 +261,7 @@ def _cost_chart(
         for model in results.models.values()
         if (cost := cost_of(model.cost)) and model.metrics['mPC'].value is not None
     ]
+    # A single point shows no trade-off.
     if len(points) < 2:
         return None
     height = 270
@@ -284,6 +286,7 @@ def _cost_chart(
     axes.x_title(title, below=33)
     for point in points:
         x = axes.x(point.cost)
+        # A stem from clean P to mPC: its length is what corruptions cost the model.
         ends = axes.y(100 * point.clean.value), axes.y(100 * point.mpc.value)
         axes.line((x, ends[0]), (x, ends[1]), f'stem {point.label.css_class}')
         for estimate, what, group in (

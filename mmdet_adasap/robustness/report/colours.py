@@ -88,6 +88,7 @@ def ramp(stops: Sequence[str], steps: int = RAMP_STEPS) -> list[str]:
 
 def contrast(one: str, other: str) -> float:
     """Return the contrast ratio of two colours, 1 to 21 (WCAG 2.2, "contrast ratio")."""
+    # The standard adds 0.05 for light that a screen reflects.
     light, dark = sorted((_luminance(one), _luminance(other)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
 

@@ -62,6 +62,7 @@ def render_markdown(results: Results, files: CellFiles, notes: Sequence[str]) ->
     if class_names(results):
         parts += ['## Classes', _classes(results)]
     parts += ['## Where most is lost', _worst(results)]
+    # Last, as on the page: who reads on needs it, the others need not pass over it.
     pairs = (
         (escape_markdown(name), escape_markdown(value)) for name, value in protocol_rows(results)
     )
@@ -71,12 +72,14 @@ def render_markdown(results: Results, files: CellFiles, notes: Sequence[str]) ->
 
 def escape_markdown(text: object) -> str:
     """Escape text so that Markdown shows it as it is, on one line and in a table as well."""
+    # Before the entities, whose '#' must get no backslash.
     shown = SPECIAL.sub(r'\\\1', plain_text(text))
     return ''.join(ENTITIES.get(character, character) for character in shown)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
     """Return a table; the first ``left`` columns are aligned left, the others right."""
+    # GitHub takes the alignment of a column from the colons of this row.
     rule = ['---' if i < left else '---:' for i in range(len(head))]
     return '\n'.join(f'| {" | ".join(row)} |' for row in (head, rule, *rows))
 

@@ -71,6 +71,7 @@ def _computed_imagenet_c(results: Results) -> str | None:
 def _part_of_imagenet(results: Results) -> str | None:
     if results.mce_reference != ALEXNET or results.image_count == IMAGENET_IMAGES:
         return None
+    # Fewer classes among the images than the model can name: it is tested on a part of ImageNet.
     labels = results.protocol['dataset'].get('labels')
     classes = ''
     if labels not in (None, IMAGENET_CLASSES):
@@ -86,6 +87,7 @@ def _at_chance(results: Results) -> str | None:
     """Name models at chance: their labels are mostly sorted unlike those of the test set."""
     if results.protocol['metric'] != 'accuracy/top1' or not results.classes:
         return None
+    # Accuracy of a uniform guess, whatever the number of images of each class.
     chance = 1 / len(results.classes)
     at_chance = [
         model.name
@@ -104,10 +106,12 @@ def _at_chance(results: Results) -> str | None:
 
 
 def _unfinished(results: Results) -> str | None:
+    # Once for all models: one condition is one file of a cell.
     missing = dict.fromkeys((c, s) for _, c, s in results.missing)
     without_clean = any(m.metrics['clean'].value is None for m in results.models.values())
     if results.finished and not missing and not without_clean:
         return None
+    # 1 is the cell of clean images.
     total = len(results.corruptions) * len(results.severities) + 1 + len(results.shifted_sets)
     there = total - len(missing) - without_clean
     names = [_condition(*each) for each in missing]
@@ -141,6 +145,7 @@ def _unreadable(results: Results) -> str | None:
 
 
 def _other_mean(results: Results) -> str | None:
+    # All models of a run were tested on the same cells.
     mean_over = next(iter(results.models.values())).mean_over
     if mean_over is None or mean_over['complete']:
         return None
@@ -169,6 +174,7 @@ def _extra_corruptions(results: Results) -> str | None:
 def _without_intervals(results: Results) -> str | None:
     if any(model.metrics['clean'].low is not None for model in results.models.values()):
         return None
+    # While cells are missing there are no intervals either, and another note says so.
     if all(model.metrics['mPC'].value is None for model in results.models.values()):
         return None
     return (

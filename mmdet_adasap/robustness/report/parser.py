@@ -53,6 +53,7 @@ def parse_results(root: JsonNode) -> Results:
     protocol = root['protocol']
     corruptions, severities = _parse_protocol(protocol)
     models = {name: _parse_model(name, node) for name, node in root['models'].items().items()}
+    # A severity that the protocol has not would have no column in any table.
     for name, model in models.items():
         used = {*model.per_severity, *(s for row in model.cells.values() for s in row)}
         if not used <= set(severities):
@@ -132,6 +133,7 @@ def _benchmark_order(corruption: str) -> tuple:
 
 
 def _parse_model(name: str, node: JsonNode) -> ModelResults:
+    # null without intervals; the keys inside may be null as well.
     ci95 = node['ci95']
     intervals = JsonNode(ci95.file, ci95.value or {}, ci95.key)
     return ModelResults(
@@ -175,6 +177,7 @@ def _by_key(values: JsonNode, intervals: JsonNode) -> dict[str, Estimate]:
     intervals = intervals.or_empty()
     estimates = {}
     for key, node in values.or_empty().items().items():
+        # Not null: cells and means that are missing have no key.
         node.fraction()
         estimates[key] = _parse_estimate(node, intervals.get(key), 0)
     return estimates
@@ -200,6 +203,7 @@ def _parse_numbers(node: JsonNode) -> dict[str, float]:
 def _parse_difference(
     node: JsonNode, keys: Sequence[str] = HEADLINE_METRICS
 ) -> dict[str, Estimate]:
+    # Differences may be negative, and one of figures that are missing is null.
     def read(estimate: JsonNode) -> Estimate:
         return _parse_estimate(estimate['value'], estimate['ci95'], -math.inf)
 
@@ -223,6 +227,7 @@ def _parse_shifted_sets(node: JsonNode) -> dict[str, ShiftedSetResult]:
 
 
 def _parse_classes(node: JsonNode) -> dict[str, ClassMetrics]:
+    # rPC may be above 1, so there is only a lower limit.
     def read(value: JsonNode) -> float:
         return value.number(0)
 

@@ -32,6 +32,7 @@ class Estimate(NamedTuple):
         """The sign of a difference if its interval excludes 0, else 0."""
         if self.low is None or self.high is None:
             return 0
+        # An interval that ends at 0 holds it.
         return int(self.low > 0) - int(self.high < 0)
 
 
@@ -157,6 +158,7 @@ class ModelResults:
         return {
             severity: Estimate(float(np.mean([row[severity].value for row in rows])))
             for severity in severities
+            # A mean over other corruptions at one severity would not compare with its neighbours.
             if all(severity in row for row in rows)
         }
 
@@ -212,6 +214,7 @@ class Results:
     @cached_property
     def shifted_sets(self) -> list[str]:
         """Names of the other test sets, planned or tested."""
+        # Planned ones may have no results yet; they come first, in the order that was asked for.
         tested = [name for model in self.models.values() for name in model.shifted_sets]
         planned = self.protocol.get('shifts')
         return list(dict.fromkeys([*(planned if isinstance(planned, dict) else ()), *tested]))
@@ -237,6 +240,7 @@ class Results:
 
     def class_name(self, label: int) -> str:
         """Return the name of a class, or its number if it has none."""
+        # Checked, as -1 would name the last class.
         known = 0 <= label < len(self.classes)
         return self.classes[label] if known else f'class {label}'
 

@@ -85,6 +85,7 @@ def model_table(results: Results) -> ModelTable:
             TableCell(format_significant(model.cost.latency_ms)),
         ]
         if differences and model.name == results.reference:
+            # One word in place of three differences of 0.
             cells.append(TableCell('reference', 'note', colspan=len(differences)))
         elif differences:
             cells += [
@@ -114,6 +115,7 @@ def shifted_set_estimates(results: Results, model: ModelResults) -> list[tuple[E
         reference itself has not.
     """
     estimates = []
+    # In the order of shifted_set_columns: two values, then their differences.
     for name in results.shifted_sets:
         on_set = model.shifted_sets.get(name)
         metrics, difference = (on_set.metrics, on_set.difference) if on_set else ({}, {})
@@ -277,6 +279,7 @@ def _heat_map_rows(
 
     def cell(estimate: Estimate, place: str, css_class: str = '') -> TableCell:
         if estimate.value is None:
+            # Hatched, so that a missing cell is not taken for a low one.
             return TableCell('·', f'gap {css_class}'.strip(), f'{title}, {place}: missing')
         text, colour = style(estimate)
         tooltip = f'{title}, {place}: {format_estimate(estimate)}'
@@ -325,6 +328,7 @@ def _mean_differences(results: Results, model: ModelResults) -> dict[str, Estima
 def _difference_note(results: Results, differences: list[Estimate]) -> str:
     if all(one.low is None for one in differences):
         return 'Without intervals: which of these are more than chance is not known.'
+    # The count belongs to the note: with many cells some are significant by chance.
     significant = sum(one.significant_sign != 0 for one in differences)
     note = (
         f'Bold and underlined: the 95 % interval of that cell lies on one side of 0, '
@@ -355,6 +359,7 @@ def class_names(results: Results) -> list[str]:
 
     def sort_key(name: str) -> tuple:
         mpc = reference.get(name, NO_OBJECTS).mpc
+        # Classes without objects last; of equal ones the order of the data set, then of names.
         return mpc is None, mpc or 0.0, numbers.get(name, len(numbers)), name
 
     return sorted(names, key=sort_key)
@@ -368,6 +373,7 @@ def class_table(results: Results) -> ClassTable | None:
     if not names or not models:
         return None
     labels = model_labels(results)
+    # Over all classes, not only those shown: 'or 1.0' avoids a division by 0.
     highest = max(one.mpc or 0 for model in models for one in model.per_class.values()) or 1.0
     rows: dict[str, list[TableCell]] = {name: [] for name in names}
     for name, row in rows.items():

@@ -37,6 +37,7 @@ def plain_text(value: object) -> str:
     text = str(value)
     if text.isprintable():
         return text
+    # 'replace' writes a question mark for half of a surrogate pair.
     text = text.encode('utf-8', 'replace').decode()
     return ''.join(
         ' ' if c in '\t\r\n' else '\ufffd' if unicodedata.category(c) in ('Cc', 'Cf') else c
@@ -77,6 +78,7 @@ def format_significant(value: float | None) -> str:
     """Format a positive number with three significant digits; large ones keep all digits."""
     if value is None:
         return DASH
+    # '#' keeps zeros at the end (2.50), and then also a dot after whole numbers.
     return f'{value:,.0f}' if value >= 1000 else f'{value:#.3g}'.rstrip('.')
 
 
@@ -166,6 +168,7 @@ def summary_sentence(results: Results, model: ModelResults) -> str:
             f'minus {reference}: {listed(known)}. Without intervals it is not known '
             f'whether that is more than chance.'
         )
+    # A difference counts only if its interval excludes 0; all others are said to be unclear.
     by_word = {
         word: [key for key, one in known.items() if one.significant_sign == sign]
         for sign, word in ((1, 'higher'), (-1, 'lower'))
@@ -202,6 +205,7 @@ def interval_caveats(results: Results) -> str | None:
     ]
     if not intervals:
         return None
+    # The key may be missing or null in results of a run without intervals.
     resamples = (results.protocol.get('bootstrap') or {}).get('resamples')
     text = (
         f'Intervals are 95 %, from {resamples} resamples of the {results.image_count} test images'

@@ -151,6 +151,7 @@ def find_worst_cells(
         for severity, estimate in row.items()
     ]
     worst: dict[str, WorstCell] = {}
+    # The names in the key make ties, as of a model at 0 everywhere, come out alike every time.
     for cell in sorted(cells, key=lambda cell: (-cell.drop, cell.corruption, cell.severity)):
         worst.setdefault(cell.corruption, cell)
     return list(worst.values())[:count]

@@ -116,6 +116,7 @@ def render_csv(results: Results, files: CellFiles) -> str:
         MalformedResultsError: If the file of a cell is malformed.
     """
     out = io.StringIO()
+    # '\n': the csv module would write '\r\n', and lines of the three files would differ.
     writer = csv.DictWriter(out, COLUMNS, restval='', lineterminator='\n')
     writer.writeheader()
     for model in results.models.values():
@@ -132,6 +133,7 @@ def _rows(results: Results, model: ModelResults, files: CellFiles) -> Iterator[d
     ) -> dict:
         unit = UNITS.get(quantity, 'fraction')
         columns = {'model': model.name, 'quantity': quantity, 'unit': unit, **where}
+        # An Estimate is a tuple in the order of these columns.
         columns |= zip(('value', 'low', 'high'), estimate, strict=True)
         if difference is not None:
             columns |= zip(COLUMNS[-3:], difference, strict=True)
@@ -156,6 +158,7 @@ def _rows(results: Results, model: ModelResults, files: CellFiles) -> Iterator[d
         yield row('mean P', estimate, group=group)
     for severity, estimate in model.per_severity.items():
         yield row('mean P', estimate, severity=severity)
+    # Clean P stands above, with the cells.
     for key in HEADLINE_METRICS[1:]:
         yield row(key, model.metrics[key], model.difference.get(key))
     for name, on_set in model.shifted_sets.items():
@@ -176,5 +179,6 @@ def _csv_value(value: object) -> str:
         return ''
     if not isinstance(value, str):
         return repr(value)  # the shortest text that reads back as the same float
+    # An apostrophe in front makes a spreadsheet take it for text.
     text = plain_text(value)
     return f"'{text}" if text.startswith(FORMULA_STARTS) else text
