@@ -19,13 +19,13 @@ setup(
     packages=find_packages(include=['mmdet_adasap', 'mmdet_adasap.*']),
     package_data={
         'mmdet_adasap.robustness.datasets': ['*.txt'],
-        'mmdet_adasap.robustness.report': ['*.css'],
+        'mmdet_adasap.robustness.report': ['templates/*'],
     },
     entry_points={'console_scripts': ['adasap=mmdet_adasap.cli.main:main']},
     python_requires='>=3.10,<3.13',
     # OpenMMLab and OneDL, its continuation, install into the same folders (mmengine, mmcv, mmdet,
     # mmpretrain). Asking for one here would overwrite the other, so each is an extra.
-    install_requires=['numpy', 'torch>=2.1'],
+    install_requires=['jinja2', 'numpy', 'torch>=2.1'],
     extras_require={
         'onedl': [
             'onedl-mmengine>=0.10.12',

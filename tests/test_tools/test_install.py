@@ -41,7 +41,7 @@ class TestSetup:
         return {re.match(r'[\w.-]+', text)[0].lower() for text in requirements}
 
     def test_install_overwrites_no_openmmlab(self, arguments):
-        assert self.names(arguments['install_requires']) == {'numpy', 'torch'}
+        assert self.names(arguments['install_requires']) == {'jinja2', 'numpy', 'torch'}
 
     def test_extras_are_of_one_family(self, arguments):
         extras = {key: self.names(value) for key, value in arguments['extras_require'].items()}
@@ -54,6 +54,17 @@ class TestSetup:
         folders = {path.parent for path in (ROOT / 'mmdet_adasap').rglob('__init__.py')}
         packages = {'.'.join(folder.relative_to(ROOT).parts) for folder in folders}
         assert set(arguments['packages']) == packages
+
+    def test_every_other_file_is_packed(self, arguments):
+        """Without a template, an installed package could write no report."""
+        packed = {
+            file
+            for package, patterns in arguments['package_data'].items()
+            for pattern in patterns
+            for file in ROOT.joinpath(*package.split('.')).glob(pattern)
+        }
+        files = {path for path in (ROOT / 'mmdet_adasap').rglob('*') if path.is_file()}
+        assert packed == {path for path in files if path.suffix not in ('.py', '.pyc')}
 
 
 class TestFindPython:

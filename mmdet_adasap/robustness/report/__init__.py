@@ -1,7 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """The report of robustness runs: HTML, Markdown and CSV."""
 
-from .comparing import compare
-from .writing import write_report
+from .compare import compare
+from .writer import write_report
 
 __all__ = ['compare', 'write_report']

@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""The files of single cells: detections in the examples, and P in every resample."""
+"""The files of single cells: predictions in the examples, and P in every resample."""
 
 from functools import cache
 from pathlib import Path
@@ -8,123 +8,149 @@ from typing import NamedTuple
 import numpy as np
 
 from ..metrics.bootstrap import interval
-from .checks import Node, read_json
-from .reading import Boxes, Figure, Guess, Results, read_found
+from .json_node import JsonNode, read_json
+from .parser import parse_prediction
+from .schema import UNKNOWN, Boxes, ClassPrediction, Estimate, Results
 
-Key = tuple[str, int] | None
+CellKey = tuple[str, int] | None
 """Corruption and severity, or another test set and 0; None for clean images."""
 
 
-class Place(NamedTuple):
-    """Where the cells of a model are: in which folder, and under which name."""
+class CellLocation(NamedTuple):
+    """The folder of a model's cells, and the model's name in them."""
 
     folder: Path
     name: str
 
 
 class CellFiles:
-    """Reads the files of cells as they are asked for.
+    """Files of cells, read when they are asked for.
 
     Args:
-        results (Results): What they belong to.
-        places (dict[str, Place], optional): For each model. Defaults to cells/ beside
-            results.json, and the same names.
-        paired (bool): Whether resamples of all models belong together. Defaults to True.
+        results (Results): The results that the cells belong to.
+        locations (dict[str, CellLocation], optional): The cells of each model. Defaults to cells/
+            beside results.json, and the same names.
+        paired (bool): Whether the resamples of all models are of the same images, so that
+            differences have intervals. Defaults to True.
 
     Attributes:
-        gone (set[str]): Names of files that were asked for and are not there, or are of another
+        missing (set[str]): Names of files that were asked for and are missing, or are of another
             run than results.json.
     """
 
     def __init__(
-        self, results: Results, places: dict[str, Place] | None = None, paired: bool = True
+        self,
+        results: Results,
+        locations: dict[str, CellLocation] | None = None,
+        paired: bool = True,
     ) -> None:
         folder = results.file.parent / 'cells'
         self.results = results
-        self.places = places or {name: Place(folder, name) for name in results.models}
+        self.locations = locations or {name: CellLocation(folder, name) for name in results.models}
         self.paired = paired
-        self.gone: set[str] = set()
-        # Every part of a report asks for the same.
-        self._file, self.difference = cache(self._read_file), cache(self.difference)
+        self.missing: set[str] = set()
+        # The page, Markdown and CSV ask for the same files and differences. Caches of the
+        # instance, not of the class, end with the report.
+        self._read_file, self.difference = cache(_read_file), cache(self.difference)
 
-    def examples(self, model: str, key: Key) -> dict[int, Boxes | Guess]:
-        """What a model found in the examples, by their numbers.
+    def examples(self, model: str, key: CellKey) -> dict[int, Boxes | ClassPrediction]:
+        """Return the predictions of a model for the examples.
+
+        Args:
+            model (str): Name of the model.
+            key (CellKey): The cell.
+
+        Returns:
+            dict[int, Boxes | ClassPrediction]: By the examples' numbers; empty without the file.
 
         Raises:
-            MalformedResultsError: If the file is there, but not right.
+            MalformedResultsError: If the file is malformed.
         """
-        node = self._of(model, key)
+        node = self._model_node(model, key)
         if node is None:
             return {}
-        found = {}
+        predictions = {}
         truths = {example.number: example.truth for example in self.results.examples}
         for number, one in node['examples'].items().items():
             if not number.isdecimal():
-                raise one.refuse('is for no number of an image')
+                raise one.error('is for no number of an image')
+            # null and {}: the run kept no prediction for this image.
             if one.value:
-                found[int(number)] = read_found(one, scored=True)
+                prediction = predictions[int(number)] = parse_prediction(one, scored=True)
                 truth = truths.get(int(number))
-                if truth is not None and type(truth) is not type(found[int(number)]):
-                    raise one.refuse('has boxes where there is a class, or the reverse')
-        return found
+                if truth is not None and type(truth) is not type(prediction):
+                    raise one.error('has boxes where there is a class, or the reverse')
+        return predictions
 
-    def difference(self, model: str, key: Key) -> Figure:
-        """P of a model minus that of the reference, with the interval of paired resamples.
+    def difference(self, model: str, key: CellKey) -> Estimate:
+        """Return P of a model minus P of the reference, with the interval of paired resamples.
+
+        Args:
+            model (str): Name of the model.
+            key (CellKey): The cell.
+
+        Returns:
+            Estimate: Without a value if a cell is missing, without an interval if the resamples
+            are.
 
         Raises:
-            MalformedResultsError: If the file is there, but not right.
+            MalformedResultsError: If a file is malformed.
         """
-        mine, theirs = self._value(model, key), self._value(self.results.reference, key)
-        if mine is None or theirs is None:
-            return Figure(None)
-        draws = [self._draws(name, key) for name in (model, self.results.reference)]
-        sizes = {0 if each is None else len(each) for each in draws}
+        own, other = self._value(model, key), self._value(self.results.reference, key)
+        if own is None or other is None:
+            return UNKNOWN
+        resampled = [self._resampled(name, key) for name in (model, self.results.reference)]
+        sizes = {0 if each is None else len(each) for each in resampled}
+        # Resamples pair up one by one; with fewer than two there is no standard error.
         if len(sizes) > 1 or min(sizes) < 2:
-            return Figure(mine - theirs)
-        return Figure(mine - theirs, *interval(draws[0] - draws[1], mine - theirs))
+            return Estimate(own - other)
+        return Estimate(own - other, *interval(resampled[0] - resampled[1], own - other))
 
-    def sample(self, model: str, key: Key) -> dict:
-        """P and its resamples, None where they are not known, as the file of a cell has them.
+    def cell(self, model: str, key: CellKey) -> dict:
+        """Return P and its resamples, None if they are not known, as the file of a cell has them.
 
         Raises:
-            MalformedResultsError: If the file is there, but not right.
+            MalformedResultsError: If the file is malformed.
         """
-        draws = self._draws(model, key)
-        return {'value': self._value(model, key), 'per_class': {}, 'resampled': draws}
+        resampled = self._resampled(model, key)
+        return {'value': self._value(model, key), 'per_class': {}, 'resampled': resampled}
 
-    def _draws(self, model: str, key: Key) -> np.ndarray | None:
-        node = self._of(model, key) if self.paired else None
+    def _resampled(self, model: str, key: CellKey) -> np.ndarray | None:
+        """Return P in every resample, (R,)."""
+        node = self._model_node(model, key) if self.paired else None
         if node is None or node['resampled'].value is None:
             return None
         return node['resampled'].fractions()
 
-    def _value(self, model: str, key: Key) -> float | None:
-        found = self.results.models[model]
+    def _value(self, model: str, key: CellKey) -> float | None:
+        results = self.results.models[model]
         if key is None:
-            return found.figures['clean'].value
+            return results.metrics['clean'].value
         name, severity = key
         if severity == 0:
-            return found.shifts[name].figures['P'].value if name in found.shifts else None
-        figure = found.cells.get(name, {}).get(severity)
-        return figure and figure.value
+            there = name in results.shifted_sets
+            return results.shifted_sets[name].metrics['P'].value if there else None
+        estimate = results.cells.get(name, {}).get(severity)
+        return estimate and estimate.value
 
-    def _of(self, model: str, key: Key) -> Node | None:
-        """The part of a cell that is about one model, if it is of the same run."""
+    def _model_node(self, model: str, key: CellKey) -> JsonNode | None:
+        """Return the part of a cell that is about one model, if it is of the same run."""
         value = self._value(model, key)
         if value is None:
             return None
-        place = self.places[model]
-        file = place.folder / ('clean.json' if key is None else f'{key[0]}-{key[1]}.json')
-        node = self._file(file)
-        if node is None or place.name not in node['models'].mapping():
-            self.gone.add(file.name)
+        location = self.locations[model]
+        file = location.folder / ('clean.json' if key is None else f'{key[0]}-{key[1]}.json')
+        node = self._read_file(file)
+        if node is None or location.name not in node['models'].mapping():
+            self.missing.add(file.name)
             return None
-        node = node['models'][place.name]
+        node = node['models'][location.name]
+        # Both files hold the same double unrounded, so another run shows by any difference.
         if node['value'].fraction() != value:
-            self.gone.add(file.name)
+            self.missing.add(file.name)
             return None
         return node
 
-    @staticmethod
-    def _read_file(file: Path) -> Node | None:
-        return read_json(file) if file.is_file() else None
+
+def _read_file(file: Path) -> JsonNode | None:
+    return read_json(file) if file.is_file() else None

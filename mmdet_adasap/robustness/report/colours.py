@@ -3,17 +3,18 @@
 
 Ramps are straight lines in OKLab (https://bottosson.github.io/posts/oklab/), where equal steps
 look equal. The colours of models differ in lightness as well as in hue, so that they stay apart
-for colour-blind readers and in grey; each also has a marker of its own.
+for colour-blind readers and in grey; each also has a marker of its own. The colours were chosen by
+hand; tests hold them to a contrast of at least 4.5, which WCAG 2.2 asks of text.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-STEPS = 10
-"""Cells have a colour from 0 to STEPS."""
-MODELS = 8
-"""Colours, before they repeat; the first is for the reference."""
+RAMP_STEPS = 10
+"""The colours of a ramp have the numbers 0 to 10; even, so that a diverging one has a middle."""
+MODEL_COLOUR_COUNT = 8
+"""Colours of models before they repeat; the first is for the reference."""
 
 LIGHT = {
     'paper': '#ffffff',
@@ -67,12 +68,15 @@ DIVERGING = {
 }
 
 
-def ramp(stops: Sequence[str], steps: int = STEPS) -> list[str]:
-    """Colours on the lines between evenly spaced stops.
+def ramp(stops: Sequence[str], steps: int = RAMP_STEPS) -> list[str]:
+    """Return colours on the lines between evenly spaced stops.
 
     Args:
         stops (Sequence[str]): Colours, as '#rrggbb'.
-        steps (int): The ramp has one colour more. Defaults to ``STEPS``.
+        steps (int): The ramp has one colour more. Defaults to ``RAMP_STEPS``.
+
+    Returns:
+        list[str]: ``steps + 1`` colours, as '#rrggbb'.
     """
     lab = np.array([_to_oklab(stop) for stop in stops])
     at = np.linspace(0, len(stops) - 1, steps + 1)
@@ -83,18 +87,23 @@ def ramp(stops: Sequence[str], steps: int = STEPS) -> list[str]:
 
 
 def contrast(one: str, other: str) -> float:
-    """The contrast ratio of two colours, 1 to 21 (WCAG 2.2)."""
+    """Return the contrast ratio of two colours, 1 to 21 (WCAG 2.2, "contrast ratio")."""
+    # The standard adds 0.05 for light that a screen reflects.
     light, dark = sorted((_luminance(one), _luminance(other)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
 
 
 def text_on(background: str) -> str:
-    """Black or white, whichever is easier to read there."""
+    """Return black or white, whichever has more contrast with the background."""
     return max(('#000000', '#ffffff'), key=lambda colour: contrast(colour, background))
 
 
-def variables(scheme: str) -> dict[str, str]:
-    """The custom properties of CSS, '--' left out, for 'light' or 'dark'."""
+def css_variables(scheme: str) -> dict[str, str]:
+    """Return the CSS custom properties of the 'light' or 'dark' scheme, without their '--'.
+
+    'q0' to 'q10' are the sequential ramp, 'd0' to 'd10' the diverging one, with a 't' behind them
+    the colours of text on these, 'm0' to 'm7' the colours of models.
+    """
     found = dict(LIGHT if scheme == 'light' else DARK)
     found |= {f'm{i}': colour for i, colour in enumerate(MODEL_COLOURS[scheme])}
     for prefix, stops in (('q', SEQUENTIAL), ('d', DIVERGING)):
@@ -103,18 +112,18 @@ def variables(scheme: str) -> dict[str, str]:
     return found
 
 
-def rules() -> str:
-    """CSS: the properties of both schemes, and the classes that use them."""
+def css_rules() -> str:
+    """Return the CSS with the properties of both schemes, and the classes that use them."""
     light, dark = (
-        ''.join(f'--{name}:{value};' for name, value in variables(scheme).items())
+        ''.join(f'--{name}:{value};' for name, value in css_variables(scheme).items())
         for scheme in ('light', 'dark')
     )
     classes = ''.join(
         f'.{p}{i}{{background:var(--{p}{i});color:var(--{p}{i}t)}}'
         for p in 'qd'
-        for i in range(STEPS + 1)
-    ) + ''.join(f'.m{i}{{--own:var(--m{i})}}' for i in range(MODELS))
-    # Paper is white, whatever the screen is.
+        for i in range(RAMP_STEPS + 1)
+    ) + ''.join(f'.m{i}{{--own:var(--m{i})}}' for i in range(MODEL_COLOUR_COUNT))
+    # "screen": paper is white, also if the screen that prints is dark.
     return (
         f':root{{color-scheme:light dark;{light}}}'
         f'@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}{classes}'
@@ -122,15 +131,15 @@ def rules() -> str:
 
 
 def sequential_class(value: float, highest: float) -> str:
-    """The class of a cell with a value from 0 to ``highest``."""
+    """Return the CSS class of a cell with a value from 0 to ``highest``."""
     share = value / highest if highest else 0
-    return f'q{min(max(round(share * STEPS), 0), STEPS)}'
+    return f'q{min(max(round(share * RAMP_STEPS), 0), RAMP_STEPS)}'
 
 
 def diverging_class(value: float, widest: float) -> str:
-    """The class of a cell with a difference from -``widest`` to ``widest``; 0 is the middle."""
+    """Return the CSS class of a cell with a difference from -``widest`` to ``widest``."""
     share = value / widest if widest else 0
-    return f'd{min(max(round((share + 1) * STEPS / 2), 0), STEPS)}'
+    return f'd{min(max(round((share + 1) * RAMP_STEPS / 2), 0), RAMP_STEPS)}'
 
 
 def _channels(colour: str) -> np.ndarray:
@@ -138,14 +147,17 @@ def _channels(colour: str) -> np.ndarray:
 
 
 def _linear(colour: str) -> np.ndarray:
+    """Return linear light of an sRGB colour; the curve is that of IEC 61966-2-1."""
     channels = _channels(colour)
     return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
 
 
 def _luminance(colour: str) -> float:
+    """Return the relative luminance of WCAG 2.2, 0 to 1."""
     return float(_linear(colour) @ (0.2126, 0.7152, 0.0722))
 
 
+# Linear sRGB to cone responses, and the cube roots of these to OKLab; both from the page above.
 _TO_LMS = np.array(
     [
         [0.4122214708, 0.5363325363, 0.0514459929],
@@ -167,6 +179,7 @@ def _to_oklab(colour: str) -> np.ndarray:
 
 
 def _from_oklab(lab: np.ndarray) -> str:
+    # Clipped: a line in OKLab between two colours of sRGB may leave sRGB.
     linear = np.clip(np.linalg.inv(_TO_LMS) @ np.linalg.inv(_TO_LAB).dot(lab) ** 3, 0, 1)
     channels = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
     return '#' + ''.join(f'{round(255 * channel):02x}' for channel in channels)

@@ -1,106 +1,143 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""report.md: the same figures as tables that GitHub renders."""
+"""report.md: the numbers of the page as tables that GitHub renders."""
 
 import re
 from collections.abc import Iterable, Sequence
 
 from .cells import CellFiles
-from .classes import class_names
-from .curves import group_means
-from .markup import plain
-from .overview import quantity_of_parameters
-from .page import scale, subtitle, title
-from .reading import COMPARED, Figure, Model, Results
-from .settings import settings
-from .shifts import shift_columns, shift_figures
-from .verdict import caveats, verdict
-from .words import NONE, decimal, hundredth, metric, names, quantity, with_ends
-from .worst import worst_cells
+from .schema import HEADLINE_METRICS, UNKNOWN, Estimate, ModelResults, Results
+from .tables import class_names, shifted_set_columns, shifted_set_estimates
+from .text import (
+    DASH,
+    format_decimal,
+    format_estimate,
+    format_params,
+    format_percent,
+    format_significant,
+    interval_caveats,
+    metric_names,
+    performance_name,
+    plain_text,
+    protocol_rows,
+    subtitle,
+    title,
+    units_note,
+    verdict,
+)
+from .worst_cells import find_worst_cells
 
+# Underscores inside a word and most colons mean nothing in Markdown; escaped, they would only make
+# the file hard to read. A colon before // is escaped, or GitHub makes a link of a bare URL.
 SPECIAL = re.compile(r'([\\`*\[\]|~$#]|(?<!\w)_|_(?!\w)|:(?=//))')
 ENTITIES = {'<': '&lt;', '>': '&gt;', '&': '&amp;', '@': '&#64;'}
+"""GitHub also takes a few HTML tags, and @name for an account."""
 
 
-def markdown(results: Results, files: CellFiles, said: Sequence[str]) -> str:
-    """The report as Markdown.
+def render_markdown(results: Results, files: CellFiles, notes: Sequence[str]) -> str:
+    """Return the report as Markdown.
 
     Args:
         results (Results): What it is about.
         files (CellFiles): The cells.
-        said (Sequence[str]): What is to stand at the top.
+        notes (Sequence[str]): Notes for the top.
+
+    Returns:
+        str: The content of report.md.
+
+    Raises:
+        MalformedResultsError: If the file of a cell is malformed.
     """
-    parts = [f'# {escaped(title(results))}', escaped(subtitle(results))]
-    parts += [f'> **Note:** {escaped(one)}' for one in said]
-    parts += [escaped(scale(results)), _models(results), _verdict(results)]
-    if results.sets:
-        parts += ['## Other test sets', _shifts(results)]
+    parts = [f'# {escape_markdown(title(results))}', escape_markdown(subtitle(results))]
+    parts += [f'> **Note:** {escape_markdown(one)}' for one in notes]
+    parts += [escape_markdown(units_note(results)), _models(results), _verdict(results)]
+    if results.shifted_sets:
+        parts += ['## Other test sets', _shifted_sets(results)]
     parts += ['## By corruption and severity']
     for model in results.models.values():
-        parts += [f'### {escaped(model.name)}', _cells(results, model)]
-    for model in results.others:
-        heading = f'### {escaped(model.name)} minus {escaped(results.reference)}'
+        parts += [f'### {escape_markdown(model.name)}', _cells(results, model)]
+    for model in results.compared_models:
+        heading = f'### {escape_markdown(model.name)} minus {escape_markdown(results.reference)}'
         parts += [heading, _differences(results, model, files)]
     parts += ['## Over severity', _severities(results)]
     if class_names(results):
         parts += ['## Classes', _classes(results)]
     parts += ['## Where most is lost', _worst(results)]
-    pairs = ((escaped(name), escaped(value)) for name, value in settings(results))
+    # Last, as on the page: who reads on needs it, the others need not pass over it.
+    pairs = (
+        (escape_markdown(name), escape_markdown(value)) for name, value in protocol_rows(results)
+    )
     parts += ['## Protocol', table(('setting', 'value'), pairs, left=2)]
     return '\n\n'.join(parts) + '\n'
 
 
-def escaped(text: object) -> str:
-    """Text that Markdown shows as it is, on one line and in a table as well."""
-    shown = SPECIAL.sub(r'\\\1', plain(text))
+def escape_markdown(text: object) -> str:
+    """Escape text so that Markdown shows it as it is, on one line and in a table as well."""
+    # Before the entities, whose '#' must get no backslash.
+    shown = SPECIAL.sub(r'\\\1', plain_text(text))
     return ''.join(ENTITIES.get(character, character) for character in shown)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
-    """A table; the first ``left`` columns are aligned left, the others right."""
+    """Return a table; the first ``left`` columns are aligned left, the others right."""
+    # GitHub takes the alignment of a column from the colons of this row.
     rule = ['---' if i < left else '---:' for i in range(len(head))]
     return '\n'.join(f'| {" | ".join(row)} |' for row in (head, rule, *rows))
 
 
 def _models(results: Results) -> str:
-    called = names(results)
-    head = ['model', *called.values(), 'mCE', 'parameters', 'GFLOPs', 'ms an image']
-    reference = escaped(results.reference)
-    if results.others:
-        head += [f'{called[key]} minus {reference}' for key in COMPARED]
+    names = metric_names(results)
+    head = ['model', *names.values(), 'mCE', 'parameters', 'GFLOPs', 'ms an image']
+    reference = escape_markdown(results.reference)
+    if results.compared_models:
+        head += [f'{names[key]} minus {reference}' for key in HEADLINE_METRICS]
     rows = []
     for model in results.models.values():
-        row = [escaped(model.name), *(with_ends(model.figures[key]) for key in COMPARED)]
+        row = [
+            escape_markdown(model.name),
+            *(format_estimate(model.metrics[key]) for key in HEADLINE_METRICS),
+        ]
         flops = model.cost.flops
-        row += [decimal(model.mce), quantity_of_parameters(model.cost.params)]
-        row += [quantity(None if flops is None else flops / 1e9), quantity(model.cost.latency_ms)]
-        if results.others:
-            row += [with_ends(model.difference.get(key, Figure(None)), True) for key in COMPARED]
+        row += [format_decimal(model.mce), format_params(model.cost.params)]
+        row += [
+            format_significant(None if flops is None else flops / 1e9),
+            format_significant(model.cost.latency_ms),
+        ]
+        if results.compared_models:
+            row += [
+                format_estimate(model.difference.get(key, UNKNOWN), True)
+                for key in HEADLINE_METRICS
+            ]
         rows.append(row)
     return table(head, rows)
 
 
 def _verdict(results: Results) -> str:
     paragraphs = [
-        f'**{escaped(model)}** {escaped(words)}' if model else escaped(words)
+        f'**{escape_markdown(model)}** {escape_markdown(words)}'
+        if model
+        else escape_markdown(words)
         for words, model in verdict(results)
     ]
-    limits = caveats(results)
-    return '\n\n'.join([*paragraphs, *([escaped(limits)] if limits else [])])
+    caveats = interval_caveats(results)
+    return '\n\n'.join([*paragraphs, *([escape_markdown(caveats)] if caveats else [])])
 
 
-def _shifts(results: Results) -> str:
-    head = ['model', *shift_columns(results)]
+def _shifted_sets(results: Results) -> str:
+    head = ['model', *shifted_set_columns(results)]
     rows = [
         [
-            escaped(model.name),
-            *(with_ends(figure, minus) for figure, minus in shift_figures(results, model)),
+            escape_markdown(model.name),
+            *(
+                format_estimate(estimate, is_difference)
+                for estimate, is_difference in shifted_set_estimates(results, model)
+            ),
         ]
         for model in results.models.values()
     ]
-    return table([escaped(each) for each in head], rows)
+    return table([escape_markdown(each) for each in head], rows)
 
 
-def _cells(results: Results, model: Model) -> str:
+def _cells(results: Results, model: ModelResults) -> str:
     several = len(results.severities) > 1
     head = ['corruption', 'group', *map(str, results.severities), *(['mean'] if several else [])]
     rows = []
@@ -108,23 +145,23 @@ def _cells(results: Results, model: Model) -> str:
         for name in corruptions:
             row = model.cells.get(name, {})
             shown = [
-                hundredth(row[s].value) if s in row else 'missing' for s in results.severities
+                format_percent(row[s].value) if s in row else 'missing' for s in results.severities
             ]
-            mean = with_ends(model.per_corruption.get(name, Figure(None)))
-            rows.append([escaped(name), group, *shown, *([mean] if several else [])])
+            mean = format_estimate(model.per_corruption.get(name, UNKNOWN))
+            rows.append([escape_markdown(name), group, *shown, *([mean] if several else [])])
     return table(head, rows, left=2)
 
 
-def _differences(results: Results, model: Model, files: CellFiles) -> str:
+def _differences(results: Results, model: ModelResults, files: CellFiles) -> str:
     head = ['corruption', *map(str, results.severities)]
     rows = []
     for name in results.corruptions:
         row = []
         for severity in results.severities:
-            figure = files.difference(model.name, (name, severity))
-            shown = hundredth(figure.value, signed=True)
-            row.append(f'**{shown}**' if figure.sure else shown)
-        rows.append([escaped(name), *row])
+            difference = files.difference(model.name, (name, severity))
+            shown = format_percent(difference.value, signed=True)
+            row.append(f'**{shown}**' if difference.significant_sign else shown)
+        rows.append([escape_markdown(name), *row])
     note = 'Bold: the 95 % interval of that cell lies on one side of 0.'
     return f'{table(head, rows)}\n\n{note}'
 
@@ -132,41 +169,45 @@ def _differences(results: Results, model: Model, files: CellFiles) -> str:
 def _severities(results: Results) -> str:
     rows = []
     for model in results.models.values():
-        rows.append([escaped(model.name), 'all', *_row(results, model, model.per_severity)])
+        rows.append(
+            [escape_markdown(model.name), 'all', *_row(results, model, model.per_severity)]
+        )
         for group, corruptions in results.groups.items():
-            means = group_means(model, corruptions, results.severities)
-            rows.append([escaped(model.name), group, *_row(results, model, means)])
+            means = model.severity_means(corruptions, results.severities)
+            rows.append([escape_markdown(model.name), group, *_row(results, model, means)])
     return table(['model', 'group', 'clean', *map(str, results.severities)], rows, left=2)
 
 
-def _row(results: Results, model: Model, figures: dict[int, Figure]) -> list[str]:
-    columns = [model.figures['clean'], *(figures.get(s, Figure(None)) for s in results.severities)]
-    return [with_ends(figure) for figure in columns]
+def _row(results: Results, model: ModelResults, estimates: dict[int, Estimate]) -> list[str]:
+    columns = [model.metrics['clean'], *(estimates.get(s, UNKNOWN) for s in results.severities)]
+    return [format_estimate(estimate) for estimate in columns]
 
 
 def _classes(results: Results) -> str:
     models = [model for model in results.models.values() if model.per_class]
     head = ['class']
     for model in models:
-        head += [f'{escaped(model.name)} {key}' for key in ('clean', 'mPC')]
+        head += [f'{escape_markdown(model.name)} {key}' for key in ('clean', 'mPC')]
     rows = []
     for name in class_names(results):
         found = [model.per_class.get(name) for model in models]
         pairs = [(one.clean, one.mpc) if one else (None, None) for one in found]
-        rows.append([escaped(name), *(hundredth(value) for pair in pairs for value in pair)])
+        rows.append(
+            [escape_markdown(name), *(format_percent(value) for pair in pairs for value in pair)]
+        )
     return table(head, rows)
 
 
 def _worst(results: Results) -> str:
     rows = [
         [
-            escaped(model.name),
-            escaped(f'{cell.corruption} {cell.severity}'),
-            with_ends(cell.figure),
-            hundredth(cell.drop),
+            escape_markdown(model.name),
+            escape_markdown(f'{cell.corruption} {cell.severity}'),
+            format_estimate(cell.estimate),
+            format_percent(cell.drop),
         ]
         for model in results.models.values()
-        for cell in worst_cells(results, model)
+        for cell in find_worst_cells(results, model)
     ]
-    head = ['model', 'cell', metric(results), 'less than clean']
-    return table(head, rows, left=2) if rows else NONE
+    head = ['model', 'cell', performance_name(results), 'less than clean']
+    return table(head, rows, left=2) if rows else DASH

@@ -1,140 +1,167 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""report.html: one file that needs nothing else, and runs nothing."""
+"""report.html: one file that needs no other, and runs no script.
+
+The data of each section is prepared here and in the modules below; the layout is in templates/,
+which are written in Jinja2.
+"""
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from .axes import ModelLabel, model_labels
 from .cells import CellFiles
-from .classes import class_table
-from .colours import rules
-from .costs import scatters
-from .curves import curves
-from .heatmaps import difference_maps, maps
-from .marks import model_classes, named
-from .markup import Markup, element, join
+from .charts import cost_charts, difference_charts, severity_charts
+from .colours import css_rules
+from .examples import ExampleImages
 from .notices import notices
-from .overview import differences, table
-from .pictures import Pictures
-from .reading import Results
-from .settings import settings
-from .shifts import shift_table
-from .verdict import caveats, verdict
-from .words import metric
-from .worst import worst
+from .schema import Results
+from .tables import (
+    class_table,
+    difference_heat_maps,
+    heat_maps,
+    model_table,
+    shifted_set_table,
+)
+from .text import (
+    interval_caveats,
+    plain_text,
+    protocol_rows,
+    subtitle,
+    title,
+    units_note,
+    verdict,
+)
+from .worst_cells import worst_cells
 
-STYLE = Path(__file__).parent / 'style.css'
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-"""Even if a name slipped through as markup, a browser would run and load nothing."""
+TEMPLATES = Path(__file__).parent / 'templates'
+SECURITY_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+"""A second defence besides escaping: if a name slipped through as markup, a browser would still
+run and load nothing. Styles are inline, because the page is one file."""
 
 
-def page(
-    results: Results, files: CellFiles, notes: Sequence[str] = ()
-) -> tuple[Markup, list[str]]:
-    """The page, and the notices at its top.
+class Section(NamedTuple):
+    """A section of the page.
+
+    Attributes:
+        key (str): Its id.
+        heading (str): Its heading.
+        template (str): The template that lays it out.
+        data (Any): What the template shows; without any the section is left out.
+    """
+
+    key: str
+    heading: str
+    template: str
+    data: Any
+
+
+def render_page(
+    results: Results, files: CellFiles, extra_notes: Sequence[str] = ()
+) -> tuple[str, list[str]]:
+    """Render the page.
 
     Args:
         results (Results): What it is about.
         files (CellFiles): The cells.
+        extra_notes (Sequence[str]): Notes for the top of the page, before those that are found.
+
+    Returns:
+        tuple[str, list[str]]: The HTML, and all notes at its top.
 
     Raises:
-        MalformedResultsError: If the file of a cell is not right.
+        MalformedResultsError: If the file of a cell is malformed.
     """
-    pictures = Pictures(results, files)
-    # Drawn first: only then is it known what cannot be read.
-    sections = [
-        ('models', 'Models', _models(results)),
-        ('shifts', 'Other test sets', shift_table(results)),
-        ('cells', 'By corruption and severity', maps(results)),
-        ('differences', f'Difference to {results.reference}', difference_maps(results, files)),
-        ('severity', 'Over severity', curves(results)),
-        ('cost', 'Accuracy and cost', scatters(results)),
-        ('classes', 'Classes', class_table(results)),
-        ('worst', 'Where most is lost', worst(results, files, pictures)),
-        ('protocol', 'Protocol', _protocol(results)),
-    ]
-    sections = [each for each in sections if each[2] is not None]
-    said = [*notes, *notices(results, sorted(files.gone), list(pictures.lost.values()))]
-    alarms = [element('p', one) for one in said]
-    body = element(
-        'main',
-        element(
-            'header',
-            element('h1', title(results)),
-            element('p', subtitle(results), class_='soft'),
-            element('aside', *alarms, class_='alarm', aria_label='What is missing')
-            if said
-            else None,
-            element(
-                'nav',
-                *(element('a', name, href=f'#{key}') for key, name, _ in sections),
-                aria_label='Sections',
-            ),
+    images = ExampleImages(results, files)
+    # Before the notes: only when all is prepared it is known which files cannot be read.
+    sections = [section for section in _sections(results, files, images) if section.data]
+    unreadable = list(images.unreadable.values())
+    notes = [*extra_notes, *notices(results, sorted(files.missing), unreadable)]
+    html = (
+        _environment()
+        .get_template('page.html.j2')
+        .render(
+            title=title(results),
+            subtitle=subtitle(results),
+            security_policy=SECURITY_POLICY,
+            # No part of these rules comes from a file of results.
+            colour_rules=Markup(css_rules()),
+            notes=notes,
+            sections=sections,
+        )
+    )
+    return html, notes
+
+
+def _sections(results: Results, files: CellFiles, images: ExampleImages) -> list[Section]:
+    reference = results.reference
+    return [
+        Section('models', 'Models', 'models.html.j2', _models(results)),
+        Section('shifts', 'Other test sets', 'shifted_sets.html.j2', shifted_set_table(results)),
+        Section('cells', 'By corruption and severity', 'heat_maps.html.j2', heat_maps(results)),
+        Section(
+            'differences',
+            f'Difference to {reference}',
+            'heat_maps.html.j2',
+            difference_heat_maps(results, files),
         ),
-        *(
-            element('section', element('h2', name), content, id=key)
-            for key, name, content in sections
+        Section('severity', 'Over severity', 'severity.html.j2', severity_charts(results)),
+        Section('cost', 'Accuracy and cost', 'cost.html.j2', cost_charts(results)),
+        Section('classes', 'Classes', 'classes.html.j2', class_table(results)),
+        Section(
+            'worst',
+            'Where most is lost',
+            'worst_cells.html.j2',
+            worst_cells(results, files, images),
         ),
-    )
-    head = element(
-        'head',
-        element('meta', charset='utf-8'),
-        element('meta', http_equiv='Content-Security-Policy', content=POLICY),
-        element('meta', name='viewport', content='width=device-width, initial-scale=1'),
-        element('meta', name='color-scheme', content='light dark'),
-        element('title', title(results)),
-        element('style', Markup(rules() + STYLE.read_text(encoding='utf-8'))),
-    )
-    document = element('html', head, element('body', body), lang='en')
-    return join(Markup('<!DOCTYPE html>\n'), document, Markup('\n')), said
-
-
-def scale(results: Results) -> str:
-    """What the figures are, and in what they are counted."""
-    p = metric(results)
-    return (
-        f'All {p}, mPC and rPC are times 100. mPC is the mean of {p} over corruptions and '
-        f'severities, rPC = mPC / clean {p}. mCE, in percent: error under corruption relative to '
-        f'{"the reference" if results.errors in results.models else results.errors}, lower is '
-        f'better.'
-    )
-
-
-def title(results: Results) -> str:
-    """What the report is called."""
-    names = list(results.models)
-    return f'Robustness of {names[0] if len(names) == 1 else f"{len(names)} models"}'
-
-
-def subtitle(results: Results) -> str:
-    """What was measured, on what."""
-    dataset = results.protocol['dataset']
-    corruptions, severities = len(results.corruptions), len(results.severities)
-    return (
-        f'{results.protocol["metric"]} on {dataset["images"]} images of '
-        f'{dataset.get("type", "a dataset")}, clean and under {corruptions} '
-        f'corruption{"s" * (corruptions != 1)} at {severities} '
-        f'severit{"ies" if severities != 1 else "y"}'
-    )
-
-
-def _models(results: Results) -> Markup:
-    kinds = model_classes(results)
-    sentences = [
-        element('p', model and element('strong', named(kinds[model], model)), f' {words}')
-        for words, model in verdict(results)
+        Section('protocol', 'Protocol', 'protocol.html.j2', protocol_rows(results)),
     ]
-    limits = caveats(results)
-    return join(
-        element('p', scale(results), class_='note'),
-        table(results),
-        element('div', *sentences, class_='verdict'),
-        differences(results),
-        element('p', limits, class_='note') if limits else None,
-    )
 
 
-def _protocol(results: Results) -> Markup:
-    pairs = settings(results)
-    return element(
-        'dl', *(element('div', element('dt', name), element('dd', value)) for name, value in pairs)
+def _models(results: Results) -> dict[str, Any]:
+    labels = model_labels(results)
+    paragraphs: list[tuple[ModelLabel | None, str]] = [
+        (labels[paragraph.model] if paragraph.model else None, paragraph.words)
+        for paragraph in verdict(results)
+    ]
+    return {
+        'units_note': units_note(results),
+        'reference': results.reference,
+        'table': model_table(results),
+        'verdict': paragraphs,
+        'differences': difference_charts(results),
+        'caveats': interval_caveats(results),
+    }
+
+
+@cache
+def _environment() -> Environment:
+    # Cached, because compiling the templates takes longer than rendering a page.
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
+    environment.filters['svg_number'] = _svg_number
+    return environment
+
+
+def _finalize(value: object) -> object:
+    """Return what ``{{ value }}`` writes: every name is made plain before it is escaped."""
+    # The output of macros and of other templates is markup already.
+    return value if hasattr(value, '__html__') else plain_text(value)
+
+
+def _svg_number(value: float | str) -> str:
+    """Format a number of an SVG attribute: 0.01 pixels are finer than any screen."""
+    if isinstance(value, float):
+        return f'{value:.2f}'.rstrip('0').rstrip('.')
+    return str(value)

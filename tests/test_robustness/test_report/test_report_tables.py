@@ -8,7 +8,7 @@ from _utils.report_case import SEVERITIES, write_case
 from mmdet_adasap.robustness.corruptions import GROUPS
 from mmdet_adasap.robustness.datasets.multi_view import Condition
 from mmdet_adasap.robustness.report import write_report
-from mmdet_adasap.robustness.report.markdown import escaped
+from mmdet_adasap.robustness.report.markdown import escape_markdown
 
 
 def read_rows(folder):
@@ -105,7 +105,7 @@ class TestMarkdown:
         ],
     )
     def test_names(self, name, expected):
-        assert escaped(name) == expected
+        assert escape_markdown(name) == expected
 
 
 def test_no_figure_is_lost_by_rounding(tmp_path):

@@ -11,22 +11,24 @@ from ..datasets.multi_view import CLEAN, Condition
 from ..metrics.mpc import ALEXNET, alexnet
 from ..results import build_models
 from ..shifted_sets import build_shifts
-from .cells import CellFiles, Place
-from .checks import Node, read_json
-from .reading import Results, parse_results
-from .words import spoken
-from .writing import write_files
+from .cells import CellFiles, CellLocation
+from .json_node import JsonNode, read_json
+from .parser import parse_results
+from .schema import Results
+from .text import join_names
+from .writer import write_files
 
-SAME = ('format', 'metric', 'corruptions', 'severities', 'seed', 'mode', 'subset')
-"""Settings that the figures of two runs must share to be compared."""
-SAME_OF_DATASET = ('images', 'sha256')
-SAME_VERSIONS = ('mmdet_adasap', 'numpy', 'opencv', 'pillow', 'mmdet', 'mmpretrain')
-"""What makes the pixels and computes P."""
-AGAINST_REFERENCE = ('mCE', 'relative_mCE', 'CE', 'relative_CE', 'difference')
+EQUAL_SETTINGS = ('format', 'metric', 'corruptions', 'severities', 'seed', 'mode', 'subset')
+"""Settings that must be equal in two runs, or their numbers would not compare."""
+EQUAL_OF_DATASET = ('images', 'sha256')
+EQUAL_VERSIONS = ('mmdet_adasap', 'numpy', 'opencv', 'pillow', 'mmdet', 'mmpretrain')
+"""Packages that decide about pixels and about P."""
+REFERENCE_KEYS = ('mCE', 'relative_mCE', 'CE', 'relative_CE', 'difference')
+"""Keys of a model whose values depend on the reference."""
 
 
 class _Run(NamedTuple):
-    """A results file: as it was read, as it was checked, and its models' names in the report."""
+    """A results.json as plain data, the same parsed, and new names of its models."""
 
     root: dict
     results: Results
@@ -34,6 +36,7 @@ class _Run(NamedTuple):
 
     @property
     def file(self) -> Path:
+        """The results.json."""
         return self.results.file
 
 
@@ -58,24 +61,26 @@ def compare(files: Sequence[str | Path], out: str | Path) -> Path:
             folder of a run.
         OSError: If a file cannot be written.
     """
-    runs = _read([Path(file) for file in files], Path(out))
-    notes = _check(runs)
-    paired = _same_left_out(runs) and _shared(runs, 'bootstrap')
-    root = _merged(runs)
-    results = parse_results(Node(runs[0].file, root))
-    places = {
-        new: Place(run.file.parent / 'cells', old)
+    runs = _read_runs([Path(file) for file in files], Path(out))
+    _check_comparable(runs)
+    notes = _difference_notes(runs)
+    # Only the same resamples of the same images pair up.
+    paired = _same_images(runs) and _share(runs, 'bootstrap')
+    root = _merge(runs)
+    results = parse_results(JsonNode(runs[0].file, root))
+    locations = {
+        new: CellLocation(run.file.parent / 'cells', old)
         for run in runs
         for old, new in run.names.items()
     }
-    cells = CellFiles(results, places, paired)
-    _against_reference(root, results, cells)
-    results = parse_results(Node(runs[0].file, root))
+    cells = CellFiles(results, locations, paired)
+    _refer_to_first(root, results, cells)
+    results = parse_results(JsonNode(runs[0].file, root))
     Path(out).mkdir(parents=True, exist_ok=True)
-    return write_files(results, CellFiles(results, places, paired), Path(out), tuple(notes))
+    return write_files(results, CellFiles(results, locations, paired), Path(out), tuple(notes))
 
 
-def _read(files: Sequence[Path], out: Path) -> list[_Run]:
+def _read_runs(files: Sequence[Path], out: Path) -> list[_Run]:
     files = [file / 'results.json' if file.is_dir() else file for file in files]
     if len(files) < 2:
         raise ValueError('name two or more results.json to compare')
@@ -89,49 +94,55 @@ def _read(files: Sequence[Path], out: Path) -> list[_Run]:
             )
         if out.resolve() == results.file.parent.resolve():
             raise ValueError(f'{out} has the report of a run: name another folder to compare in')
-    names = _distinct(read)
+    names = _unique_names(read)
     return [_Run(root.value, *each) for root, *each in zip(roots, read, names, strict=True)]
 
 
-def _distinct(read: Sequence[Results]) -> list[dict[str, str]]:
-    """New names of the models of each file: those that two files use get the folder's name."""
+def _unique_names(read: Sequence[Results]) -> list[dict[str, str]]:
+    """Return new names of the models of each file: those in two files get the folder's name."""
     every = [name for results in read for name in results.models]
-    taken, found = set(), []
+    taken: set[str] = set()
+    renamed = []
     for results in read:
         own = {}
         folder = results.file.resolve().parent.name
         for name in results.models:
             new = name if every.count(name) == 1 else f'{name} ({folder})'
             number = 2
+            # Folders may share a name, and a model may be called as another one would be.
             while new in taken or (new != name and new in every):
                 new = f'{name} ({folder}, {number})'
                 number += 1
             taken.add(new)
             own[name] = new
-        found.append(own)
-    return found
+        renamed.append(own)
+    return renamed
 
 
-def _check(runs: Sequence[_Run]) -> list[str]:
-    """Refuse runs that do not compare; returns what differs and is only said."""
+def _check_comparable(runs: Sequence[_Run]) -> None:
+    """Raise ProtocolMismatchError if the runs do not compare."""
     first = runs[0].results
     for run in runs[1:]:
-        for key, here, there in _pairs(first, run.results):
+        for key, here, there in _settings_to_compare(first, run.results):
             if here != there:
                 raise ProtocolMismatchError(
-                    f'{run.file} does not compare with {first.file}: {key} is {_shown(there)} '
-                    f'there and {_shown(here)} here; test both with the same settings'
+                    f'{run.file} does not compare with {first.file}: {key} is {_as_json(there)} '
+                    f'there and {_as_json(here)} here; test both with the same settings'
                 )
+
+
+def _difference_notes(runs: Sequence[_Run]) -> list[str]:
+    """Return what differs between the runs, but does not keep them from being compared."""
     notes = []
     for key in ('batch_size', 'device', 'published', 'versions'):
-        if not _shared(runs, key):
-            values = spoken([f'{_shown(run.results.protocol.get(key))}' for run in runs])
+        if not _share(runs, key):
+            values = join_names([f'{_as_json(run.results.protocol.get(key))}' for run in runs])
             notes.append(f'The runs differ in {key}: {values}.')
-    if not _shared(runs, 'bootstrap'):
+    if not _share(runs, 'bootstrap'):
         notes.append(
             'The runs have other resamples, so that differences between them have no intervals.'
         )
-    if not _same_left_out(runs):
+    if not _same_images(runs):
         notes.append(
             'The runs had to leave out different images: their figures are of different ones, and '
             'differences between them have no intervals.'
@@ -139,15 +150,16 @@ def _check(runs: Sequence[_Run]) -> list[str]:
     return notes
 
 
-def _pairs(first: Results, other: Results) -> list[tuple[str, Any, Any]]:
-    """Each setting that must be the same, with its two values."""
-    pairs = [(key, first.protocol.get(key), other.protocol.get(key)) for key in SAME]
-    pairs = [(key, *map(_in_order, values)) for key, *values in pairs]
+def _settings_to_compare(first: Results, other: Results) -> list[tuple[str, Any, Any]]:
+    """Return each setting that must be equal, with its two values."""
+    pairs = [(key, first.protocol.get(key), other.protocol.get(key)) for key in EQUAL_SETTINGS]
+    pairs = [(key, *map(_sorted, values)) for key, *values in pairs]
     settings = (
         ('published', ('type',)),
-        ('dataset', SAME_OF_DATASET),
-        ('versions', SAME_VERSIONS),
+        ('dataset', EQUAL_OF_DATASET),
+        ('versions', EQUAL_VERSIONS),
     )
+    # Of protocols that are malformed here, what is no object counts as empty.
     for key, names in settings:
         mine, theirs = (_mapping(results.protocol.get(key)) for results in (first, other))
         pairs += [(f'{key}.{name}', mine.get(name), theirs.get(name)) for name in names]
@@ -155,16 +167,17 @@ def _pairs(first: Results, other: Results) -> list[tuple[str, Any, Any]]:
     for name in mine.keys() & theirs.keys():
         values = (_mapping(shifts[name]).get('sha256') for shifts in (mine, theirs))
         pairs.append((f'shifts.{name}.sha256', *values))
+    # Class numbers in the cells mean nothing without the same classes.
     return [*pairs, ('classes', first.classes, other.classes)]
 
 
-def _same_left_out(runs: Sequence[_Run]) -> bool:
+def _same_images(runs: Sequence[_Run]) -> bool:
     left_out = [sorted(one.image for one in run.results.unreadable) for run in runs]
     return all(images == left_out[0] for images in left_out)
 
 
-def _merged(runs: Sequence[_Run]) -> dict:
-    """One root for all models; what refers to a reference is still that of each file."""
+def _merge(runs: Sequence[_Run]) -> dict:
+    """Merge the models of all runs; values against a reference are still those of each run."""
     first = runs[0]
     protocol = dict(first.results.protocol)
     protocol['models'] = {
@@ -177,7 +190,7 @@ def _merged(runs: Sequence[_Run]) -> dict:
         **first.root,
         'protocol': protocol,
         'reference': first.names[first.results.reference],
-        'mCE_reference': first.names.get(first.results.errors, first.results.errors),
+        'mCE_reference': first.names.get(first.results.mce_reference, first.results.mce_reference),
         'models': {
             new: dict(run.root['models'][old]) for run in runs for old, new in run.names.items()
         },
@@ -185,34 +198,38 @@ def _merged(runs: Sequence[_Run]) -> dict:
     }
 
 
-def _against_reference(root: dict, results: Results, files: CellFiles) -> None:
-    """Compute anew, in ``root``, what refers to the reference."""
-    published = alexnet if results.errors == ALEXNET else None
+def _refer_to_first(root: dict, results: Results, files: CellFiles) -> None:
+    """Compute the values against the reference anew, in ``root``."""
+    published = alexnet if results.mce_reference == ALEXNET else None
     keys = [None, *((c, s) for c in results.corruptions for s in results.severities)]
     cells = {
         CLEAN if key is None else Condition(*key): {
-            'models': {name: files.sample(name, key) for name in results.models}
+            'models': {name: files.cell(name, key) for name in results.models}
         }
         for key in keys
     }
     built = build_models(cells, results.models, list(cells), results.reference, False, published)
     for name, model in root['models'].items():
-        model.update((key, built[name][key]) for key in AGAINST_REFERENCE)
-    for kind in results.sets:
-        tested = [name for name, model in results.models.items() if kind in model.shifts]
-        there = {'models': {name: files.sample(name, (kind, 0)) for name in tested}}
-        shifts = build_shifts(there, cells[CLEAN], tested, results.reference)
+        model.update((key, built[name][key]) for key in REFERENCE_KEYS)
+    for shifted_set in results.shifted_sets:
+        # Runs may have been tested on different other sets.
+        tested = [
+            name for name, model in results.models.items() if shifted_set in model.shifted_sets
+        ]
+        cell = {'models': {name: files.cell(name, (shifted_set, 0)) for name in tested}}
+        shifts = build_shifts(cell, cells[CLEAN], tested, results.reference)
         for name in tested:
-            of_model = root['models'][name]
-            difference = {'difference': shifts[name]['difference']}
-            of_model['shifts'] = {
-                **of_model['shifts'],
-                kind: {**of_model['shifts'][kind], **difference},
+            # New objects: those of the file are shared with the runs.
+            own = dict(root['models'][name]['shifts'])
+            own[shifted_set] = {
+                **own[shifted_set],
+                'difference': shifts[name]['difference'],
             }
+            root['models'][name]['shifts'] = own
 
 
-def _shared(runs: Sequence[_Run], key: str) -> bool:
-    """Whether all runs have the same value of a setting."""
+def _share(runs: Sequence[_Run], key: str) -> bool:
+    """Return whether all runs have the same value of a setting."""
     return all(run.results.protocol.get(key) == runs[0].results.protocol.get(key) for run in runs)
 
 
@@ -220,10 +237,10 @@ def _mapping(value: Any) -> Mapping:
     return value if isinstance(value, dict) else {}
 
 
-def _in_order(value: Any) -> Any:
-    """The order in which corruptions and severities were named changes no figure."""
+def _sorted(value: Any) -> Any:
+    """Sort corruptions and severities: the order that they were named in changes no number."""
     return sorted(value) if isinstance(value, list) else value
 
 
-def _shown(value: Any) -> str:
+def _as_json(value: Any) -> str:
     return json.dumps(value)

@@ -16,9 +16,8 @@ from _utils.report_case import (
 )
 from mmdet_adasap.robustness.datasets import ImageCorruption
 from mmdet_adasap.robustness.report import write_report
-from mmdet_adasap.robustness.report.matching import match, overlap
-from mmdet_adasap.robustness.report.pictures import SIDE
-from mmdet_adasap.robustness.report.reading import Boxes
+from mmdet_adasap.robustness.report.examples import MAX_SIDE, iou, match_boxes
+from mmdet_adasap.robustness.report.schema import Boxes
 
 KINDS = ('truth', 'right', 'wrong')
 
@@ -91,7 +90,7 @@ class TestScenes:
         page = read_page(write_report(tmp_path))
         image = page.all('image')[0].attributes
         data = np.frombuffer(base64.b64decode(image['href'].split(',')[1]), np.uint8)
-        assert cv2.imdecode(data, 1).shape == (320, SIDE, 3)
+        assert cv2.imdecode(data, 1).shape == (320, MAX_SIDE, 3)
         assert (image['width'], image['height']) == ('960', '640')
         scene = section(page, 'worst').all('svg', 'scene')[0]
         assert scene.attributes['viewbox'] == '0 0 960 640'
@@ -131,12 +130,12 @@ class TestMatch:
         truth = Boxes((BOX, (0, 0, 10, 10)), (1, 1))
         shifted = (22.0, 10.0, 62.0, 50.0)
         found = Boxes((shifted, BOX, (0, 0, 10, 10), BOX), (1, 1, 0, 1), (0.5, 0.9, 0.8, 0.29))
-        matched = match(found, truth)
+        matched = match_boxes(found, truth)
         assert matched.boxes.scores == (0.9, 0.8, 0.5)
         # The better one takes the object; the second is of another class.
         assert matched.right == (True, False, False)
 
-    def test_overlap(self):
-        assert overlap((0, 0, 4, 4), (2, 0, 6, 4)) == pytest.approx(8 / 24)
-        assert overlap((0, 0, 4, 4), (4, 0, 6, 4)) == 0
-        assert overlap((0, 0, 0, 0), (0, 0, 0, 0)) == 0
+    def test_iou(self):
+        assert iou((0, 0, 4, 4), (2, 0, 6, 4)) == pytest.approx(8 / 24)
+        assert iou((0, 0, 4, 4), (4, 0, 6, 4)) == 0
+        assert iou((0, 0, 0, 0), (0, 0, 0, 0)) == 0

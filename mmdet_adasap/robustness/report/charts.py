@@ -1,0 +1,313 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""The charts of a report: differences to the reference, P over severity, P against cost.
+
+Each is drawn by :class:`~.axes.Axes`; templates/macros.html.j2 writes it as SVG.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from .axes import (
+    TEXT_DROP,
+    Axes,
+    Mark,
+    ModelLabel,
+    axis_limits,
+    marker,
+    model_labels,
+    names_width,
+    ticks,
+    upper_limit,
+)
+from .schema import HEADLINE_METRICS, OTHER_GROUP, UNKNOWN, Cost, Estimate, ModelResults, Results
+from .text import format_estimate, format_significant, metric_names, performance_name, shorten
+
+WIDTH = 380
+"""Pixels of a chart: three stand side by side in the 1240 pixels of a page (style.css). Distances
+below are pixels, too, chosen by eye for the 11 pixel type of charts."""
+TOP, LEFT = 28, 34
+"""Room for the heading above the plot area, and for numbers of three digits left of it."""
+
+
+class ChartFigure(NamedTuple):
+    """Charts side by side, and the caption below them."""
+
+    charts: list[Axes]
+    caption: str
+
+
+def difference_charts(results: Results) -> ChartFigure | None:
+    """Draw each model minus the reference as a point with its interval, a chart for each metric.
+
+    Returns:
+        ChartFigure | None: None if there is no difference to show.
+    """
+    models = [
+        model
+        for model in results.compared_models
+        if any(difference.value is not None for difference in model.difference.values())
+    ]
+    if not models:
+        return None
+    differences = [difference for model in models for difference in model.difference.values()]
+    with_intervals = any(difference.low is not None for difference in differences)
+    # Where all models are equal the axis has some length all the same.
+    reach = 100 * max(map(abs, _known_ends(differences))) or 1
+    caption = f'Points of 100 minus {results.reference}'
+    caption += '. Filled: the 95 % interval lies on one side of 0.' if with_intervals else '.'
+    # 5 % more, so that the longest interval does not touch the edge.
+    charts = [_difference_chart(results, models, key, reach * 1.05) for key in HEADLINE_METRICS]
+    return ChartFigure(charts, caption)
+
+
+def _difference_chart(
+    results: Results, models: list[ModelResults], metric: str, reach: float
+) -> Axes:
+    labels = model_labels(results)
+    top, row_height, name_length = 26, 26, 18
+    longest = max(min(len(model.name), name_length) for model in models)
+    # Letters of 6.2 pixels: these names are not bold.
+    left = 12 + min(6.2 * longest, 120)
+    bottom = top + row_height * len(models)
+    heading = metric_names(results)[metric]
+    axes = Axes(
+        title=f'{heading} of each model minus {results.reference}',
+        size=(WIDTH, bottom + 26),  # room for the numbers below
+        area=(left, top, WIDTH - 14, bottom),
+        x_limits=(-reach, reach),
+        y_limits=(len(models), 0),  # a row for each model, the first at the top
+    )
+    axes.heading(heading, left)
+    axes.x_rules(ticks(-reach, reach, 5), base=0)
+    for i, model in enumerate(models):
+        y = axes.y(i + 0.5)
+        estimate = model.difference.get(metric, UNKNOWN)
+        css_class = labels[model.name].css_class
+        axes.text(left - 10, y + TEXT_DROP, shorten(model.name, name_length), 'end')
+        if estimate.value is None:
+            axes.text(axes.x(0) + 6, y + TEXT_DROP, 'not known', 'soft')
+            continue
+        if estimate.low is not None:
+            ends = axes.x(100 * estimate.low), axes.x(100 * estimate.high)
+            axes.line((ends[0], y), (ends[1], y), f'whisker {css_class}')
+        filled = 'mark' if estimate.significant_sign else 'mark hollow'
+        x = axes.x(100 * estimate.value)
+        axes.marks.append(
+            Mark(
+                'circle',
+                {'cx': x, 'cy': y, 'r': 5.0, 'class': f'{filled} {css_class}'},
+                title=f'{model.name}, {heading}: {format_estimate(estimate, signed=True)}',
+            )
+        )
+    return axes
+
+
+class _Curve(NamedTuple):
+    """P of a model by severity, 0 for clean images."""
+
+    label: ModelLabel
+    estimates: dict[int, Estimate]
+
+
+def severity_charts(results: Results) -> list[Axes]:
+    """Draw P over severity: the mean and each group of corruptions, all to the same scale."""
+    everything = results.corruptions
+    models = results.models.values()
+    curves = {
+        'mean over corruptions' if len(everything) > 1 else everything[0]: _curves(
+            results, {model.name: model.per_severity for model in models}
+        )
+    }
+    for group, corruptions in results.groups.items():
+        # A single group would repeat the mean; corruptions of no group have no common cause.
+        if group != OTHER_GROUP and len(results.groups) > 1:
+            means = {
+                model.name: model.severity_means(corruptions, results.severities)
+                for model in models
+            }
+            curves[group] = _curves(results, means)
+    curves = {title: panel for title, panel in curves.items() if panel}
+    if not curves:
+        return []
+    ends = [
+        100 * end
+        for panel in curves.values()
+        for curve in panel
+        for end in _known_ends(curve.estimates.values())
+    ]
+    # One scale for all charts, or the groups would not compare.
+    limits = axis_limits(min(ends), max(ends))
+    return [
+        _severity_chart(title, panel, results.severities, limits)
+        for title, panel in curves.items()
+    ]
+
+
+def _curves(results: Results, by_model: dict[str, dict[int, Estimate]]) -> list[_Curve]:
+    """Return a curve for each model that has any of these estimates, from clean images on."""
+    labels = model_labels(results)
+    curves = []
+    for name, estimates in by_model.items():
+        clean = results.models[name].metrics['clean']
+        start = {} if clean.value is None else {0: clean}
+        if estimates:
+            curves.append(_Curve(labels[name], {**start, **estimates}))
+    return curves
+
+
+def _severity_chart(
+    title: str,
+    curves: Sequence[_Curve],
+    severities: Sequence[int],
+    limits: tuple[float, float],
+) -> Axes:
+    height = 250
+    right = WIDTH - 18 - names_width([curve.label.name for curve in curves])
+    columns = [0, *severities]
+    axes = Axes(
+        title=f'P over severity: {title}',
+        size=(WIDTH, height),
+        area=(LEFT, TOP, right, height - 34),
+        x_limits=(0, len(columns) - 1),
+        y_limits=limits,
+        x_padding=(10, 10),
+    )
+    axes.heading(title)
+    axes.y_ticks(ticks(*limits), base=limits[0])
+    for column, severity in enumerate(columns):
+        axes.x_tick(column, str(severity) if severity else 'clean')
+    axes.x_title('severity', below=31)
+    for i, curve in enumerate(curves):
+        # Models at one severity stand side by side, or their intervals would hide each other: 4
+        # pixels apart, of more than four models less, so that they stay near their severity.
+        aside = min(4.0, 16 / len(curves)) * (i - (len(curves) - 1) / 2)
+        pixels = {severity: axes.x(column) + aside for column, severity in enumerate(columns)}
+        axes.marks += _polylines(axes, curve, pixels)
+        for severity, estimate in curve.estimates.items():
+            where = f'severity {severity}' if severity else 'clean'
+            text = f'{curve.label.name}, {title}, {where}: {format_estimate(estimate)}'
+            x, y = pixels[severity], axes.y(100 * estimate.value)
+            axes.whisker(curve.label, x, estimate)
+            axes.marks.append(marker(curve.label.css_class, x, y, 3.2, text))
+    axes.name_models(
+        {
+            curve.label: axes.y(100 * curve.estimates[max(curve.estimates)].value)
+            for curve in curves
+        },
+        offset=6,
+    )
+    return axes
+
+
+def _polylines(axes: Axes, curve: _Curve, pixels: dict[int, float]) -> list[Mark]:
+    """Return lines between neighbouring severities; a missing severity leaves a gap."""
+    runs: list[list[str]] = [[]]
+    for severity, x in pixels.items():
+        estimate = curve.estimates.get(severity)
+        if estimate is None:
+            runs.append([])
+        else:
+            runs[-1].append(f'{x:.1f},{axes.y(100 * estimate.value):.1f}')
+    css_class = f'curve {curve.label.css_class}'
+    return [
+        Mark('polyline', {'points': ' '.join(run), 'class': css_class})
+        for run in runs
+        if len(run) > 1
+    ]
+
+
+class _CostPoint(NamedTuple):
+    label: ModelLabel
+    cost: float
+    clean: Estimate
+    mpc: Estimate
+
+
+def cost_charts(results: Results) -> ChartFigure | None:
+    """Draw mPC and clean P against parameters and against latency.
+
+    Returns:
+        ChartFigure | None: None if fewer than two models have both, so that nothing compares.
+    """
+    charts = [
+        _cost_chart(results, 'parameters, millions', lambda cost: (cost.params or 0) / 1e6),
+        _cost_chart(results, 'milliseconds an image', lambda cost: cost.latency_ms),
+    ]
+    charts = [chart for chart in charts if chart is not None]
+    if not charts:
+        return None
+    threads = {model.cost.threads for model in results.models.values()} - {None}
+    sizes = {model.cost.image for model in results.models.values()} - {()}
+    measured = []
+    if threads:
+        counts = ' or '.join(map(str, sorted(threads)))
+        measured.append(f'{counts} thread{"s" * (threads != {1})}')
+    if sizes:
+        measured.append(' or '.join(f'{size[1]} by {size[0]} pixels' for size in sorted(sizes)))
+    return ChartFigure(
+        charts,
+        f'Filled with a name: mPC; hollow: clean {performance_name(results)}. Whiskers: 95 % '
+        f'intervals. Time is the median for one image, '
+        f'{", ".join(measured) or "size and threads unknown"}.',
+    )
+
+
+def _cost_chart(
+    results: Results, title: str, cost_of: Callable[[Cost], float | None]
+) -> Axes | None:
+    labels = model_labels(results)
+    points = [
+        _CostPoint(labels[model.name], cost, model.metrics['clean'], model.metrics['mPC'])
+        for model in results.models.values()
+        if (cost := cost_of(model.cost)) and model.metrics['mPC'].value is not None
+    ]
+    # A single point shows no trade-off.
+    if len(points) < 2:
+        return None
+    height = 270
+    name = performance_name(results)
+    highest = upper_limit(
+        100 * max(_known_ends(one for point in points for one in (point.clean, point.mpc)))
+    )
+    widest = upper_limit(max(point.cost for point in points))
+    right = WIDTH - 20 - names_width([point.label.name for point in points])
+    axes = Axes(
+        title=f'{name} against {title}',
+        size=(WIDTH, height),
+        area=(LEFT, TOP, right, height - 40),
+        x_limits=(0, widest),
+        y_limits=(0, highest),
+        x_padding=(0, 6),
+    )
+    axes.heading(axes.title)
+    axes.y_ticks(ticks(0, highest), base=0)
+    for value in ticks(0, widest):
+        axes.x_tick(value, f'{value:g}')
+    axes.x_title(title, below=33)
+    for point in points:
+        x = axes.x(point.cost)
+        # A stem from clean P to mPC: its length is what corruptions cost the model.
+        ends = axes.y(100 * point.clean.value), axes.y(100 * point.mpc.value)
+        axes.line((x, ends[0]), (x, ends[1]), f'stem {point.label.css_class}')
+        for estimate, what, group in (
+            (point.clean, f'clean {name}', {'class': 'hollow'}),
+            (point.mpc, 'mPC', {}),
+        ):
+            text = (
+                f'{point.label.name}, {what}: {format_estimate(estimate)} at '
+                f'{format_significant(point.cost)} {title}'
+            )
+            axes.whisker(point.label, x, estimate)
+            shape = marker(point.label.css_class, x, axes.y(100 * estimate.value), 4.6, text)
+            axes.marks.append(Mark('g', group, children=(shape,)))
+    axes.name_models(
+        {point.label: axes.y(100 * point.mpc.value) for point in points},
+        offset=8,
+        leaders_from={point.label: axes.x(point.cost) for point in points},
+    )
+    return axes
+
+
+def _known_ends(estimates: Iterable[Estimate]) -> list[float]:
+    """Return all values and ends of intervals that are known."""
+    return [end for estimate in estimates for end in estimate if end is not None]
