@@ -213,7 +213,7 @@ def error_in_one_of_two(case: Path, out: Path) -> str:
     return ''
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """What a killed process would not even say."""
 
 
@@ -246,9 +246,9 @@ class TestResuming:
         def stop(images: int) -> None:
             left[0] -= images
             if left[0] <= 0:
-                raise Stopped
+                raise StoppedError
 
-        with pytest.raises(Stopped):
+        with pytest.raises(StoppedError):
             run(case, tmp_path / 'out', progress=Progress(images=stop))
         before = json.loads((tmp_path / 'out' / 'results.json').read_text())
         assert not before['finished']
@@ -261,9 +261,9 @@ class TestResuming:
     def test_partial_means_are_marked(self, case, tmp_path):
         def stop(images: int) -> None:
             if len(list((tmp_path / 'out' / 'cells').glob('[!_]*.json'))) == 4:
-                raise Stopped
+                raise StoppedError
 
-        with pytest.raises(Stopped):
+        with pytest.raises(StoppedError):
             run(case, tmp_path / 'out', partial=True, progress=Progress(images=stop))
         model = json.loads((tmp_path / 'out' / 'results.json').read_text())['models']['dull']
         assert model['over']['partial']
@@ -299,9 +299,9 @@ class TestResuming:
         def start_another(images: int) -> None:
             with pytest.raises(BlockingIOError, match='another run writes into'):
                 run(case, tmp_path / 'out')
-            raise Stopped
+            raise StoppedError
 
-        with pytest.raises(Stopped):
+        with pytest.raises(StoppedError):
             run(case, tmp_path / 'out', progress=Progress(images=start_another))
 
     def test_full_disk(self, case, whole, tmp_path, monkeypatch):
