@@ -1,5 +1,6 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -39,6 +40,14 @@ def names(paths: list[Path]) -> list[str]:
     return [str(path.relative_to(ROOT / 'configs')) for path in paths]
 
 
+def each(paths: list[Path]) -> Iterator[Path]:
+    """Go through configs in one test; pytest shows what is printed last where that fails."""
+    assert paths
+    for path in paths:
+        print(path.relative_to(ROOT / 'configs'))
+        yield path
+
+
 @cache
 def read(path: Path) -> Config:
     return Config.fromfile(path)
@@ -55,18 +64,17 @@ def adasap_of(control: Path) -> Path:
     return control.with_name('adasap_' + control.name.partition('_')[2])
 
 
-@pytest.mark.parametrize('path', CONFIGS, ids=names(CONFIGS))
-def test_checkpoints_are_whole(path):
+def test_checkpoints_are_whole():
     """In every run, and with what the base config says about them."""
-    checkpoint = read(path).default_hooks.checkpoint
-    assert checkpoint.type == 'AtomicCheckpointHook'
-    assert checkpoint.interval >= 1
-    assert isinstance(HOOKS.build(checkpoint), CheckpointHook)
+    for path in each(CONFIGS):
+        checkpoint = read(path).default_hooks.checkpoint
+        assert checkpoint.type == 'AtomicCheckpointHook'
+        assert checkpoint.interval >= 1
+        assert isinstance(HOOKS.build(checkpoint), CheckpointHook)
 
 
-@pytest.mark.parametrize('path', DENSE, ids=names(DENSE))
-class TestDense:
-    def test_trains_without_the_method(self, path):
+def test_dense_configs_train_without_the_method():
+    for path in each(DENSE):
         cfg = read(path)
         assert cfg.optim_wrapper.get('type', 'OptimWrapper') == 'OptimWrapper'
         assert cfg.optim_wrapper.optimizer.type == ('AdamW' if 'deit' in path.name else 'SGD')
@@ -104,14 +112,14 @@ def test_learns_and_tests_on_voc(path):
 SHIPPED = [path for path in CONFIGS if path.parent.name != 'demo']
 
 
-@pytest.mark.parametrize('path', SHIPPED, ids=names(SHIPPED))
-def test_the_lowest_rate_follows_the_scaled_one(path):
+def test_the_lowest_rate_follows_the_scaled_one():
     """train.py --auto-scale-lr changes the rate of the optimizer alone."""
-    assert not any(scheduler.get('eta_min') for scheduler in schedulers(read(path)))
+    for path in each(SHIPPED):
+        assert not any(scheduler.get('eta_min') for scheduler in schedulers(read(path)))
 
 
-@pytest.mark.parametrize('path', ADASAP, ids=names(ADASAP))
 class TestAdaSAP:
+    @pytest.mark.parametrize('path', ADASAP, ids=names(ADASAP))
     def test_model_and_method_build(self, path):
         cfg = read(path)
         model = build_dense(cfg)
@@ -123,115 +131,123 @@ class TestAdaSAP:
         for perturbation in (hook.perturbation, hook.finetune):
             perturbation.attach(model)
 
-    def test_starts_from_what_the_dense_config_leaves(self, path):
+    def test_starts_from_what_the_dense_config_leaves(self):
         """Or from weights that mmpretrain offers for the model of the dense config."""
-        cfg = read(path)
-        stem = path.stem.removeprefix('adasap_')
-        (dense,) = [p for p in DENSE if p.parent == path.parent and p.stem.endswith(stem)]
-        start = read(dense)
-        assert start.model == cfg.model
-        if cfg.load_from.startswith('https://'):
-            offered = package_folder('mmpretrain') / '.mim/configs' / path.parent.name
-            weights = cfg.load_from.partition('/mmclassification/')[2]
-            assert weights
-            assert weights in (offered / 'metafile.yml').read_text()
-        else:
-            epochs = start.train_cfg.max_epochs
-            assert cfg.load_from == f'work_dirs/{dense.stem}/epoch_{epochs}.pth'
-        assert start.train_cfg.max_epochs % start.default_hooks.checkpoint.get('interval', 1) == 0
+        for path in each(ADASAP):
+            cfg = read(path)
+            stem = path.stem.removeprefix('adasap_')
+            (dense,) = [p for p in DENSE if p.parent == path.parent and p.stem.endswith(stem)]
+            start = read(dense)
+            assert start.model == cfg.model
+            if cfg.load_from.startswith('https://'):
+                offered = package_folder('mmpretrain') / '.mim/configs' / path.parent.name
+                weights = cfg.load_from.partition('/mmclassification/')[2]
+                assert weights
+                assert weights in (offered / 'metafile.yml').read_text()
+            else:
+                epochs = start.train_cfg.max_epochs
+                assert cfg.load_from == f'work_dirs/{dense.stem}/epoch_{epochs}.pth'
+            assert (
+                start.train_cfg.max_epochs % start.default_hooks.checkpoint.get('interval', 1) == 0
+            )
 
-    def test_slim_model_recovers_at_a_high_rate(self, path):
+    def test_slim_model_recovers_at_a_high_rate(self):
         """The cut lies before the end, before milestones, and before a cosine is half down."""
-        cfg = read(path)
-        done = cfg.default_hooks.adasap.warmup + cfg.default_hooks.adasap.prune
-        if not cfg.default_hooks.adasap.get('by_epoch', True):
-            done /= 75  # iterations of an epoch in the demo
-        assert done < cfg.train_cfg.max_epochs
-        lowering = [s for s in schedulers(cfg) if s.get('milestones') or 'T_max' in s]
-        assert lowering
-        for scheduler in lowering:
-            for milestone in scheduler.get('milestones', ()):
-                assert done <= milestone < cfg.train_cfg.max_epochs
-            if 'T_max' in scheduler:
-                assert done < scheduler['begin'] + scheduler['T_max'] / 2
+        for path in each(ADASAP):
+            cfg = read(path)
+            done = cfg.default_hooks.adasap.warmup + cfg.default_hooks.adasap.prune
+            if not cfg.default_hooks.adasap.get('by_epoch', True):
+                done /= 75  # iterations of an epoch in the demo
+            assert done < cfg.train_cfg.max_epochs
+            lowering = [s for s in schedulers(cfg) if s.get('milestones') or 'T_max' in s]
+            assert lowering
+            for scheduler in lowering:
+                for milestone in scheduler.get('milestones', ()):
+                    assert done <= milestone < cfg.train_cfg.max_epochs
+                if 'T_max' in scheduler:
+                    assert done < scheduler['begin'] + scheduler['T_max'] / 2
 
-    def test_controls_are_there(self, path):
-        model = path.name.removeprefix('adasap_')
-        arms = IN_DEMOS.get(model) or [f'control-{arm}' for arm in ARMS]
-        for arm in arms:
-            assert path.with_name(f'{arm}_{model}') in CONTROLS
+    def test_controls_are_there(self):
+        for path in each(ADASAP):
+            model = path.name.removeprefix('adasap_')
+            arms = IN_DEMOS.get(model) or [f'control-{arm}' for arm in ARMS]
+            for arm in arms:
+                assert path.with_name(f'{arm}_{model}') in CONTROLS
 
 
-@pytest.mark.parametrize('path', CONTROLS, ids=names(CONTROLS))
 class TestControls:
-    def test_only_the_perturbations_differ(self, path):
+    def test_only_the_perturbations_differ(self):
         """Same criterion, budget, schedule, steps, data and start as AdaSAP."""
-        control, adasap = (read(p).to_dict() for p in (path, adasap_of(path)))
-        control.pop('control', None)
-        for cfg in (control, adasap):
-            for key in ('perturbation', 'finetune'):
-                cfg['default_hooks']['adasap'].pop(key)
-        assert control == adasap
+        for path in each(CONTROLS):
+            control, adasap = (read(p).to_dict() for p in (path, adasap_of(path)))
+            control.pop('control', None)
+            for cfg in (control, adasap):
+                for key in ('perturbation', 'finetune'):
+                    cfg['default_hooks']['adasap'].pop(key)
+            assert control == adasap
 
-    def test_perturbations_are_those_of_the_name(self, path):
-        hook, adasap = (HOOKS.build(read(p).default_hooks.adasap) for p in (path, adasap_of(path)))
-        arm = path.name.partition('_')[0].partition('-')[2] or 'plain'
-        if arm == 'plain':
-            assert hook.perturbation is hook.finetune is None
-            return
-        kind = AdaptivePerturbation if arm == 'adaptive' else UniformPerturbation
-        for ours, theirs in (
-            (hook.perturbation, adasap.perturbation),
-            (hook.finetune, adasap.finetune),
-        ):
-            assert type(ours) is kind
-            assert ours.asam == (arm != 'sam')
-            assert ours.scope == theirs.scope
-            assert getattr(ours, 'parameters', 'weights') == 'weights'
-        if arm == 'asam':
-            assert vars(hook.finetune) == vars(adasap.finetune)
-        if arm == 'adaptive':
-            assert vars(hook.perturbation) == vars(adasap.perturbation)
+    def test_perturbations_are_those_of_the_name(self):
+        for path in each(CONTROLS):
+            hook, adasap = (
+                HOOKS.build(read(p).default_hooks.adasap) for p in (path, adasap_of(path))
+            )
+            arm = path.name.partition('_')[0].partition('-')[2] or 'plain'
+            if arm == 'plain':
+                assert hook.perturbation is hook.finetune is None
+                continue
+            kind = AdaptivePerturbation if arm == 'adaptive' else UniformPerturbation
+            for ours, theirs in (
+                (hook.perturbation, adasap.perturbation),
+                (hook.finetune, adasap.finetune),
+            ):
+                assert type(ours) is kind
+                assert ours.asam == (arm != 'sam')
+                assert ours.scope == theirs.scope
+                assert getattr(ours, 'parameters', 'weights') == 'weights'
+            if arm == 'asam':
+                assert vars(hook.finetune) == vars(adasap.finetune)
+            if arm == 'adaptive':
+                assert vars(hook.perturbation) == vars(adasap.perturbation)
 
 
-@pytest.mark.parametrize('path', VARIANTS, ids=names(VARIANTS))
-def test_variants_change_target_or_criterion_alone(path):
+def test_variants_change_target_or_criterion_alone():
     """The percentage that remains, or the criterion, is in the name of the file."""
-    variant = path.name.partition('_')[0].removeprefix('adasap-')
-    cfg, adasap = (read(p).to_dict() for p in (path, adasap_of(path)))
-    ours, theirs = (c['default_hooks']['adasap'] for c in (cfg, adasap))
-    criterion = TaylorImportance if variant == 'taylor' else MagnitudeImportance
-    assert type(HOOKS.build(ours).importance) is criterion
-    if variant != 'taylor':
-        assert ours['target'] == dict(params=int(variant.removeprefix('p')) / 100)
-        assert ours['target'] != theirs['target']
-    for settings in (ours, theirs):
-        settings.pop('importance' if variant == 'taylor' else 'target')
-    assert cfg == adasap
+    for path in each(VARIANTS):
+        variant = path.name.partition('_')[0].removeprefix('adasap-')
+        cfg, adasap = (read(p).to_dict() for p in (path, adasap_of(path)))
+        ours, theirs = (c['default_hooks']['adasap'] for c in (cfg, adasap))
+        criterion = TaylorImportance if variant == 'taylor' else MagnitudeImportance
+        assert type(HOOKS.build(ours).importance) is criterion
+        if variant != 'taylor':
+            assert ours['target'] == dict(params=int(variant.removeprefix('p')) / 100)
+            assert ours['target'] != theirs['target']
+        for settings in (ours, theirs):
+            settings.pop('importance' if variant == 'taylor' else 'target')
+        assert cfg == adasap
 
 
 IN1K = [path for path in CLASSIFIERS if path.stem.endswith('_in1k')]
 
 
-@pytest.mark.parametrize('path', IN1K, ids=names(IN1K))
-def test_imagenet_recipe(path):
+def test_imagenet_recipe():
     """Batches of 1024 for 90 epochs, 10 before and 20 while pruning, and SGD's settings."""
-    cfg = read(path)
-    assert cfg.train_cfg.max_epochs == 90
-    assert cfg.train_dataloader.batch_size * 8 == cfg.auto_scale_lr.base_batch_size == 1024
-    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-        assert (loader.dataset.type, loader.dataset.data_root) == ('ImageNet', 'data/imagenet')
-    assert cfg.model.head.loss.type == 'LabelSmoothLoss'
-    assert cfg.model.head.loss.label_smooth_val == 0.1
-    rising, falling = cfg.param_scheduler
-    assert (rising.type, rising.end, falling.begin) == ('LinearLR', 8, 8)
-    assert (falling.type, falling.end) == ('CosineAnnealingLR', 90)
-    optimizer = cfg.optim_wrapper.optimizer
-    if optimizer.type == 'SGD':
-        assert (optimizer.lr, optimizer.momentum) == (1.024, 0.875)
-        assert optimizer.weight_decay == 3.05e-5
-    hook = cfg.default_hooks.get('adasap')
-    assert hook is None or (hook.warmup, hook.prune, hook.interval) == (10, 20, 30)
+    for path in each(IN1K):
+        cfg = read(path)
+        assert cfg.train_cfg.max_epochs == 90
+        assert cfg.train_dataloader.batch_size * 8 == cfg.auto_scale_lr.base_batch_size == 1024
+        for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+            assert (loader.dataset.type, loader.dataset.data_root) == ('ImageNet', 'data/imagenet')
+        assert cfg.model.head.loss.type == 'LabelSmoothLoss'
+        assert cfg.model.head.loss.label_smooth_val == 0.1
+        rising, falling = cfg.param_scheduler
+        assert (rising.type, rising.end, falling.begin) == ('LinearLR', 8, 8)
+        assert (falling.type, falling.end) == ('CosineAnnealingLR', 90)
+        optimizer = cfg.optim_wrapper.optimizer
+        if optimizer.type == 'SGD':
+            assert (optimizer.lr, optimizer.momentum) == (1.024, 0.875)
+            assert optimizer.weight_decay == 3.05e-5
+        hook = cfg.default_hooks.get('adasap')
+        assert hook is None or (hook.warmup, hook.prune, hook.interval) == (10, 20, 30)
 
 
 def test_cifar_trains_on_one_gpu():
