@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 import pytest
 
+# mmdet and mmpretrain are imported several times; test_registry.py is quick.
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[1]
 OPENMMLAB = ('mmengine', 'mmcv', 'mmdet', 'mmpretrain')
 

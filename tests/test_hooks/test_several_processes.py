@@ -97,7 +97,13 @@ WRAPPERS = {
 
 
 class TestTwoProcesses:
-    @pytest.mark.parametrize('case', CASES)
+    @pytest.mark.parametrize(
+        'case',
+        [
+            'magnitude',
+            *(pytest.param(c, marks=pytest.mark.long) for c in CASES if c != 'magnitude'),
+        ],
+    )
     def test_they_equal_one_with_both_batches(self, tmp_path, case):
         ranks = in_processes(train, tmp_path, CASES[case](tmp_path / 'two', 2))
         assert_same(*ranks, atol=0)
@@ -107,6 +113,7 @@ class TestTwoProcesses:
         assert one['weights'].keys() == ranks[0]['weights'].keys() == {*PHASE_ENDS}
         assert_same(ranks[0], one, atol=1e-6)
 
+    @pytest.mark.long
     @pytest.mark.parametrize('wrapper', WRAPPERS)
     def test_settings_of_the_wrapper(self, tmp_path, wrapper):
         # What one pass leaves in a bucket is what the next one would overwrite.
@@ -222,6 +229,7 @@ def wrapper_before_and_after(cfg: dict) -> list:
 
 
 class TestOneModel:
+    @pytest.mark.long
     def test_resuming_in_each_phase(self, tmp_path):
         ranks = in_processes(whole_and_resumed, tmp_path, settings(tmp_path / 'run', TAYLOR))
         for left, right in zip(*ranks, strict=True):
@@ -231,6 +239,7 @@ class TestOneModel:
             assert part['weights']
             assert_same(part, whole, atol=1e-6)
 
+    @pytest.mark.long
     def test_pruning_a_pruned_model(self, tmp_path):
         ranks = in_processes(twice, tmp_path, settings(tmp_path / 'run', TAYLOR))
         for left, right in zip(*ranks, strict=True):
@@ -241,6 +250,7 @@ class TestOneModel:
         for part in parts:
             assert_same(part, second, atol=1e-6)
 
+    @pytest.mark.long
     def test_other_checkpoints_are_an_error(self, tmp_path):
         with pytest.raises(RankError) as failed:
             in_processes(resumed_apart, tmp_path, settings(tmp_path / 'two'))
@@ -254,6 +264,7 @@ class TestOneModel:
         ranks = in_processes(train, tmp_path, settings(tmp_path / 'two', hook))
         assert_same(*ranks, atol=0)
 
+    @pytest.mark.long
     def test_wrapper_is_made_anew_as_it_was(self, tmp_path):
         cfg = settings(tmp_path / 'two')
         cfg['model_wrapper_cfg'] = dict(broadcast_buffers=True, find_unused_parameters=True)
@@ -261,6 +272,7 @@ class TestOneModel:
             assert before == after == ('MMDistributedDataParallel', True, True, False, True)
             assert old != new
 
+    @pytest.mark.long
     @pytest.mark.parametrize('name', ['sample_forward', 'choice', 'cut'])
     def test_failure_in_one_process_ends_all(self, tmp_path, name):
         with pytest.raises(RankError) as failed:
@@ -270,6 +282,7 @@ class TestOneModel:
             'EquivalenceError: it broke',
         ]
 
+    @pytest.mark.long
     def test_failure_where_others_share_a_loss(self, tmp_path):
         """Rank 1 cannot run the model, rank 0 computes a loss that waits for all."""
         args = settings(tmp_path / 'two'), 'sample_forward', WithSharedLoss
@@ -277,10 +290,12 @@ class TestOneModel:
             in_processes(train_failing, tmp_path, *args)
         assert failed.value.errors[0].startswith('OtherProcessError: rank 1 has stopped with')
 
+    @pytest.mark.long
     def test_a_layer_of_a_shared_loss(self, tmp_path):
         ranks = in_processes(train, tmp_path, settings(tmp_path / 'two'), WithSharedLoss)
         assert_same(*ranks, atol=0)
 
+    @pytest.mark.long
     @pytest.mark.parametrize(
         ('found', 'what'), [(True, 'the channels that were found'), (False, 'the structures')]
     )
@@ -292,6 +307,7 @@ class TestOneModel:
                 f'ProcessMismatchError: {what} of rank 0 and of rank 1 are not'
             )
 
+    @pytest.mark.long
     def test_wrapper_that_the_runner_has_not_made(self, tmp_path):
         with pytest.raises(
             RankError, match=r"launcher='pytorch': the model came to the Runner in"
