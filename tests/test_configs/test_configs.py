@@ -118,8 +118,8 @@ def test_the_lowest_rate_follows_the_scaled_one():
         assert not any(scheduler.get('eta_min') for scheduler in schedulers(read(path)))
 
 
+@pytest.mark.parametrize('path', ADASAP, ids=names(ADASAP))
 class TestAdaSAP:
-    @pytest.mark.parametrize('path', ADASAP, ids=names(ADASAP))
     def test_model_and_method_build(self, path):
         cfg = read(path)
         model = build_dense(cfg)
@@ -131,83 +131,75 @@ class TestAdaSAP:
         for perturbation in (hook.perturbation, hook.finetune):
             perturbation.attach(model)
 
-    def test_starts_from_what_the_dense_config_leaves(self):
+    def test_starts_from_what_the_dense_config_leaves(self, path):
         """Or from weights that mmpretrain offers for the model of the dense config."""
-        for path in each(ADASAP):
-            cfg = read(path)
-            stem = path.stem.removeprefix('adasap_')
-            (dense,) = [p for p in DENSE if p.parent == path.parent and p.stem.endswith(stem)]
-            start = read(dense)
-            assert start.model == cfg.model
-            if cfg.load_from.startswith('https://'):
-                offered = package_folder('mmpretrain') / '.mim/configs' / path.parent.name
-                weights = cfg.load_from.partition('/mmclassification/')[2]
-                assert weights
-                assert weights in (offered / 'metafile.yml').read_text()
-            else:
-                epochs = start.train_cfg.max_epochs
-                assert cfg.load_from == f'work_dirs/{dense.stem}/epoch_{epochs}.pth'
-            assert (
-                start.train_cfg.max_epochs % start.default_hooks.checkpoint.get('interval', 1) == 0
-            )
+        cfg = read(path)
+        stem = path.stem.removeprefix('adasap_')
+        (dense,) = [p for p in DENSE if p.parent == path.parent and p.stem.endswith(stem)]
+        start = read(dense)
+        assert start.model == cfg.model
+        if cfg.load_from.startswith('https://'):
+            offered = package_folder('mmpretrain') / '.mim/configs' / path.parent.name
+            weights = cfg.load_from.partition('/mmclassification/')[2]
+            assert weights
+            assert weights in (offered / 'metafile.yml').read_text()
+        else:
+            epochs = start.train_cfg.max_epochs
+            assert cfg.load_from == f'work_dirs/{dense.stem}/epoch_{epochs}.pth'
+        assert start.train_cfg.max_epochs % start.default_hooks.checkpoint.get('interval', 1) == 0
 
-    def test_slim_model_recovers_at_a_high_rate(self):
+    def test_slim_model_recovers_at_a_high_rate(self, path):
         """The cut lies before the end, before milestones, and before a cosine is half down."""
-        for path in each(ADASAP):
-            cfg = read(path)
-            done = cfg.default_hooks.adasap.warmup + cfg.default_hooks.adasap.prune
-            if not cfg.default_hooks.adasap.get('by_epoch', True):
-                done /= 75  # iterations of an epoch in the demo
-            assert done < cfg.train_cfg.max_epochs
-            lowering = [s for s in schedulers(cfg) if s.get('milestones') or 'T_max' in s]
-            assert lowering
-            for scheduler in lowering:
-                for milestone in scheduler.get('milestones', ()):
-                    assert done <= milestone < cfg.train_cfg.max_epochs
-                if 'T_max' in scheduler:
-                    assert done < scheduler['begin'] + scheduler['T_max'] / 2
+        cfg = read(path)
+        done = cfg.default_hooks.adasap.warmup + cfg.default_hooks.adasap.prune
+        if not cfg.default_hooks.adasap.get('by_epoch', True):
+            done /= 75  # iterations of an epoch in the demo
+        assert done < cfg.train_cfg.max_epochs
+        lowering = [s for s in schedulers(cfg) if s.get('milestones') or 'T_max' in s]
+        assert lowering
+        for scheduler in lowering:
+            for milestone in scheduler.get('milestones', ()):
+                assert done <= milestone < cfg.train_cfg.max_epochs
+            if 'T_max' in scheduler:
+                assert done < scheduler['begin'] + scheduler['T_max'] / 2
 
-    def test_controls_are_there(self):
-        for path in each(ADASAP):
-            model = path.name.removeprefix('adasap_')
-            arms = IN_DEMOS.get(model) or [f'control-{arm}' for arm in ARMS]
-            for arm in arms:
-                assert path.with_name(f'{arm}_{model}') in CONTROLS
+    def test_controls_are_there(self, path):
+        model = path.name.removeprefix('adasap_')
+        arms = IN_DEMOS.get(model) or [f'control-{arm}' for arm in ARMS]
+        for arm in arms:
+            assert path.with_name(f'{arm}_{model}') in CONTROLS
 
 
+@pytest.mark.parametrize('path', CONTROLS, ids=names(CONTROLS))
 class TestControls:
-    def test_only_the_perturbations_differ(self):
+    def test_only_the_perturbations_differ(self, path):
         """Same criterion, budget, schedule, steps, data and start as AdaSAP."""
-        for path in each(CONTROLS):
-            control, adasap = (read(p).to_dict() for p in (path, adasap_of(path)))
-            control.pop('control', None)
-            for cfg in (control, adasap):
-                for key in ('perturbation', 'finetune'):
-                    cfg['default_hooks']['adasap'].pop(key)
-            assert control == adasap
+        control, adasap = (read(p).to_dict() for p in (path, adasap_of(path)))
+        control.pop('control', None)
+        for cfg in (control, adasap):
+            for key in ('perturbation', 'finetune'):
+                cfg['default_hooks']['adasap'].pop(key)
+        assert control == adasap
 
-    def test_perturbations_are_those_of_the_name(self):
-        for path in each(CONTROLS):
-            hook, adasap = (
-                HOOKS.build(read(p).default_hooks.adasap) for p in (path, adasap_of(path))
-            )
-            arm = path.name.partition('_')[0].partition('-')[2] or 'plain'
-            if arm == 'plain':
-                assert hook.perturbation is hook.finetune is None
-                continue
-            kind = AdaptivePerturbation if arm == 'adaptive' else UniformPerturbation
-            for ours, theirs in (
-                (hook.perturbation, adasap.perturbation),
-                (hook.finetune, adasap.finetune),
-            ):
-                assert type(ours) is kind
-                assert ours.asam == (arm != 'sam')
-                assert ours.scope == theirs.scope
-                assert getattr(ours, 'parameters', 'weights') == 'weights'
-            if arm == 'asam':
-                assert vars(hook.finetune) == vars(adasap.finetune)
-            if arm == 'adaptive':
-                assert vars(hook.perturbation) == vars(adasap.perturbation)
+    def test_perturbations_are_those_of_the_name(self, path):
+        hook, adasap = (HOOKS.build(read(p).default_hooks.adasap) for p in (path, adasap_of(path)))
+        arm = path.name.partition('_')[0].partition('-')[2] or 'plain'
+        if arm == 'plain':
+            assert hook.perturbation is hook.finetune is None
+            return
+        kind = AdaptivePerturbation if arm == 'adaptive' else UniformPerturbation
+        for ours, theirs in (
+            (hook.perturbation, adasap.perturbation),
+            (hook.finetune, adasap.finetune),
+        ):
+            assert type(ours) is kind
+            assert ours.asam == (arm != 'sam')
+            assert ours.scope == theirs.scope
+            assert getattr(ours, 'parameters', 'weights') == 'weights'
+        if arm == 'asam':
+            assert vars(hook.finetune) == vars(adasap.finetune)
+        if arm == 'adaptive':
+            assert vars(hook.perturbation) == vars(adasap.perturbation)
 
 
 def test_variants_change_target_or_criterion_alone():

@@ -109,7 +109,7 @@ class FreezesInTrain(ToyModel):
         return self
 
 
-class KilledError(Exception):
+class Killed(Exception):
     """Stands for a run that is killed: nothing of it is left but its files."""
 
 
@@ -121,12 +121,12 @@ def kill_after(cfg: dict, iterations: int, **model) -> None:
     def step(*args, **kwargs):
         nonlocal done
         if done == iterations:
-            raise KilledError
+            raise Killed
         done += 1
         return train_step(*args, **kwargs)
 
     runner.model.train_step = step
-    with pytest.raises(KilledError):
+    with pytest.raises(Killed):
         runner.train()
 
 

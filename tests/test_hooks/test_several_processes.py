@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from _utils.processes import FrozenNormModel, RankError, build, in_processes, settings
+from _utils.processes import FailedError, FrozenNormModel, build, in_processes, settings
 from _utils.toy import ToyModel
 from mmdet_adasap.errors import EquivalenceError
 from mmdet_adasap.hooks import AdaSAPHook, adasap_hook
@@ -252,7 +252,7 @@ class TestOneModel:
 
     @pytest.mark.long
     def test_other_checkpoints_are_an_error(self, tmp_path):
-        with pytest.raises(RankError) as failed:
+        with pytest.raises(FailedError) as failed:
             in_processes(resumed_apart, tmp_path, settings(tmp_path / 'two'))
         for error in failed.value.errors:
             assert error.startswith(
@@ -275,7 +275,7 @@ class TestOneModel:
     @pytest.mark.long
     @pytest.mark.parametrize('name', ['sample_forward', 'choice', 'cut'])
     def test_failure_in_one_process_ends_all(self, tmp_path, name):
-        with pytest.raises(RankError) as failed:
+        with pytest.raises(FailedError) as failed:
             in_processes(train_failing, tmp_path, settings(tmp_path / 'two'), name)
         assert failed.value.errors == [
             'OtherProcessError: rank 1 has stopped with EquivalenceError: it broke',
@@ -286,7 +286,7 @@ class TestOneModel:
     def test_failure_where_others_share_a_loss(self, tmp_path):
         """Rank 1 cannot run the model, rank 0 computes a loss that waits for all."""
         args = settings(tmp_path / 'two'), 'sample_forward', WithSharedLoss
-        with pytest.raises(RankError) as failed:
+        with pytest.raises(FailedError) as failed:
             in_processes(train_failing, tmp_path, *args)
         assert failed.value.errors[0].startswith('OtherProcessError: rank 1 has stopped with')
 
@@ -300,7 +300,7 @@ class TestOneModel:
         ('found', 'what'), [(True, 'the channels that were found'), (False, 'the structures')]
     )
     def test_other_structures_are_an_error(self, tmp_path, found, what):
-        with pytest.raises(RankError) as failed:
+        with pytest.raises(FailedError) as failed:
             in_processes(train_with_other_digests, tmp_path, settings(tmp_path / 'two'), found)
         for error in failed.value.errors:
             assert error.startswith(
@@ -310,7 +310,7 @@ class TestOneModel:
     @pytest.mark.long
     def test_wrapper_that_the_runner_has_not_made(self, tmp_path):
         with pytest.raises(
-            RankError, match=r"launcher='pytorch': the model came to the Runner in"
+            FailedError, match=r"launcher='pytorch': the model came to the Runner in"
         ):
             in_processes(train_wrapped, tmp_path, settings(tmp_path / 'two'))
 
