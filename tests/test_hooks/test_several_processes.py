@@ -228,8 +228,8 @@ def wrapper_before_and_after(cfg: dict) -> list:
     return seen
 
 
+@pytest.mark.long
 class TestOneModel:
-    @pytest.mark.long
     def test_resuming_in_each_phase(self, tmp_path):
         ranks = in_processes(whole_and_resumed, tmp_path, settings(tmp_path / 'run', TAYLOR))
         for left, right in zip(*ranks, strict=True):
@@ -239,7 +239,6 @@ class TestOneModel:
             assert part['weights']
             assert_same(part, whole, atol=1e-6)
 
-    @pytest.mark.long
     def test_pruning_a_pruned_model(self, tmp_path):
         ranks = in_processes(twice, tmp_path, settings(tmp_path / 'run', TAYLOR))
         for left, right in zip(*ranks, strict=True):
@@ -250,7 +249,6 @@ class TestOneModel:
         for part in parts:
             assert_same(part, second, atol=1e-6)
 
-    @pytest.mark.long
     def test_other_checkpoints_are_an_error(self, tmp_path):
         with pytest.raises(FailedError) as failed:
             in_processes(resumed_apart, tmp_path, settings(tmp_path / 'two'))
@@ -264,7 +262,6 @@ class TestOneModel:
         ranks = in_processes(train, tmp_path, settings(tmp_path / 'two', hook))
         assert_same(*ranks, atol=0)
 
-    @pytest.mark.long
     def test_wrapper_is_made_anew_as_it_was(self, tmp_path):
         cfg = settings(tmp_path / 'two')
         cfg['model_wrapper_cfg'] = dict(broadcast_buffers=True, find_unused_parameters=True)
@@ -272,7 +269,6 @@ class TestOneModel:
             assert before == after == ('MMDistributedDataParallel', True, True, False, True)
             assert old != new
 
-    @pytest.mark.long
     @pytest.mark.parametrize('name', ['sample_forward', 'choice', 'cut'])
     def test_failure_in_one_process_ends_all(self, tmp_path, name):
         with pytest.raises(FailedError) as failed:
@@ -282,7 +278,6 @@ class TestOneModel:
             'EquivalenceError: it broke',
         ]
 
-    @pytest.mark.long
     def test_failure_where_others_share_a_loss(self, tmp_path):
         """Rank 1 cannot run the model, rank 0 computes a loss that waits for all."""
         args = settings(tmp_path / 'two'), 'sample_forward', WithSharedLoss
@@ -290,12 +285,10 @@ class TestOneModel:
             in_processes(train_failing, tmp_path, *args)
         assert failed.value.errors[0].startswith('OtherProcessError: rank 1 has stopped with')
 
-    @pytest.mark.long
     def test_a_layer_of_a_shared_loss(self, tmp_path):
         ranks = in_processes(train, tmp_path, settings(tmp_path / 'two'), WithSharedLoss)
         assert_same(*ranks, atol=0)
 
-    @pytest.mark.long
     @pytest.mark.parametrize(
         ('found', 'what'), [(True, 'the channels that were found'), (False, 'the structures')]
     )
@@ -307,7 +300,6 @@ class TestOneModel:
                 f'ProcessMismatchError: {what} of rank 0 and of rank 1 are not'
             )
 
-    @pytest.mark.long
     def test_wrapper_that_the_runner_has_not_made(self, tmp_path):
         with pytest.raises(
             FailedError, match=r"launcher='pytorch': the model came to the Runner in"
