@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""What the Makefile offers, and that the READMEs call what is there. Nothing is run."""
+"""What the Makefile offers; nothing of it is run. Its calls in READMEs: test_readme_examples.py."""
 
 import os
 import re
@@ -11,11 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-READMES = [ROOT / 'README.md', *sorted((ROOT / 'configs').rglob('README.md'))]
 MAKEFILE = (ROOT / 'Makefile').read_text()
 TARGETS = set(re.search(r'^\.PHONY: (.+)$', MAKEFILE, re.M)[1].split())
-# mmdet's own tools, which `python -m mmdet_adasap.env --tool` finds.
-OF_MMDET = {'tools/train.py', 'tools/test.py'}
 
 pytestmark = pytest.mark.skipif(shutil.which('make') is None, reason='make is missing')
 
@@ -68,16 +65,7 @@ def test_tests_share_two_processes_file_by_file(target, markers):
         assert command[command.index('loadfile') + 1 :] == ['-m', markers]
 
 
-@pytest.mark.parametrize('readme', READMES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_readme_calls_targets_and_files_that_are_there(readme):
-    text = readme.read_text()
-    called = re.findall(r'(?:`|^)make ([a-z][a-z-]*)', text, re.M)
-    assert set(called) <= TARGETS
-    for path in set(re.findall(r'\b(?:tools|tests)/[\w/.-]+\.py\b', text)) - OF_MMDET:
-        assert (ROOT / path).is_file(), path
-
-
 def test_readme_shows_the_targets():
-    text = READMES[0].read_text()
-    called = set(re.findall(r'^make ([a-z][a-z-]*)', text, re.M))
+    text = (ROOT / 'README.md').read_text()
+    called = set(re.findall(r'^make ([a-z-]+)', text, re.M))
     assert called >= {'demo', 'demo-classification', 'test', 'test-quick'}
