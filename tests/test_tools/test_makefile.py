@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""What the Makefile offers; nothing of it is run. Its calls in READMEs: test_readme_examples.py."""
+"""What the Makefile offers; nothing of it is run."""
 
 import os
 import re
