@@ -7,11 +7,14 @@ OMP_NUM_THREADS ?= 1
 # Processes that share the tests, file by file; some tests, asked for by name, may want to print.
 TEST_JOBS ?= $(if $(ARGS),0,2)
 
+PYTEST = OMP_NUM_THREADS=$(OMP_NUM_THREADS) MKL_NUM_THREADS=$(OMP_NUM_THREADS) \
+	.venv/bin/python -m pytest -n $(TEST_JOBS) --dist loadfile
+
 # For tools/dev/find_python.sh.
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-classification test lint clean
+.PHONY: help install demo demo-classification test test-quick lint clean
 
 help:  ## Show this text
 	@echo 'Targets:'
@@ -41,7 +44,11 @@ demo-classification: install  ## The same for classifiers, three arms and three 
 	.venv/bin/python tools/demo/classification.py
 
 test: install  ## Run the tests
-	OMP_NUM_THREADS=$(OMP_NUM_THREADS) MKL_NUM_THREADS=$(OMP_NUM_THREADS) .venv/bin/python -m pytest -n $(TEST_JOBS) --dist loadfile $(ARGS)
+	$(PYTEST) $(ARGS)
+
+# All but what is marked slow or long, see [tool.pytest.ini_options] in pyproject.toml.
+test-quick: install  ## Run the tests that are quick, of every part: under 2 minutes
+	$(PYTEST) -m 'not slow and not long' $(ARGS)
 
 lint: install  ## Check format, style, imports and the layout of the package
 	.venv/bin/python -m ruff format --check .

@@ -43,6 +43,8 @@ from mmdet_adasap.apis import (
     prune_model,
 )
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parent.parent
 DATA = Path(__file__).parent / 'data' / 'made_by_0_1'
 

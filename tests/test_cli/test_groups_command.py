@@ -38,6 +38,7 @@ def test_groups_and_the_slim_model(list_groups, tmp_path):
     assert any(line.startswith('slim: ') and ' parameters (0.' in line for line in lines)
 
 
+@pytest.mark.long
 def test_fractions_refer_to_the_dense_model(list_groups, tmp_path):
     from mmdet_adasap.apis import build_dense, prune_model
 
@@ -79,6 +80,7 @@ def test_errors_are_one_line(list_groups, arguments, last):
     assert '\n' not in message
 
 
+@pytest.mark.long
 def test_norms_in_groups_hold_channels_together(list_groups, tmp_path):
     """The 256 channels of the heads of FCOS go by 8, with GroupNorm(32, 256)."""
     code, out, err = list_groups(
@@ -100,6 +102,7 @@ def test_norms_in_groups_hold_channels_together(list_groups, tmp_path):
     assert '256 by 8' in out
 
 
+@pytest.mark.long
 def test_a_detector_that_takes_no_small_image(list_groups):
     code, out, err = list_groups('configs/ssd300/ssd300_voc0712.py', '--target', 'params=0.4')
     assert not code, err

@@ -1,5 +1,6 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -39,6 +40,14 @@ def names(paths: list[Path]) -> list[str]:
     return [str(path.relative_to(ROOT / 'configs')) for path in paths]
 
 
+def each(paths: list[Path]) -> Iterator[Path]:
+    """Go through configs in one test; pytest shows what is printed last where that fails."""
+    assert paths
+    for path in paths:
+        print(path.relative_to(ROOT / 'configs'))
+        yield path
+
+
 @cache
 def read(path: Path) -> Config:
     return Config.fromfile(path)
@@ -55,18 +64,17 @@ def adasap_of(control: Path) -> Path:
     return control.with_name('adasap_' + control.name.partition('_')[2])
 
 
-@pytest.mark.parametrize('path', CONFIGS, ids=names(CONFIGS))
-def test_checkpoints_are_whole(path):
+def test_checkpoints_are_whole():
     """In every run, and with what the base config says about them."""
-    checkpoint = read(path).default_hooks.checkpoint
-    assert checkpoint.type == 'AtomicCheckpointHook'
-    assert checkpoint.interval >= 1
-    assert isinstance(HOOKS.build(checkpoint), CheckpointHook)
+    for path in each(CONFIGS):
+        checkpoint = read(path).default_hooks.checkpoint
+        assert checkpoint.type == 'AtomicCheckpointHook'
+        assert checkpoint.interval >= 1
+        assert isinstance(HOOKS.build(checkpoint), CheckpointHook)
 
 
-@pytest.mark.parametrize('path', DENSE, ids=names(DENSE))
-class TestDense:
-    def test_trains_without_the_method(self, path):
+def test_dense_configs_train_without_the_method():
+    for path in each(DENSE):
         cfg = read(path)
         assert cfg.optim_wrapper.get('type', 'OptimWrapper') == 'OptimWrapper'
         assert cfg.optim_wrapper.optimizer.type == ('AdamW' if 'deit' in path.name else 'SGD')
@@ -104,10 +112,10 @@ def test_learns_and_tests_on_voc(path):
 SHIPPED = [path for path in CONFIGS if path.parent.name != 'demo']
 
 
-@pytest.mark.parametrize('path', SHIPPED, ids=names(SHIPPED))
-def test_the_lowest_rate_follows_the_scaled_one(path):
+def test_the_lowest_rate_follows_the_scaled_one():
     """train.py --auto-scale-lr changes the rate of the optimizer alone."""
-    assert not any(scheduler.get('eta_min') for scheduler in schedulers(read(path)))
+    for path in each(SHIPPED):
+        assert not any(scheduler.get('eta_min') for scheduler in schedulers(read(path)))
 
 
 @pytest.mark.parametrize('path', ADASAP, ids=names(ADASAP))
@@ -194,44 +202,44 @@ class TestControls:
             assert vars(hook.perturbation) == vars(adasap.perturbation)
 
 
-@pytest.mark.parametrize('path', VARIANTS, ids=names(VARIANTS))
-def test_variants_change_target_or_criterion_alone(path):
+def test_variants_change_target_or_criterion_alone():
     """The percentage that remains, or the criterion, is in the name of the file."""
-    variant = path.name.partition('_')[0].removeprefix('adasap-')
-    cfg, adasap = (read(p).to_dict() for p in (path, adasap_of(path)))
-    ours, theirs = (c['default_hooks']['adasap'] for c in (cfg, adasap))
-    criterion = TaylorImportance if variant == 'taylor' else MagnitudeImportance
-    assert type(HOOKS.build(ours).importance) is criterion
-    if variant != 'taylor':
-        assert ours['target'] == dict(params=int(variant.removeprefix('p')) / 100)
-        assert ours['target'] != theirs['target']
-    for settings in (ours, theirs):
-        settings.pop('importance' if variant == 'taylor' else 'target')
-    assert cfg == adasap
+    for path in each(VARIANTS):
+        variant = path.name.partition('_')[0].removeprefix('adasap-')
+        cfg, adasap = (read(p).to_dict() for p in (path, adasap_of(path)))
+        ours, theirs = (c['default_hooks']['adasap'] for c in (cfg, adasap))
+        criterion = TaylorImportance if variant == 'taylor' else MagnitudeImportance
+        assert type(HOOKS.build(ours).importance) is criterion
+        if variant != 'taylor':
+            assert ours['target'] == dict(params=int(variant.removeprefix('p')) / 100)
+            assert ours['target'] != theirs['target']
+        for settings in (ours, theirs):
+            settings.pop('importance' if variant == 'taylor' else 'target')
+        assert cfg == adasap
 
 
 IN1K = [path for path in CLASSIFIERS if path.stem.endswith('_in1k')]
 
 
-@pytest.mark.parametrize('path', IN1K, ids=names(IN1K))
-def test_imagenet_recipe(path):
+def test_imagenet_recipe():
     """Batches of 1024 for 90 epochs, 10 before and 20 while pruning, and SGD's settings."""
-    cfg = read(path)
-    assert cfg.train_cfg.max_epochs == 90
-    assert cfg.train_dataloader.batch_size * 8 == cfg.auto_scale_lr.base_batch_size == 1024
-    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-        assert (loader.dataset.type, loader.dataset.data_root) == ('ImageNet', 'data/imagenet')
-    assert cfg.model.head.loss.type == 'LabelSmoothLoss'
-    assert cfg.model.head.loss.label_smooth_val == 0.1
-    rising, falling = cfg.param_scheduler
-    assert (rising.type, rising.end, falling.begin) == ('LinearLR', 8, 8)
-    assert (falling.type, falling.end) == ('CosineAnnealingLR', 90)
-    optimizer = cfg.optim_wrapper.optimizer
-    if optimizer.type == 'SGD':
-        assert (optimizer.lr, optimizer.momentum) == (1.024, 0.875)
-        assert optimizer.weight_decay == 3.05e-5
-    hook = cfg.default_hooks.get('adasap')
-    assert hook is None or (hook.warmup, hook.prune, hook.interval) == (10, 20, 30)
+    for path in each(IN1K):
+        cfg = read(path)
+        assert cfg.train_cfg.max_epochs == 90
+        assert cfg.train_dataloader.batch_size * 8 == cfg.auto_scale_lr.base_batch_size == 1024
+        for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+            assert (loader.dataset.type, loader.dataset.data_root) == ('ImageNet', 'data/imagenet')
+        assert cfg.model.head.loss.type == 'LabelSmoothLoss'
+        assert cfg.model.head.loss.label_smooth_val == 0.1
+        rising, falling = cfg.param_scheduler
+        assert (rising.type, rising.end, falling.begin) == ('LinearLR', 8, 8)
+        assert (falling.type, falling.end) == ('CosineAnnealingLR', 90)
+        optimizer = cfg.optim_wrapper.optimizer
+        if optimizer.type == 'SGD':
+            assert (optimizer.lr, optimizer.momentum) == (1.024, 0.875)
+            assert optimizer.weight_decay == 3.05e-5
+        hook = cfg.default_hooks.get('adasap')
+        assert hook is None or (hook.warmup, hook.prune, hook.interval) == (10, 20, 30)
 
 
 def test_cifar_trains_on_one_gpu():

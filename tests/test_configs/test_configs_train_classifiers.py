@@ -35,12 +35,14 @@ def without_mmdet(tmp_path_factory) -> dict:
     return without(tmp_path_factory.mktemp('without_mmdet'), 'mmdet')
 
 
+@pytest.mark.long
 def test_mmdet_is_not_there(without_mmdet):
     """What the other tests here take for granted."""
     code = 'from importlib.util import find_spec as f; print(f("mmdet"), bool(f("mmpretrain")))'
     assert python(without_mmdet, '-c', code).split() == ['None', 'True']
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     'path',
     [*QUICK, *(pytest.param(path, marks=pytest.mark.slow) for path in SLOW)],

@@ -142,6 +142,7 @@ def same(found: dict, expected: dict) -> bool:
     return all(torch.equal(found[key], expected[key]) for key in expected)
 
 
+@pytest.mark.long
 def test_boxes_of_two_models_in_one_process(trained, exported, ssdlite, image, tmp_path):
     """Where the plugin cannot be imported; the second is an SSD, which mmdet cannot predict."""
     file, slim = ssdlite
@@ -171,6 +172,7 @@ def ran(exported, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_what_test_py_evaluates_is_exported(trained, exported, ran):
     """The moving average; test.py then gives the numbers of the run's validation."""
     checkpoint = torch.load(trained / 'epoch_3.pth', weights_only=False)
@@ -188,6 +190,7 @@ def test_what_test_py_evaluates_is_exported(trained, exported, ran):
         assert tested[key] == validated[key]
 
 
+@pytest.mark.long
 def test_fine_tuning(exported, ran):
     """It starts from the slim weights and keeps the shape."""
     (log,) = (ran / 'run').glob('*/*.log')
@@ -201,23 +204,34 @@ def test_fine_tuning(exported, ran):
     assert 0 < moved < 0.1  # random weights would be about 1.4 away
 
 
-@pytest.mark.parametrize(
-    ('with_folder', 'printed'), [(False, 'should set `PYTHONPATH`'), (True, 'SlimModel')]
-)
-def test_config_that_train_py_dumps(exported, ran, with_folder, printed):
-    code = "from mmengine.config import Config; print(Config.fromfile('run/config.py').model.type)"
-    path = [str(ROOT / 'tests'), *([str(exported)] if with_folder else [])]
+DUMPED = """
+import sys
+from mmengine.config import Config
+try:
+    Config.fromfile('run/config.py')
+except ImportError as error:
+    print(error)
+sys.path.append(sys.argv[1])
+print(Config.fromfile('run/config.py').model.type)
+"""
+
+
+@pytest.mark.long
+def test_config_that_train_py_dumps(exported, ran):
+    """It is read where the exported folder is on the path; without it the error says so."""
     done = subprocess.run(
-        [sys.executable, '-c', code],
+        [sys.executable, '-c', DUMPED, exported],
         cwd=ran,
-        env=os.environ | dict(PYTHONPATH=os.pathsep.join(path)),
+        env=os.environ | dict(PYTHONPATH=str(ROOT / 'tests')),
         capture_output=True,
         text=True,
-        check=False,
+        check=True,
     )
-    assert printed in done.stdout + done.stderr
+    assert 'should set `PYTHONPATH`' in done.stdout
+    assert done.stdout.splitlines()[-1] == 'SlimModel'
 
 
+@pytest.mark.long
 def test_files(trained, exported):
     assert {path.name for path in exported.iterdir()} - {'__pycache__'} == FILES
     report = json.loads((exported / 'report.json').read_text())
@@ -317,6 +331,7 @@ def test_parts_of_ours_that_derive_from_mmdets_own(tmp_path, monkeypatch):
     assert 'pipeline[1]: without ImageCorruption' in changes
 
 
+@pytest.mark.long
 def test_the_dense_model_finds_what_the_slim_one_finds(exported, trained):
     """So that their times can be compared."""
     structure = torch.load(trained / 'epoch_3.pth', weights_only=False)['meta']['mmdet_adasap']
@@ -329,6 +344,7 @@ def test_the_dense_model_finds_what_the_slim_one_finds(exported, trained):
     assert difference(*found) < 1e-5
 
 
+@pytest.mark.long
 def test_init_pruned_detector(trained, image):
     model = init_pruned_detector(trained / 'own.py', str(trained / 'epoch_3.pth'))
     assert not model.training
@@ -341,6 +357,7 @@ def test_init_pruned_detector(trained, image):
         init_pruned_detector(trained / 'own.py', 'no_such.pth')
 
 
+@pytest.mark.long
 def test_weights_of_another_model(exported, trained, tmp_path):
     """mmengine would log the sizes and go on with random weights, either way."""
     config = Config.fromfile(exported / 'config.py')
@@ -356,6 +373,7 @@ def test_weights_of_another_model(exported, trained, tmp_path):
     DefaultScope._instance_dict.clear()
 
 
+@pytest.mark.long
 def test_head_for_other_classes_learns_on(exported):
     config = Config.fromfile(exported / 'config.py')
     config.model.bbox_head.num_classes = 3
@@ -367,6 +385,7 @@ def export(run_tool):
     return lambda *arguments: run_tool('export.py', *arguments, '--rounds', '1')
 
 
+@pytest.mark.long
 def test_program(export, exported, trained, tmp_path):
     """Over a former export; what else a folder holds is neither lost nor overwritten."""
     out = tmp_path / 'slim'
@@ -392,6 +411,7 @@ def test_program(export, exported, trained, tmp_path):
     assert [path.name for path in out.parent.iterdir()] == ['slim']
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ('config', 'checkpoint', 'message'),
     [
@@ -433,6 +453,7 @@ def test_errors_are_one_line(export, exported, trained, tmp_path, config, checkp
     assert not [path for path in tmp_path.iterdir() if 'out' in path.name]
 
 
+@pytest.mark.long
 def test_folders_that_are_not_written_to(export, trained, tmp_path):
     (tmp_path / 'file').write_text('')
     (tmp_path / 'full').mkdir()
@@ -442,6 +463,7 @@ def test_folders_that_are_not_written_to(export, trained, tmp_path):
         assert message in code
 
 
+@pytest.mark.long
 def test_export_with_other_outputs_is_not_written(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(
         'mmdet_adasap.export.export.raw_outputs', lambda *args: [torch.rand(3)], raising=True
@@ -457,6 +479,7 @@ def test_onnx_that_is_not_installed(export, monkeypatch, tmp_path):
     assert code.endswith('install with: pip install onnx onnxruntime')
 
 
+@pytest.mark.long
 def test_onnx(trained, tmp_path):
     onnxruntime = pytest.importorskip('onnxruntime', reason='pip install onnx onnxruntime')
     out = tmp_path / 'slim'

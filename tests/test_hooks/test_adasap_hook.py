@@ -422,6 +422,7 @@ class TestTesting:
         score = build(for_testing(tmp_path, custom_hooks=hooks)).test()['score']
         assert score == last
 
+    @pytest.mark.long
     def test_new_process(self, tmp_path):
         runner = train(settings(tmp_path))
         last = runner.message_hub.get_scalar('val/score').current()
@@ -468,6 +469,7 @@ class TestTesting:
             assert torch.equal(tensor, before[name])
 
 
+@pytest.mark.long
 class TestResume:
     """Killed and resumed runs against the uninterrupted one."""
 
@@ -599,6 +601,7 @@ class TestResume:
             train(settings(tmp_path, hook=dict(warmup=3), resume=True))
 
 
+@pytest.mark.long
 class TestAgain:
     """A pruned model is pruned further; targets and structures stay those of the dense one."""
 
@@ -806,6 +809,7 @@ class TestBadInput:
         config.write_text('load_from = None\n')
         train(cfg | dict(cfg=Config.fromfile(config)))
 
+    @pytest.mark.long
     @pytest.mark.parametrize(
         ('epoch', 'damage', 'message'),
         [

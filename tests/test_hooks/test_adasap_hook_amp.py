@@ -47,6 +47,7 @@ class TestThreePhases:
         assert not torch.equal(single.model.head.bias, runner.model.head.bias)
 
     # In each phase, and between two pruning events.
+    @pytest.mark.long
     @pytest.mark.parametrize('killed_at', [4, 8, 13, 19, 31])
     @pytest.mark.parametrize('scaling', [{}, SCALED], ids=['unscaled', 'scaled'])
     def test_resume(self, tmp_path, killed_at, scaling):
@@ -60,6 +61,7 @@ class TestThreePhases:
             assert states[0] == states[1]
             assert states[0]['scale'] > 256
 
+    @pytest.mark.long
     @pytest.mark.parametrize('counts', [1, 3])
     def test_scale_does_not_change_what_is_pruned(self, tmp_path, counts):
         runs = [

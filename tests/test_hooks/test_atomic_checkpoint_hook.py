@@ -300,6 +300,7 @@ SAVING = dict(interval=1, max_keep_ckpts=2, **BEST)
 
 
 class TestFullDisk:
+    @pytest.mark.long
     @pytest.mark.parametrize('kind', ['write', 'fsync', 'replace'])
     @pytest.mark.parametrize('end', [0, 1, 4, 7, 11])
     def test_old_files_stay_and_the_run_goes_on(self, tmp_path, kind, end):
@@ -365,6 +366,7 @@ def killed_at(cfg: dict, end: int) -> bool:
     return child.exitcode != 0
 
 
+@pytest.mark.long
 class TestKilled:
     def go_on(self, tmp_path: Path, whole: Runner, end: int) -> bool:
         """Kill a run at one operation, look at what it leaves, and let it go on."""

@@ -63,6 +63,7 @@ def in_checkout(monkeypatch, request):
     monkeypatch.chdir(request.config.rootpath)
 
 
+@pytest.mark.long
 def test_logs_and_leaves_training_alone(data, tmp_path):
     plain = train(data, tmp_path / 'plain', epochs=3, every=2)
     hook = dict(SETTINGS, interval=2)
@@ -76,6 +77,7 @@ def test_logs_and_leaves_training_alone(data, tmp_path):
     assert len(hook._built[0].images) == 3
 
 
+@pytest.mark.long
 def test_tests_the_moving_average_and_can_choose_the_best(data, tmp_path, monkeypatch):
     """What is tested has to be what validation sees."""
     tested = []
@@ -109,6 +111,7 @@ def test_figures_are_those_of_the_whole_engine(data, tmp_path):
     assert 0 <= scalars['val/robustness/mPC'].current() <= 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('key', ['robustness/mPC', 'robustness/rPC'])
 def test_validations_without_a_test_choose_no_checkpoint(data, tmp_path, monkeypatch, key):
     """Nor does one of a model that detects nothing, which has no rPC."""
@@ -133,6 +136,7 @@ def test_validations_without_a_test_choose_no_checkpoint(data, tmp_path, monkeyp
     ]
 
 
+@pytest.mark.long
 def test_a_figure_that_the_hook_does_not_give_chooses_no_checkpoint(data, tmp_path):
     best = dict(type='CheckpointHook', save_best='robustness/mpc', rule='greater')
     config = settings(data, tmp_path / 'run', robustness=dict(SETTINGS), checkpoint=best)
@@ -212,6 +216,7 @@ class TestBeforeTheFirstStep:
             runner.train()
 
 
+@pytest.mark.long
 def test_fp16_as_validation_has_it(data, tmp_path, monkeypatch):
     from _utils import seeing_detector
 

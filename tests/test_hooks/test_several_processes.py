@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from _utils.processes import Failed, FrozenNormModel, build, in_processes, settings
+from _utils.processes import FailedError, FrozenNormModel, build, in_processes, settings
 from _utils.toy import ToyModel
 from mmdet_adasap.errors import EquivalenceError
 from mmdet_adasap.hooks import AdaSAPHook, adasap_hook
@@ -97,7 +97,13 @@ WRAPPERS = {
 
 
 class TestTwoProcesses:
-    @pytest.mark.parametrize('case', CASES)
+    @pytest.mark.parametrize(
+        'case',
+        [
+            'magnitude',
+            *(pytest.param(c, marks=pytest.mark.long) for c in CASES if c != 'magnitude'),
+        ],
+    )
     def test_they_equal_one_with_both_batches(self, tmp_path, case):
         ranks = in_processes(train, tmp_path, CASES[case](tmp_path / 'two', 2))
         assert_same(*ranks, atol=0)
@@ -107,6 +113,7 @@ class TestTwoProcesses:
         assert one['weights'].keys() == ranks[0]['weights'].keys() == {*PHASE_ENDS}
         assert_same(ranks[0], one, atol=1e-6)
 
+    @pytest.mark.long
     @pytest.mark.parametrize('wrapper', WRAPPERS)
     def test_settings_of_the_wrapper(self, tmp_path, wrapper):
         # What one pass leaves in a bucket is what the next one would overwrite.
@@ -221,6 +228,7 @@ def wrapper_before_and_after(cfg: dict) -> list:
     return seen
 
 
+@pytest.mark.long
 class TestOneModel:
     def test_resuming_in_each_phase(self, tmp_path):
         ranks = in_processes(whole_and_resumed, tmp_path, settings(tmp_path / 'run', TAYLOR))
@@ -242,7 +250,7 @@ class TestOneModel:
             assert_same(part, second, atol=1e-6)
 
     def test_other_checkpoints_are_an_error(self, tmp_path):
-        with pytest.raises(Failed) as failed:
+        with pytest.raises(FailedError) as failed:
             in_processes(resumed_apart, tmp_path, settings(tmp_path / 'two'))
         for error in failed.value.errors:
             assert error.startswith(
@@ -263,7 +271,7 @@ class TestOneModel:
 
     @pytest.mark.parametrize('name', ['sample_forward', 'select', 'cut'])
     def test_failure_in_one_process_ends_all(self, tmp_path, name):
-        with pytest.raises(Failed) as failed:
+        with pytest.raises(FailedError) as failed:
             in_processes(train_failing, tmp_path, settings(tmp_path / 'two'), name)
         assert failed.value.errors == [
             'OtherProcessError: rank 1 has stopped with EquivalenceError: it broke',
@@ -273,7 +281,7 @@ class TestOneModel:
     def test_failure_where_others_share_a_loss(self, tmp_path):
         """Rank 1 cannot run the model, rank 0 computes a loss that waits for all."""
         args = settings(tmp_path / 'two'), 'sample_forward', WithSharedLoss
-        with pytest.raises(Failed) as failed:
+        with pytest.raises(FailedError) as failed:
             in_processes(train_failing, tmp_path, *args)
         assert failed.value.errors[0].startswith('OtherProcessError: rank 1 has stopped with')
 
@@ -285,7 +293,7 @@ class TestOneModel:
         ('found', 'what'), [(True, 'the channels that were found'), (False, 'the structures')]
     )
     def test_other_structures_are_an_error(self, tmp_path, found, what):
-        with pytest.raises(Failed) as failed:
+        with pytest.raises(FailedError) as failed:
             in_processes(train_with_other_digests, tmp_path, settings(tmp_path / 'two'), found)
         for error in failed.value.errors:
             assert error.startswith(
@@ -293,7 +301,9 @@ class TestOneModel:
             )
 
     def test_wrapper_that_the_runner_has_not_made(self, tmp_path):
-        with pytest.raises(Failed, match=r"launcher='pytorch': the model came to the Runner in"):
+        with pytest.raises(
+            FailedError, match=r"launcher='pytorch': the model came to the Runner in"
+        ):
             in_processes(train_wrapped, tmp_path, settings(tmp_path / 'two'))
 
 

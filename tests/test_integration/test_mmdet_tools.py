@@ -52,6 +52,7 @@ def config(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_pruned_checkpoint_tests_as_it_was_validated(config, tmp_path):
     """With the unpruned config, in a new process, to the same numbers."""
     run('train', config, '--work-dir', tmp_path)

@@ -65,6 +65,7 @@ class TestSSD512R50:
         assert widths[0] < 0.1 * 512
         assert widths[-1] > 0.8 * 512
 
+    @pytest.mark.long
     def test_trains_as_a_whole_and_predicts(self, detector):
         detector.train()
         samples = [sample(SMALL), sample(SMALL)]
@@ -83,6 +84,7 @@ class TestSSD512R50:
         assert 0 < len(result.pred_instances) <= 200
         assert torch.isfinite(result.pred_instances.bboxes).all()
 
+    @pytest.mark.long
     def test_channels_are_found(self, detector):
         """All of them: half of every group leaves less than 0.4 of the parameters."""
         model = copy.deepcopy(detector).eval()

@@ -212,6 +212,7 @@ class TestTwoPasses:
     # The second call is the second pass of the first step; steps 3 and 4 fail in both.
     BAD = [(), (3,), (4,), (5, 6, 7, 8), (1, 2, 15), (3, 20)]
 
+    @pytest.mark.long
     @pytest.mark.parametrize('bad', BAD, ids=str)
     @pytest.mark.parametrize('counts', [1, 2])
     @pytest.mark.parametrize('max_norm', [None, 0.5])

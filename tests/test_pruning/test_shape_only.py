@@ -16,16 +16,17 @@ from mmdet_adasap.pruning.shape_only import product_shape
 CONVOLUTION = torch.ops.aten.convolution.default
 
 
-@pytest.mark.parametrize(
-    ('transposed', 'stride', 'padding', 'dilation', 'groups'),
-    list(itertools.product((False, True), (1, 2, 3), (0, 2), (1, 2), (1, 2))),
-)
-def test_the_shape_of_a_convolution(transposed, stride, padding, dilation, groups):
+@pytest.mark.parametrize('transposed', [False, True])
+def test_the_shape_of_a_convolution(transposed):
     x = torch.randn(2, 4, 11, 12)
-    weight = torch.randn(4, 6 // groups, 3, 2) if transposed else torch.randn(6, 4 // groups, 3, 2)
-    more = [1, 0] if transposed and max(stride, dilation) > 1 else [0, 0]
-    args = (x, weight, None, [stride], [padding, 1], [dilation], transposed, more, groups)
-    assert product_shape('aten::convolution', args) == list(CONVOLUTION(*args).shape)
+    for case in itertools.product((1, 2, 3), (0, 2), (1, 2), (1, 2)):
+        stride, padding, dilation, groups = case
+        shape = (4, 6 // groups, 3, 2) if transposed else (6, 4 // groups, 3, 2)
+        weight = torch.randn(shape)
+        more = [1, 0] if transposed and max(stride, dilation) > 1 else [0, 0]
+        args = (x, weight, None, [stride], [padding, 1], [dilation], transposed, more, groups)
+        expected = list(CONVOLUTION(*args).shape)
+        assert product_shape('aten::convolution', args) == expected, case
 
 
 def test_the_shape_of_a_product_of_matrices():
@@ -61,26 +62,21 @@ def never() -> None:
     raise NeedsValuesError
 
 
-@pytest.mark.parametrize('name', CASES)
-def test_groups_are_those_of_a_run_with_arithmetic(name, monkeypatch):
-    make, shape, _ = CASES[name]
-    model = randomise(make())
-    forward = runs(torch.randn(shape))
-    found = trace_channels(model, forward)
-    monkeypatch.setattr(tracing, 'ShapeOnlyExecutor', never)
-    expected = trace_channels(model, forward)
-    assert described(found) == described(expected)
-    assert found.frozen == expected.frozen
-    assert found.unused_parameters == expected.unused_parameters
-    assert found.flops(found.group_sizes) == expected.flops(expected.group_sizes)
-
-
-def test_most_networks_need_no_arithmetic():
+def test_groups_are_those_of_a_run_with_arithmetic(monkeypatch):
+    """Over all cases, of which few have to be run with arithmetic."""
     needed = 0
-    for make, shape, _ in CASES.values():
+    for name, (make, shape, _) in CASES.items():
+        model = randomise(make())
         forward, calls = counted_forward(shape)
-        trace_channels(make(), forward)
+        found = trace_channels(model, forward)
         needed += len(calls) > 1
+        with monkeypatch.context() as patch:
+            patch.setattr(tracing, 'ShapeOnlyExecutor', never)
+            expected = trace_channels(model, forward)
+        assert described(found) == described(expected), name
+        assert found.frozen == expected.frozen, name
+        assert found.unused_parameters == expected.unused_parameters, name
+        assert found.flops(found.group_sizes) == expected.flops(expected.group_sizes), name
     assert needed < len(CASES) / 10
 
 

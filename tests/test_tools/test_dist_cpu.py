@@ -62,6 +62,7 @@ def assert_gone(folder: Path) -> None:
 
 
 class TestEnd:
+    @pytest.mark.long
     @pytest.mark.parametrize(
         ('rank_1', 'status', 'why'),
         [
@@ -77,6 +78,7 @@ class TestEnd:
         assert errors.splitlines()[-1] == f'dist_cpu: rank 1 of 2 failed: {why}'
         assert_gone(tmp_path)
 
+    @pytest.mark.long
     def test_interrupt_ends_all(self, tmp_path):
         process = start_script(tmp_path, 'time.sleep(100)')
         deadline = time.monotonic() + 60

@@ -3,8 +3,11 @@ import importlib.util
 import os
 import re
 import runpy
+import shlex
 import subprocess
 import sys
+import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -168,3 +171,124 @@ class TestSetupEnv:
         with pytest.raises(SystemExit, match='move it away'):
             setup_env.make_venv()
         assert foreign.exists()
+
+
+# Stands for a compiler: tells macros as it does, and notes how it is called to compile.
+COMPILER = """#!{python}
+import pathlib, sys
+here = pathlib.Path(__file__)
+if '-dM' in sys.argv:
+    print({macros!r})
+else:
+    here.with_name('arguments').write_text(chr(10).join(sys.argv[1:]))
+    if {status}:
+        sys.exit({status})
+    pathlib.Path(sys.argv[sys.argv.index('-o') + 1]).write_text('compiled')
+"""
+GCC = '#define __GNUC__ 13\n#define __cplusplus 201703L'
+CLANG = '#define __GNUC__ 4\n#define __clang__ 1'  # which says that it is as good as GCC 4
+
+
+class TestCompilerFlags:
+    @pytest.fixture
+    def compiler(self, tmp_path, monkeypatch) -> Callable[..., Path]:
+        """Write a stand-in compiler, which CXX names; returns its path."""
+
+        def write(macros: str, status: int = 0) -> Path:
+            path = tmp_path / 'bin' / 'c++'
+            path.parent.mkdir()
+            path.write_text(COMPILER.format(python=sys.executable, macros=macros, status=status))
+            path.chmod(0o755)
+            monkeypatch.setenv('CXX', str(path))
+            return path
+
+        monkeypatch.delenv('CFLAGS', raising=False)
+        return write
+
+    @pytest.fixture
+    def flags_of(self, setup_env, tmp_path, monkeypatch):
+        """Call compiler_flags, with arguments of an extension that need no torch."""
+        monkeypatch.setattr(
+            setup_env, 'extension_arguments', lambda flags: [*shlex.split(flags), '-I/of/torch']
+        )
+
+        def call() -> tuple[list[str], bool]:
+            scratch = tmp_path / "the compiler's scratch"  # to be quoted for a shell
+            scratch.mkdir()
+            flags, in_advance = setup_env.compiler_flags(scratch)
+            return shlex.split(flags), in_advance
+
+        return call
+
+    @staticmethod
+    def plain() -> list[str]:
+        """Python's own flags, and those of setup_env.py."""
+        return [*shlex.split(sysconfig.get_config_var('CFLAGS') or ''), '-g0', '-O2']
+
+    def test_gcc_reads_headers_that_are_compiled_in_advance(self, setup_env, compiler, flags_of):
+        path = compiler(GCC)
+        flags, in_advance = flags_of()
+        assert in_advance
+        header = Path(flags[-2])
+        assert flags == [*self.plain(), '-include', str(header), '-Winvalid-pch']
+        # Where it does not fit, GCC reads the header itself.
+        assert header.read_text() == setup_env.HEADERS
+        assert Path(f'{header}.gch').read_text() == 'compiled'
+        arguments = path.with_name('arguments').read_text().splitlines()
+        expected = [*self.plain(), '-I/of/torch', '-std=c++17', '-x', 'c++-header', str(header)]
+        assert arguments == [*expected, '-o', f'{header}.gch']
+
+    def test_clang_compiles_no_headers(self, compiler, flags_of):
+        path = compiler(CLANG)
+        assert flags_of() == (self.plain(), False)
+        assert not path.with_name('arguments').exists()
+
+    def test_gpus_compile_no_headers(self, compiler, flags_of, monkeypatch):
+        path = compiler(GCC)
+        monkeypatch.setenv('FORCE_CUDA', '1')
+        assert flags_of() == (self.plain(), False)
+        assert not path.with_name('arguments').exists()
+
+    def test_headers_that_do_not_compile(self, compiler, flags_of):
+        path = compiler(GCC, status=1)
+        assert flags_of() == (self.plain(), False)
+        assert path.with_name('arguments').exists()
+
+    @pytest.mark.parametrize(('macros', 'status'), [(GCC, 0), (GCC, 1), (CLANG, 0)])
+    def test_the_users_flags_are_kept(self, compiler, flags_of, monkeypatch, macros, status):
+        """Behind the others, so that they win."""
+        path = compiler(macros, status)
+        monkeypatch.setenv('CFLAGS', "-O3 -DNAME='two words'")
+        flags, _ = flags_of()
+        expected = [*self.plain(), '-O3', '-DNAME=two words']
+        assert flags[: len(expected)] == expected
+        if macros is GCC:
+            arguments = path.with_name('arguments').read_text().splitlines()
+            assert arguments[: len(expected)] == expected
+
+    def test_is_gcc(self, setup_env, compiler, tmp_path):
+        path = compiler(GCC)
+        assert setup_env.is_gcc(str(path))
+        text = path.read_text()
+        path.write_text(text.replace(repr(GCC), repr(CLANG)))
+        assert not setup_env.is_gcc(str(path))
+        path.write_text(text.replace(repr(GCC), repr('#define _MSC_VER 1930')))
+        assert not setup_env.is_gcc(str(path))
+        assert not setup_env.is_gcc(str(tmp_path / 'no compiler'))
+
+    def test_extension_arguments(self, setup_env, tmp_path, monkeypatch):
+        """Setuptools' own, with CFLAGS in them, and torch's folders of headers."""
+        fake = tmp_path / 'torch' / 'utils'
+        fake.mkdir(parents=True)
+        for folder in (fake.parent, fake):
+            (folder / '__init__.py').touch()
+        (fake / 'cpp_extension.py').write_text('def include_paths(): return ["/of/torch"]\n')
+        monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+        monkeypatch.setenv('CFLAGS', '-DOF_THE_CALLER')
+        monkeypatch.setattr(setup_env, 'VENV_PYTHON', sys.executable)
+        arguments = setup_env.extension_arguments("-g0 -DNAME='two words'")
+        assert '-fPIC' in arguments
+        place = arguments.index('-g0')
+        assert arguments[place + 1] == '-DNAME=two words'
+        assert '-DOF_THE_CALLER' not in arguments
+        assert arguments[-2:] == ['-I/of/torch', f'-I{sysconfig.get_path("include")}']

@@ -60,6 +60,7 @@ class TestMeasure:
         assert result['peer'] == {'left': 0.5}
         assert 'net, ours: RuntimeError: no' in tool.report({'net': result})
 
+    @pytest.mark.long
     def test_peer_is_helped_only_where_it_fails_alone(self, tool, net, monkeypatch):
         def peer(model, forward, ignored, watch):
             return {'left': 0.5} if '0' in ignored else {'left': 0.4, 'error': 'shapes'}
@@ -70,6 +71,7 @@ class TestMeasure:
         helped = tool.measure(net, forward, ('3',), ('0',), repeats=1)
         assert helped['peer'] == {'left': 0.5, 'helped': 'needs 0 left whole; else shapes'}
 
+    @pytest.mark.long
     def test_peer_without_end(self, tool, net, monkeypatch):
         def peer(*_):
             while True:
@@ -81,6 +83,7 @@ class TestMeasure:
         assert result['peer'] == {'error': 'TimeoutError: not done after 1 s'}
 
 
+@pytest.mark.long
 def test_without_torch_pruning(tool, net, monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, 'torch_pruning', None)  # importing it raises
     monkeypatch.setattr(tool, 'build', lambda config: net)

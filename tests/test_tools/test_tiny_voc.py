@@ -40,26 +40,28 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 class TestBuild:
-    def test_same_seed_gives_same_bytes(self, tiny_voc, settings, tmp_path):
-        assert build_tiny_voc(tmp_path / 'again', **settings)
-        assert hashes(tmp_path / 'again') == hashes(tiny_voc)
+    def test_same_seed_gives_same_bytes(self, tiny_voc_folder, tiny_voc_settings, tmp_path):
+        assert build_tiny_voc(tmp_path / 'again', **tiny_voc_settings)
+        assert hashes(tmp_path / 'again') == hashes(tiny_voc_folder)
         assert sorted(path.name for path in tmp_path.iterdir()) == ['again']
 
-    def test_other_seed_gives_other_images(self, tiny_voc, settings, tmp_path):
-        build_tiny_voc(tmp_path / 'other', **{**settings, 'seed': 4})
-        one, other = hashes(tiny_voc), hashes(tmp_path / 'other')
+    def test_other_seed_gives_other_images(self, tiny_voc_folder, tiny_voc_settings, tmp_path):
+        build_tiny_voc(tmp_path / 'other', **{**tiny_voc_settings, 'seed': 4})
+        one, other = hashes(tiny_voc_folder), hashes(tmp_path / 'other')
         assert one.keys() == other.keys()
         assert all(one[name] != other[name] for name in one if name.endswith('.jpg'))
 
-    def test_more_images_leave_the_first_as_they_are(self, tiny_voc, settings, tmp_path):
-        build_tiny_voc(tmp_path / 'more', **{**settings, 'train': 6, 'val': 4})
-        few, more = hashes(tiny_voc), hashes(tmp_path / 'more')
+    def test_more_images_leave_the_first_as_they_are(
+        self, tiny_voc_folder, tiny_voc_settings, tmp_path
+    ):
+        build_tiny_voc(tmp_path / 'more', **{**tiny_voc_settings, 'train': 6, 'val': 4})
+        few, more = hashes(tiny_voc_folder), hashes(tmp_path / 'more')
         images = [name for name in few if name.endswith(('.jpg', '.xml'))]
         assert len(images) == 2 * 9
         assert all(few[name] == more[name] for name in images)
 
-    def test_tree(self, tiny_voc, settings):
-        year = tiny_voc / 'VOCdevkit' / 'VOC2007'
+    def test_tree(self, tiny_voc_folder, tiny_voc_settings):
+        year = tiny_voc_folder / 'VOCdevkit' / 'VOC2007'
         ids = {
             name: (year / 'ImageSets' / 'Main' / f'{name}.txt').read_text().split()
             for name in (*SPLITS, 'trainval')
@@ -71,45 +73,47 @@ class TestBuild:
                 assert (year / 'Annotations' / f'{image_id}.xml').is_file()
                 with Image.open(year / 'JPEGImages' / f'{image_id}.jpg') as image:
                     assert image.size == (96, 96)
-        manifest = json.loads((tiny_voc / MANIFEST).read_text())
-        assert manifest['settings'] == settings
+        manifest = json.loads((tiny_voc_folder / MANIFEST).read_text())
+        assert manifest['settings'] == tiny_voc_settings
         assert 'pillow' in manifest['versions']
 
-    def test_nothing_to_do_the_second_time(self, tiny_voc, settings):
-        before = hashes(tiny_voc)
-        assert not build_tiny_voc(tiny_voc, **settings)
-        assert hashes(tiny_voc) == before
+    def test_nothing_to_do_the_second_time(self, tiny_voc_folder, tiny_voc_settings):
+        before = hashes(tiny_voc_folder)
+        assert not build_tiny_voc(tiny_voc_folder, **tiny_voc_settings)
+        assert hashes(tiny_voc_folder) == before
 
-    def test_other_settings_are_refused_without_force(self, tiny_voc, settings, tmp_path):
+    def test_other_settings_are_refused_without_force(
+        self, tiny_voc_folder, tiny_voc_settings, tmp_path
+    ):
         out = tmp_path / 'set'
-        shutil.copytree(tiny_voc, out)
-        other = {**settings, 'train': 5}
+        shutil.copytree(tiny_voc_folder, out)
+        other = {**tiny_voc_settings, 'train': 5}
         with pytest.raises(FileExistsError, match=r'train 4 instead of 5.*--force'):
             build_tiny_voc(out, **other)
-        assert hashes(out) == hashes(tiny_voc)
+        assert hashes(out) == hashes(tiny_voc_folder)
         assert build_tiny_voc(out, **other, force=True)
         assert not build_tiny_voc(out, **other)
 
-    def test_missing_files_are_noticed(self, tiny_voc, settings, tmp_path):
+    def test_missing_files_are_noticed(self, tiny_voc_folder, tiny_voc_settings, tmp_path):
         out = tmp_path / 'set'
-        shutil.copytree(tiny_voc, out)
+        shutil.copytree(tiny_voc_folder, out)
         next((out / 'VOCdevkit' / 'VOC2007' / 'JPEGImages').iterdir()).unlink()
         with pytest.raises(FileExistsError, match=r'missing files.*--force'):
-            build_tiny_voc(out, **settings)
+            build_tiny_voc(out, **tiny_voc_settings)
 
-    def test_foreign_folder_is_never_replaced(self, settings, tmp_path):
+    def test_foreign_folder_is_never_replaced(self, tiny_voc_settings, tmp_path):
         (tmp_path / 'thesis.txt').write_text('dear')
         with pytest.raises(FileExistsError, match='not made by this tool'):
-            build_tiny_voc(tmp_path, **settings, force=True)
+            build_tiny_voc(tmp_path, **tiny_voc_settings, force=True)
         assert (tmp_path / 'thesis.txt').read_text() == 'dear'
 
-    def test_nothing_is_left_when_it_fails(self, settings, tmp_path, monkeypatch):
+    def test_nothing_is_left_when_it_fails(self, tiny_voc_settings, tmp_path, monkeypatch):
         def fail(scene):
             raise RuntimeError('disk full')
 
         monkeypatch.setattr('builtin_sets.tiny_voc.draw_scene', fail)
         with pytest.raises(RuntimeError, match='disk full'):
-            build_tiny_voc(tmp_path / 'set', **settings)
+            build_tiny_voc(tmp_path / 'set', **tiny_voc_settings)
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize(
@@ -122,21 +126,28 @@ class TestBuild:
             ({'seed': -1}, 'seed=-1 must be 0 or more'),
         ],
     )
-    def test_bad_numbers_are_refused(self, settings, tmp_path, changed, message):
+    def test_bad_numbers_are_refused(self, tiny_voc_settings, tmp_path, changed, message):
         with pytest.raises(ValueError, match=message):
-            build_tiny_voc(tmp_path / 'set', **{**settings, **changed})
+            build_tiny_voc(tmp_path / 'set', **{**tiny_voc_settings, **changed})
         assert list(tmp_path.iterdir()) == []
 
-    def test_missing_package_says_what_to_install(self, settings, tmp_path, monkeypatch):
+    def test_missing_package_says_what_to_install(self, tiny_voc_settings, tmp_path, monkeypatch):
         load_photo.cache_clear()
         monkeypatch.setattr('builtin_sets.tiny_voc_scenes.find_spec', lambda name: None)
         with pytest.raises(FileNotFoundError, match=r'scikit-image is not installed.*pip install'):
-            build_tiny_voc(tmp_path / 'set', **settings)
+            build_tiny_voc(tmp_path / 'set', **tiny_voc_settings)
 
-    def test_command_line(self, tiny_voc, settings, tmp_path, monkeypatch, capsys):
-        numbers = [f'--{name}={value}' for name, value in settings.items()]
+    def test_command_line(self, tiny_voc_folder, tiny_voc_settings, tmp_path, monkeypatch, capsys):
+        numbers = [f'--{name}={value}' for name, value in tiny_voc_settings.items()]
         preview = tmp_path / 'preview.png'
-        command = ['make_tiny_voc.py', '--out', str(tiny_voc), *numbers, '--preview', str(preview)]
+        command = [
+            'make_tiny_voc.py',
+            '--out',
+            str(tiny_voc_folder),
+            *numbers,
+            '--preview',
+            str(preview),
+        ]
         monkeypatch.setattr(sys, 'argv', command)
         runpy.run_path(str(TOOL), run_name='__main__')
         assert 'already there' in capsys.readouterr().out
@@ -146,8 +157,8 @@ class TestBuild:
         with pytest.raises(SystemExit, match='make_tiny_voc: size=20 must be 64'):
             runpy.run_path(str(TOOL), run_name='__main__')
 
-    def test_preview_shows_every_split(self, tiny_voc, tmp_path):
-        draw_preview(tiny_voc, tmp_path / 'preview.png', columns=3, rows=1, zoom=2)
+    def test_preview_shows_every_split(self, tiny_voc_folder, tmp_path):
+        draw_preview(tiny_voc_folder, tmp_path / 'preview.png', columns=3, rows=1, zoom=2)
         with Image.open(tmp_path / 'preview.png') as picture:
             assert picture.size == (3 * 192, 3 * 192)
 

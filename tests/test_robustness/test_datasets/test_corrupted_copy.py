@@ -22,12 +22,12 @@ from mmdet_adasap.robustness.datasets import CorruptedVOCDataset, corrupted_copy
 
 
 @pytest.fixture
-def call(run_tool, tiny_voc, tmp_path):
+def call(run_tool, tiny_voc_folder, tmp_path):
     """Runs the tool on the training images of the small set; changes override its options."""
 
     def call(**changed) -> tuple[object, str, str]:
         options = {
-            'data-root': tiny_voc / 'VOCdevkit',
+            'data-root': tiny_voc_folder / 'VOCdevkit',
             'out': tmp_path / 'copy',
             'split': 'train',
             'corruptions': 'fog',
@@ -68,12 +68,12 @@ def die(*job) -> None:
 
 class TestCorruptVOC:
     @pytest.mark.parametrize('mode', ['fast', 'exact'])
-    def test_copy_is_read_as_the_dataset_computes_it(self, call, tiny_voc, tmp_path, mode):
+    def test_copy_is_read_as_the_dataset_computes_it(self, call, tiny_voc_folder, tmp_path, mode):
         code, out, _ = call(corruptions='fog glass_blur', severities='2 5', mode=mode)
         assert code is None
         assert '4 conditions of VOC2007 train' in out
         for corruption in ('fog', 'glass_blur'):
-            computed = dataset(tiny_voc / 'VOCdevkit', corruption, 5, mode=mode)
+            computed = dataset(tiny_voc_folder / 'VOCdevkit', corruption, 5, mode=mode)
             stored = dataset(tmp_path / 'copy', img_subdir=f'JPEGImages/{corruption}/5')
             assert len(stored) == len(computed) == 4
             for index in range(4):
@@ -121,13 +121,13 @@ class TestCorruptVOC:
         assert sorted(written[:-1]) == gone
         assert contents(copy) == complete
 
-    def test_killed_and_called_again(self, call, tiny_voc, tmp_path):
+    def test_killed_and_called_again(self, call, tiny_voc_folder, tmp_path):
         call(out=tmp_path / 'whole', corruptions='zoom_blur', severities='1 2 3 4 5')
         out = tmp_path / 'killed'
         settings = corrupted_copy.CopySettings(('zoom_blur',), (1, 2, 3, 4, 5), split='train')
         process = multiprocessing.get_context('fork').Process(
             target=corrupted_copy.write_corrupted_voc,
-            args=(tiny_voc / 'VOCdevkit', out, settings),
+            args=(tiny_voc_folder / 'VOCdevkit', out, settings),
         )
         process.start()
         while process.is_alive() and len(list(out.glob('*/JPEGImages/*/*/*.jpg'))) < 3:
@@ -138,8 +138,10 @@ class TestCorruptVOC:
         assert call(out=out, corruptions='zoom_blur', severities='1 2 3 4 5')[0] is None
         assert contents(out) == contents(tmp_path / 'whole')
 
-    def test_unreadable_images_are_named_and_the_others_written(self, call, tiny_voc, tmp_path):
-        shutil.copytree(tiny_voc / 'VOCdevkit', tmp_path / 'broken')
+    def test_unreadable_images_are_named_and_the_others_written(
+        self, call, tiny_voc_folder, tmp_path
+    ):
+        shutil.copytree(tiny_voc_folder / 'VOCdevkit', tmp_path / 'broken')
         images = tmp_path / 'broken' / 'VOC2007' / 'JPEGImages'
         whole = (images / '100001.jpg').read_bytes()
         (images / '100001.jpg').write_bytes(b'no image')
@@ -178,12 +180,12 @@ class TestCorruptVOC:
         assert message in code
         assert not (tmp_path / 'copy').exists()
 
-    def test_empty_list(self, call, tiny_voc, tmp_path):
-        shutil.copytree(tiny_voc / 'VOCdevkit', tmp_path / 'empty')
+    def test_empty_list(self, call, tiny_voc_folder, tmp_path):
+        shutil.copytree(tiny_voc_folder / 'VOCdevkit', tmp_path / 'empty')
         (tmp_path / 'empty/VOC2007/ImageSets/Main/train.txt').write_text('\n')
         assert 'lists no images' in call(data_root=tmp_path / 'empty')[0]
 
-    def test_folder_of_something_else(self, call, tiny_voc, tmp_path, monkeypatch):
+    def test_folder_of_something_else(self, call, tiny_voc_folder, tmp_path, monkeypatch):
         call()
         assert 'seed 0 instead of 1' in call(seed=1)[0]
         monkeypatch.setattr(cv2, '__version__', '5.0.0')
@@ -191,7 +193,7 @@ class TestCorruptVOC:
         (tmp_path / 'other').mkdir()
         (tmp_path / 'other' / 'file').touch()
         assert 'was not made by this tool' in call(out=tmp_path / 'other')[0]
-        assert 'is the set itself' in call(out=tiny_voc / 'VOCdevkit')[0]
+        assert 'is the set itself' in call(out=tiny_voc_folder / 'VOCdevkit')[0]
 
     def test_full_disk(self, call, monkeypatch):
         def full(path, *rest):

@@ -29,9 +29,9 @@ LOADING = [{'type': 'LoadImageFromFile'}, {'type': 'LoadAnnotations', 'with_bbox
 PACKED = [*LOADING, {'type': 'mmdet.PackDetInputs', 'meta_keys': ('img_id',)}]
 
 
-def config(tiny_voc, split: str = 'val', **changed) -> dict:
+def config(tiny_voc_folder, split: str = 'val', **changed) -> dict:
     return {
-        'data_root': f'{tiny_voc}/VOCdevkit/',
+        'data_root': f'{tiny_voc_folder}/VOCdevkit/',
         'ann_file': f'VOC2007/ImageSets/Main/{split}.txt',
         'data_prefix': {'sub_data_root': 'VOC2007/'},
         'metainfo': {'classes': TINY_VOC_CLASSES},
@@ -43,9 +43,9 @@ def config(tiny_voc, split: str = 'val', **changed) -> dict:
 
 class TestPlainVOCDataset:
     @pytest.mark.parametrize('split', ['train', 'val', 'test'])
-    def test_reads_the_built_in_set_as_planned(self, tiny_voc, settings, split):
-        dataset = VOCDataset(**config(tiny_voc, split))
-        scenes = [scene for scene in plan_tiny_voc(**settings) if scene.split == split]
+    def test_reads_the_built_in_set_as_planned(self, tiny_voc_folder, tiny_voc_settings, split):
+        dataset = VOCDataset(**config(tiny_voc_folder, split))
+        scenes = [scene for scene in plan_tiny_voc(**tiny_voc_settings) if scene.split == split]
         assert len(dataset) == len(scenes)
         for index, scene in enumerate(scenes):
             info = dataset.get_data_info(index)
@@ -63,12 +63,12 @@ class TestPlainVOCDataset:
 
 
 class TestCorruptedVOCDataset:
-    def test_corrupts_what_was_loaded_keyed_by_id(self, tiny_voc):
-        clean = CorruptedVOCDataset(**config(tiny_voc))
+    def test_corrupts_what_was_loaded_keyed_by_id(self, tiny_voc_folder):
+        clean = CorruptedVOCDataset(**config(tiny_voc_folder))
         noisy = CorruptedVOCDataset(
-            corruption='gaussian_noise', severity=3, seed=5, **config(tiny_voc)
+            corruption='gaussian_noise', severity=3, seed=5, **config(tiny_voc_folder)
         )
-        plain = VOCDataset(**config(tiny_voc))
+        plain = VOCDataset(**config(tiny_voc_folder))
         for index in range(len(plain)):
             rgb = plain[index]['img'][..., ::-1]
             key = corruption_seed(5, plain[index]['img_id'], 'gaussian_noise', 3)
@@ -78,9 +78,9 @@ class TestCorruptedVOCDataset:
             assert np.array_equal(noisy[index]['gt_bboxes'], plain[index]['gt_bboxes'])
 
     @pytest.mark.parametrize('corruption', ['fog', 'frost', 'shot_noise', 'glass_blur'])
-    def test_order_workers_and_batches_change_nothing(self, tiny_voc, corruption):
+    def test_order_workers_and_batches_change_nothing(self, tiny_voc_folder, corruption):
         dataset = CorruptedVOCDataset(
-            corruption=corruption, severity=4, **config(tiny_voc, 'train', pipeline=PACKED)
+            corruption=corruption, severity=4, **config(tiny_voc_folder, 'train', pipeline=PACKED)
         )
 
         def images(num_workers: int, order: list[int], batch_size: int) -> dict:
@@ -106,9 +106,9 @@ class TestCorruptedVOCDataset:
             for image_id, image in images(*settings).items():
                 assert (image == first[image_id]).all()
 
-    def test_another_process_gives_the_same(self, tiny_voc):
+    def test_another_process_gives_the_same(self, tiny_voc_folder):
         """Its own hash seed, threads and caches, and what it has corrupted before."""
-        path = tiny_voc / 'VOCdevkit' / 'VOC2007' / 'JPEGImages' / '100001.jpg'
+        path = tiny_voc_folder / 'VOCdevkit' / 'VOC2007' / 'JPEGImages' / '100001.jpg'
         code = f"""
 import hashlib, cv2
 from mmdet_adasap.robustness.corruptions import CORRUPTIONS, corrupt, corruption_seed
@@ -123,14 +123,14 @@ for name in reversed(CORRUPTIONS):
         ).stdout
         hashes = dict(line.split() for line in printed.splitlines())
         assert list(hashes) == list(reversed(CORRUPTIONS))
-        clean = CorruptedVOCDataset(**config(tiny_voc, 'train'))[1]
+        clean = CorruptedVOCDataset(**config(tiny_voc_folder, 'train'))[1]
         for name, expected in hashes.items():
             image = ImageCorruption(name, 3, seed=2)(dict(clean))['img'][..., ::-1]
             assert hashlib.sha256(image.tobytes()).hexdigest() == expected
 
     @pytest.mark.parametrize('content', [b'', b'no image', 'cut off'])
-    def test_names_an_unreadable_image(self, tiny_voc, tmp_path, content):
-        shutil.copytree(tiny_voc, tmp_path / 'set')
+    def test_names_an_unreadable_image(self, tiny_voc_folder, tmp_path, content):
+        shutil.copytree(tiny_voc_folder, tmp_path / 'set')
         broken = tmp_path / 'set' / 'VOCdevkit' / 'VOC2007' / 'JPEGImages' / '100002.jpg'
         broken.write_bytes(broken.read_bytes()[:-99] if content == 'cut off' else content)
         dataset = CorruptedVOCDataset('fog', **config(tmp_path / 'set', 'train'))
@@ -139,16 +139,18 @@ for name in reversed(CORRUPTIONS):
             dataset[2]
 
     @pytest.mark.parametrize('loader', ['LoadImageFromFile', 'mmdet.LoadImageFromFile'])
-    def test_step_stands_behind_loading(self, tiny_voc, loader):
+    def test_step_stands_behind_loading(self, tiny_voc_folder, loader):
         pipeline = [{'type': loader}, *LOADING[1:]]
-        dataset = CorruptedVOCDataset(corruption='fog', **config(tiny_voc, pipeline=pipeline))
+        dataset = CorruptedVOCDataset(
+            corruption='fog', **config(tiny_voc_folder, pipeline=pipeline)
+        )
         names = [type(step).__name__ for step in dataset.pipeline.transforms]
         assert names == ['LoadImageFromFile', 'ImageCorruption', 'LoadAnnotations']
         assert pipeline == [{'type': loader}, *LOADING[1:]]
 
-    def test_builds_from_mmdets_registry(self, tiny_voc):
+    def test_builds_from_mmdets_registry(self, tiny_voc_folder):
         dataset = DATASETS.build(
-            {'type': 'CorruptedVOCDataset', 'corruption': 'contrast', **config(tiny_voc)}
+            {'type': 'CorruptedVOCDataset', 'corruption': 'contrast', **config(tiny_voc_folder)}
         )
         assert len(dataset) == 3
 
@@ -161,9 +163,9 @@ for name in reversed(CORRUPTIONS):
             ({'severity': 9}, ValueError, 'severity=9'),
         ],
     )
-    def test_refuses_arguments(self, tiny_voc, changed, error, message):
+    def test_refuses_arguments(self, tiny_voc_folder, changed, error, message):
         with pytest.raises(error, match=message):
-            CorruptedVOCDataset(**{'corruption': 'fog', **config(tiny_voc), **changed})
+            CorruptedVOCDataset(**{'corruption': 'fog', **config(tiny_voc_folder), **changed})
 
 
 class TestVOCMetric:
@@ -196,25 +198,25 @@ class TestVOCMetric:
             logger.removeHandler(handler)
         return '\n'.join(lines)
 
-    def test_prints_our_names(self, tiny_voc):
-        text = self.printed(CorruptedVOCDataset(**config(tiny_voc)))
+    def test_prints_our_names(self, tiny_voc_folder):
+        text = self.printed(CorruptedVOCDataset(**config(tiny_voc_folder)))
         assert 'aeroplane' not in text
         assert all(name in text for name in TINY_VOC_CLASSES)
 
-    def test_plain_dataset_prints_vocs(self, tiny_voc):
+    def test_plain_dataset_prints_vocs(self, tiny_voc_folder):
         # The reason for ours; when this fails, mmdet has mended it.
-        assert 'aeroplane' in self.printed(VOCDataset(**config(tiny_voc)))
+        assert 'aeroplane' in self.printed(VOCDataset(**config(tiny_voc_folder)))
 
-    def test_vocs_own_classes_keep_the_type(self, tiny_voc):
-        given = config(tiny_voc)
+    def test_vocs_own_classes_keep_the_type(self, tiny_voc_folder):
+        given = config(tiny_voc_folder)
         del given['metainfo']
         assert CorruptedVOCDataset(**given).metainfo['dataset_type'] == 'VOC2007'
 
 
 class TestMissingFiles:
     @pytest.fixture
-    def broken(self, tiny_voc, tmp_path):
-        shutil.copytree(tiny_voc, tmp_path / 'set')
+    def broken(self, tiny_voc_folder, tmp_path):
+        shutil.copytree(tiny_voc_folder, tmp_path / 'set')
         return tmp_path / 'set'
 
     @pytest.mark.parametrize('test_mode', [True, False])
@@ -223,9 +225,9 @@ class TestMissingFiles:
         with pytest.raises(FileNotFoundError, match=r'data_root=.*nowhere.*make_tiny_voc\.py'):
             CorruptedVOCDataset(**given)
 
-    def test_list_of_images(self, tiny_voc):
+    def test_list_of_images(self, tiny_voc_folder):
         with pytest.raises(FileNotFoundError, match=r'nix\.txt.*only test\.txt, train\.txt'):
-            CorruptedVOCDataset(**config(tiny_voc, 'nix'))
+            CorruptedVOCDataset(**config(tiny_voc_folder, 'nix'))
 
     @pytest.mark.parametrize('corruption', ['none', 'fog'])
     def test_images(self, broken, corruption):
@@ -259,7 +261,7 @@ class TestMissingFiles:
         with pytest.raises(FileNotFoundError, match=r'lacks 1 of the 4 images .*100001\.jpg'):
             check_voc_dataset(dataset)
 
-    def test_relative_data_root(self, tiny_voc, monkeypatch):
-        monkeypatch.chdir(tiny_voc)
-        given = config(tiny_voc, data_root='VOCdevkit/')
+    def test_relative_data_root(self, tiny_voc_folder, monkeypatch):
+        monkeypatch.chdir(tiny_voc_folder)
+        given = config(tiny_voc_folder, data_root='VOCdevkit/')
         assert len(CorruptedVOCDataset(**given)) == 3

@@ -1,0 +1,71 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""What the Makefile offers; nothing of it is run."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MAKEFILE = (ROOT / 'Makefile').read_text()
+TARGETS = set(re.search(r'^\.PHONY: (.+)$', MAKEFILE, re.M)[1].split())
+
+pytestmark = pytest.mark.skipif(shutil.which('make') is None, reason='make is missing')
+
+
+def make(*arguments: str) -> str:
+    """What make prints. Without the variables of the make that may have started the tests."""
+    done = subprocess.run(
+        ['make', *arguments],
+        cwd=ROOT,
+        env={'PATH': os.environ['PATH']},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def recipe(target: str) -> list[list[str]]:
+    """The commands of a target, as `make -n` prints them, without those of `install`."""
+    commands = [shlex.split(line) for line in make('-n', target).splitlines()]
+    return [command for command in commands if 'tools/dev/setup_env.py' not in command]
+
+
+def test_help_tells_every_target():
+    printed = make()
+    told = re.findall(r'^  make ([a-z-]+) ', printed, re.M)
+    assert sorted(told) == sorted(TARGETS)
+    assert 'MMDET_ADASAP_CACHE' in printed
+
+
+def test_lint_checks_format_style_imports_and_layout():
+    commands = [command[command[0].endswith('python') :] for command in recipe('lint')]
+    assert commands == [
+        ['-m', 'ruff', 'format', '--check', '.'],
+        ['-m', 'ruff', 'check', '.'],
+        ['.venv/bin/lint-imports', '--no-logo', '--no-cache'],
+        ['tools/dev/house.py', '--check'],
+    ]
+    assert (ROOT / 'tools/dev/house.py').is_file()
+
+
+@pytest.mark.parametrize(
+    ('target', 'markers'), [('test', None), ('test-quick', 'not slow and not long')]
+)
+def test_tests_share_two_processes_file_by_file(target, markers):
+    (command,) = recipe(target)
+    assert command[command.index('-n') :][:4] == ['-n', '2', '--dist', 'loadfile']
+    assert ('-m' in command[4:]) == (markers is not None)
+    if markers:
+        assert command[command.index('loadfile') + 1 :] == ['-m', markers]
+
+
+def test_readme_shows_the_targets():
+    text = (ROOT / 'README.md').read_text()
+    called = set(re.findall(r'^make ([a-z-]+)', text, re.M))
+    assert called >= {'demo', 'demo-classification', 'test', 'test-quick'}
