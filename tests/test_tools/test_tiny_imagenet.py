@@ -115,7 +115,7 @@ class TestBuild:
             drawn.append(scene)
             return draw_scene(scene)
 
-        monkeypatch.setattr('mmdet_adasap.robustness.datasets.tiny_imagenet.draw_scene', fail)
+        monkeypatch.setattr('builtin_sets.tiny_imagenet.draw_scene', fail)
         with pytest.raises(OSError, match='disk full'):
             build_tiny_imagenet(tmp_path / 'set', **SETTINGS)
         assert list(tmp_path.iterdir()) == []

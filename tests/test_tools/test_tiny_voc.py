@@ -107,7 +107,7 @@ class TestBuild:
         def fail(scene):
             raise RuntimeError('disk full')
 
-        monkeypatch.setattr('mmdet_adasap.robustness.datasets.tiny_voc.draw_scene', fail)
+        monkeypatch.setattr('builtin_sets.tiny_voc.draw_scene', fail)
         with pytest.raises(RuntimeError, match='disk full'):
             build_tiny_voc(tmp_path / 'set', **settings)
         assert list(tmp_path.iterdir()) == []
