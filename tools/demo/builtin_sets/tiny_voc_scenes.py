@@ -111,6 +111,7 @@ def load_digits() -> tuple[np.ndarray, np.ndarray]:
         tuple[ndarray, ndarray]: Images, uint8, (1797, 8, 8), 0 to 255; labels, int, (1797,).
     """
     table = np.loadtxt(_package_file('sklearn', 'datasets/data', 'digits.csv.gz'), delimiter=',')
+    # scikit-learn's digits have levels from 0 to 16.
     pixels = (table[:, :64] * 255 / 16).astype(np.uint8)
     return pixels.reshape(-1, 8, 8), table[:, 64].astype(int)
 
@@ -289,7 +290,7 @@ def draw_mask(digit: int, height: int, angle: float) -> np.ndarray:
     Returns:
         ndarray: Opacity, uint8, (rows, columns).
     """
-    # Two pixels of margin on each side, 12 instead of 8, keep the corners when the patch is turned.
+    # A margin of two pixels, so 12 a side instead of 8, keeps the corners when the patch is turned.
     patch = Image.fromarray(np.pad(load_digits()[0][digit], 2))
     side = round(height * 12 / 8)
     patch = patch.resize((side, side), Image.Resampling.BICUBIC)
