@@ -188,7 +188,7 @@ EVERY_CONTROL = [
 ]
 
 
-@pytest.mark.parametrize('control', EVERY_CONTROL, ids=map(str, EVERY_CONTROL))
+@pytest.mark.parametrize('control', EVERY_CONTROL, ids=[str(control) for control in EVERY_CONTROL])
 class TestControls:
     @pytest.fixture
     def path(self, control, with_controls):

@@ -290,7 +290,7 @@ def draw_mask(digit: int, height: int, angle: float) -> np.ndarray:
     Returns:
         ndarray: Opacity, uint8, (rows, columns).
     """
-    # A margin of two pixels, so 12 a side instead of 8, keeps the corners when the patch is turned.
+    # A margin of two pixels, so 12 a side instead of 8, keeps the corners when it is turned.
     patch = Image.fromarray(np.pad(load_digits()[0][digit], 2))
     side = round(height * 12 / 8)
     patch = patch.resize((side, side), Image.Resampling.BICUBIC)
