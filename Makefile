@@ -31,7 +31,7 @@ help:  ## Show this text
 	@echo '  MMDET_ADASAP_CACHE  where the compiled mmcv is kept (default: ~/.cache/mmdet_adasap)'
 	@echo '  FORCE_CUDA=1        compile mmcv for GPUs as well (needs nvcc)'
 	@echo
-	@echo 'The first call downloads torch (minutes, 5 GB on the disk) and compiles mmcv (15 minutes'
+	@echo 'The first call downloads torch (minutes, 5 GB on the disk) and compiles mmcv (3 minutes'
 	@echo 'on 2 cores). Needed: Python 3.10 to 3.12 with headers and venv, g++, make.'
 
 install:  ## Set up .venv: torch, mmcv (compiled once), mmdet, mmpretrain, this project

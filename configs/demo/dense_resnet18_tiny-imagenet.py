@@ -2,7 +2,7 @@
 # A small dense ResNet-18 on the built-in classification set (tools/demo/make_tiny_imagenet.py),
 # for a CPU.
 default_scope = 'mmpretrain'
-custom_imports = dict(imports=['mmdet_adasap'], allow_failed_imports=False)
+custom_imports = dict(imports=['mmdet_adasap'])
 
 # A quarter of the width, and a stride of 2 where the stem's maps are still large; all else is as
 # in mmpretrain's ResNet-18 for CIFAR.

@@ -1,7 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 # A small dense YOLOX on the built-in VOC (tools/demo/make_tiny_voc.py), for a CPU.
 default_scope = 'mmdet'
-custom_imports = dict(imports=['mmdet_adasap'], allow_failed_imports=False)
+custom_imports = dict(imports=['mmdet_adasap'])
 
 img_scale = (128, 128)
 norm_cfg = dict(type='BN', momentum=0.03, eps=0.001)

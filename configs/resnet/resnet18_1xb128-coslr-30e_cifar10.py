@@ -3,7 +3,7 @@
 # adasap_resnet18_1xb128-coslr-30e_cifar10.py. mmpretrain downloads the data to data/cifar10.
 _base_ = 'mmpretrain::resnet/resnet18_8xb16_cifar10.py'
 # So that a pruned checkpoint is refused here; mmpretrain alone would test random weights.
-custom_imports = dict(imports=['mmdet_adasap'], allow_failed_imports=False)
+custom_imports = dict(imports=['mmdet_adasap'])
 default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook', max_keep_ckpts=1))
 
 # The base spreads batches of 128 over 8 GPUs and takes 200 epochs.

@@ -4,7 +4,7 @@
 # The learning rate is meant for 8 GPUs: call train.py with --auto-scale-lr.
 _base_ = ['mmpretrain::resnet/resnet18_8xb32_in1k.py', '../_base_/imagenet_8xb128-coslr-90e.py']
 # So that a pruned checkpoint is refused here; mmpretrain alone would test random weights.
-custom_imports = dict(imports=['mmdet_adasap'], allow_failed_imports=False)
+custom_imports = dict(imports=['mmdet_adasap'])
 default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook', max_keep_ckpts=3))
 
 model = dict(head=dict(loss=_base_.label_smoothing))

@@ -2,5 +2,5 @@
 # mmdet's dense RetinaNet: the start of adasap_retinanet_r50_fpn_1x_voc0712.py.
 _base_ = 'mmdet::pascal_voc/retinanet_r50_fpn_1x_voc0712.py'
 # So that a pruned checkpoint is refused here; mmdet alone would test random weights.
-custom_imports = dict(imports=['mmdet_adasap'], allow_failed_imports=False)
+custom_imports = dict(imports=['mmdet_adasap'])
 default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook'))

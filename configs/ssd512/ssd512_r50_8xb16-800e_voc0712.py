@@ -6,7 +6,7 @@
 # The learning rate is meant for 8 GPUs: call train.py with --auto-scale-lr.
 _base_ = 'mmdet::pascal_voc/ssd512_voc0712.py'
 # mmdet's SSD cannot predict without it.
-custom_imports = dict(imports=['mmdet_adasap'], allow_failed_imports=False)
+custom_imports = dict(imports=['mmdet_adasap'])
 
 # Channels of the maps with 64, 32, 16, 8, 4, 2 and 1 cells a side. mmdet's anchors for SSD512
 # are meant for just these.

@@ -4,7 +4,7 @@
 # The learning rate is meant for 8 GPUs: call train.py with --auto-scale-lr.
 _base_ = ['mmdet::yolox/yolox_s_8xb8-300e_coco.py', '../_base_/voc0712.py']
 # So that a pruned checkpoint is refused here; mmdet alone would test random weights.
-custom_imports = dict(imports=['mmdet_adasap'], allow_failed_imports=False)
+custom_imports = dict(imports=['mmdet_adasap'])
 default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook'))
 
 model = dict(bbox_head=dict(num_classes=20))

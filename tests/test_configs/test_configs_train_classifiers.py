@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
+from _utils.controls import ARMS, control_name, copy_with_controls
 from _utils.environments import python, without
 
 pytest.importorskip('mmpretrain')
@@ -20,14 +21,27 @@ from mmdet_adasap.env import find_tool
 ROOT = Path(__file__).parents[2]
 CASE = ROOT / 'tests' / '_utils' / 'classifier_case.py'
 FOLDERS = ('demo', 'deit', 'mobilenet_v1', 'mobilenet_v2', 'resnet')
-RUNS = sorted(
+FILES = {
     p
     for folder in FOLDERS
     for p in (ROOT / 'configs' / folder).glob('*.py')
     if p.name.startswith(('adasap', 'control')) and not p.stem.endswith('_tiny-voc')
-)
+}
+# Controls that are no files are written as the READMEs tell.
+WRITTEN = {
+    p.with_name(control_name(p, arm))
+    for p in FILES
+    for arm in ARMS
+    if p.name.startswith('adasap_') and p.parent.name != 'demo'
+}
+RUNS = [p.relative_to(ROOT / 'configs') for p in sorted(FILES | WRITTEN)]
 QUICK = [p for p in RUNS if p.name == 'adasap_resnet18_1xb128-coslr-30e_cifar10.py']
 SLOW = [p for p in RUNS if p not in QUICK]
+
+
+@pytest.fixture(scope='module')
+def configs(tmp_path_factory) -> Path:
+    return copy_with_controls(tmp_path_factory.mktemp('controls'))
 
 
 @pytest.fixture(scope='module')
@@ -44,11 +58,12 @@ def test_mmdet_is_not_there(without_mmdet):
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    'path',
+    'config',
     [*QUICK, *(pytest.param(path, marks=pytest.mark.slow) for path in SLOW)],
     ids=[path.stem for path in [*QUICK, *SLOW]],
 )
-def test_trains_and_tests(path, tmp_path, without_mmdet):
+def test_trains_and_tests(config, configs, tmp_path, without_mmdet):
+    path = configs / config
     found = json.loads(python(without_mmdet, CASE, path, tmp_path).splitlines()[-1])
     print(json.dumps({'config': path.name, **found}))
     hook = Config.fromfile(path).default_hooks.adasap
@@ -62,7 +77,7 @@ def test_trains_and_tests(path, tmp_path, without_mmdet):
     # By the unpruned config: the hook gives the model its slim shape.
     assert found['tested'] == pytest.approx(found['validated'], rel=1e-6)
     assert {key.partition('/')[0] for key in found['tested']} == {'accuracy', 'logits'}
-    if path in QUICK:
+    if config in QUICK:
         tool, checkpoint = find_tool('mmpretrain::test'), tmp_path / 'epoch_3.pth'
         folder = tmp_path / 'by_tool'
         python(without_mmdet, tool, tmp_path / 'config.py', checkpoint, '--work-dir', folder)

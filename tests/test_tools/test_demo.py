@@ -8,9 +8,10 @@ import pytest
 import torch
 from detection import checkpoint
 
+from demo_parts import steps
 from demo_parts.jobs import Job, run_jobs
-from demo_parts.steps import Step, fingerprint
-from demo_parts.table import format_table
+from demo_parts.steps import Plan, Step, Training, fingerprint
+from demo_parts.tables import format_detection_table
 
 
 class TestStep:
@@ -61,13 +62,11 @@ def python(code: str, log: Path, name: str = 'job') -> Job:
     return Job(name, lambda: [sys.executable, '-c', code], log, log.parent)
 
 
-class TestWork:
+class TestPlan:
     """What a demo plans, with a program that trains nothing."""
 
     @pytest.fixture
-    def work(self, tmp_path, monkeypatch):
-        from demo_parts import work
-
+    def new_plan(self, tmp_path, monkeypatch):
         tool = tmp_path / 'train.py'
         torch.save({'epoch': 1}, tmp_path / 'whole.pth')  # so that the program imports no torch
         tool.write_text(
@@ -76,53 +75,55 @@ class TestWork:
             'print(*[a for a in sys.argv if a.startswith("load_from=")])\n'
             f'shutil.copyfile({str(tmp_path / "whole.pth")!r}, folder + "/epoch_1.pth")\n'
         )
-        monkeypatch.setattr(work, 'find_tool', lambda name: str(tool))
-        return lambda: work.Work('train', (), 2, False)
+        monkeypatch.setattr(steps, 'find_tool', lambda name: str(tool))
+        return lambda: Plan('train', (), 2, False)
 
-    def plan(self, work, folder):
-        from demo_parts.work import Training
-
+    def add_trainings(self, plan, folder):
         (folder / 'config.py').touch()
         one = dict(config=folder / 'config.py', bases=[], seed=0)
-        dense = work.training(Training('dense', folder / 'dense', **one))
-        return dense, work.training(Training('slim', folder / 'slim', start=dense, **one))
+        dense = plan.add_training(Training('dense', folder / 'dense', **one))
+        return dense, plan.add_training(Training('slim', folder / 'slim', start=dense, **one))
 
-    def test_a_training_starts_from_another_and_is_done_once(self, work, tmp_path, capsys):
-        first = work()
-        dense, slim = self.plan(first, tmp_path)
-        first.do()
+    def test_a_training_starts_from_another_and_is_done_once(self, new_plan, tmp_path, capsys):
+        first = new_plan()
+        dense, slim = self.add_trainings(first, tmp_path)
+        first.run()
         log = (slim.folder / 'train.log').read_text()
         assert log == f'load_from={dense.folder}/epoch_1.pth\n'
         assert 'done before' not in capsys.readouterr().out
-        again = work()
-        self.plan(again, tmp_path)
+        again = new_plan()
+        self.add_trainings(again, tmp_path)
         assert capsys.readouterr().out.count('done before') == 2
 
     @pytest.mark.parametrize('torn', [True, False])
-    def test_a_checkpoint_that_is_torn_or_gone_is_made_again(self, work, tmp_path, capsys, torn):
+    def test_a_checkpoint_that_is_torn_or_gone_is_made_again(
+        self, new_plan, tmp_path, capsys, torn
+    ):
         """Nothing is trained from random weights in its place."""
-        first = work()
-        dense, _ = self.plan(first, tmp_path)
-        first.do()
+        first = new_plan()
+        dense, _ = self.add_trainings(first, tmp_path)
+        first.run()
         file = dense.folder / 'epoch_1.pth'
         whole = file.read_bytes()
         file.write_bytes(whole[: len(whole) // 2]) if torn else file.unlink()
-        again = work()
-        self.plan(again, tmp_path)
+        again = new_plan()
+        self.add_trainings(again, tmp_path)
         printed = capsys.readouterr().out
         assert 'dense: its checkpoint is gone or torn, so it is trained again' in printed
         assert 'slim: done before' in printed
-        again.do()
+        again.run()
         assert checkpoint(dense) == file
 
-    def test_what_builds_on_a_checkpoint_that_went_meanwhile_says_so(self, work, tmp_path):
-        first = work()
-        dense, _ = self.plan(first, tmp_path)
-        first._left = {step: job for step, job in first._left.items() if step is not dense}
-        for job in first._left.values():
+    def test_what_builds_on_a_checkpoint_that_went_meanwhile_says_so(self, new_plan, tmp_path):
+        first = new_plan()
+        dense, _ = self.add_trainings(first, tmp_path)
+        first._unfinished = {
+            step: job for step, job in first._unfinished.items() if step is not dense
+        }
+        for job in first._unfinished.values():
             job.after = []
         with pytest.raises(FileNotFoundError, match='dense has no whole epoch'):
-            first.do()
+            first.run()
 
 
 class TestJobs:
@@ -141,7 +142,7 @@ class TestJobs:
         assert slow._process.poll() is not None
         assert not slow.succeeded
 
-    def test_a_job_waits_for_others_and_is_told_then_what_to_do(self, tmp_path):
+    def test_job_waits_for_others_then_gets_command(self, tmp_path):
         """It starts from what they made; those that need not wait are not held up."""
         made = tmp_path / 'made'
         first = python(
@@ -157,12 +158,12 @@ class TestJobs:
         )
         free = python(f'import os; print(os.path.exists({str(made)!r}))', tmp_path / 'free')
         ended = []
-        run_jobs([first, second, free], at_once=2, ended=ended.append)
+        run_jobs([first, second, free], at_once=2, on_end=ended.append)
         assert (tmp_path / 'second').read_text() == 'weights\n'
         assert (tmp_path / 'free').read_text() == 'False\n'
         assert ended == [free, first, second]
 
-    def test_what_was_done_is_told_before_another_one_fails(self, tmp_path):
+    def test_ended_jobs_are_noted_before_a_failure(self, tmp_path):
         good = python('', tmp_path / 'good')
         bad = python('import sys; sys.exit(3)', tmp_path / 'bad')
         bad.after = [good]
@@ -175,7 +176,7 @@ class TestJobs:
             ended[job] = job.succeeded
 
         with pytest.raises(SystemExit, match='exit status 3'):
-            run_jobs([good, bad, slow, never], at_once=2, ended=note)
+            run_jobs([good, bad, slow, never], at_once=2, on_end=note)
         assert ended == {good: True, bad: False, slow: False}
 
     def test_progress_reads_the_log_of_mmengine(self, tmp_path):
@@ -211,7 +212,7 @@ def test_table():
         'mPC': 0.375,
         'rPC': 0.6063,
     }
-    assert format_table({'dense': model}, ['fog', 'contrast'], 3).splitlines() == [
+    assert format_detection_table({'dense': model}, ['fog', 'contrast'], 3).splitlines() == [
         '|                  |   dense |',
         '|------------------|--------:|',
         '| parameters       | 906,855 |',

@@ -13,9 +13,8 @@ pytest.importorskip('mmpretrain')
 
 import classification as demo_classification
 
-from demo_parts.accuracy_plot import COLOURS, draw_accuracies
-from demo_parts.summary import model_names, summarize
-from demo_parts.summary_table import format_summary
+from demo_parts.pictures import COLOURS, draw_accuracies
+from demo_parts.tables import format_summary, model_names, summarize
 
 
 def found(shift: float) -> dict:

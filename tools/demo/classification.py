@@ -14,16 +14,13 @@ import io
 import json
 from pathlib import Path
 
-from demo_parts.environment import quietly
-from demo_parts.program import ROOT, make_parser, run_program, say, seed_option
-from demo_parts.steps import Step
-from demo_parts.summary import ARMS, DENSE, TARGETS, model_name, summarize
-from demo_parts.summary_table import format_summary
-from demo_parts.work import Training, Work, checkpoint
+from demo_parts.program import ROOT, make_parser, quietly, run_program, say, seed_option
+from demo_parts.steps import Plan, Step, Training, checkpoint
+from demo_parts.tables import ARMS, DENSE, TARGETS, format_summary, model_name, summarize
 
 CONFIGS = ROOT / 'configs' / 'demo'
 DATA = ROOT / 'data' / 'tiny_imagenet_32px'
-# Of each class. The set is the same whatever the seed: that is the training's.
+# Images of each class. The set is the same whatever the seed: that is the training's.
 SET = {'seed': 0, 'train': 240, 'val': 100, 'test': 50, 'size': 32}
 SEVERITIES = [3]
 PREFIXES = {DENSE: 'dense', 'SGD': 'control-plain', 'SAM': 'control-sam', 'AdaSAP': 'adasap'}
@@ -46,7 +43,7 @@ def config(arm: str) -> Path:
 
 
 def bases(arm: str) -> list[Path]:
-    """The files that the config of an arm builds on."""
+    """Return the files that the config of an arm builds on; a change of one trains anew."""
     shared = ROOT / 'configs' / '_base_'
     return {
         DENSE: [],
@@ -57,13 +54,13 @@ def bases(arm: str) -> list[Path]:
 
 
 class Demo:
-    """The steps, of all seeds in one plan, so that no core waits for a seed to be done."""
+    """The steps of all seeds in one plan, so that no core waits for a seed to be done."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.out = args.out
         self.seeds = list(dict.fromkeys(args.seeds))
         packages = ('onedl-mmpretrain', 'mmpretrain')
-        self.work = Work('mmpretrain::train', packages, args.jobs, args.force)
+        self.plan = Plan('mmpretrain::train', packages, args.jobs, args.force)
         self.trained: dict[tuple[int, str], Step] = {}
         self.tested: dict[int, Step] = {}
 
@@ -74,30 +71,30 @@ class Demo:
         seeds, sizes = ', '.join(map(str, self.seeds)), ' and '.join(map(str, TARGETS))
         say(f'[2/3] train dense classifiers, seeds {seeds}; prune them to {sizes} of their')
         say('      parameters; test all, clean and under corruptions')
-        self.plan()
-        self.work.do()
+        self.add_steps()
+        self.plan.run()
         say('[3/3] table and picture')
         self.report(self.collect())
 
     def make_data(self) -> None:
         options = [text for name, value in SET.items() for text in (f'--{name}', str(value))]
         command = ['demo/make_tiny_imagenet.py', '--out', str(DATA), *options]
-        self.data_key = self.work.make_set(command, self.out / 'data.log', DATA)
+        self.data_key = self.plan.make_set(command, self.out / 'data.log', DATA)
 
-    def plan(self) -> None:
-        """All steps, in an order that leaves two tests for the end, one for each core."""
+    def add_steps(self) -> None:
+        """Plan all steps, in an order that leaves two tests for the end, one for each core."""
         for seed in self.seeds:
-            self.training(seed, DENSE, DENSE)
+            self.add_training(seed, DENSE, DENSE)
         for before, seed in zip([None, *self.seeds], self.seeds, strict=False):
-            self.pruned(seed)
+            self.add_pruning(seed)
             if before is not None:
-                self.testing(before)
-        self.testing(self.seeds[-1])
+                self.add_test(before)
+        self.add_test(self.seeds[-1])
 
-    def pruned(self, seed: int) -> None:
+    def add_pruning(self, seed: int) -> None:
         for target in TARGETS:
             for arm in ARMS:
-                self.training(
+                self.add_training(
                     seed,
                     model_name(arm, target),
                     arm,
@@ -105,8 +102,8 @@ class Demo:
                     options=[f'default_hooks.adasap.target.params={target}'],
                 )
 
-    def training(self, seed: int, model: str, arm: str, **settings: object) -> None:
-        self.trained[seed, model] = self.work.training(
+    def add_training(self, seed: int, model: str, arm: str, **settings: object) -> None:
+        self.trained[seed, model] = self.plan.add_training(
             Training(
                 name=f'{model}, seed {seed}',
                 folder=self.out / f'seed{seed}' / model.lower(),
@@ -117,9 +114,9 @@ class Demo:
             )
         )
 
-    def testing(self, seed: int) -> None:
+    def add_test(self, seed: int) -> None:
         models = {model: step for (of, model), step in self.trained.items() if of == seed}
-        self.tested[seed] = self.work.testing(
+        self.tested[seed] = self.plan.add_test(
             f'test, seed {seed}',
             self.out / f'seed{seed}' / 'robustness',
             config(DENSE),
@@ -129,7 +126,7 @@ class Demo:
         )
 
     def collect(self) -> dict:
-        """Everything that the table shows, unrounded."""
+        """Return what results.json holds: everything that the table shows, unrounded."""
         found = {
             seed: json.loads((step.folder / 'results.json').read_text())
             for seed, step in self.tested.items()
@@ -140,7 +137,7 @@ class Demo:
             'corruptions': found[self.seeds[0]]['protocol']['corruptions'],
             'severities': SEVERITIES,
             'training_time': 'of train.py, its start and validation included',
-            'environment': self.work.environment,
+            'environment': self.plan.environment,
             'checkpoints': {
                 str(seed): {
                     model: str(checkpoint(step).relative_to(self.out))
@@ -160,7 +157,7 @@ class Demo:
 
     def report(self, results: dict) -> None:
         with quietly():  # torch takes its time, and the other steps run in programs of their own
-            from demo_parts.accuracy_plot import draw_accuracies
+            from demo_parts.pictures import draw_accuracies
             from mmdet_adasap.fileio import write_atomically
 
         drawn = io.BytesIO()

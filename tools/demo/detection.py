@@ -14,16 +14,16 @@ import io
 import json
 from pathlib import Path
 
-from demo_parts.environment import quietly
-from demo_parts.program import ROOT, make_parser, run_program, say, seed_option
-from demo_parts.steps import Step
-from demo_parts.table import format_table
-from demo_parts.work import Training, Work, checkpoint
+from demo_parts.program import ROOT, make_parser, quietly, run_program, say, seed_option
+from demo_parts.steps import Plan, Step, Training, checkpoint
+from demo_parts.tables import format_detection_table
 
 CONFIGS = ROOT / 'configs' / 'demo'
 DATA = ROOT / 'data' / 'tiny_voc'
 ARMS = {'dense': 'dense', 'control': 'control', 'adasap': 'AdaSAP'}
+# One corruption or two of each group: noise, blur, weather, digital.
 PICTURED = ['gaussian_noise', 'motion_blur', 'fog', 'contrast', 'jpeg_compression']
+# The middle one of five. Fog and contrast leave every model near 0 even there.
 SEVERITY = 3
 # The set is the same whatever the seed: that is the training's.
 DATA_SEED = 0
@@ -42,12 +42,12 @@ def config(arm: str) -> Path:
 
 
 class Demo:
-    """The steps, in order; each leaves its files in a folder of its own."""
+    """The steps of the demo, in order; each has a folder of its own."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.seed = args.seed
         self.out = args.out / f'seed{args.seed}'
-        self.work = Work('train', ('onedl-mmdetection', 'mmdet'), args.jobs, args.force)
+        self.plan = Plan('train', ('onedl-mmdetection', 'mmdet'), args.jobs, args.force)
         self.trained: dict[str, Step] = {}
 
     def run(self) -> None:
@@ -55,26 +55,26 @@ class Demo:
         say('[1/5] the small VOC')
         self.make_data()
         say('[2/5] train the dense detector')
-        self.training('dense')
-        self.work.do()
+        self.add_training('dense')
+        self.plan.run()
         say('[3/5] prune it with AdaSAP, and without perturbations as the control')
-        self.training('adasap')
-        self.training('control')
-        self.work.do()
+        self.add_training('adasap')
+        self.add_training('control')
+        self.plan.run()
         say('[4/5] test all three, clean and under corruptions')
-        self.testing()
-        self.work.do()
+        self.add_test()
+        self.plan.run()
         say('[5/5] table and picture')
         self.report(self.collect())
 
     def make_data(self) -> None:
         command = ['demo/make_tiny_voc.py', '--out', str(DATA), '--seed', str(DATA_SEED)]
-        self.data_key = self.work.make_set(command, self.out / 'data.log', DATA / 'VOCdevkit')
+        self.data_key = self.plan.make_set(command, self.out / 'data.log', DATA / 'VOCdevkit')
 
-    def training(self, arm: str) -> None:
+    def add_training(self, arm: str) -> None:
         # The config of AdaSAP builds on the dense one, that of the control on AdaSAP's.
         order = ('dense', 'adasap', 'control')
-        self.trained[arm] = self.work.training(
+        self.trained[arm] = self.plan.add_training(
             Training(
                 name=ARMS[arm],
                 folder=self.out / arm,
@@ -85,15 +85,16 @@ class Demo:
             )
         )
 
-    def testing(self) -> None:
+    def add_test(self) -> None:
         models = {name: self.trained[arm] for arm, name in ARMS.items()}
-        workers = self.work.jobs - 1
-        self.tested = self.work.testing(
+        # The test itself is one process, so that with --jobs 1 it loads the images, too.
+        workers = self.plan.jobs - 1
+        self.tested = self.plan.add_test(
             'test', self.out / 'robustness', config('dense'), models, [SEVERITY], workers
         )
 
     def collect(self) -> dict:
-        """Everything that the table shows, unrounded."""
+        """Return what results.json holds: everything that the table shows, unrounded."""
         found = json.loads((self.tested.folder / 'results.json').read_text())
         models = {}
         for arm, name in ARMS.items():
@@ -121,25 +122,25 @@ class Demo:
             'training_time': 'of train.py, its start and validation included',
             'latency': 'one image, batch 1, 1 thread; preprocessing, network and NMS',
             'threads': 1,
-            'environment': self.work.environment,
+            'environment': self.plan.environment,
             'models': models,
         }
 
     def report(self, results: dict) -> None:
         with quietly():  # mmdet takes its time, and the other steps run in programs of their own
-            from demo_parts.picture import draw_picture, test_set
+            from demo_parts.pictures import clean_test_set, draw_detections
             from mmdet_adasap.fileio import write_atomically
 
         picture, table = self.out / 'demo.png', self.out / 'results.json'
         shown = [name for name in PICTURED if name in results['corruptions']]
         with quietly():
             drawn = io.BytesIO()
-            dataset = test_set(config('dense'))
-            draw_picture(dataset, self.tested.folder, shown, SEVERITY).save(drawn, 'PNG')
+            dataset = clean_test_set(config('dense'))
+            draw_detections(dataset, self.tested.folder, shown, SEVERITY).save(drawn, 'PNG')
         write_atomically(picture, drawn.getvalue())
         write_atomically(table, json.dumps(results, indent=2) + '\n')
         say(f'    {picture}\n    {table}\n    {self.tested.folder / "results.json"}\n')
-        say(format_table(results['models'], results['corruptions'], SEVERITY))
+        say(format_detection_table(results['models'], results['corruptions'], SEVERITY))
 
 
 if __name__ == '__main__':

@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Puts a built-in set into its folder, in one piece or not at all."""
+"""A built-in set and its folder, written in one piece or not at all."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class MadeSet:
-    """A set that a tool makes from settings.
+    """A set that a tool makes, and the settings it is made from.
 
     Attributes:
         manifest (str): Name of the file that says what the folder holds.
@@ -54,6 +54,7 @@ def put_set(made: MadeSet, out: Path, force: bool) -> bool:
         made.write(partial)
         manifest = {'format': made.version, 'settings': made.settings, 'versions': _versions()}
         (partial / made.manifest).write_text(json.dumps(manifest, indent=2) + '\n')
+        # The old set goes only when the new one is whole: an interruption loses neither.
         if out.exists():
             out.rename(replaced)
         partial.rename(out)
@@ -69,7 +70,11 @@ def _versions() -> dict[str, str]:
 
 
 def _holds(made: MadeSet, out: Path, force: bool) -> bool:
-    """Whether the folder already holds this very set; raises if it must not be written to."""
+    """Return whether the folder already holds this very set.
+
+    Raises:
+        FileExistsError: If the folder must not be written to.
+    """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
     try:

@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Writes the built-in classification set as class folders, in ImageNet's layout.
+"""The built-in classification set as class folders, in ImageNet's layout.
 
 A picture is a scene of the built-in VOC with one digit, which is its class; so splits share
 neither digits nor regions of photographs.
@@ -33,8 +33,9 @@ TINY_IMAGENET_CLASSES = tuple(f'{label}_{name}' for label, name in enumerate(TIN
 MANIFEST = 'tiny_imagenet.json'
 # Counts up whenever the same settings begin to give other bytes.
 FORMAT = 2
-# Corruptions are defined from here on.
+# Corruptions are defined from 32 pixels on.
 MIN_SIZE = 32
+# File names have four digits for the number.
 MAX_COUNT = 9999
 
 # Height of a digit as a share of the picture's side, and its distance from the background. Smaller
@@ -47,7 +48,7 @@ _CONTRASTS = (120, 200)
 def plan_tiny_imagenet(
     seed: int = 0, train: int = 300, val: int = 50, test: int = 100, size: int = 48
 ) -> Iterator[Scene]:
-    """Say what every picture of the set holds, without drawing it.
+    """Plan what every picture of the set holds, without drawing it.
 
     Args:
         seed (int): Seed of the set, 0 or more. Defaults to 0.
@@ -142,7 +143,7 @@ def _check_numbers(seed: int, counts: dict[str, int], size: int) -> None:
 
 
 def _members(counts: dict[str, int]) -> Iterator[tuple[str, str, int, int]]:
-    """Path without ending, split, label and number in the class of each picture."""
+    """Yield path without ending, split, label and number in the class of each picture."""
     for split, count in counts.items():
         for label, folder in enumerate(TINY_IMAGENET_CLASSES):
             for index in range(count):

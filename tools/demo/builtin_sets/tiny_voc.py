@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Writes the built-in VOC as a VOCdevkit tree. What is in it: ``tiny_voc_scenes.py``."""
+"""The built-in VOC as a VOCdevkit tree. What is in it: ``tiny_voc_scenes.py``."""
 
 import io
 import xml.etree.ElementTree as ET
@@ -19,14 +19,16 @@ __all__ = ['TINY_VOC_CLASSES', 'build_tiny_voc', 'draw_preview', 'plan_tiny_voc'
 MANIFEST = 'tiny_voc.json'
 # Counts up whenever the same settings begin to give other bytes.
 FORMAT = 1
+# A digit is 28/160 of the side at least, so 11 pixels here, little more than its 8 rows.
 MIN_SIZE = 64
+# Ids have five digits for the number.
 MAX_COUNT = 99999
 
 
 def plan_tiny_voc(
     seed: int = 0, train: int = 200, val: int = 200, test: int = 200, size: int = 160
 ) -> list[Scene]:
-    """Say what every picture of the set holds, without drawing it.
+    """Plan what every picture of the set holds, without drawing it.
 
     Args:
         seed (int): Seed of the set, 0 or more. Defaults to 0.

@@ -44,8 +44,10 @@ PHOTOS = {
 
 # Height of a digit as a share of the picture's side: 28 to 72 pixels of 160.
 _HEIGHTS = (28 / 160, 72 / 160)
-# Levels between a digit and what is behind it.
+# Levels (of 255) between a digit and what is behind it.
 _CONTRASTS = (85, 160)
+# Least and greatest number of digits in a picture, and how often a place is tried for them: in
+# a full picture fewer stand, instead of a search without end.
 _OBJECTS = (2, 5)
 _TRIES = 30
 # Of the smaller of two boxes, how much the other may cover.
@@ -109,6 +111,7 @@ def load_digits() -> tuple[np.ndarray, np.ndarray]:
         tuple[ndarray, ndarray]: Images, uint8, (1797, 8, 8), 0 to 255; labels, int, (1797,).
     """
     table = np.loadtxt(_package_file('sklearn', 'datasets/data', 'digits.csv.gz'), delimiter=',')
+    # scikit-learn's digits have levels from 0 to 16.
     pixels = (table[:, :64] * 255 / 16).astype(np.uint8)
     return pixels.reshape(-1, 8, 8), table[:, 64].astype(int)
 
@@ -157,7 +160,7 @@ def digit_pools(seed: int) -> dict[str, list[list[int]]]:
 
 
 def photo_zone(name: str, split: str) -> tuple[int, int, int, int]:
-    """Say which part of a photograph a split may cut from.
+    """Return the part of a photograph that a split may cut from.
 
     Args:
         name (str): One of ``PHOTOS``.
@@ -269,7 +272,7 @@ def place_digit(
 
 
 def _overlap(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> float:
-    """Share of the smaller box that the other one covers."""
+    """Return the share of the smaller box that the other one covers."""
     width = min(one[2], other[2]) - max(one[0], other[0]) + 1
     height = min(one[3], other[3]) - max(one[1], other[1]) + 1
     areas = [(box[2] - box[0] + 1) * (box[3] - box[1] + 1) for box in (one, other)]
@@ -287,7 +290,7 @@ def draw_mask(digit: int, height: int, angle: float) -> np.ndarray:
     Returns:
         ndarray: Opacity, uint8, (rows, columns).
     """
-    # Two pixels of margin on each side keep the corners when the patch is turned.
+    # A margin of two pixels, so 12 a side instead of 8, keeps the corners when it is turned.
     patch = Image.fromarray(np.pad(load_digits()[0][digit], 2))
     side = round(height * 12 / 8)
     patch = patch.resize((side, side), Image.Resampling.BICUBIC)
@@ -322,7 +325,8 @@ def draw_scene(scene: Scene) -> Image.Image:
 
 
 def _ink(placed: PlacedDigit, behind: np.ndarray) -> list[float]:
-    """Colour of a digit, brighter or darker than what it stands on by its contrast."""
+    """Return a digit's colour, brighter or darker than what it stands on by its contrast."""
+    # Brightness of red, green and blue as in ITU-R BT.601, which JPEG uses, too.
     weights = (0.299, 0.587, 0.114)
     # Sums of integers: the same bytes whatever the order in which a processor adds.
     sums = behind.sum(axis=(0, 1), dtype=np.int64).tolist()
@@ -335,6 +339,7 @@ def _ink(placed: PlacedDigit, behind: np.ndarray) -> list[float]:
 
 
 def generator(seed: int, *key: str | int) -> np.random.Generator:
-    """Generator of a picture: what it draws depends on the seed and the key alone."""
+    """Return a picture's generator: what it draws depends on seed and key alone."""
+    # blake2b and not hash(), which differs from process to process.
     digest = hashlib.blake2b(json.dumps([seed, *key]).encode(), digest_size=16).digest()
     return np.random.Generator(np.random.SFC64(int.from_bytes(digest, 'little')))

@@ -1,17 +1,26 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Remember which steps are finished, so that a second call goes on where the first stopped."""
+"""The steps of a demo: make a set, train, test. A second call goes on where the first stopped."""
 
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable
+import sys
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from .environment import quietly
+from .jobs import Job, run_jobs
+from .program import ROOT, find_tool, installed_versions, quietly, say
 
 
 def fingerprint(*parts: object, files: Iterable[Path] = ()) -> str:
-    """A key that changes when a part or the content of a file does."""
+    """Return a key that changes when a part, or the content of a file, changes.
+
+    Args:
+        parts (object): Anything whose ``repr`` says all of it.
+        files (Iterable[Path]): The files. Defaults to none.
+    """
     digest = hashlib.sha256(repr(parts).encode())
     for path in files:
         digest.update(path.name.encode())
@@ -20,17 +29,17 @@ def fingerprint(*parts: object, files: Iterable[Path] = ()) -> str:
 
 
 class Step:
-    """One step and its folder.
+    """One step, its folder, and in it the note whether it is finished.
 
     Args:
         folder (Path): For its files alone.
-        key (str): Fingerprint of all that the step depends on. What was made under another key
-            is removed.
-        force (bool): Whether to remove what is there in any case. Defaults to False.
+        key (str): Fingerprint of all that the step depends on. Files made under another key are
+            removed.
+        force (bool): Whether to remove existing files in any case. Defaults to False.
 
     Attributes:
         finished (bool): Whether nothing is left to do.
-        seconds (float): What it took, over all calls that worked on it.
+        seconds (float): Time spent, over all calls that worked on it.
     """
 
     def __init__(self, folder: Path, key: str, force: bool = False) -> None:
@@ -46,7 +55,7 @@ class Step:
         self._write()
 
     def add(self, seconds: float, finished: bool) -> None:
-        """Write down time spent, and whether the step is finished."""
+        """Note time spent, and whether the step is finished."""
         self.seconds += seconds
         self.finished = finished
         self._write()
@@ -57,12 +66,181 @@ class Step:
         try:
             return json.loads(self._file.read_text())
         except json.JSONDecodeError:
-            return {'key': None}  # as if it had been made otherwise
+            # Torn by a crash. No key is None, so the step is redone.
+            return {'key': None}
 
     def _write(self) -> None:
-        with quietly():  # it takes seconds, for which --help need not wait
+        with quietly():  # the import takes seconds, for which --help need not wait
             from mmdet_adasap.fileio import write_atomically
 
         self.folder.mkdir(parents=True, exist_ok=True)
         state = {'key': self.key, 'finished': self.finished, 'seconds': self.seconds}
         write_atomically(self._file, json.dumps(state))
+
+
+def checkpoint(step: Step) -> Path | None:
+    """Return the last whole checkpoint in a training's folder, None if there is none.
+
+    A run that is killed while it saves leaves a torn file, or the name of one that is gone.
+    torch.save writes a zip archive, whose directory comes last, so a torn file is no zip file.
+    """
+    files = step.folder.glob('epoch_*.pth')
+    for file in sorted(files, key=lambda path: int(path.stem.split('_')[1]), reverse=True):
+        if zipfile.is_zipfile(file):
+            return file
+    return None
+
+
+@dataclass
+class Training:
+    """A run of train.py.
+
+    Args:
+        name (str): Name on the screen.
+        folder (Path): For its files alone.
+        config (Path): The config.
+        bases (Sequence[Path]): The files that the config builds on.
+        seed (int): Seed of the training.
+        start (Step, optional): The training whose weights it starts from. Defaults to None:
+            from random ones.
+        options (Sequence[str]): For --cfg-options. Defaults to none.
+    """
+
+    name: str
+    folder: Path
+    config: Path
+    bases: Sequence[Path]
+    seed: int
+    start: Step | None = None
+    options: Sequence[str] = ()
+
+
+class Plan:
+    """Steps, of which those not yet finished are run, as many at once as there are cores.
+
+    Args:
+        train (str): The tool that trains, as ``mmpretrain::train``.
+        packages (Sequence[str]): Distributions that the results depend on, beside torch's.
+        jobs (int): Programs to run at once.
+        force (bool): Whether to redo what is finished.
+
+    Attributes:
+        environment (dict[str, str]): Versions that the results may depend on.
+        jobs (int): As given.
+    """
+
+    def __init__(self, train: str, packages: Sequence[str], jobs: int, force: bool) -> None:
+        self.environment = installed_versions(packages)
+        self.jobs, self._force = jobs, force
+        self._train_tool = find_tool(train)
+        self._data_key = ''
+        self._unfinished: dict[Step, Job] = {}
+
+    def make_set(self, command: Sequence[str], log: Path, folder: Path) -> str:
+        """Make the images at once, and return a key that changes when they do.
+
+        Args:
+            command (Sequence[str]): A program of tools/ and its arguments.
+            log (Path): File for its output.
+            folder (Path): Where the images are.
+        """
+        tool, *arguments = command
+        run_jobs([Job('data', lambda: [*_run_tool(tool), *arguments], log, ROOT)], 1)
+        self._data_key = fingerprint(files=sorted(p for p in folder.rglob('*') if p.is_file()))
+        return self._data_key
+
+    def add_training(self, run: Training) -> Step:
+        """Plan a training and return its step."""
+        # Any change of the package may change what is trained, so all of its files are in the key.
+        code = sorted((ROOT / 'mmdet_adasap').rglob('*.py'))
+        start = run.start.key if run.start else ''
+        parts = (run.seed, list(run.options), self._data_key, start, self.environment)
+        key = fingerprint(*parts, files=[*run.bases, run.config, *code])
+        step = Step(run.folder, key, self._force)
+        if step.finished and checkpoint(step) is None:
+            say(f'    {run.name}: its checkpoint is gone or torn, so it is trained again')
+            step = Step(run.folder, key, force=True)
+        if checkpoint(step) is not None and not step.finished:
+            say(f'    {run.name}: goes on from {checkpoint(step)}')
+
+        def command() -> list[str]:
+            found = [sys.executable, self._train_tool, str(run.config)]
+            found += ['--work-dir', str(step.folder)]
+            options = [f'randomness.seed={run.seed}', *run.options]
+            if checkpoint(step) is not None:
+                found += ['--resume', str(checkpoint(step))]
+            elif run.start:
+                options.append(f'load_from={_last_checkpoint(run.start)}')
+            return [*found, '--cfg-options', *options]
+
+        self._add(step, run.name, command, 'train.log', [run.start] if run.start else [])
+        return step
+
+    def add_test(
+        self,
+        name: str,
+        folder: Path,
+        config: Path,
+        models: Mapping[str, Step],
+        severities: Sequence[int],
+        workers: int,
+    ) -> Step:
+        """Plan a test of models under corruptions by tools/robustness.py, and return its step.
+
+        Args:
+            name (str): Name on the screen.
+            folder (Path): For its files alone.
+            config (Path): The unpruned config.
+            models (Mapping[str, Step]): Their trainings, by their names in the results.
+            severities (Sequence[int]): Of the corruptions.
+            workers (int): Processes that load and corrupt images.
+        """
+        keys = {model: step.key for model, step in models.items()}
+        key = fingerprint(keys, list(severities), self.environment)
+        step = Step(folder, key, self._force)
+
+        def command() -> list[str]:
+            found = [*_run_tool('robustness.py'), str(config)]
+            found += [f'{model}={_last_checkpoint(trained)}' for model, trained in models.items()]
+            found += ['--severities', *map(str, severities), '--workers', str(workers)]
+            return [*found, '--out', str(step.folder)]
+
+        self._add(step, name, command, 'test.log', models.values())
+        return step
+
+    def run(self) -> None:
+        """Run the steps that are not finished, in the order of the plan where possible."""
+        steps = {job: step for step, job in self._unfinished.items()}
+        self._unfinished = {}
+        # Of a step that is interrupted the time counts as well, and the next call goes on.
+        run_jobs(
+            list(steps),
+            self.jobs,
+            lambda job: steps[job].add(job.seconds, finished=job.succeeded),
+        )
+
+    def _add(
+        self,
+        step: Step,
+        name: str,
+        command: Callable[[], list[str]],
+        log: str,
+        after: Iterable[Step],
+    ) -> None:
+        if step.finished:
+            say(f'    {name}: done before, in {step.seconds:.0f} s, {step.folder}')
+            return
+        before = [self._unfinished[other] for other in after if other in self._unfinished]
+        self._unfinished[step] = Job(name, command, step.folder / log, ROOT, before)
+
+
+def _last_checkpoint(step: Step) -> Path:
+    """Return the checkpoint of a finished training; raise FileNotFoundError if it is gone."""
+    found = checkpoint(step)
+    if found is None:
+        raise FileNotFoundError(f'{step.folder} has no whole epoch_*.pth any more; run it again')
+    return found
+
+
+def _run_tool(tool: str) -> list[str]:
+    return [sys.executable, str(ROOT / 'tools' / tool)]

@@ -1,4 +1,0 @@
-# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-_base_ = ['./adasap_yolox_s_8xb8-300e_voc0712.py', '../_base_/control_sam.py']
-
-default_hooks = dict(adasap=_base_.control)
