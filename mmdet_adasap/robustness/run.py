@@ -12,7 +12,7 @@ import numpy as np
 from mmengine.dist import get_dist_info
 
 from ..errors import LoadingFailedError, ModelFailedError, UnreadableImagesError
-from ..integration.distributed import from_rank_0, raise_on_all_ranks
+from ..integration.distributed import broadcast_from_rank_0, raise_on_all_ranks
 from .datasets.multi_view import CLEAN, NO_IMAGE, Condition
 from .engine import ConditionResult, EvaluatedModel, evaluate_conditions
 from .metrics.accuracy import distinct
@@ -96,7 +96,7 @@ class Run:
                     if condition not in left:
                         self._show_examples(condition)
                 self.folder.write(self.results())
-        left = from_rank_0(left)
+        left = broadcast_from_rank_0(left)
         progress.start(self._count(every), self._count(every) - self._count(left))
         jobs = [(self.shared, [c for c in left if c in self.conditions], self.examples, seed)]
         jobs += [

@@ -30,7 +30,7 @@ CONTEXT = multiprocessing.get_context('forkserver')
 CONTEXT.set_forkserver_preload(['_utils.processes'])
 
 
-class Failed(RuntimeError):
+class FailedError(RuntimeError):
     """What went wrong in which rank, as ``.errors[rank]``, '' where nothing did."""
 
     def __init__(self, errors: list[str]) -> None:
@@ -67,7 +67,7 @@ def in_processes(work: Callable, folder: Path, *args: object, count: int = 2) ->
         for process, result in zip(started, results, strict=True)
     ]
     if any(errors):
-        raise Failed(errors)
+        raise FailedError(errors)
     return [result['value'] for result in results]
 
 
