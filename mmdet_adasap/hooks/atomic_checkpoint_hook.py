@@ -28,7 +28,10 @@ REMEDY = (
 
 
 class AtomicBackend(LocalBackend):
-    """Local files that are written in one piece, and can be removed later than asked for."""
+    """Local files that are written in one piece, and can be removed later than asked for.
+
+    CheckpointHook writes and removes through a backend, which it finds by its name.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,19 +39,23 @@ class AtomicBackend(LocalBackend):
         """What is to be removed later; None while files are removed at once."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Write bytes, as :func:`~mmdet_adasap.fileio.write_atomically` does."""
         mkdir_or_exist(os.path.dirname(filepath))
         write_atomically(filepath, obj, REMEDY)
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
+        """Write text likewise."""
         self.put(obj.encode(encoding), filepath)
 
     def remove(self, filepath: str | Path) -> None:
+        """Remove a file, or note that it is to be removed later."""
         if self.outdated is None:
             super().remove(filepath)
         else:
             self.outdated.append(str(filepath))
 
     def rmtree(self, dir_path: str | Path) -> None:
+        """Remove a folder, or note that it is to be removed later."""
         if self.outdated is None:
             super().rmtree(dir_path)
         else:
@@ -150,7 +157,8 @@ class AtomicCheckpointHook(CheckpointHook):
 
     @master_only
     def _publish_model(self, runner: Runner, ckpt_path: str) -> None:
-        # mmengine's own has no way to say how the file is to be written.
+        # That of mmengine 0.10 calls save_checkpoint without backend_args, so that the file is
+        # written in place; all else is as there.
         if not self.atomic:
             super()._publish_model(runner, ckpt_path)
             return
@@ -164,7 +172,7 @@ class AtomicCheckpointHook(CheckpointHook):
         without = f' without {removed}, which published_keys does not name' if removed else ''
         runner.logger.info(f'The checkpoint ({ckpt_path}) is published to {published}{without}')
 
-    # What goes when the new file is there
+    # What is removed when the new file is there
 
     @contextmanager
     def _removing_last(self, runner: Runner) -> Iterator[None]:
@@ -193,7 +201,7 @@ class AtomicCheckpointHook(CheckpointHook):
             self.file_backend.rmtree(path)
 
     def _in_use(self, runner: Runner) -> list[str]:
-        """The checkpoints that the record of the run, which is saved in each of them, names."""
+        """Return the checkpoints that the run's message hub names; each of them holds it."""
         info = runner.message_hub.runtime_info
         kept = [self.filename_tmpl.format(step) for step in info.get('keep_ckpt_ids', [])]
         named = [
@@ -204,7 +212,7 @@ class AtomicCheckpointHook(CheckpointHook):
         return [*kept, *map(str, named)]
 
     def _note_outdated(self, runner: Runner) -> None:
-        """Write down what is to go once this checkpoint is there: a run may be killed then."""
+        """Note what is to go once this checkpoint is there, for a run that is killed then."""
         names = [
             os.path.basename(path)
             for path in self.file_backend.outdated

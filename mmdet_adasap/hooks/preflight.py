@@ -1,24 +1,23 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Settings of AdaSAPHook against the run that they are to serve, before its first step."""
+"""Checks of settings against the run that they are to serve, before its first step."""
 
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import torch
-from mmengine.hooks import CheckpointHook, EMAHook
+from mmengine.hooks import CheckpointHook, EMAHook, Hook
+from mmengine.optim import OptimWrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 from torch.optim import Optimizer
 
 from ..optim import AdaSAPOptimWrapper
-from ..pruning.slicing import check_states
+from ..pruning import check_states
 from ..robustness.datasets.voc_files import check_voc_dataset
 from .schedule import Phases
-
-if TYPE_CHECKING:
-    from .adasap_hook import AdaSAPHook
+from .settings import RADII, AdaSAPSettings
 
 MIXED_PRECISION = (
     "For mixed precision write optim_wrapper=dict(type='AdaSAPAmpOptimWrapper') and leave out "
@@ -26,18 +25,23 @@ MIXED_PRECISION = (
 )
 
 
-def check_runner(hook: AdaSAPHook, runner: Runner) -> None:
-    """Refuse a run that AdaSAPHook cannot follow.
+def check_runner(runner: Runner, position: int) -> None:
+    """Raise ValueError if AdaSAPHook cannot follow such a run.
+
+    Args:
+        runner (Runner): The run.
+        position (int): Where AdaSAPHook is among ``runner.hooks``.
 
     Raises:
         ValueError: Naming the key to change.
     """
+    # A FlexibleRunner leaves the model to a strategy, which would keep the dense one.
     if not isinstance(runner, Runner):
         raise ValueError(
             f"runner_type={type(runner).__name__!r}: AdaSAPHook works with mmengine's Runner; "
             f'leave out runner_type and strategy'
         )
-    for other in runner.hooks[: runner.hooks.index(hook)]:
+    for other in runner.hooks[:position]:
         if isinstance(other, EMAHook | CheckpointHook):
             raise ValueError(
                 f'priority: {type(other).__name__} comes before AdaSAPHook, which has to give the '
@@ -45,20 +49,17 @@ def check_runner(hook: AdaSAPHook, runner: Runner) -> None:
             )
 
 
-def at_least(key: str, value: object, least: int) -> int:
-    """``value``, if it is an integer that is not below ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f'{key}={value!r} must be an integer of at least {least}')
-    return value
+def phases_of_run(settings: AdaSAPSettings, runner: Runner) -> Phases:
+    """Return the phases of a run in iterations.
 
-
-def phases_of_run(hook: AdaSAPHook, runner: Runner) -> Phases:
-    """The phases in iterations.
+    Args:
+        settings (AdaSAPSettings): The lengths of the phases, in epochs or iterations.
+        runner (Runner): The run, its loops built.
 
     Raises:
-        ValueError: If they do not fit into the run.
+        ValueError: If the phases do not fit into the run.
     """
-    if not hook.by_epoch:
+    if not settings.by_epoch:
         unit, length, total = 'iterations', 1, runner.max_iters
     elif isinstance(runner.train_loop, IterBasedTrainLoop):
         raise ValueError(
@@ -67,77 +68,91 @@ def phases_of_run(hook: AdaSAPHook, runner: Runner) -> Phases:
         )
     else:
         unit, length, total = 'epochs', len(runner.train_dataloader), runner.max_epochs
-    if hook.warmup + hook.prune >= total:
+    if settings.warmup + settings.prune >= total:
         raise ValueError(
-            f'warmup={hook.warmup} and prune={hook.prune} leave none of the {total} {unit} '
-            f'of train_cfg to fine-tune; lower them or train for longer'
+            f'warmup={settings.warmup} and prune={settings.prune} leave none of the {total} '
+            f'{unit} of train_cfg to fine-tune; lower them or train for longer'
         )
     return Phases(
-        warmup_end=hook.warmup * length,
-        prune_end=(hook.warmup + hook.prune) * length,
-        interval=hook.interval,
-        schedule=hook.schedule,
+        warmup_end=settings.warmup * length,
+        prune_end=(settings.warmup + settings.prune) * length,
+        interval=settings.interval,
+        schedule=settings.schedule,
     )
 
 
-def check_optim_wrapper(hook: AdaSAPHook, runner: Runner) -> None:
-    """Refuse a run whose optimizer wrapper cannot do what the hook asks for.
+def check_optim_wrapper(settings: AdaSAPSettings, optim_wrapper: OptimWrapper) -> None:
+    """Raise ValueError if an optimizer wrapper cannot do what the settings ask for.
+
+    Args:
+        settings (AdaSAPSettings): The settings.
+        optim_wrapper (OptimWrapper): The wrapper that the run has, of any kind.
 
     Raises:
         ValueError: Naming the key to change.
+        OptimizerStateError: If the optimizer keeps a state that cannot be cut.
     """
-    wrapper = type(runner.optim_wrapper).__name__
-    for key in ('perturbation', 'finetune'):
-        if getattr(hook, key) is not None and not isinstance(
-            runner.optim_wrapper, AdaSAPOptimWrapper
-        ):
+    name = type(optim_wrapper).__name__
+    takes_perturbations = isinstance(optim_wrapper, AdaSAPOptimWrapper)
+    for key in RADII:
+        if getattr(settings, key) is not None and not takes_perturbations:
             raise ValueError(
                 f'{key} needs optim_wrapper.type=AdaSAPOptimWrapper and the run has '
-                f'{wrapper}. {MIXED_PRECISION}. Or set perturbation=None, finetune=None to '
+                f'{name}. {MIXED_PRECISION}. Or set perturbation=None, finetune=None to '
                 f'prune without the second pass'
             )
-    if sum(type(other) is type(hook) for other in runner.hooks) > 1:
-        raise ValueError(
-            'default_hooks and custom_hooks: AdaSAPHook is there more than once; leave it in '
-            'default_hooks alone'
-        )
-    own = getattr(runner.optim_wrapper, 'perturbation', None)
-    if own is not None and own not in (hook.perturbation, hook.finetune):
+    own = getattr(optim_wrapper, 'perturbation', None)
+    # When train() is called again the wrapper still has the one that AdaSAPHook gave it.
+    if own is not None and own not in (settings.perturbation, settings.finetune):
         raise ValueError(
             'optim_wrapper.perturbation and AdaSAPHook are both set, and the hook would replace '
             'it; leave out optim_wrapper.perturbation, or the hook for plain SAM'
         )
-    scaled = hasattr(runner.optim_wrapper, 'loss_scaler')
-    ours = isinstance(runner.optim_wrapper, AdaSAPOptimWrapper)
-    if hook.importance.needs_gradients and scaled and not ours:
+    # mmengine's AmpOptimWrapper shows gradients with the scale in them; ours divides it out.
+    is_scaled = hasattr(optim_wrapper, 'loss_scaler') and not takes_perturbations
+    if settings.importance.needs_gradients and is_scaled:
         raise ValueError(
-            f'importance={type(hook.importance).__name__} reads unscaled gradients, which '
-            f'{wrapper} does not have. {MIXED_PRECISION}. Or use MagnitudeImportance'
+            f'importance={type(settings.importance).__name__} reads unscaled gradients, which '
+            f'{name} does not have. {MIXED_PRECISION}. Or use MagnitudeImportance'
         )
-    if not hasattr(runner.optim_wrapper, 'optimizer'):
+    # As OptimWrapperDict does, for the networks of a GAN.
+    if not hasattr(optim_wrapper, 'optimizer'):
         raise ValueError(
-            f'optim_wrapper: AdaSAPHook works with one optimizer, and {wrapper} holds several'
+            f'optim_wrapper: AdaSAPHook works with one optimizer, and {name} holds several'
         )
-    _try_optimizer(runner.optim_wrapper.optimizer)
+    _check_optimizer(optim_wrapper.optimizer)
 
 
-def _try_optimizer(optimizer: Optimizer) -> None:
-    """Let an optimizer of this kind make its state for a parameter, and see whether it can be cut.
+def _check_optimizer(optimizer: Optimizer) -> None:
+    """Let an optimizer of this kind make its state for a parameter, and see if it can be cut.
 
     Raises:
         OptimizerStateError: If it cannot.
         ValueError: If it cannot be stepped without further arguments.
     """
-    trial = stepped_once(optimizer)
+    trial = step_trial_optimizer(optimizer)
     if trial is not None:
         check_states([trial])
 
 
-def stepped_once(optimizer: Optimizer) -> Optimizer | None:
-    """Another one of the kind that has stepped once; None if it wants further arguments."""
+def step_trial_optimizer(optimizer: Optimizer) -> Optimizer | None:
+    """Build an optimizer of the same kind for one small parameter, and step it once.
+
+    Its state shows what the real one will keep, which nothing says before the first step.
+
+    Args:
+        optimizer (Optimizer): The real one; it is not touched.
+
+    Returns:
+        Optimizer | None: The one that has stepped; None if its class wants further arguments.
+
+    Raises:
+        ValueError: If its ``step`` does.
+    """
     parameter = nn.Parameter(torch.zeros(4, 3))
     parameter.grad = torch.zeros(4, 3)
-    known = inspect.signature(type(optimizer)).parameters  # AdamW has defaults beside these
+    # AdamW's defaults hold values beside these, which its own __init__ would not take.
+    known = inspect.signature(type(optimizer)).parameters
     try:
         arguments = {key: value for key, value in optimizer.defaults.items() if key in known}
         trial = type(optimizer)([parameter], **arguments)
@@ -151,6 +166,15 @@ def stepped_once(optimizer: Optimizer) -> Optimizer | None:
             f'does ({error}); use SGD, Adam or AdamW'
         ) from error
     return trial
+
+
+def check_single_hook(hooks: Sequence[Hook], kind: type[Hook]) -> None:
+    """Raise ValueError if a run has more than one hook of a kind."""
+    if sum(type(hook) is kind for hook in hooks) > 1:
+        raise ValueError(
+            'default_hooks and custom_hooks: AdaSAPHook is there more than once; leave it in '
+            'default_hooks alone'
+        )
 
 
 def check_data(runner: Runner) -> None:

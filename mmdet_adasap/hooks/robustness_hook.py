@@ -7,7 +7,7 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 
-from ..integration.distributed import from_rank_0, raise_on_all_ranks, unwrapped
+from ..integration.distributed import broadcast_from_rank_0, raise_on_all_ranks, unwrapped
 from ..robustness.corruptions import check_condition, check_frost_photos
 from ..robustness.datasets.multi_view import CLEAN, Condition
 from ..robustness.engine import ConditionResult, EvaluatedModel, evaluate_conditions
@@ -164,7 +164,7 @@ class RobustnessHook(Hook):
         with raise_on_all_ranks():
             if cells[0] is not None:
                 figures = self._figures(runner, cells)
-        return from_rank_0(figures)
+        return broadcast_from_rank_0(figures)
 
     def _figures(self, runner: Runner, cells: list[ConditionResult]) -> dict[str, float]:
         if cells[0].unreadable:

@@ -1,30 +1,62 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""What the hook needs of a Runner and of the hooks beside it."""
+"""What the hooks need of a Runner's private parts, and of the hooks beside them.
 
-from collections.abc import Callable
+Read it at every release of mmengine: here, in integration/ and in checkpoint/guard.py is all that
+depends on how it works inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
 from math import inf
 
-import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook, EMAHook
 from mmengine.model import BaseAveragedModel
-from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
+from torch.optim import Optimizer
 
-from ..integration.distributed import unwrapped
-from ..models import complete_forward
-from ..optim.gradients import isolated_gradients, optimizer_parameters
-from ..pruning.model_state import ForwardFn, eval_mode
+from ..integration import rewrap_model, unwrapped
+from ..models.forward import complete_forward
+from ..pruning import ForwardFn, eval_mode, last_cut
+
+
+def is_resume_asked_for(runner: Runner) -> bool:
+    """Return whether the config says ``resume=True``, whether or not there is a checkpoint."""
+    return runner._resume
 
 
 def is_resumed(runner: Runner) -> bool:
-    """Whether a run goes on, by ``resume=True`` or by ``Runner.resume()`` before it trains."""
+    """Return whether a run goes on, by ``resume=True`` or by ``Runner.resume()`` before it trains.
+
+    ``Runner.resume()`` leaves no mark but the iteration that it has read from the checkpoint.
+    """
     return runner._resume or runner.iter > 0
 
 
+def is_training(runner: Runner) -> bool:
+    """Return whether a Runner is there to train, not only to test or validate."""
+    # The public train_loop would build it, and load the training set, when it is asked for.
+    return runner._train_loop is not None
+
+
+def loaded_file(runner: Runner) -> str:
+    """Return the checkpoint that a run starts from, for messages."""
+    return runner._load_from or 'what was loaded'
+
+
+def optimizers_of(runner: Runner) -> list[Optimizer]:
+    """Return the optimizer in a list, which is empty where there is none yet, or several.
+
+    While a Runner tests or has not begun to train, ``optim_wrapper`` is None or a dict.
+    """
+    optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
+    return [optimizer] if isinstance(optimizer, Optimizer) else []
+
+
 def sample_forward(runner: Runner) -> ForwardFn:
-    """A function that runs a model on the first image of the validation set (or training set).
+    """Return a function that runs a model on the first validation (or training) image.
 
     The model's raw outputs are returned. Where layers serve the loss alone, it is computed for
     the first training image as well. Random numbers are used up.
@@ -35,66 +67,70 @@ def sample_forward(runner: Runner) -> ForwardFn:
         return complete_forward(
             model,
             batch,
+            # Batch norm in training mode raises an error for a single value a channel.
             lambda: _first_batch(model, runner.train_loop, images=2),
             lambda line: runner.logger.warning(f'AdaSAP: {line}'),
         )
 
 
 def _first_batch(model: nn.Module, loop: BaseLoop, images: int = 1) -> dict | tuple | list:
+    # Not through the dataloader, whose sampler would move on and change what training sees.
     dataset = loop.dataloader.dataset
     batch = loop.dataloader.collate_fn([dataset[i % len(dataset)] for i in range(images)])
     with eval_mode(model):
         return model.data_preprocessor(batch, False)
 
 
-def add_gradient_observer(optim_wrapper: OptimWrapper, observe: Callable[[], None]) -> None:
-    """Have ``observe()`` called after each backward pass of any OptimWrapper.
-
-    It sees the gradient of that micro-batch alone, before it is clipped, as it would under
-    AdaSAPOptimWrapper.
-    """
-    backward = optim_wrapper.backward
-
-    def observed(loss: torch.Tensor, **kwargs) -> None:
-        with isolated_gradients(optimizer_parameters(optim_wrapper.optimizer), add=True):
-            backward(loss, **kwargs)
-            observe()
-
-    optim_wrapper.backward = observed
-    # Only what a backward pass brings is averaged over processes, not what was set aside.
-    optim_wrapper.should_sync = lambda: True
-
-
-def remove_gradient_observer(optim_wrapper: OptimWrapper) -> None:
-    """Undo :func:`add_gradient_observer`."""
-    del optim_wrapper.backward
-    del optim_wrapper.should_sync
-
-
 def averaged_models(runner: Runner) -> list[nn.Module]:
-    """The copies of the model that EMA hooks hold."""
+    """Return the copies of the model that EMA hooks hold."""
     return [averaging.module for averaging in _averaging(runner)]
 
 
-def rebind_ema(runner: Runner) -> None:
+def _averaging(runner: Runner) -> list[BaseAveragedModel]:
+    hooks = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
+    # EMAHook makes its copy in before_run, which may come after ours.
+    return [hook.ema_model for hook in hooks if hasattr(hook, 'ema_model')]
+
+
+def after_load(runner: Runner, structure: Mapping | None) -> None:
+    """Let moving averages and the distributed wrapper follow a model of a checkpoint's shape.
+
+    Args:
+        runner (Runner): The run; to be called in every process.
+        structure (Mapping, optional): The structure of the checkpoint, if it has one.
+    """
+    _rebind_ema(runner)
+    if structure is not None and last_cut(structure) is not None:
+        rewrap_model(runner)
+
+
+def _rebind_ema(runner: Runner) -> None:
     """Let EMA hooks see the tensors that their copies have after a cut.
 
-    With ``update_buffers=True`` mmengine averages into tensors that it took from the copy once.
+    With ``update_buffers=True`` mmengine averages into tensors that it took from the copy once,
+    in ``BaseAveragedModel.__init__``: those of the dense copy, which nobody reads any more.
     """
     for averaging in _averaging(runner):
         if averaging.update_buffers:
             averaging.avg_parameters = averaging.module.state_dict()
 
 
-def _averaging(runner: Runner) -> list[BaseAveragedModel]:
-    hooks = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
-    return [hook.ema_model for hook in hooks if hasattr(hook, 'ema_model')]
+def after_cut(runner: Runner) -> None:
+    """Let all that knows the dense model go on with the slim one, after the cut of a training.
+
+    These are moving averages, the distributed wrapper, the best checkpoint and early stopping. To
+    be called in every process, when the model, its optimizer and its copies are cut.
+    """
+    _rebind_ema(runner)
+    rewrap_model(runner)
+    _reset_best_checkpoint(runner)
+    _reset_early_stopping(runner)
 
 
-def reset_best_score(runner: Runner) -> None:
-    """Let the best score be found anew among slim models: for checkpoints, early stopping.
+def _reset_best_checkpoint(runner: Runner) -> None:
+    """Let the best checkpoint be found anew among slim models; the dense one so far goes.
 
-    The best checkpoint so far, which is a dense one, goes.
+    A dense model mostly scores higher, so that no slim checkpoint would be the best one.
     """
     info = runner.message_hub.runtime_info
     dense = [info[key] for key in info if key.startswith('best_ckpt') and info[key]]
@@ -103,6 +139,7 @@ def reset_best_score(runner: Runner) -> None:
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook) and hook.save_best:
             runner.logger.info('AdaSAP cut the model: the best checkpoint is chosen anew')
+            # With one indicator CheckpointHook has best_ckpt_path, with several the dict.
             if getattr(hook, 'best_ckpt_path', None):
                 hook.best_ckpt_path = None
             for indicator in getattr(hook, 'best_ckpt_path_dict', {}):
@@ -110,6 +147,10 @@ def reset_best_score(runner: Runner) -> None:
             if is_main_process():
                 for path in filter(hook.file_backend.isfile, dense):
                     hook.file_backend.remove(path)
+
+
+def _reset_early_stopping(runner: Runner) -> None:
+    """Let early stopping wait for slim models to get better, which a dense one would outdo."""
     for hook in runner.hooks:
         if isinstance(hook, EarlyStoppingHook):
             hook.wait_count = 0

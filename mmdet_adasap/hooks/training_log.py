@@ -1,23 +1,58 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""What radii do to the loss, said when a run enters a phase, since nobody knows it beforehand."""
+"""What the log of a run says of AdaSAP: channels, radii, each iteration, and the cut."""
 
 import logging
 from collections.abc import Mapping
 
 import torch
+from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from ..pruning import NOT_TRAINED, PHASES, PrunableChannels
 from ..sharpness import Perturbation
 
+ONE_PASS = dict(mean_rho=0.0, eps_ratio=0.0, loss_ratio=1.0)
+"""What is logged of a step of one pass: it is one with a radius of 0."""
+
 STEPS = 100
-HARDLY, TOO_MUCH = 1.02, 2.0
+"""Iterations over which L(w+ε)/L(w) is averaged, a choice of ours: it differs from batch to batch,
+and wrong radii are to be known of long before a phase is over."""
+TOO_LOW, TOO_HIGH = 1.02, 2.0
 """L(w+ε)/L(w) up to which the second pass says as good as nothing new, and from which on it is
-about another network."""
+about another network. Both are rules of thumb of ours, for warnings alone; the paper has none."""
+
+
+def log_channels(logger: logging.Logger, channels: PrunableChannels, model: nn.Module) -> None:
+    """Warn of the layers in which no channel is removed although a user may expect it.
+
+    Args:
+        logger (logging.Logger): The run's.
+        channels (PrunableChannels): The channels that were found.
+        model (nn.Module): Where they were found.
+    """
+    names = sorted({tensor.name for tensor in channels.frozen.get(NOT_TRAINED, [])})
+    if names:
+        logger.warning(
+            f'AdaSAP leaves {len(names)} layers whole because they are not trained, '
+            f'{names[0]} to {names[-1]}'
+        )
+    for name, reason in channels.excluded.items():
+        logger.warning(f'AdaSAP leaves {name or "the model"} whole: {reason}')
+    parameters = dict(model.named_parameters())
+    # Biases and factors of a norm go with the weight that makes their channels.
+    unseen = [name for name in channels.unused_parameters if parameters[name].dim() > 1]
+    if unseen:
+        logger.warning(
+            f'AdaSAP leaves {", ".join(unseen)} whole because raw outputs do not depend on '
+            f'them; if they read channels that are cut, training will stop after the cut'
+        )
 
 
 class LossRatioWatch:
     """Averages L(w+ε)/L(w) over the first iterations that a run has in a phase.
+
+    What radii do to the loss depends on the model and the data, so nobody can know it beforehand.
 
     Args:
         phase (str): The phase, for the message.
@@ -39,13 +74,17 @@ class LossRatioWatch:
         self._sum = self._finite = torch.zeros(())
 
     def add(self, ratio: Tensor | float) -> tuple[int, str] | None:
-        """Take the ratio of a step; after the last of them, a level of logging and what to say.
+        """Take the ratio of a step.
 
         Args:
             ratio (Tensor | float): A 0-dim tensor, which is not waited for before the last step.
+
+        Returns:
+            tuple[int, str] | None: A level of logging and a message, after the last of the steps.
         """
         if self._seen >= self.steps:
             return None
+        # Sums on the device: to read a number every step would make the GPU wait for the host.
         ratio = torch.as_tensor(ratio)
         finite = ratio.isfinite()
         self._sum = self._sum.to(ratio.device) + torch.where(finite, ratio, 0)
@@ -64,12 +103,12 @@ class LossRatioWatch:
         mean = float(self._sum) / finite
         text += f'loss_ratio, L(w+ε)/L(w), was {mean:.3f} on average'
         radii = ' and '.join(self.radii) or f'the radii of {self.key}'
-        if mean <= HARDLY:
+        if mean <= TOO_LOW:
             return logging.WARNING, (
                 f'{text}, so that two passes did hardly more than one: raise {radii} until it is '
                 f'about 1.2 to 1.5'
             )
-        if mean >= TOO_MUCH:
+        if mean >= TOO_HIGH:
             return logging.WARNING, (
                 f'{text}, which is too far for what is learned at w+ε to help at w: lower '
                 f'{radii} until it is about 1.2 to 1.5'
@@ -77,8 +116,33 @@ class LossRatioWatch:
         return logging.INFO, text
 
 
+def log_iteration(
+    runner: Runner, phase: str, watch: LossRatioWatch | None, remaining: Mapping[str, float]
+) -> None:
+    """Log the phase, what the step did to the loss, and how much of the model is left.
+
+    Args:
+        runner (Runner): The run.
+        phase (str): The phase that the iteration belongs to.
+        watch (LossRatioWatch, optional): What averages the ratio of losses in this phase.
+        remaining (Mapping[str, float]): Fractions of the dense model by what they are called.
+    """
+    stats = getattr(runner.optim_wrapper, 'last_stats', None)
+    message = watch.add(stats['loss_ratio']) if stats and watch else None
+    if message is not None:
+        runner.logger.log(*message)
+    stats = stats or ONE_PASS
+    scalars = {
+        'phase': PHASES.index(phase),
+        **{key: stats[key] for key in ONE_PASS},
+        **remaining,
+    }
+    for key, value in scalars.items():
+        runner.message_hub.update_scalar(f'train/{key}', value)
+
+
 def layer_shapes(model: nn.Module) -> dict[str, torch.Size]:
-    """Shape of the weight of every convolution and linear layer by the layer's name."""
+    """Return the shapes of the weights of convolution and linear layers, by the layer's name."""
     return {
         name: module.weight.shape
         for name, module in model.named_modules()
@@ -87,21 +151,22 @@ def layer_shapes(model: nn.Module) -> dict[str, torch.Size]:
 
 
 def cut_table(model: nn.Module, dense: Mapping[str, torch.Size], structure: Mapping) -> str:
-    """Channels of the convolution and linear layers that shrank, parameters and FLOPs.
+    """Lay out the layers that shrank with their channels, and the parameters and FLOPs left.
 
     Args:
         model (nn.Module): The slim model.
         dense (Mapping[str, torch.Size]): Its :func:`layer_shapes` before the cut.
         structure (Mapping): Its structure.
     """
-    rows, whole = [('layer', 'inputs', 'outputs', 'parameters')], 0
+    rows, unchanged = [('layer', 'inputs', 'outputs', 'parameters')], 0
     for name, module in model.named_modules():
         if not isinstance(module, _ConvNd | nn.Linear):
             continue
         before, after = dense[name], module.weight.shape
         if before == after:
-            whole += 1
+            unchanged += 1
             continue
+        # Weights are [out, in, ...], those of transposed convolutions [in, out, ...].
         inputs, outputs = (0, 1) if getattr(module, 'transposed', False) else (1, 0)
         rows.append(
             (
@@ -120,7 +185,9 @@ def cut_table(model: nn.Module, dense: Mapping[str, torch.Size], structure: Mapp
         f'{round(structure["dense"][resource] * left):,} ({left:.4f})'
         for resource, left in structure['reached'].items()
     ]
-    return '\n'.join(['AdaSAP cut the model', *lines, f'{whole} more layers as before', *totals])
+    return '\n'.join(
+        ['AdaSAP cut the model', *lines, f'{unchanged} more layers as before', *totals]
+    )
 
 
 def _change(before: int, after: int) -> str:

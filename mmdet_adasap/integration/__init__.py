@@ -17,9 +17,9 @@ from .configs import (
     without_pipeline,
 )
 from .distributed import (
-    check_same,
+    broadcast_from_rank_0,
+    check_same_on_all_ranks,
     check_wrapper,
-    from_rank_0,
     raise_on_all_ranks,
     rewrap_model,
     unwrapped,
@@ -27,10 +27,10 @@ from .distributed import (
 
 __all__ = [
     'SHAPING',
+    'broadcast_from_rank_0',
     'build_dense',
-    'check_same',
+    'check_same_on_all_ranks',
     'check_wrapper',
-    'from_rank_0',
     'hooks_of',
     'image_side',
     'is_classifier',

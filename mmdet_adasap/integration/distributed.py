@@ -55,14 +55,14 @@ def _alone() -> Iterator[None]:
         distributed.is_initialized = is_initialized
 
 
-def from_rank_0(value: Value) -> Value:
+def broadcast_from_rank_0(value: Value) -> Value:
     """What rank 0 has for ``value``, in every process."""
     box = [value]
     broadcast_object_list(box)
     return box[0]
 
 
-def check_same(what: str, digest: str) -> None:
+def check_same_on_all_ranks(what: str, digest: str) -> None:
     """Compare a digest over all processes.
 
     Args:

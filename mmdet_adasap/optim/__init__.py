@@ -3,15 +3,23 @@
 
 from .adasap_amp_optim_wrapper import AdaSAPAmpOptimWrapper
 from .adasap_optim_wrapper import AdaSAPOptimWrapper
-from .gradients import average_gradients, isolated_gradients, optimizer_parameters
+from .gradients import (
+    GradientObserverMixin,
+    average_gradients,
+    isolated_gradients,
+    observe_clean_gradients,
+    optimizer_parameters,
+)
 from .replay import BufferSnapshot, preserve_rng_state
 
 __all__ = [
     'AdaSAPAmpOptimWrapper',
     'AdaSAPOptimWrapper',
     'BufferSnapshot',
+    'GradientObserverMixin',
     'average_gradients',
     'isolated_gradients',
+    'observe_clean_gradients',
     'optimizer_parameters',
     'preserve_rng_state',
 ]

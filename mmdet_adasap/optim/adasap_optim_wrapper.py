@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from ..integration.distributed import unwrapped
 from ..registry import PERTURBATIONS, build
 from ..sharpness import Perturbation, PerturbationStats
-from .gradients import finite_everywhere, isolated_gradients, optimizer_parameters
+from .gradients import GradientObserverMixin, finite_everywhere, isolated_gradients
 from .replay import BufferSnapshot, CapturedForward, RandomState
 
 
 @OPTIM_WRAPPERS.register_module()
-class AdaSAPOptimWrapper(OptimWrapper):
+class AdaSAPOptimWrapper(GradientObserverMixin, OptimWrapper):
     """Steps with the gradient at w + ε instead of that at w, in float32.
 
     A step with a perturbation is two passes over one batch: the clean one that the training
@@ -59,16 +59,15 @@ class AdaSAPOptimWrapper(OptimWrapper):
     def __init__(self, *args, perturbation: dict | Perturbation | None = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.last_stats: dict[str, Tensor] | None = None
-        self._observers: list[Callable[[], None]] = []
         self._forward: CapturedForward | None = None
         self._in_second_pass = False
-        self._is_told = False
         self.perturbation = perturbation
-        self._is_told = perturbation is not None
+        # Nobody has chosen None yet. AdaSAPHook may, and calls the setter to say so.
+        self._warns_of_one_pass = perturbation is None
 
     @property
     def perturbation(self) -> Perturbation | None:
-        """How the weights are moved; None means one pass. Settable between two steps."""
+        """How the weights are moved; None means one pass. To be set between two steps."""
         return self._perturbation
 
     @perturbation.setter
@@ -77,38 +76,22 @@ class AdaSAPOptimWrapper(OptimWrapper):
             PERTURBATIONS, perturbation, 'perturbation'
         )
         self._attached_to: nn.Module | None = None
-        self._is_told = True
-
-    def add_clean_gradient_observer(self, observer: Callable[[], None]) -> None:
-        """Have ``observer()`` called after each clean backward pass.
-
-        At that moment every ``param.grad`` holds the gradient at w of this micro-batch alone,
-        of the loss as :meth:`scale_loss` divides it, whether or not there is a perturbation.
-
-        Args:
-            observer (Callable): Called without arguments; it must not change the gradients.
-        """
-        self._observers.append(observer)
-
-    def remove_clean_gradient_observer(self, observer: Callable[[], None]) -> None:
-        """Undo :meth:`add_clean_gradient_observer`.
-
-        Args:
-            observer (Callable): What was added.
-
-        Raises:
-            ValueError: If it was not.
-        """
-        self._observers.remove(observer)
+        self._warns_of_one_pass = False
 
     def should_sync(self) -> bool:
-        """Whether the gradient of the pass to come is averaged over the processes."""
-        is_read = self._perturbation is not None or bool(self._observers)
-        return (is_read and not self._in_second_pass) or super().should_sync()
+        """Return whether the gradient of the pass to come is averaged over the processes.
+
+        That of a clean pass always is: all processes have to move their weights by the same ε.
+        """
+        gives_eps = self._perturbation is not None and not self._in_second_pass
+        return gives_eps or super().should_sync()
+
+    def _is_observed(self) -> bool:
+        return not self._in_second_pass and super()._is_observed()
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """The context of the forward pass; with a perturbation, captures its inputs.
+        """Return the context of the forward pass; with a perturbation, capture its inputs.
 
         Args:
             model (nn.Module): The model, with its distributed wrapper if it has one.
@@ -131,7 +114,7 @@ class AdaSAPOptimWrapper(OptimWrapper):
         self._forward = forward
 
     def _pass_context(self, model: nn.Module) -> AbstractContextManager[None]:
-        """The context of one forward pass, of either kind."""
+        """Return the context of one forward pass, clean or perturbed."""
         return super().optim_context(model)
 
     def update_params(
@@ -149,8 +132,8 @@ class AdaSAPOptimWrapper(OptimWrapper):
                 :meth:`optim_context`, or in a way that cannot be repeated.
         """
         self.last_stats = None
-        if not self._is_told:
-            self._is_told = True
+        if self._warns_of_one_pass:
+            self._warns_of_one_pass = False
             print_log(
                 f'{type(self).__name__} has no perturbation, and no AdaSAPHook sets one: every '
                 f'step is a plain one. Put AdaSAPHook into default_hooks, or give the wrapper '
@@ -168,13 +151,7 @@ class AdaSAPOptimWrapper(OptimWrapper):
 
     def _backward_once(self, loss: Tensor) -> None:
         """Add the gradient at w to what is accumulated."""
-        loss = self.scale_loss(loss)
-        if not self._observers:
-            self.backward(loss)
-            return
-        with isolated_gradients(optimizer_parameters(self.optimizer), add=True):
-            self.backward(loss)
-            self._observe()
+        self.backward(self.scale_loss(loss))
 
     def _backward_twice(self, loss: Tensor) -> None:
         """Add the gradient at w + ε to what is accumulated."""
@@ -186,6 +163,7 @@ class AdaSAPOptimWrapper(OptimWrapper):
                 'perturbation=None'
             )
         bare = unwrapped(forward.model)
+        # The second pass uses up the random numbers of the first one, and training goes on behind.
         random_after = RandomState.capture(forward.device)
         stats, usable = self._perturb(loss, list(bare.parameters()))
         try:
@@ -195,7 +173,8 @@ class AdaSAPOptimWrapper(OptimWrapper):
             try:
                 with _fresh_casts(), self._pass_context(forward.model):
                     output = forward.run_again()
-                perturbed_loss = _parse_loss(bare, output)  # outside, as train_step does it
+                # Outside of autocast, as train_step does it for the clean pass.
+                perturbed_loss = _parse_loss(bare, output)
                 self._backward_perturbed(self.scale_loss(perturbed_loss), usable)
             finally:
                 self._in_second_pass = False
@@ -236,7 +215,7 @@ class AdaSAPOptimWrapper(OptimWrapper):
         Returns:
             Tensor: Whether it gives a direction, as a 0-dim bool tensor.
         """
-        # Not self.backward, which counts the iteration; that is for the second pass.
+        # Not self.backward, which counts the micro-batch; that is for the second pass.
         loss.backward()
         self._observe()
         return finite_everywhere(loss)
@@ -249,10 +228,6 @@ class AdaSAPOptimWrapper(OptimWrapper):
             usable (Tensor): What :meth:`_backward_clean` returned.
         """
         self.backward(loss)
-
-    def _observe(self) -> None:
-        for observer in self._observers:
-            observer()
 
 
 @contextmanager
@@ -270,7 +245,7 @@ def _fresh_casts() -> Iterator[None]:
 
 
 def _parse_loss(model: nn.Module, output: Tensor | dict) -> Tensor:
-    """The loss in what a forward pass returns."""
+    """Return the loss in what a forward pass returns, as mmengine's ``train_step`` finds it."""
     if isinstance(output, Tensor):
         return output
     return model.parse_losses(output)[0]

@@ -13,7 +13,7 @@ import numpy as np
 from mmengine.dist import get_dist_info
 
 from ..errors import LoadingFailedError, ModelFailedError, UnreadableImagesError
-from ..integration.distributed import from_rank_0, raise_on_all_ranks
+from ..integration.distributed import broadcast_from_rank_0, raise_on_all_ranks
 from .datasets.multi_view import CLEAN, UNREADABLE_ERRORS, Condition
 from .engine import ConditionResult, EvaluatedModel, evaluate_conditions
 from .evaluation_settings import EvaluationSettings
@@ -100,7 +100,7 @@ class Run:
         with raise_on_all_ranks():
             if self.rank == 0:
                 left = self._resume(out, every)
-        left = from_rank_0(left)
+        left = broadcast_from_rank_0(left)
         total = self._count(every)
         self.progress.start(total, total - self._count(left))
         self._test(None, [c for c in left if c in self.conditions])

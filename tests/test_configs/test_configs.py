@@ -138,7 +138,7 @@ class TestAdaSAP:
         model = build_dense(cfg)
         assert cfg.optim_wrapper.type == 'AdaSAPOptimWrapper'
         assert OPTIM_WRAPPERS.get(cfg.optim_wrapper.type) is not None
-        hook = HOOKS.build(cfg.default_hooks.adasap)
+        hook = HOOKS.build(cfg.default_hooks.adasap).settings
         assert isinstance(hook.perturbation, AdaptivePerturbation)
         assert isinstance(hook.finetune, UniformPerturbation)
         for perturbation in (hook.perturbation, hook.finetune):
@@ -212,7 +212,9 @@ class TestControls:
         assert control == adasap
 
     def test_perturbations_are_those_of_the_name(self, path):
-        hook, adasap = (HOOKS.build(read(p).default_hooks.adasap) for p in (path, adasap_of(path)))
+        hook, adasap = (
+            HOOKS.build(read(p).default_hooks.adasap).settings for p in (path, adasap_of(path))
+        )
         arm = path.name.partition('_')[0].partition('-')[2] or 'plain'
         if arm == 'plain':
             assert hook.perturbation is hook.finetune is None

@@ -5,9 +5,9 @@ import pytest
 import torch
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
-from test_adasap_hook import assert_same_weights, build, kill_after, settings, train, watch
 
-from _utils.toy import ToyModel
+from _utils.adasap_runs import assert_same_weights, build, kill_after, train, watch
+from _utils.toy import ToyModel, settings
 from mmdet_adasap.optim import AdaSAPAmpOptimWrapper
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from _utils.processes import FailedError, FrozenNormModel, build, in_processes, settings
 from _utils.toy import ToyModel
 from mmdet_adasap.errors import EquivalenceError
-from mmdet_adasap.hooks import AdaSAPHook, adasap_hook
+from mmdet_adasap.hooks import AdaSAPHook, runner_state
 from mmdet_adasap.hooks.runner_state import averaged_models
 from mmdet_adasap.integration.distributed import unwrapped
 from mmdet_adasap.optim import AdaSAPOptimWrapper
@@ -173,7 +173,7 @@ def train_failing(cfg: dict, name: str, model: type[ToyModel] = FrozenNormModel)
         raise EquivalenceError('it broke')
 
     if get_rank() == 1:
-        setattr(adasap_hook if name == 'sample_forward' else Pruner, name, fail)
+        setattr(runner_state if name == 'sample_forward' else Pruner, name, fail)
     train(cfg, model)
 
 

@@ -5,7 +5,8 @@ from contextlib import nullcontext
 import pytest
 import torch
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, build_optim_wrapper
-from test_adasap_optim_wrapper import (
+
+from _utils.two_pass import (
     TinyModel,
     assert_same,
     batch,
@@ -14,7 +15,6 @@ from test_adasap_optim_wrapper import (
     optimizer_of,
     train,
 )
-
 from mmdet_adasap.optim import AdaSAPAmpOptimWrapper, AdaSAPOptimWrapper
 from mmdet_adasap.sharpness import AdaptivePerturbation, UniformPerturbation
 

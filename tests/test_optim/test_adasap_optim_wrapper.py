@@ -1,98 +1,27 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 import copy
-import random
+from functools import partial
 
-import numpy as np
 import pytest
 import torch
 from mmengine.logging import MMLogger
-from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from pytorch_optimizer import SAM
 from torch import nn
-from torch.nn import functional as F
 
-from mmdet_adasap.optim import AdaSAPOptimWrapper
+from _utils.two_pass import (
+    OPTIMIZERS,
+    STEPS,
+    TinyModel,
+    assert_same,
+    batch,
+    gradients,
+    loss_of,
+    optimizer_of,
+    train,
+)
+from mmdet_adasap.optim import AdaSAPOptimWrapper, observe_clean_gradients
 from mmdet_adasap.sharpness import AdaptivePerturbation, UniformPerturbation
-
-STEPS = 20
-OPTIMIZERS = {
-    'sgd': (torch.optim.SGD, {'lr': 0.05, 'momentum': 0.9, 'weight_decay': 1e-3}),
-    'adamw': (torch.optim.AdamW, {'lr': 0.01}),
-}
-
-
-class TinyModel(BaseModel):
-    """Convolution, batch norm, dropout, a linear head; doubles its samples' labels in place."""
-
-    def __init__(self, momentum=0.1, dropout=0.0, fail_at=None):
-        super().__init__()
-        torch.manual_seed(0)
-        self.conv = nn.Conv2d(2, 6, 3)
-        self.bn = nn.BatchNorm2d(6, momentum=momentum)
-        self.fc = nn.Linear(6, 3)
-        self.dropout = dropout
-        self.fail_at = fail_at
-        self.calls = 0
-        self.draws = []
-
-    def forward(self, inputs, data_samples=None, mode='tensor'):
-        self.calls += 1
-        if self.calls == self.fail_at:
-            raise FloatingPointError('second pass')
-        noise = random.random(), np.random.rand(), float(torch.rand(()))
-        self.draws.append(noise)
-        x = F.relu(self.bn(self.conv(inputs))).mean((2, 3))
-        x = self.fc(F.dropout(x, self.dropout, self.training))
-        target = torch.stack([sample['target'] for sample in data_samples])
-        for sample in data_samples:
-            sample['target'] *= 2
-        return {'loss_fit': (x - target).square(), 'acc': x.new_zeros(1)}
-
-
-def batch(step=0, size=4):
-    generator = torch.Generator().manual_seed(100 + step)
-    inputs = torch.randn(size, 2, 5, 5, generator=generator)
-    # A Sample is opaque to the wrapper, as mmdet's DetDataSample is: no plain dict.
-    samples = [Sample(target=torch.randn(3, generator=generator)) for _ in range(size)]
-    return {'inputs': inputs, 'data_samples': samples}
-
-
-class Sample:
-    def __init__(self, target):
-        self.target = target
-
-    def __getitem__(self, key):
-        return getattr(self, key)
-
-    def __setitem__(self, key, value):
-        setattr(self, key, value)
-
-
-def optimizer_of(model, name='sgd'):
-    cls, arguments = OPTIMIZERS[name]
-    return cls([p for p in model.parameters() if p.requires_grad], **arguments)
-
-
-def train(model, wrapper, steps=STEPS):
-    torch.manual_seed(3)
-    random.seed(3)
-    np.random.seed(3)
-    return [model.train_step(batch(i), wrapper) for i in range(steps)]
-
-
-def assert_same(model, reference):
-    state, expected = model.state_dict(), reference.state_dict()
-    for name in expected:
-        assert torch.equal(state[name], expected[name]), name
-
-
-def loss_of(model, data):
-    return model.parse_losses(model(**copy.deepcopy(data), mode='loss'))[0]
-
-
-def gradients(model):
-    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
 class TestRhoZero:
@@ -503,6 +432,48 @@ class TestObserver:
             for name, grad in gradients(model).items():
                 torch.testing.assert_close(seen[i][name], grad)
 
+    def test_any_wrapper_shows_the_same(self):
+        """Also one that overrides ``update_params``; without an observer it is as before."""
+
+        class CountingWrapper(OptimWrapper):
+            updates = 0
+
+            def update_params(self, *args, **kwargs):
+                self.updates += 1
+                super().update_params(*args, **kwargs)
+
+        seen, models = [], []
+        for cls in (AdaSAPOptimWrapper, CountingWrapper):
+            model = TinyModel()
+            wrapper = cls(optimizer_of(model), accumulative_counts=3, clip_grad={'max_norm': 0.1})
+            before = type(wrapper)
+            seen.append([])
+            observer = partial(
+                lambda found, model: found.append(gradients(model)), seen[-1], model
+            )
+            model.train_step(batch(), wrapper)
+            observe_clean_gradients(wrapper, observer)
+            assert isinstance(wrapper, before)
+            assert type(wrapper).__name__ == before.__name__
+            for i in range(1, 7):
+                model.train_step(batch(i), wrapper)
+            wrapper.remove_clean_gradient_observer(observer)
+            assert [wrapper.should_sync() for _ in range(2)] == [False, False]
+            model.train_step(batch(7), wrapper)
+            models.append(model)
+        assert wrapper.updates == 8
+        assert_same(*models)
+        assert len(seen[0]) == len(seen[1]) == 6
+        for left, right in zip(*seen, strict=True):
+            assert left.keys() == right.keys()
+            for name in left:
+                assert torch.equal(left[name], right[name]), name
+
+    def test_unknown_observer(self):
+        wrapper = AdaSAPOptimWrapper(optimizer_of(TinyModel()))
+        with pytest.raises(ValueError, match='not in list'):
+            wrapper.remove_clean_gradient_observer(print)
+
     def test_changes_nothing_without_a_perturbation(self):
         models = []
         for observed in (False, True):
@@ -515,15 +486,15 @@ class TestObserver:
         assert_same(*models)
 
 
-@pytest.mark.parametrize('told', ['nothing', 'perturbation', 'none by the hook'])
-def test_says_so_where_nothing_gives_it_a_perturbation(told, caplog):
+@pytest.mark.parametrize('given', ['nothing', 'perturbation', 'none by the hook'])
+def test_warns_where_nothing_gives_a_perturbation(given, caplog):
     """As where AdaSAPHook was forgotten: it would train as plain SGD without a word."""
-    MMLogger.get_instance(f'told_{told.replace(" ", "_")}').addHandler(caplog.handler)
+    MMLogger.get_instance(f'given_{given.replace(" ", "_")}').addHandler(caplog.handler)
     model = TinyModel()
-    perturbation = dict(type='UniformPerturbation') if told == 'perturbation' else None
+    perturbation = dict(type='UniformPerturbation') if given == 'perturbation' else None
     wrapper = AdaSAPOptimWrapper(optimizer_of(model), perturbation=perturbation)
-    if told == 'none by the hook':
+    if given == 'none by the hook':
         wrapper.perturbation = None
     for i in range(2):
         model.train_step(batch(i), wrapper)
-    assert caplog.text.count('no AdaSAPHook sets one') == (told == 'nothing')
+    assert caplog.text.count('no AdaSAPHook sets one') == (given == 'nothing')

@@ -1,0 +1,145 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""What a config says of AdaSAPHook: checked when it is made, and written into checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..pruning import Importance, check_target
+from ..registry import IMPORTANCES, PERTURBATIONS, build, names
+from ..sharpness import Perturbation
+from .schedule import SCHEDULES
+
+RADII = ('perturbation', 'finetune')
+"""Settings that may change when a run is resumed: neither the schedule nor the choice of channels
+depends on them."""
+
+
+def _adaptive() -> dict:
+    return dict(type='AdaptivePerturbation')
+
+
+def _uniform() -> dict:
+    # 'weights' are those that AdaptivePerturbation moves too: only the radii change at the cut.
+    return dict(
+        type='UniformPerturbation', rho=0.1, scope='layer', asam=True, parameters='weights'
+    )
+
+
+def _magnitude() -> dict:
+    return dict(type='MagnitudeImportance', p=2)
+
+
+@dataclass(frozen=True)
+class AdaSAPSettings:
+    """Settings of one run of AdaSAP (arXiv:2306.14306, algorithm 1).
+
+    Args:
+        warmup (int): Epochs (or iterations) of the first phase, 0 or more.
+        prune (int): Epochs (or iterations) of the second phase; the rest fine-tunes.
+        target (dict): What is to remain of the dense model: ``dict(params=0.4)``, or
+            ``dict(flops=0.5)`` of the multiply-accumulates for the first validation image. Of
+            the dense one also where a pruned model is pruned again.
+        perturbation (dict | Perturbation, optional): Perturbation of warm-up and prune phase;
+            None for one pass. Defaults to ``dict(type='AdaptivePerturbation')``.
+        finetune (dict | Perturbation, optional): Perturbation of the third phase; None for one
+            pass. Defaults to ``dict(type='UniformPerturbation', rho=0.1, scope='layer',
+            asam=True, parameters='weights')``.
+        importance (dict | Importance): Criterion of removal. Defaults to
+            ``dict(type='MagnitudeImportance', p=2)``.
+        interval (int): Iterations from one pruning event to the next. Defaults to 30.
+        schedule (str): How the target is approached, 'exponential' or 'linear'. Defaults to
+            'exponential'.
+        round_to (int): Channels that a layer keeps are a multiple of it. Defaults to 8.
+        by_epoch (bool): Whether ``warmup`` and ``prune`` count epochs. Defaults to True.
+
+    Attributes:
+        resource (str): What ``target`` limits, 'params' or 'flops'.
+        fraction (float): The fraction of it that is to remain.
+
+    Raises:
+        ValueError: If a setting is not valid; the message begins with its key.
+    """
+
+    warmup: int
+    prune: int
+    target: Mapping[str, float]
+    perturbation: Perturbation | None = field(default_factory=_adaptive)
+    finetune: Perturbation | None = field(default_factory=_uniform)
+    importance: Importance = field(default_factory=_magnitude)
+    interval: int = 30
+    schedule: str = 'exponential'
+    round_to: int = 8
+    by_epoch: bool = True
+    resource: str = field(init=False)
+    fraction: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        _check_at_least('warmup', self.warmup, 0)
+        _check_at_least('prune', self.prune, 1)
+        _check_at_least('interval', self.interval, 1)
+        _check_at_least('round_to', self.round_to, 1)
+        # A list is no key of SCHEDULES and would raise a TypeError that names no setting.
+        if not isinstance(self.schedule, str) or self.schedule not in SCHEDULES:
+            raise ValueError(
+                f'schedule={self.schedule!r} is unknown; use one of {list(SCHEDULES)}'
+            )
+        if not isinstance(self.by_epoch, bool):
+            raise ValueError(f'by_epoch={self.by_epoch!r} must be True or False')
+        resource, fraction = check_target(self.target)
+        built = {
+            'resource': resource,
+            'fraction': fraction,
+            'target': dict(self.target),  # not a ConfigDict: it is saved in checkpoints
+            'perturbation': build(PERTURBATIONS, self.perturbation, 'perturbation'),
+            'finetune': build(PERTURBATIONS, self.finetune, 'finetune'),
+            'importance': build(IMPORTANCES, self.importance, 'importance'),
+        }
+        if built['importance'] is None:
+            raise ValueError(f'importance=None; name one of {names(IMPORTANCES)}')
+        for key, value in built.items():
+            object.__setattr__(self, key, value)  # the way around frozen=True
+
+    def perturbation_of(self, phase: str) -> tuple[str, Perturbation | None]:
+        """Return the setting that says how weights are moved in a phase, and its value.
+
+        Args:
+            phase (str): 'warmup', 'prune' or 'finetune'.
+
+        Returns:
+            tuple[str, Perturbation | None]: 'perturbation' or 'finetune', and the perturbation.
+        """
+        key = 'finetune' if phase == 'finetune' else 'perturbation'
+        return key, getattr(self, key)
+
+    def to_dict(self) -> dict:
+        """Return the settings as plain data, as a checkpoint holds them.
+
+        The keys, their order and what is in them are read by runs that are resumed: those of
+        :data:`RADII` may differ then, all others may not.
+        """
+        keys = ('warmup', 'prune', 'by_epoch', 'interval', 'schedule', 'round_to', 'target')
+        plain = {key: getattr(self, key) for key in keys}
+        parts = {key: part_to_dict(getattr(self, key)) for key in ('importance', *RADII)}
+        return plain | parts
+
+
+def part_to_dict(part: Importance | Perturbation | None) -> dict | None:
+    """Return the type of a criterion or perturbation and what it was built with, as plain data."""
+    if part is None:
+        return None
+    arguments = {
+        key: value
+        for key, value in sorted(vars(part).items())
+        # Sums of gradients and modules that were found are state, not settings.
+        if not key.startswith('_') and isinstance(value, bool | int | float | str | None)
+    }
+    return {'type': type(part).__name__, **arguments}
+
+
+def _check_at_least(key: str, value: object, least: int) -> None:
+    """Raise ValueError if a setting is no integer, or below the least that makes sense."""
+    # True is an integer of Python and would count as 1.
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f'{key}={value!r} must be an integer of at least {least}')
