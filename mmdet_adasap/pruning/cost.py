@@ -62,7 +62,7 @@ class Cost:
         if self._arrays is None:
             self._arrays = self._pack()
         fixed, per_channel, coefficients, factors = self._arrays
-        # selection calls this hundreds of times an event, so it is three array operations. The
+        # select_channels calls this again and again, so it is three array operations. The
         # last axis is a constant 1 that pads terms with few factors.
         left = np.append(fixed + per_channel @ np.asarray(kept, dtype=np.float64), 1.0)
         return self.constant + round(float(coefficients @ left[factors].prod(axis=1)))
