@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
-from mmengine.hub import get_config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
@@ -63,6 +62,10 @@ def read_config(config: str | Path | Config) -> Config:
 
 def _of_package(name: str) -> Config:
     """A config of an installed package; some of mmpretrain leave their scope to their users."""
+    # Not at the top of this file: mmengine.hub imports mmengine.runner, at whose end our hooks are
+    # registered, which import this file while mmengine.hub is half imported.
+    from mmengine.hub import get_config
+
     config = get_config(name)
     config.setdefault('default_scope', name.partition('::')[0])
     return config
