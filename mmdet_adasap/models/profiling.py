@@ -14,7 +14,7 @@ from mmengine.analysis import get_model_complexity_info
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from ..integration.configs import of_mmpretrain
+from ..integration.configs import is_mmpretrain_config
 from ..pruning.structure import Keep, named_tensors
 from ..pruning.tracing import evaluating
 
@@ -59,7 +59,7 @@ def noise_batch(config: Config) -> dict:
             f'{config.filename}: test_dataloader is missing, which says how images are prepared; '
             f'export with the config that test.py takes'
         )
-    if of_mmpretrain(config):
+    if is_mmpretrain_config(config):
         return _noise_to_classify(config)
     from mmcv.transforms import Compose
     from mmdet.utils import get_test_pipeline_cfg

@@ -14,8 +14,8 @@ from mmengine.dataset import Compose
 from mmengine.registry import DATASETS, FUNCTIONS
 
 from ..integration.configs import (
-    split_behind_cropping,
-    split_behind_loading,
+    split_after_cropping,
+    split_after_loading,
     type_name,
     without_pipeline,
 )
@@ -106,7 +106,7 @@ def build_test_set(
         same = _key(pipeline)
         if same not in pipelines:
             classified = 'gt_label' in known_of(dataset, 0)
-            split = split_behind_cropping if classified else split_behind_loading
+            split = split_after_cropping if classified else split_after_loading
             before, after = split(f'{key}.dataset.pipeline', pipeline)
             loading = loadings.setdefault(_key(before), Compose(copy.deepcopy(before)))
             pipelines[same] = loading, Compose(copy.deepcopy(after))
