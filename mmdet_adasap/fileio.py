@@ -54,8 +54,8 @@ def write_atomically(path: str | Path, data: bytes | str, remedy: str = REMEDY) 
             reason = error.strerror or str(error) or type(error).__name__
             # No space, over the quota, or larger than the file system allows.
             full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            what = remedy if full else 'see that it can be written to, or choose another folder'
-            text = f'{path} is not written ({reason}); what was there before still is; {what}'
+            advice = remedy if full else 'see that it can be written to, or choose another folder'
+            text = f'{path} is not written ({reason}); what was there before still is; {advice}'
             raise OSError(error.errno, text) from error
         raise
     # Without this the new name may be lost when the power fails.

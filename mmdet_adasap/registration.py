@@ -1,9 +1,9 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Register what the package brings, each part when the library that it is for is imported.
 
-``import mmdet_adasap`` therefore loads nothing of OpenMMLab, and a config of mmpretrain does not
-load mmdet, or the reverse. mmengine looks a type up only after it has imported the library of the
-scope (``mmdet.datasets`` for mmdet's DATASETS), so the parts are there in time.
+``import mmdet_adasap`` therefore loads nothing of OpenMMLab, nor needs any of it, and a config of
+mmpretrain does not load mmdet, or the reverse. mmengine looks a type up only after it has imported
+the library of the scope (``mmdet.datasets`` for mmdet's DATASETS), so the parts are there in time.
 """
 
 import sys
@@ -35,9 +35,7 @@ PARTS: dict[str, tuple[str, ...]] = {
 def register_all() -> None:
     """Register all parts whose library is imported, and the others as soon as theirs is.
 
-    Without mmengine nothing happens, and what needs no registry remains usable: ``sharpness``,
-    ``pruning``, ``robustness.corruptions``. A library in the midst of its import is left out; call
-    this again afterwards.
+    A library that is in the midst of its import is left out; call this again afterwards.
     """
     finder = next((f for f in sys.meta_path if isinstance(f, _RegisteringFinder)), None)
     if finder is None:
@@ -91,7 +89,8 @@ class _RegisteringFinder(MetaPathFinder):
                     if function:
                         getattr(imported, function)()
             except BaseException:
-                self.due.append(library)  # the next import tries again
+                if _is_imported(library):  # if not, its import fails with this, and may come again
+                    self.due.append(library)
                 raise
 
 

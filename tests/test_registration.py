@@ -251,6 +251,22 @@ import mmdet_adasap.models
         expected = {'error': 'mmdet_adasap.no_such_part', 'hook': True, 'wrapper': True}
         assert run(program)[1] == expected
 
+    def test_part_that_fails_with_its_library(self, run):
+        """What else is imported of ours does not fail for that, and the library may come again."""
+        program = f"""
+import mmdet_adasap.registration as registration
+parts = registration.PARTS['mmengine.runner']
+registration.PARTS['mmengine.runner'] = ('mmdet_adasap.no_such_part',)
+try:
+    import mmengine.runner
+except ModuleNotFoundError as error:
+    found['error'] = error.name
+import mmdet_adasap.sharpness
+registration.PARTS['mmengine.runner'] = parts
+{HOOKS}"""
+        expected = {'error': 'mmdet_adasap.no_such_part', 'hook': True, 'wrapper': True}
+        assert run(program)[1] == expected
+
     def test_module_of_ours_that_fails(self, run, tmp_path):
         """The others are registered nevertheless."""
         (tmp_path / 'more').mkdir()
