@@ -24,7 +24,7 @@ from pathlib import Path
 
 from .fileio import package_folder
 
-# The two families share their import names, and so their folders.
+# Distributions by import name. The two families share these, and so their folders.
 FORKS = {
     'mmengine': ('onedl-mmengine',),
     'mmcv': ('onedl-mmcv',),
@@ -115,7 +115,7 @@ def find_tool(name: str) -> Path:
 
 
 def remedy(name: str) -> str:
-    """The command that installs a package of the default stack."""
+    """Return the command that installs a package of the default stack."""
     distribution = (FORKS.get(name) or OTHERS[name])[0]
     if name == 'mmcv':
         return (
@@ -126,7 +126,7 @@ def remedy(name: str) -> str:
 
 
 def installed(distributions: tuple[str, ...]) -> dict[str, str]:
-    """Versions of those distributions that are installed."""
+    """Return the versions of those distributions that are installed."""
     versions = {}
     for name in distributions:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -146,7 +146,7 @@ def try_import(name: str) -> str:
 
 
 def live_imagecorruptions() -> str:
-    """Which of the two distributions the shared folder ``imagecorruptions`` comes from.
+    """Return the distribution that the shared folder ``imagecorruptions`` comes from.
 
     Both write the same files, the last one wins: the one whose recorded hash fits is live.
     """
@@ -154,6 +154,7 @@ def live_imagecorruptions() -> str:
     if folder is None:
         return 'none'
     content = (folder / 'corruptions.py').read_bytes()
+    # As RECORD has it: base64 for URLs, without padding (PEP 376 and the wheel format).
     digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip('=')
     for name, version in installed(IMAGECORRUPTIONS).items():
         for file in metadata.files(name) or ():
@@ -183,7 +184,7 @@ def inspect_packages(report: Report) -> None:
                 f'{name} is installed twice, as {both}, in one folder: what runs is a mixture. '
                 f'Remedy: `pip uninstall {" ".join(package.distributions)}`, then install one.'
             )
-        # mmdet alone is nearly empty; what fails lies in its parts.
+        # mmdet/__init__.py imports next to nothing; what fails lies in its parts.
         package.error = try_import('mmdet.models' if name == 'mmdet' else name)
     if all(find_spec(name) is None for name in ('mmdet', 'mmpretrain')):
         report.problems.append(
@@ -196,6 +197,7 @@ def inspect_mmcv_ops(report: Report) -> None:
     mmcv = report.packages['mmcv']
     if find_spec('mmcv') is None or mmcv.error:
         return
+    # The compiled part first: mmcv.ops would hide its error behind one of its own.
     error = try_import('mmcv._ext')
     if not error:
         error = try_import('mmcv.ops')

@@ -24,7 +24,7 @@ def message_for_user(error: BaseException) -> str:
 
 
 class UnreadableCheckpointError(AdaSAPError, ValueError):
-    """A file that is not a checkpoint, or not a whole one."""
+    """Raised when a file is not a checkpoint, or not a whole one."""
 
 
 class ExportMismatchError(AdaSAPError, RuntimeError):
@@ -80,19 +80,19 @@ class StructureError(AdaSAPError, ValueError):
 
 
 class ModelFailedError(AdaSAPError, RuntimeError):
-    """A model that raised an error on some images."""
+    """Raised when a model has raised an error on some images."""
 
 
 class LoadingFailedError(AdaSAPError, RuntimeError):
-    """Images that could not be loaded for another reason than that a file is none."""
+    """Raised when images cannot be loaded for another reason than that a file is no image."""
 
 
 class ProtocolMismatchError(AdaSAPError, ValueError):
-    """Results of another protocol."""
+    """Raised when a folder holds results of another protocol."""
 
 
 class MalformedResultsError(AdaSAPError, ValueError):
-    """A file of results that cannot be used; says which file and which key."""
+    """Raised when a file of results cannot be used; says which file and which key."""
 
 
 class UnreadableImagesError(AdaSAPError, ValueError):

@@ -34,7 +34,8 @@ def write_atomically(path: str | Path, data: bytes | str, remedy: str = REMEDY) 
     """
     data = data.encode() if isinstance(data, str) else data
     target = Path(os.path.realpath(path))
-    # A name may have 255 bytes, and a character up to 4.
+    # A name may have 255 bytes, and a character up to 4: 50 of them leave room for the suffix. Its
+    # random part keeps two writers of one file apart.
     suffix = f'.{secrets.token_hex(4)}.mmdet_adasap-partial'
     partial = target.with_name(f'.{target.name[:50]}{suffix}')
     try:
@@ -47,15 +48,17 @@ def write_atomically(path: str | Path, data: bytes | str, remedy: str = REMEDY) 
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, target)
-    except BaseException as error:
+    except BaseException as error:  # KeyboardInterrupt, too, is to leave nothing behind
         partial.unlink(missing_ok=True)
         if isinstance(error, OSError):
             reason = error.strerror or str(error) or type(error).__name__
+            # No space, over the quota, or larger than the file system allows.
             full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            what = remedy if full else 'see that it can be written to, or choose another folder'
-            text = f'{path} is not written ({reason}); what was there before still is; {what}'
+            advice = remedy if full else 'see that it can be written to, or choose another folder'
+            text = f'{path} is not written ({reason}); what was there before still is; {advice}'
             raise OSError(error.errno, text) from error
         raise
+    # Without this the new name may be lost when the power fails.
     bring_to_disk(target.parent)
 
 
@@ -73,13 +76,14 @@ def remove_partial_files(folder: str | Path) -> list[Path]:
 
 
 def _lock(file) -> None:
-    """Say that somebody is writing; the lock ends with the process, however it ends."""
+    """Lock a file that is being written; the lock ends with the process, however it ends."""
     if fcntl is not None:
         with contextlib.suppress(OSError):  # some network file systems have no locks
             fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _remove_if_left(file: Path) -> bool:
+    """Remove a file unless somebody holds its lock, and return whether it is gone."""
     try:
         with file.open('r+b') as opened:
             if fcntl is not None:
@@ -91,7 +95,7 @@ def _remove_if_left(file: Path) -> bool:
 
 
 def bring_to_disk(path: Path) -> None:
-    """Have the system write a file, or the names in a folder, now, where it can."""
+    """Have the system write a file, or the names in a folder, to the disk now, where it can."""
     with contextlib.suppress(OSError):
         opened = os.open(path, os.O_RDONLY)
         try:
@@ -101,7 +105,7 @@ def bring_to_disk(path: Path) -> None:
 
 
 def package_folder(name: str) -> Path | None:
-    """The folder that a package would be imported from, found without importing it."""
+    """Return the folder that a package would be imported from, without importing it."""
     spec = find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         return None

@@ -1,15 +1,15 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Register what the package brings, each part when the library that it is for is imported.
 
-``import mmdet_adasap`` therefore loads nothing of OpenMMLab, and a config of mmpretrain does not
-load mmdet, or the reverse. mmengine looks a type up only after it has imported the library of the
-scope (``mmdet.datasets`` for mmdet's DATASETS), so the parts are there in time.
+``import mmdet_adasap`` therefore loads nothing of OpenMMLab, nor needs any of it, and a config of
+mmpretrain does not load mmdet, or the reverse. mmengine looks a type up only after it has imported
+the library of the scope (``mmdet.datasets`` for mmdet's DATASETS), so the parts are there in time.
 """
 
 import sys
-from collections.abc import Sequence
+import threading
 from importlib import import_module
-from importlib.abc import MetaPathFinder
+from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -32,74 +32,88 @@ PARTS: dict[str, tuple[str, ...]] = {
 """Modules of other libraries to what is imported, or called as ``module:function``, after them."""
 
 
-PLAIN = (
-    'errors',
-    'fileio',
-    'version',
-    'env',
-    'sharpness',
-    'pruning',
-    'robustness.corruptions',
-    'cli',
-)
-"""What needs nothing of OpenMMLab. mmengine is imported ahead of everything else of the package:
-its import in the midst of ours would register parts that are half imported."""
-
-
 def register_all() -> None:
     """Register all parts whose library is imported, and the others as soon as theirs is.
 
-    Without mmengine there is no registry: nothing happens, and the pure torch parts
-    (``mmdet_adasap.sharpness``, ``mmdet_adasap.pruning``) and ``robustness.corruptions`` remain
-    usable.
+    A library that is in the midst of its import is left out; call this again afterwards.
     """
-    if not any(isinstance(finder, _LibraryFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _LibraryFinder())
-    for library in PARTS:
-        if library in sys.modules and not _is_being_imported(library):
-            _register(library)
+    finder = next((f for f in sys.meta_path if isinstance(f, _RegisteringFinder)), None)
+    if finder is None:
+        finder = _RegisteringFinder()
+        sys.meta_path.insert(0, finder)
+    finder.due.extend(filter(_is_imported, PARTS))
+    finder.register()
 
 
-def _register(library: str) -> None:
-    for part in PARTS[library]:
-        module, _, function = part.partition(':')
-        imported = import_module(module)
-        if function:
-            getattr(imported, function)()
+def _is_imported(name: str) -> bool:
+    module = sys.modules.get(name)
+    # importlib notes there whether a module is still being executed.
+    return module is not None and not getattr(module.__spec__, '_initializing', False)
 
 
-def _is_being_imported(name: str) -> bool:
-    return getattr(sys.modules[name].__spec__, '_initializing', False)
+class _RegisteringFinder(MetaPathFinder):
+    """Finds what the finders behind it find, and gets to know when it has been imported."""
 
+    def __init__(self) -> None:
+        self.due: list[str] = []  # libraries that are imported, and their parts are not
+        self.own_imports: list[str] = []  # modules of this package that any thread is importing
+        self._lock = threading.Lock()
 
-def _is_plain(name: str) -> bool:
-    """Whether a module of the package, or a package in front of it, needs no OpenMMLab."""
-    inner = name.removeprefix(f'{__package__}.')
-    return any(
-        f'{part}.'.startswith(f'{inner}.') or inner.startswith(f'{part}.') for part in PLAIN
-    )
-
-
-class _LibraryFinder(MetaPathFinder):
-    """Finds nothing itself; registers the parts for a library when that has been imported."""
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """Find a library as the other finders do, and have its loader register its parts."""
-        if name.startswith(f'{__package__}.') and not _is_plain(name):
-            import_module('mmengine.runner')
-        if name not in PARTS:
+    def find_spec(self, name: str, path=None, target=None) -> ModuleSpec | None:
+        """Find a library, or a module of this package, with a loader that reports its import."""
+        # Nothing may be imported in here: Python holds its import lock, and a thread that waits
+        # for it may hold the lock of the very module that would be imported.
+        if name not in PARTS and not name.startswith(f'{__package__}.'):
             return None
-        finders = (finder for finder in sys.meta_path if finder is not self)
-        specs = (finder.find_spec(name, path, target) for finder in finders)
+        # Those in front have found nothing. Python 3.10 may have finders without the method.
+        behind = sys.meta_path[sys.meta_path.index(self) + 1 :] if self in sys.meta_path else []
+        specs = (f.find_spec(name, path, target) for f in behind if hasattr(f, 'find_spec'))
         spec = next((spec for spec in specs if spec is not None), None)
         if spec is not None and hasattr(spec.loader, 'exec_module'):
-            execute = spec.loader.exec_module
-
-            def execute_and_register(module: ModuleType) -> None:
-                execute(module)
-                _register(name)
-
-            spec.loader.exec_module = execute_and_register
+            spec.loader = _ReportingLoader(spec.loader, self)
         return spec
+
+    def register(self) -> None:
+        """Register what is due, unless a module of this package is half imported.
+
+        A part may need names that this module does not have yet; its end calls this again.
+        """
+        while True:
+            with self._lock:
+                if not self.due or self.own_imports:
+                    return
+                library = self.due.pop(0)
+            try:
+                for module, _, function in (part.partition(':') for part in PARTS[library]):
+                    imported = import_module(module)
+                    if function:
+                        getattr(imported, function)()
+            except BaseException:
+                if _is_imported(library):  # if not, its import fails with this, and may come again
+                    self.due.append(library)
+                raise
+
+
+class _ReportingLoader:
+    """Loads with another loader, which may serve more modules than this, and tells the finder."""
+
+    def __init__(self, loader: Loader, finder: _RegisteringFinder) -> None:
+        self._loader, self._finder = loader, finder
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._loader, name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Execute a module, which then looks as if this loader had not been there."""
+        name, finder = module.__spec__.name, self._finder
+        module.__loader__ = module.__spec__.loader = self._loader
+        if name in PARTS:
+            self._loader.exec_module(module)
+            finder.due.append(name)
+            return finder.register()
+        finder.own_imports.append(name)
+        try:
+            self._loader.exec_module(module)
+        finally:
+            finder.own_imports.remove(name)
+            finder.register()

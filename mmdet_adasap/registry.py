@@ -58,6 +58,7 @@ def build(registry: Registry, cfg: dict | object | None, key: str) -> Any:
     if cfg is None:
         return None
     known = ', '.join(map(repr, names(registry)))
+    # Imported here, since pruning would load the tracer where only a perturbation is built.
     base = getattr(import_module(BASES[registry.name][0]), BASES[registry.name][1])
     if isinstance(cfg, base):
         return cfg
@@ -77,6 +78,7 @@ def build(registry: Registry, cfg: dict | object | None, key: str) -> Any:
         cls = type_
     if not (inspect.isclass(cls) and issubclass(cls, base)):
         raise ValueError(f'{key}.type={type_!r} is unknown; use one of {known}')
+    # Before the call, so that a TypeError from inside the class is not taken for a wrong argument.
     signature = inspect.signature(cls)
     try:
         signature.bind(**arguments)

@@ -1,11 +1,12 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Refuse checkpoints that cannot be loaded rightly, before the model is changed.
+"""Stop mmengine from loading a checkpoint that does not fit, before the model is changed.
 
 mmengine logs weights of another shape and goes on with random ones. Loading is a function
 without a hook or a registry, so it is wrapped: where this package is imported and nothing has
-given the model its pruned shape, loading ends with an error instead. So does, with a word on what
-to go on from, reading a file that is damaged or missing. Three functions of mmengine are wrapped,
-and what a release no longer has is left alone, with a warning.
+given the model its pruned shape, loading ends with an error instead. So does reading a file that
+is damaged or missing; the error names one to go on from. Three functions of mmengine are wrapped,
+and what a release no longer has is left alone, with a warning. If mmengine loaded strictly by
+default, and named what it cannot read, this file could go.
 """
 
 import functools
@@ -20,10 +21,11 @@ from mmengine.runner import runner as mmengine_runner
 from ..errors import UnreadableCheckpointError, one_line
 from ..integration.distributed import unwrapped
 from ..pruning.structure import META_KEY, check_structure
-from .restore import read_parts, refuse_misfit
+from .restore import check_weights_fit, read_parts
 from .safe_load import advice, is_readable
 
 GUARDED = '_mmdet_adasap_guarded'
+"""Mark of a function that is wrapped, so that it is not wrapped twice."""
 
 
 def guard() -> None:
@@ -37,21 +39,23 @@ def guard() -> None:
     if load is None:
         unknown.append('a pruned checkpoint that is loaded without AdaSAPHook is not refused')
     elif not hasattr(load, GUARDED):
-        mmengine_checkpoint._load_checkpoint_to_model = _refusing_misfit(load)
+        # mmengine.runner.runner has imported the function by its name, and so has it twice.
+        mmengine_checkpoint._load_checkpoint_to_model = _check_weights_before(load)
         mmengine_runner._load_checkpoint_to_model = mmengine_checkpoint._load_checkpoint_to_model
 
+    # The empty scheme, of paths without "://", is that of local files.
     read = getattr(CheckpointLoader, '_schemes', {}).get('')
     if read is None:
         unknown.append('unreadable files are not named together with the newest readable one')
     elif not hasattr(read, GUARDED):
         # mmengine tells the backend from the function's name, which wraps() keeps.
-        CheckpointLoader.register_scheme('', _naming_the_newest(read), force=True)
+        CheckpointLoader.register_scheme('', _name_newest_after(read), force=True)
 
     find = getattr(mmengine_runner, 'find_latest_checkpoint', None)
     if find is None:
         unknown.append('a damaged last_checkpoint is not named')
     elif not hasattr(find, GUARDED):
-        mmengine_runner.find_latest_checkpoint = _checking_the_name(find)
+        mmengine_runner.find_latest_checkpoint = _check_name_after(find)
 
     if unknown:
         warnings.warn(
@@ -64,24 +68,29 @@ def guard() -> None:
 
 
 def _marked(guarded: Callable) -> Callable:
+    """Mark a function as wrapped, and return it."""
     setattr(guarded, GUARDED, True)
     return guarded
 
 
-def _refusing_misfit(load: Callable) -> Callable:
+def _check_weights_before(load: Callable) -> Callable:
+    """Wrap what loads weights into a model: those of a pruned model have to fit it."""
+
     @functools.wraps(load)
     def guarded(model, checkpoint, *args, **kwargs):
         if isinstance(checkpoint, dict):
             meta, weights = read_parts(checkpoint)
             if meta.get(META_KEY) is not None:
                 check_structure(meta[META_KEY])
-                refuse_misfit(unwrapped(model), weights)
+                check_weights_fit(unwrapped(model), weights)
         return load(model, checkpoint, *args, **kwargs)
 
     return _marked(guarded)
 
 
-def _naming_the_newest(load: Callable) -> Callable:
+def _name_newest_after(load: Callable) -> Callable:
+    """Wrap what reads a file: where it fails, the newest whole checkpoint is named."""
+
     @functools.wraps(load)
     def guarded(filename, *args, **kwargs):
         path = os.path.expanduser(filename)
@@ -91,7 +100,8 @@ def _naming_the_newest(load: Callable) -> Callable:
         try:
             checkpoint = load(filename, *args, **kwargs)
         except Exception as error:
-            if is_readable(path):  # the device may be missing or full
+            # The device that tensors are loaded to may be missing or full.
+            if is_readable(path):
                 raise
             raise UnreadableCheckpointError(
                 f'{path} cannot be read as a checkpoint ({one_line(error)}); '
@@ -107,7 +117,9 @@ def _naming_the_newest(load: Callable) -> Callable:
     return _marked(guarded)
 
 
-def _checking_the_name(find: Callable) -> Callable:
+def _check_name_after(find: Callable) -> Callable:
+    """Wrap what reads ``last_checkpoint``: what it names has to be there."""
+
     @functools.wraps(find)
     def guarded(path):
         record = os.path.join(path, 'last_checkpoint')

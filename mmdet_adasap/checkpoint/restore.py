@@ -22,7 +22,7 @@ REMEDY = (
 
 
 def read_parts(checkpoint: Mapping) -> tuple[Mapping, Mapping]:
-    """What a checkpoint says about its weights, and the weights.
+    """Return the meta of a checkpoint, which says what its weights are, and the weights.
 
     Raises:
         StructureError: If either is there and no dict.
@@ -62,15 +62,17 @@ def load_structure(
         return None
     check_structure(structure)
     shape = last_cut(structure)
-    if shape is not None and _misfit(model, weights, {}) is None:
+    # This model has been cut already, as where a training is tested at its end.
+    if shape is not None and _first_misfit(model, weights, {}) is None:
         tag_model(model, shape)
-        return structure  # this model has been cut already
-    for described in (structure,) if shape in (None, structure) else (structure, shape):
-        check_dense(model, described)
+        return structure
+    # A model that is pruned again has two: that of its first cut, and that of its masks.
+    for each in (structure,) if shape in (None, structure) else (structure, shape):
+        check_dense(model, each)
         for module in (model, *copies):
-            check_fits(module, described['keep'], described['attrs'])
+            check_fits(module, each['keep'], each['attrs'])
     keep, attrs = (shape['keep'], shape['attrs']) if shape is not None else ({}, {})
-    refuse_misfit(model, weights, keep)
+    check_weights_fit(model, weights, keep)  # before anything is changed
     cut(model, keep, attrs, optimizers)
     for module in copies:
         cut(module, keep, attrs)
@@ -79,8 +81,8 @@ def load_structure(
     return structure
 
 
-def refuse_misfit(model: nn.Module, weights: dict, keep: Keep | None = None) -> None:
-    """Refuse weights of a pruned model that mmengine would skip with no more than a log line.
+def check_weights_fit(model: nn.Module, weights: dict, keep: Keep | None = None) -> None:
+    """Raise StructureError if weights do not fit, which mmengine would skip with a log line.
 
     Args:
         model (nn.Module): The model.
@@ -90,7 +92,7 @@ def refuse_misfit(model: nn.Module, weights: dict, keep: Keep | None = None) -> 
     Raises:
         StructureError: Naming the first tensor that is missing, or whose shape is not the model's.
     """
-    found = _misfit(model, weights, keep or {})
+    found = _first_misfit(model, weights, keep or {})
     if found is None:
         return
     name, shape, expected = found
@@ -102,8 +104,9 @@ def refuse_misfit(model: nn.Module, weights: dict, keep: Keep | None = None) -> 
     )
 
 
-def _misfit(model: nn.Module, weights: dict, keep: Keep) -> tuple | None:
-    """The first tensor that will not fit: its name, its shape in the file and in the model."""
+def _first_misfit(model: nn.Module, weights: dict, keep: Keep) -> tuple | None:
+    """Return the first tensor that will not fit: its name, and its shapes in file and model."""
+    # A tensor that several modules share has several names, and the structure knows the first.
     first_name = {id(tensor): name for name, tensor in named_tensors(model).items()}
     for name, tensor in model.state_dict(keep_vars=True).items():
         kept = keep.get(first_name.get(id(tensor), name), {})
@@ -143,19 +146,27 @@ def load_pruned(model: nn.Module, filename: str, map_location: str = 'cpu') -> d
 
 
 def load_checkpoint_dict(model: nn.Module, checkpoint: dict, filename: str) -> dict | None:
-    """:func:`load_pruned` of what :func:`read_checkpoint` has read."""
+    """Load what :func:`read_checkpoint` has read, as :func:`load_pruned` does with a file.
+
+    Args:
+        model (nn.Module): The model of the unpruned config, reshaped in place.
+        checkpoint (dict): The checkpoint.
+        filename (str): Where it is from, for messages.
+    """
     weights = checkpoint.get('state_dict', checkpoint)
     expected = model.state_dict().keys()
     if expected != weights.keys():
         missing, more = sorted(expected - weights.keys()), sorted(weights.keys() - expected)
-        what = f'lacks {missing[0]} of the model' if missing else f'has {more[0]} beside the model'
+        fault = (
+            f'lacks {missing[0]} of the model' if missing else f'has {more[0]} beside the model'
+        )
         raise StructureError(
-            f'{filename} {what} ({len(missing)} tensors missing, {len(more)} too many); use the '
+            f'{filename} {fault} ({len(missing)} tensors missing, {len(more)} too many); use the '
             f'config that the checkpoint was trained with'
         )
     structure = load_structure(checkpoint, model, [])
     if structure is None:
-        refuse_misfit(model, weights)
+        check_weights_fit(model, weights)
     load_state_dict(model, weights, strict=True)
     meta = (checkpoint.get('meta') or {}).get('dataset_meta')
     if meta:

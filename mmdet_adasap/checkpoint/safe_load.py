@@ -29,8 +29,13 @@ def read_checkpoint(filename: str, map_location: str = 'cpu', mmap: bool = False
         FileNotFoundError: If there is no such file.
         ValueError: If the file is damaged, or holds objects that mmengine does not write.
     """
+    # torch raises an error for files in the format before torch 1.6, which are no zip files.
     mmap = mmap and zipfile.is_zipfile(filename)
-    allowing = torch.serialization.safe_globals(SAFE) if KNOWS_NAMES else contextlib.nullcontext()
+    allowing = (
+        torch.serialization.safe_globals(SAFE_GLOBALS)
+        if CAN_RENAME_GLOBALS
+        else contextlib.nullcontext()
+    )
     try:
         with allowing:
             checkpoint = torch.load(
@@ -40,31 +45,31 @@ def read_checkpoint(filename: str, map_location: str = 'cpu', mmap: bool = False
         raise
     except Exception as error:  # what a damaged file makes of pickle's instructions
         remedy = 'take a checkpoint as train.py writes it'
-        if not KNOWS_NAMES:
+        if not CAN_RENAME_GLOBALS:
             remedy = (
                 f'torch {torch.__version__} reads no more than weights and plain data without '
                 f'running code: take a file that was published with published_keys, or torch 2.6'
             )
         raise ValueError(
             f'{filename} is damaged or holds more than data, and is not loaded '
-            f'({_what_torch_says(error)}); {remedy}'
+            f'({_torch_reason(error)}); {remedy}'
         ) from error
-    wrong = _what_is_wrong(checkpoint)
-    if wrong:
-        raise ValueError(f'{filename}: {wrong}; take a checkpoint as train.py writes it')
+    fault = _find_fault(checkpoint)
+    if fault:
+        raise ValueError(f'{filename}: {fault}; take a checkpoint as train.py writes it')
     return checkpoint
 
 
-def _what_torch_says(error: Exception) -> str:
-    """Without its advice to read the file in a way that runs what is in it."""
+def _torch_reason(error: Exception) -> str:
+    """Return what torch.load complains of, without its advice to run what is in the file."""
     found = re.search(
         r'WeightsUnpickler error:\s*(.+?)(?: was not an allowed|\. |$)', str(error), re.M
     )
     return found[1] if found else one_line(error)
 
 
-def _what_is_wrong(checkpoint: object) -> str | None:
-    """What a file holds in the place of weights by name, and of plain data about them."""
+def _find_fault(checkpoint: object) -> str | None:
+    """Return what a checkpoint has in the wrong form: weights by name, or plain data on them."""
     if not isinstance(checkpoint, dict):
         return f'it holds a {type(checkpoint).__name__} and no checkpoint'
     # A file of weights alone has them at the top; one of meta alone has none.
@@ -81,12 +86,12 @@ def _what_is_wrong(checkpoint: object) -> str | None:
 
 
 def is_readable(filename: str) -> bool:
-    """Whether a file is a whole checkpoint, seen without reading its tensors."""
-    return _opened(filename) is not None
+    """Return whether a file is a whole checkpoint, without reading its tensors."""
+    return _read_or_none(filename) is not None
 
 
 def advice(folder: str, besides: str | None = None) -> str:
-    """What a run can go on from, for the end of a message.
+    """Return the end of a message: the checkpoint that a run can go on from.
 
     Args:
         folder (str): Where to look for checkpoints.
@@ -105,12 +110,13 @@ def advice(folder: str, besides: str | None = None) -> str:
 
 
 def _newest(folder: str, besides: str | None) -> str | None:
-    """The newest checkpoint that a run can go on from; one with an optimizer goes first."""
+    """Return the newest checkpoint that a run can go on from; one with an optimizer goes first."""
     without_optimizer = None
     for file in _by_age(folder):
         if besides is not None and file.name == os.path.basename(besides):
             continue
-        checkpoint = _opened(str(file))
+        checkpoint = _read_or_none(str(file))
+        # A published file has no message_hub, without which mmengine cannot resume.
         if checkpoint is None or not {'meta', 'message_hub'} <= checkpoint.keys():
             continue
         name = os.path.join(folder, file.name)
@@ -121,11 +127,12 @@ def _newest(folder: str, besides: str | None) -> str | None:
 
 
 def _by_age(folder: str) -> Iterator[Path]:
+    """Yield the checkpoints of a folder, the newest first."""
     files = [file for file in Path(folder or '.').glob('*.pth') if file.is_file()]
     yield from sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True)
 
 
-def _opened(filename: str) -> dict | None:
+def _read_or_none(filename: str) -> dict | None:
     try:
         checkpoint = read_checkpoint(filename, mmap=True)
     except Exception:  # what is not a checkpoint may fail in any way
@@ -134,17 +141,22 @@ def _opened(filename: str) -> dict | None:
 
 
 def _history_method(owner: type, name: str) -> object:
-    """What a HistoryBuffer names its statistics with; the real getattr reaches anything."""
+    """Do what checkpoints need getattr for: name a HistoryBuffer's method of a statistic.
+
+    They have it by the name builtins.getattr, and the real one reaches anything.
+    """
     if owner is not HistoryBuffer or name.startswith('_'):
         raise pickle.UnpicklingError(f'{owner}.{name} is not data')
     return getattr(owner, name)
 
 
-KNOWS_NAMES = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 6)
-"""Whether torch can be told that a name in a file stands for another function than it says."""
+CAN_RENAME_GLOBALS = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 6)
+"""Whether torch can be told that a name in a file stands for another function than it says:
+``safe_globals`` takes pairs of a function and a name since torch 2.6."""
 
+# numpy 2 has moved the module.
 _multiarray = (np._core if hasattr(np, '_core') else np.core).multiarray
-SAFE = [
+SAFE_GLOBALS = [
     HistoryBuffer,
     np.ndarray,
     np.dtype,

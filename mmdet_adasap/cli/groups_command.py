@@ -176,14 +176,14 @@ def main() -> None:
         from ..apis import build_forward, find_image_size, predict_slim_channels
         from ..checkpoint.restore import load_pruned
         from ..fileio import write_atomically
-        from ..integration.configs import build_dense, hooks_of, image_side, read_config
+        from ..integration.configs import build_dense, find_hooks, image_side, read_config
         from ..pruning.analysis import find_channels
     dense = {}
     try:
         config = read_config(args.config)
         model = build_dense(config)
         structure = load_pruned(model, args.checkpoint) if args.checkpoint else None
-        hook = next(iter(hooks_of(config, 'AdaSAPHook')), {})
+        hook = next(iter(find_hooks(config, 'AdaSAPHook')), {})
         round_to = args.round_to or hook.get('round_to', 8)
         image_size = args.image_size or image_side(config) or find_image_size(model)
         forward = build_forward(model, image_size=image_size)

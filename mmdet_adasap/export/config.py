@@ -10,7 +10,7 @@ import mmengine.registry
 from mmengine.config import Config
 from mmengine.registry import Registry
 
-from ..integration.configs import of_mmpretrain
+from ..integration.configs import is_mmpretrain_config
 from ..models import mobilenet_v1
 from ..registry import IMPORTANCES, PERTURBATIONS
 from ..version import __version__
@@ -67,7 +67,7 @@ def exported_config(config: Config, name: str) -> tuple[str, list[Path], list[st
     exported['load_from'] = f'{FOLDER}/model.pth'
     exported['resume'] = False
     exported['work_dir'] = f'./work_dirs/{name}'  # not that of the run that pruned
-    if not of_mmpretrain(config):
+    if not is_mmpretrain_config(config):
         exported.setdefault('visualizer', VISUALIZER)
     text = Config(exported).pretty_text
     # A folder may have an apostrophe in its name, where pretty_text has put some around it.

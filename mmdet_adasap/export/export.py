@@ -17,7 +17,7 @@ from torch import nn
 from ..checkpoint.restore import load_checkpoint_dict, read_checkpoint
 from ..errors import ExportMismatchError
 from ..integration.compat import is_classifier, is_detector
-from ..integration.configs import build_dense, hooks_of, read_config
+from ..integration.configs import build_dense, find_hooks, read_config
 from ..models import noise_batch, preprocess_batch, raw_forward
 from ..pruning import META_KEY, check_structure, is_cut, raw_outputs
 from .comparison import checkpoint_bytes, compare, load_slim_weights
@@ -70,7 +70,7 @@ def export_pruned(
     config = read_config(config)
     found = read_checkpoint(str(checkpoint))
     structure = _cut_structure(found, checkpoint)
-    if any(not hook.get('evaluate_on_ema', True) for hook in hooks_of(config, 'EMAHook')):
+    if any(not hook.get('evaluate_on_ema', True) for hook in find_hooks(config, 'EMAHook')):
         progress(
             'EMAHook(evaluate_on_ema=False): what is exported is the moving average, since '
             'checkpoints have that as state_dict; test.py with this config tests the other weights'

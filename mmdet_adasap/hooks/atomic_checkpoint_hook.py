@@ -114,7 +114,7 @@ class AtomicCheckpointHook(CheckpointHook):
         if not self.atomic:
             super()._save_checkpoint_with_step(runner, step, meta)
             return
-        with self._removing_last(runner):
+        with self._remove_at_the_end(runner):
             self._keep(runner, step)
             filename = self.filename_tmpl.format(step)
             self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
@@ -152,7 +152,7 @@ class AtomicCheckpointHook(CheckpointHook):
         if not self.atomic:
             super()._save_best_checkpoint(runner, metrics)
             return
-        with self._removing_last(runner):
+        with self._remove_at_the_end(runner):
             super()._save_best_checkpoint(runner, metrics)
 
     @master_only
@@ -175,7 +175,7 @@ class AtomicCheckpointHook(CheckpointHook):
     # What is removed when the new file is there
 
     @contextmanager
-    def _removing_last(self, runner: Runner) -> Iterator[None]:
+    def _remove_at_the_end(self, runner: Runner) -> Iterator[None]:
         """Remove what is outdated at the end, and nothing if saving fails."""
         if self.file_backend.outdated is not None:
             yield  # the best checkpoint, which saves the last one again

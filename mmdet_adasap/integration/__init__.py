@@ -1,18 +1,21 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""All that knows how mmengine, mmdet and mmpretrain work inside, but for checkpoint/guard.py
-and hooks/runner_state.py. Read it at every release of theirs.
+"""What depends on how mmengine, mmdet and mmpretrain work inside.
+
+Nothing else in the package does, but for checkpoint/guard.py and hooks/runner_state.py. Read these
+at every release of theirs: whether what they rely on is still so, and what need not be mended or
+asked any more. The room is for functions that serve several wings, and knows none of these.
 """
 
 from .compat import is_classifier, is_detector
 from .configs import (
     SHAPING,
     build_dense,
-    hooks_of,
+    find_hooks,
     image_side,
-    of_mmpretrain,
+    is_mmpretrain_config,
     read_config,
-    split_behind_cropping,
-    split_behind_loading,
+    split_after_cropping,
+    split_after_loading,
     type_name,
     without_pipeline,
 )
@@ -31,16 +34,16 @@ __all__ = [
     'build_dense',
     'check_same_on_all_ranks',
     'check_wrapper',
-    'hooks_of',
+    'find_hooks',
     'image_side',
     'is_classifier',
     'is_detector',
-    'of_mmpretrain',
+    'is_mmpretrain_config',
     'raise_on_all_ranks',
     'read_config',
     'rewrap_model',
-    'split_behind_cropping',
-    'split_behind_loading',
+    'split_after_cropping',
+    'split_after_loading',
     'type_name',
     'unwrapped',
     'without_pipeline',

@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Which library a model is from, and what has to be mended in one."""
+"""The library that a model is from, and a class of mmdet that has to be mended."""
 
 import functools
 import sys
@@ -10,19 +10,7 @@ from torch import nn
 
 MENDED = '_mended_by_mmdet_adasap'
 
-
-def is_detector(model: nn.Module) -> bool:
-    """Whether a model is a detector of mmdet, which is not imported for the question."""
-    package = sys.modules.get('mmdet.models.detectors')
-    return package is not None and isinstance(model, package.BaseDetector)
-
-
-def is_classifier(model: nn.Module) -> bool:
-    """Whether a model is a classifier of mmpretrain, which is not imported for the question."""
-    package = sys.modules.get('mmpretrain.models')
-    return package is not None and isinstance(model, package.BaseClassifier)
-
-
+# The smallest SSDHead that can be built, in milliseconds.
 _TINY_HEAD = {
     'num_classes': 1,
     'in_channels': (1,),
@@ -30,8 +18,21 @@ _TINY_HEAD = {
 }
 
 
+def is_detector(model: nn.Module) -> bool:
+    """Return whether a model is a detector of mmdet, without importing mmdet to see it."""
+    # If the model were one, its class would have been imported.
+    package = sys.modules.get('mmdet.models.detectors')
+    return package is not None and isinstance(model, package.BaseDetector)
+
+
+def is_classifier(model: nn.Module) -> bool:
+    """Return whether a model is a classifier of mmpretrain, without importing that to see it."""
+    package = sys.modules.get('mmpretrain.models')
+    return package is not None and isinstance(model, package.BaseClassifier)
+
+
 def ssd_head_can_predict() -> bool:
-    """Whether a new SSDHead has the ``loss_cls`` that its inherited ``predict`` looks at.
+    """Return whether a new SSDHead has the ``loss_cls`` that its inherited ``predict`` reads.
 
     Returns:
         bool: False in mmdet 3.2 and later, unless mended.
@@ -48,7 +49,7 @@ def ssd_head_can_predict() -> bool:
 
 
 def ssd_head_is_mended() -> bool:
-    """Whether :func:`mend_ssd_head` had something to mend in this process."""
+    """Return whether :func:`mend_ssd_head` had something to mend in this process."""
     from mmdet.models.dense_heads import SSDHead
 
     return hasattr(SSDHead.__init__, MENDED)

@@ -1,4 +1,6 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Configs of OpenMMLab: read, asked, built without weights, and their test pipelines cut."""
+
 import copy
 import inspect
 import re
@@ -7,13 +9,54 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
-from mmengine.hub import get_config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from ..errors import one_line
 
 PRETRAINED = ('init_cfg', 'pretrained')
+"""Keys of a model's config that name weights to be downloaded, of today and of mmdet 2."""
+SHAPING = ('Resize', 'ResizeEdge', 'CenterCrop', 'EfficientNetCenterCrop')
+"""Steps of test pipelines that give an image its size, and leave nothing to chance."""
+
+Step = dict | Callable
+"""A step of a pipeline, as a config says it or built."""
+
+
+def read_config(config: str | Path | Config) -> Config:
+    """Read a config by its file or by its name in an installed package (``mmdet::...``).
+
+    Args:
+        config (str | Path | Config): A config that was read is given back as it is.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If there is none of that name, or it cannot be read.
+    """
+    if isinstance(config, Config):
+        return config
+    config = str(config)
+    try:
+        return _of_package(config) if '::' in config else Config.fromfile(config)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a config is a program and may raise anything
+        example = 'a file, or PACKAGE::FOLDER/FILE.py as in mmdet::ssd/ssd300_coco.py'
+        raise ValueError(
+            f'{config} is not a config that can be read: give {example} ({one_line(error)})'
+        ) from error
+
+
+def _of_package(name: str) -> Config:
+    """Read a config of an installed package."""
+    # Not at the top of this file: mmengine.hub imports mmengine.runner, at whose end our hooks are
+    # registered, which import this file while mmengine.hub is half imported.
+    from mmengine.hub import get_config
+
+    config = get_config(name)
+    # Many of mmpretrain leave out their scope, without which their types are not found.
+    config.setdefault('default_scope', name.partition('::')[0])
+    return config
 
 
 def build_dense(config: str | Path | Config) -> nn.Module:
@@ -34,57 +77,41 @@ def build_dense(config: str | Path | Config) -> nn.Module:
         raise ValueError(f'{config.filename}: model is missing or not a dict')
     init_default_scope(config.get('default_scope', 'mmengine'))
     model = config.model.to_dict()
-    if config.get('data_preprocessor'):  # as mmengine's Runner does
+    # As mmengine's Runner does. Configs of mmpretrain have it beside the model, of mmdet inside.
+    if config.get('data_preprocessor'):
         model.setdefault('data_preprocessor', config.data_preprocessor.to_dict())
     return MODELS.build(ConfigDict(_without_weights(model)))
 
 
-def read_config(config: str | Path | Config) -> Config:
-    """Read a config by its file or by its name in an installed package (``mmdet::...``).
-
-    One that was read is given back as it is.
-
-    Raises:
-        ValueError: If there is none of that name, or it cannot be read.
-    """
-    if isinstance(config, Config):
-        return config
-    config = str(config)
-    try:
-        return _of_package(config) if '::' in config else Config.fromfile(config)
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        example = 'a file, or PACKAGE::FOLDER/FILE.py as in mmdet::ssd/ssd300_coco.py'
-        raise ValueError(
-            f'{config} is not a config that can be read: give {example} ({one_line(error)})'
-        ) from error
+def _without_weights(value: object) -> object:
+    """Copy a config, at any depth without the keys of :data:`PRETRAINED`."""
+    if isinstance(value, dict):
+        return {k: _without_weights(v) for k, v in value.items() if k not in PRETRAINED}
+    if isinstance(value, list | tuple):
+        return type(value)(_without_weights(v) for v in value)
+    return value
 
 
-def _of_package(name: str) -> Config:
-    """A config of an installed package; some of mmpretrain leave their scope to their users."""
-    config = get_config(name)
-    config.setdefault('default_scope', name.partition('::')[0])
-    return config
-
-
-def of_mmpretrain(config: Config) -> bool:
-    """Whether what a config names is looked for in mmpretrain first."""
+def is_mmpretrain_config(config: Config) -> bool:
+    """Return whether what a config names is looked for in mmpretrain first."""
     return config.get('default_scope') == 'mmpretrain'
 
 
-def hooks_of(config: Config, name: str) -> list[Mapping]:
-    """What a config says of the hooks of a class, by its name without a scope."""
+def find_hooks(config: Config, name: str) -> list[Mapping]:
+    """Return the configs of all hooks of a class, which is named without a scope."""
     hooks = [*config.get('default_hooks', {}).values(), *config.get('custom_hooks', ())]
     return [hook for hook in hooks if isinstance(hook, Mapping) and type_name(hook) == name]
 
 
 def image_side(config: Config) -> int | None:
-    """Side in pixels of the square image that a classifier is for, if its config says that.
+    """Return the side in pixels of the square image that a classifier is for.
 
-    The test pipeline does where it makes one, else the backbone's ``img_size`` may.
+    The test pipeline says it where it makes one, else the backbone's ``img_size`` may.
+
+    Returns:
+        int | None: The side; None for a detector, and where neither of the two says it.
     """
-    if not of_mmpretrain(config):
+    if not is_mmpretrain_config(config):
         return None
     dataset = config.get('test_dataloader', {}).get('dataset', {})
     steps = dataset.get('pipeline') or ()
@@ -98,32 +125,19 @@ def image_side(config: Config) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def _without_weights(value: object) -> object:
-    if isinstance(value, dict):
-        return {k: _without_weights(v) for k, v in value.items() if k not in PRETRAINED}
-    if isinstance(value, list | tuple):
-        return type(value)(_without_weights(v) for v in value)
-    return value
-
-
-Step = dict | Callable
-SHAPING = ('Resize', 'ResizeEdge', 'CenterCrop', 'EfficientNetCenterCrop')
-"""Steps of test pipelines that give an image its size."""
-
-
 def type_name(step: Step) -> str:
-    """Name of a step of a pipeline, without scope, as it is or as a config says it."""
+    """Return the class name of a step of a pipeline, or of another config, without its scope."""
     kind = step.get('type') if isinstance(step, Mapping) else type(step)
     # As 'mmdet.Resize' and mmpretrain's 'torchvision/Resize' say where it is from.
     return kind.__name__ if inspect.isclass(kind) else re.split(r'[./]', str(kind))[-1]
 
 
-def split_behind_loading(key: str, pipeline: Sequence[Step]) -> tuple[list[Step], list[Step]]:
-    """Cut a pipeline behind the step that loads the image.
+def split_after_loading(key: str, pipeline: Sequence[Step]) -> tuple[list[Step], list[Step]]:
+    """Split a pipeline after the step that loads the image.
 
     Args:
         key (str): Its key in the config, for the message.
-        pipeline (Sequence): Steps, or what a config says of them.
+        pipeline (Sequence[Step]): Its steps.
 
     Raises:
         ValueError: If there is no such step.
@@ -138,15 +152,15 @@ def split_behind_loading(key: str, pipeline: Sequence[Step]) -> tuple[list[Step]
     )
 
 
-def split_behind_cropping(key: str, pipeline: Sequence[Step]) -> tuple[list[Step], list[Step]]:
-    """Cut a classifier's test pipeline where the image has the size that the model sees.
+def split_after_cropping(key: str, pipeline: Sequence[Step]) -> tuple[list[Step], list[Step]]:
+    """Split a classifier's test pipeline where the image has the size that the model sees.
 
     There ImageNet-C was corrupted (arXiv:1903.12261). Steps that load, resize or crop are in
     front; CIFAR's datasets have none.
 
     Args:
         key (str): Its key in the config, for the message.
-        pipeline (Sequence): Steps, or what a config says of them.
+        pipeline (Sequence[Step]): Its steps.
 
     Raises:
         ValueError: If such a step comes behind another.
@@ -154,6 +168,7 @@ def split_behind_cropping(key: str, pipeline: Sequence[Step]) -> tuple[list[Step
     names = [type_name(step) for step in pipeline or ()]
     known = [name.startswith('LoadImage') or name in SHAPING for name in names]
     front = known.index(False) if False in known else len(names)
+    # Names of mmpretrain's and torchvision's steps that change the size or draw random numbers.
     late = [name for name in names[front:] if re.search('Crop|Resize|Random|Album', name)]
     if late:
         raise ValueError(
@@ -166,7 +181,7 @@ def split_behind_cropping(key: str, pipeline: Sequence[Step]) -> tuple[list[Step
 
 
 def without_pipeline(dataset: Mapping) -> tuple[dict, list[dict]]:
-    """Take the pipeline out of a dataset's config, also where another dataset is around it.
+    """Take the pipeline out of a dataset's config, also from inside RepeatDataset and its like.
 
     Returns:
         tuple[dict, list[dict]]: The config whose dataset gives what is known of an image and
@@ -185,6 +200,7 @@ def without_pipeline(dataset: Mapping) -> tuple[dict, list[dict]]:
 
 
 def _take_out(dataset: dict) -> list[Any]:
+    """Take the pipelines out of a dataset's config, in place, and return them."""
     found = [dataset.pop('pipeline')] if dataset.get('pipeline') else []
     for key in ('dataset', 'datasets'):
         inner = dataset.get(key) or []

@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""What keeps the processes of a distributed run together: one end, one choice, one shape."""
+"""The processes of a distributed run: they fail together, decide alike, and wrap the cut model."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +19,9 @@ Value = TypeVar('Value')
 
 @contextmanager
 def raise_on_all_ranks() -> Iterator[None]:
-    """Let an error in one process end all of them, which would wait for it for ever.
+    """Let an error in one process end all of them, which would otherwise wait for it for ever.
 
-    What is inside is computed as if there were no other processes: the one that fails would be
+    The block is computed as if there were no other processes: the one that fails would be
     missing where SyncBN, or a loss that averages its counts, waits for it.
 
     Raises:
@@ -46,7 +46,10 @@ def raise_on_all_ranks() -> Iterator[None]:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Let torch, mmengine and mmdet, which all ask the same function, see a single process."""
+    """Let torch, mmengine and mmdet see a single process.
+
+    All three ask the same function, and none offers a switch; with one, this patch can go.
+    """
     is_initialized = distributed.is_initialized
     distributed.is_initialized = lambda: False
     try:
@@ -56,23 +59,28 @@ def _alone() -> Iterator[None]:
 
 
 def broadcast_from_rank_0(value: Value) -> Value:
-    """What rank 0 has for ``value``, in every process."""
-    box = [value]
+    """Return in every process what rank 0 has.
+
+    Args:
+        value (Value): Anything that can be pickled; read in rank 0 alone.
+    """
+    box = [value]  # broadcast_object_list works in place
     broadcast_object_list(box)
     return box[0]
 
 
-def check_same_on_all_ranks(what: str, digest: str) -> None:
-    """Compare a digest over all processes.
+def check_same_on_all_ranks(name: str, digest: str) -> None:
+    """Raise ProcessMismatchError if a digest is not the same in all processes.
 
     Args:
-        what (str): What it is of, for the message.
+        name (str): The name of what it is of, in the plural, for the message.
         digest (str): That of this process.
 
     Raises:
         ProcessMismatchError: Naming the ranks that differ from rank 0.
     """
-    found = all_gather_object((what, digest))
+    found = all_gather_object((name, digest))
+    # A process that is in another phase comes here with another name.
     for rank, (other, _) in enumerate(found):
         if other != found[0][0]:
             raise ProcessMismatchError(
@@ -83,19 +91,19 @@ def check_same_on_all_ranks(what: str, digest: str) -> None:
     others = [rank for rank, other in enumerate(digests) if other != digests[0]]
     if others:
         raise ProcessMismatchError(
-            f'{what} of rank 0 and of rank {", ".join(map(str, others))} are not the same '
+            f'{name} of rank 0 and of rank {", ".join(map(str, others))} are not the same '
             f'({digests[0]} and {digests[others[0]]}); start all processes with the same config, '
             f'checkpoint, code and first validation image'
         )
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model without its distributed wrapper, if it has one."""
+    """Return the model without its distributed wrapper, if it has one."""
     return model.module if is_model_wrapper(model) else model
 
 
 def check_wrapper(runner: Runner) -> None:
-    """Refuse a run in several processes whose wrapper cannot follow a cut.
+    """Raise ValueError if a run has several processes and a wrapper that cannot follow a cut.
 
     Raises:
         ValueError: Naming the key to change.
@@ -109,6 +117,7 @@ def check_wrapper(runner: Runner) -> None:
             )
         return
     name = type(model).__name__
+    # The separate one, for GANs, wraps each child on its own; FSDP splits tensors between ranks.
     parallel = isinstance(model, DistributedDataParallel)
     if not parallel or isinstance(model, MMSeparateDistributedDataParallel):
         raise ValueError(
@@ -135,15 +144,18 @@ def rewrap_model(runner: Runner) -> None:
     old = runner.model
     if not isinstance(old, DistributedDataParallel):
         return
+    # wrap_model would convert the batch norm layers again, which it did when the Runner was built.
     sync_bn = runner.cfg.get('sync_bn')
-    if sync_bn is not None:  # the layers were converted when the Runner was built
+    if sync_bn is not None:
         runner.cfg.sync_bn = None
     try:
         runner.model = runner.wrap_model(runner.cfg.get('model_wrapper_cfg'), unwrapped(old))
     finally:
         if sync_bn is not None:
             runner.cfg.sync_bn = sync_bn
-    runner.model.training = old.training  # of the wrapper alone: frozen stages stay as they are
+    # Not train(), which would reach into the model and thaw what its stages have frozen.
+    runner.model.training = old.training
+    # Some hooks keep the model that before_run showed them.
     for hook in runner.hooks:
         for key, value in vars(hook).items():
             if value is old:

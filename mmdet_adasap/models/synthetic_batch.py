@@ -9,7 +9,7 @@ from mmengine.config import Config
 from torch import nn
 
 from ..integration.compat import is_detector
-from ..integration.configs import of_mmpretrain
+from ..integration.configs import is_mmpretrain_config
 
 DEFAULT_SIZE = (640, 640)
 """Width and height of the image where the test pipeline names none; an own choice."""
@@ -102,7 +102,7 @@ def noise_batch(config: Config) -> dict:
             f'{config.filename}: test_dataloader is missing, which says how images are prepared; '
             f'export with the config that test.py takes'
         )
-    if of_mmpretrain(config):
+    if is_mmpretrain_config(config):
         return _classifier_batch(config)
     from mmcv.transforms import Compose
     from mmdet.utils import get_test_pipeline_cfg

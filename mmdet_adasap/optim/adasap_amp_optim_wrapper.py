@@ -66,7 +66,8 @@ class AdaSAPAmpOptimWrapper(AdaSAPOptimWrapper):
         **kwargs,
     ) -> None:
         super().__init__(*args, **kwargs)
-        # The model is on its device before its optimizer is made, in mmengine and elsewhere.
+        # The model is on its device before its optimizer is made, in mmengine and elsewhere: an
+        # optimizer holds the parameters, which moving a model may replace.
         self.cast_dtype = _cast_dtype(dtype, self._device.type)
         scaler = _grad_scaler(loss_scale, self.cast_dtype, self._device.type)
         self.loss_scaler = scaler if scaler is not None and scaler.is_enabled() else None
@@ -75,7 +76,7 @@ class AdaSAPAmpOptimWrapper(AdaSAPOptimWrapper):
 
     @property
     def _device(self) -> torch.device:
-        """Where the weights are."""
+        """Return where the weights are."""
         return self.optimizer.param_groups[0]['params'][0].device
 
     @contextmanager
@@ -116,11 +117,11 @@ class AdaSAPAmpOptimWrapper(AdaSAPOptimWrapper):
         if self.clip_grad_kwargs:
             self.loss_scaler.unscale_(self.optimizer)
             self._clip_grad()
-        self.loss_scaler.step(self.optimizer, **kwargs)
+        self.loss_scaler.step(self.optimizer, **kwargs)  # unless a gradient is not finite
         self.loss_scaler.update(self._fixed_scale)
 
     def state_dict(self) -> dict:
-        """The optimizer's state, and under 'loss_scaler' that of the scaler if there is one.
+        """Return the optimizer's state, and that of the scaler, if any, under 'loss_scaler'.
 
         The same key as in mmengine's AmpOptimWrapper, so that either resumes the other's runs.
         """
@@ -147,7 +148,7 @@ class AdaSAPAmpOptimWrapper(AdaSAPOptimWrapper):
         return loss if self.loss_scaler is None else self.loss_scaler.scale(loss)
 
     def _unscale(self, params: list[nn.Parameter]) -> Tensor:
-        """Divide gradients by the scale, in place; whether they are finite, as a 0-dim tensor."""
+        """Divide gradients by the scale, in place, and return whether they are finite, 0-dim."""
         return unscale(params, self._scaled(torch.ones((), device=self._device)))
 
     def _observe(self) -> None:
@@ -172,7 +173,7 @@ class AdaSAPAmpOptimWrapper(AdaSAPOptimWrapper):
 
 
 def _cast_dtype(dtype: str | torch.dtype | None, device: str) -> torch.dtype:
-    """What autocast is to compute in.
+    """Return what autocast is to compute in.
 
     Raises:
         ValueError: If that is not possible on such a device.
@@ -196,7 +197,7 @@ def _cast_dtype(dtype: str | torch.dtype | None, device: str) -> torch.dtype:
 def _grad_scaler(
     loss_scale: str | float | Mapping, dtype: torch.dtype, device: str
 ) -> torch.amp.GradScaler | None:
-    """The scaler that ``loss_scale`` asks for.
+    """Return the scaler that ``loss_scale`` asks for; None if it asks for none.
 
     Raises:
         ValueError: If it asks for something else.

@@ -33,7 +33,7 @@ class RandomState(NamedTuple):
 
     @classmethod
     def capture(cls, device: torch.device) -> RandomState:
-        """Read the states.
+        """Read the states of all generators.
 
         Args:
             device (torch.device): Where the model runs.
@@ -56,7 +56,11 @@ class RandomState(NamedTuple):
 
 @contextlib.contextmanager
 def preserve_rng_state(model: nn.Module) -> Iterator[None]:
-    """No random number is used up by what is done inside."""
+    """Leave the random generators as they were, whatever the block draws.
+
+    Args:
+        model (nn.Module): The model; the generator of its device is meant, too.
+    """
     state = RandomState.capture(next(model.parameters()).device)
     try:
         yield
@@ -79,7 +83,7 @@ class BufferSnapshot:
         self._saved = [
             (module, name, buffer, buffer.detach().clone())
             for module in model.modules()
-            for name, buffer in module._buffers.items()
+            for name, buffer in module._buffers.items()  # persistent or not
             if buffer is not None
         ]
 
@@ -108,6 +112,7 @@ class CapturedForward:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.captured = False
+        # In front of other hooks, which run in both passes and are to get the same inputs.
         self._handle = model.register_forward_pre_hook(
             self._capture, prepend=True, with_kwargs=True
         )
@@ -120,7 +125,9 @@ class CapturedForward:
                 'or set perturbation=None'
             )
         device = next((p.device for p in module.parameters()), torch.device('cpu'))
+        # A version counter rises with each change in place.
         self._shared = [(tensor, tensor._version) for tensor in _plain_tensors((args, kwargs))]
+        # deepcopy takes what it finds in the memo for copied, and so shares these tensors.
         memo = {id(tensor): tensor for tensor, _ in self._shared}
         self._args, self._kwargs = copy.deepcopy((args, kwargs), memo)
         self._random = RandomState.capture(device)
@@ -154,7 +161,7 @@ class CapturedForward:
 
 
 def _plain_tensors(value: Any) -> list[Tensor]:
-    """Tensors in ``value`` and, at any depth, in its lists, tuples and dicts."""
+    """Return the tensors in ``value`` and, at any depth, in its lists, tuples and dicts."""
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, dict):

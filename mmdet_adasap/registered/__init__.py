@@ -1,2 +1,2 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""What the package itself puts into its registries; they import it when a name is looked up."""
+"""Entries of the package's own registries, which import them when a name is looked up."""

@@ -14,8 +14,8 @@ from mmengine.dataset import Compose
 from mmengine.registry import DATASETS, FUNCTIONS
 
 from ..integration.configs import (
-    split_behind_cropping,
-    split_behind_loading,
+    split_after_cropping,
+    split_after_loading,
     type_name,
     without_pipeline,
 )
@@ -222,7 +222,7 @@ def _build_pipelines(
         tuple[list[tuple[Callable, Callable]], list[int]]: The pipelines, and for each config the
         number of its own. Equal first parts are the same object, which is run once.
     """
-    split = split_behind_cropping if classification else split_behind_loading
+    split = split_after_cropping if classification else split_after_loading
     pipelines: dict[str, tuple[Callable, Callable]] = {}
     loadings: dict[str, Callable] = {}
     views = []

@@ -154,7 +154,7 @@ def test_python_stays_as_it_was(tmp_path):
 
 
 def test_torch_that_cannot_be_told_what_is_safe(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoints, 'KNOWS_NAMES', False)
+    monkeypatch.setattr(checkpoints, 'CAN_RENAME_GLOBALS', False)
     with pytest.raises(ValueError, match=r'take a file that was published with published_keys'):
         load_pruned(ToyModel(), str(trained[0]))
     published = torch.load(trained[0], weights_only=False)

@@ -280,7 +280,7 @@ def test_variants_change_target_or_criterion_alone():
         cfg, adasap = (read(p).to_dict() for p in (path, adasap_of(path)))
         ours, theirs = (c['default_hooks']['adasap'] for c in (cfg, adasap))
         criterion = TaylorImportance if variant == 'taylor' else MagnitudeImportance
-        assert type(HOOKS.build(ours).importance) is criterion
+        assert type(HOOKS.build(ours).settings.importance) is criterion
         if variant != 'taylor':
             assert ours['target'] == dict(params=int(variant.removeprefix('p')) / 100)
             assert ours['target'] != theirs['target']

@@ -8,7 +8,7 @@ from typing import Any
 from mmdet.datasets import VOCDataset
 from mmdet.registry import DATASETS
 
-from ...integration.configs import split_behind_loading
+from ...integration.configs import split_after_loading
 from .transforms import ImageCorruption, read_image
 from .voc_files import check_voc_dataset
 
@@ -47,7 +47,7 @@ class CorruptedVOCDataset(VOCDataset):
     ) -> None:
         step = ImageCorruption(corruption, severity, seed, mode=mode)
         if corruption != 'none':
-            loading, rest = split_behind_loading('CorruptedVOCDataset.pipeline', pipeline)
+            loading, rest = split_after_loading('CorruptedVOCDataset.pipeline', pipeline)
             pipeline = [*loading, step, *rest]
         super().__init__(pipeline=pipeline, **kwargs)
         # With dataset_type 'VOC2007' VOCMetric (mmdet 3.3) prints VOC's own names, whatever the
