@@ -236,6 +236,7 @@ def test_fp16_as_validation_has_it(data, tmp_path, monkeypatch):
     assert all(seen)
 
 
+@pytest.mark.long
 def test_iterations_are_counted_where_the_loop_counts_them(data, tmp_path, monkeypatch):
     tested = []
     monkeypatch.setattr(
