@@ -153,7 +153,7 @@ def no_step(monkeypatch):
     def step(self, *_, **__) -> None:
         raise FirstStepError
 
-    monkeypatch.setattr('seeing_detector.SeeingDetector.train_step', step)
+    monkeypatch.setattr('_utils.seeing_detector.SeeingDetector.train_step', step)
 
 
 class TestBeforeTheFirstStep:
