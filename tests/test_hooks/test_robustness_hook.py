@@ -248,6 +248,7 @@ def test_iterations_are_counted_where_the_loop_counts_them(data, tmp_path, monke
     assert tested == [4, 8]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('where', ['scoring', 'figures'])
 def test_error_of_rank_0_ends_both(data, tmp_path, where):
     root = str(Path.cwd())

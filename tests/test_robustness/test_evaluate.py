@@ -191,10 +191,12 @@ class TestSharing:
         for name in ('sharp', 'dull'):
             assert found[name] == whole[1]['models'][name]['cells']
 
+    @pytest.mark.long
     def test_two_processes_are_one(self, case, whole, tmp_path):
         in_processes(in_one_of_two, tmp_path / 'processes', case, tmp_path / 'out')
         assert without_times(tmp_path / 'out') == without_times(whole[0])
 
+    @pytest.mark.long
     def test_error_of_rank_0_ends_both(self, case, tmp_path):
         out = tmp_path / 'out'
         out.mkdir()

@@ -494,6 +494,7 @@ class TestImages:
             evaluate_robustness(sources(case), tmp_path / 'out', shifts=shifts, **CELLS)
 
 
+@pytest.mark.long
 class TestAlexNet:
     def test_no_model_may_have_its_name(self, case, tmp_path):
         (_, *rest), *_ = sources(case)
