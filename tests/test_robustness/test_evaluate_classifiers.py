@@ -494,7 +494,6 @@ class TestImages:
             evaluate_robustness(sources(case), tmp_path / 'out', shifts=shifts, **CELLS)
 
 
-@pytest.mark.long
 class TestAlexNet:
     def test_no_model_may_have_its_name(self, case, tmp_path):
         (_, *rest), *_ = sources(case)
@@ -532,6 +531,7 @@ class TestAlexNet:
             assert 100 - 100 * np.mean(list(row.values())) == pytest.approx(means[name], abs=0.051)
         assert clean == pytest.approx(0.5652)
 
+    @pytest.mark.long
     def test_is_the_reference_on_imagenet(self, case, tmp_path):
         """1000 classes of ImageNet, and a hand-made mCE over a part of the cells."""
         source = imagenet(case, tmp_path)
