@@ -144,14 +144,14 @@ def test_a_figure_that_the_hook_does_not_give_chooses_no_checkpoint(data, tmp_pa
         Runner.from_cfg(config).train()
 
 
-class FirstStepError(Exception):
+class ReachedError(Exception):
     """Raised where the first step would begin."""
 
 
 @pytest.fixture
 def no_step(monkeypatch):
     def step(self, *_, **__) -> None:
-        raise FirstStepError
+        raise ReachedError
 
     monkeypatch.setattr('_utils.seeing_detector.SeeingDetector.train_step', step)
 
@@ -165,7 +165,7 @@ class TestBeforeTheFirstStep:
         runner.train()
 
     def test_larger_subset_takes_all(self, data, tmp_path, no_step):
-        with pytest.raises(FirstStepError):
+        with pytest.raises(ReachedError):
             self.start(data, tmp_path / 'run', subset=100)
         assert len(self.hook._parts[0].images) == 5
 
@@ -177,7 +177,7 @@ class TestBeforeTheFirstStep:
         with pytest.raises(ValueError, match='EMAHook comes before RobustnessHook'):
             Runner.from_cfg(config).train()
         config.custom_hooks.reverse()
-        with pytest.raises(FirstStepError):
+        with pytest.raises(ReachedError):
             Runner.from_cfg(config).train()
 
     def test_evaluator_whose_p_is_not_known(self, data, tmp_path, no_step):
@@ -187,7 +187,7 @@ class TestBeforeTheFirstStep:
 
     def test_another_figure(self, data, tmp_path, no_step):
         more = {'val_evaluator.metric': 'recall'}
-        with pytest.raises(FirstStepError):
+        with pytest.raises(ReachedError):
             self.start(data, tmp_path / 'run', more, metric='pascal_voc/recall', scale=0.01)
         assert self.hook._parts[1].scale == 0.01
 
