@@ -124,6 +124,7 @@ def test_exported_classifiers_run_without_the_plugin(tmp_path):
         assert torch.allclose(ours, torch.tensor(theirs), atol=1e-6)
 
 
+@pytest.mark.long
 def test_weights_that_test_py_would_not_take_are_said(tmp_path):
     """mmengine saves the moving average as state_dict, also where the config tests without it."""
     backbone, channels, neck = BACKBONES['mobilenet']

@@ -172,6 +172,7 @@ class TestPhases:
         assert seen == sorted(seen)
         assert seen[-1] > 0
 
+    @pytest.mark.long
     def test_control_prunes_with_any_wrapper_in_one_pass(self, tmp_path):
         control = dict(perturbation=None, finetune=None)
         ours = train(settings(tmp_path / 'ours', hook=control))
@@ -179,6 +180,7 @@ class TestPhases:
         cfg['optim_wrapper'] = cfg['optim_wrapper'] | dict(type='OptimWrapper')
         assert_same_weights(ours.model, train(cfg).model, atol=0)
 
+    @pytest.mark.long
     @pytest.mark.parametrize('accumulative_counts', [1, 4])
     def test_taylor_control_sees_the_same_gradients(self, tmp_path, accumulative_counts):
         """Those of each micro-batch, before they are clipped."""
@@ -199,6 +201,7 @@ class TestPhases:
         assert last['mean_rho'] == last['eps_ratio'] == 0
         assert last['loss_ratio'] == 1
 
+    @pytest.mark.long
     @pytest.mark.parametrize('start', ['random', 'dense', 'resumed'])
     def test_a_start_from_random_weights_is_said(self, tmp_path, start):
         cfg = settings(tmp_path / 'run')
@@ -274,6 +277,7 @@ class TestPhases:
             assert momentum.shape == parameter.shape
         assert {group['weight_decay'] for group in groups} == {0.0, 1e-3}
 
+    @pytest.mark.long
     def test_layers_of_the_loss_alone(self, tmp_path):
         """They are seen: what they read is cut with them, and training goes on."""
         runner = build(settings(tmp_path))
@@ -302,6 +306,7 @@ class TestPhases:
         with pytest.raises(DivergedError, match=r'is not finite: training has diverged'):
             train(cfg)
 
+    @pytest.mark.long
     def test_one_perturbation_for_all_phases(self, tmp_path):
         perturbation = AdaptivePerturbation()
         hook = dict(perturbation=perturbation, finetune=perturbation)
@@ -309,6 +314,7 @@ class TestPhases:
         hook = dict(perturbation=AdaptivePerturbation(), finetune=AdaptivePerturbation())
         assert_same_weights(same.model, train(settings(tmp_path / 'two', hook=hook)).model, atol=0)
 
+    @pytest.mark.long
     def test_early_stopping_starts_anew_at_the_cut(self, tmp_path):
         """The dense model's score cannot be beaten; the slim one is measured by its own."""
         stop = dict(type='EarlyStoppingHook', monitor='score', rule='less', patience=3)
@@ -319,6 +325,7 @@ class TestPhases:
         assert runner.epoch > 3
         assert hook.best_score > 0
 
+    @pytest.mark.long
     def test_layers_that_share_a_weight(self, tmp_path):
         """``named_parameters`` gives a shared weight once; the table has a row for each layer."""
         runner = build(settings(tmp_path, log_level='INFO'))
@@ -336,6 +343,7 @@ class TestPhases:
         checkpoint = torch.load(best, weights_only=False)
         assert checkpoint['meta'][META_KEY]['phase'] == 'finetune'
 
+    @pytest.mark.long
     @pytest.mark.parametrize('kind', ['CheckpointHook', 'AtomicCheckpointHook'])
     def test_no_best_checkpoint_is_better_than_a_dense_one(self, tmp_path, kind):
         cfg = settings(tmp_path)
@@ -398,6 +406,7 @@ class TestTesting:
         with pytest.raises(StructureError, match='AdaSAPHook among its default_hooks'):
             build(cfg).load_or_resume()
 
+    @pytest.mark.long
     @pytest.mark.parametrize('width', [4, 16])
     def test_other_model_is_an_error_and_stays_as_it_was(self, tmp_path, width):
         train(settings(tmp_path))
@@ -679,6 +688,7 @@ class TestBadInput:
         dense = sum(p.numel() for p in ToyModel().parameters())
         assert sum(p.numel() for p in runner.model.parameters()) <= reachable * dense
 
+    @pytest.mark.long
     @pytest.mark.parametrize('meta', [{}, dict(epoch=6)])
     def test_slim_weights_without_their_structure(self, tmp_path, meta):
         """As published_keys=['state_dict'] leaves them."""
@@ -750,6 +760,7 @@ class TestBadInput:
         with pytest.raises(StructureError, match=r'^resume: the run was started with target='):
             train(settings(tmp_path, hook=dict(target=dict(params=0.8)), resume=True))
 
+    @pytest.mark.long
     @pytest.mark.parametrize(
         ('key', 'value'),
         [
@@ -818,11 +829,13 @@ class TestBadInput:
         ):
             train(cfg)
 
+    @pytest.mark.long
     def test_warm_up_checkpoint_as_a_start(self, tmp_path):
         """Nothing is pruned there yet."""
         train(settings(tmp_path))
         train(settings(tmp_path / 'again', load_from=str(tmp_path / 'epoch_1.pth')))
 
+    @pytest.mark.long
     @pytest.mark.parametrize(
         ('epoch', 'message'),
         [

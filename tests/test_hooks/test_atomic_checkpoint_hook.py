@@ -133,6 +133,7 @@ BEST = dict(save_best='score', rule='greater')
 
 
 class TestLikeCheckpointHook:
+    @pytest.mark.long
     @pytest.mark.parametrize(
         'hook',
         [

@@ -236,6 +236,7 @@ def test_fp16_as_validation_has_it(data, tmp_path, monkeypatch):
     assert all(seen)
 
 
+@pytest.mark.long
 def test_iterations_are_counted_where_the_loop_counts_them(data, tmp_path, monkeypatch):
     tested = []
     monkeypatch.setattr(
@@ -247,6 +248,7 @@ def test_iterations_are_counted_where_the_loop_counts_them(data, tmp_path, monke
     assert tested == [4, 8]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('where', ['scoring', 'figures'])
 def test_error_of_rank_0_ends_both(data, tmp_path, where):
     root = str(Path.cwd())

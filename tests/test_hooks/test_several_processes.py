@@ -349,6 +349,7 @@ def synced_passes(perturbation: dict | None) -> list[bool]:
     return synced
 
 
+@pytest.mark.long
 class TestOptimWrapper:
     def test_second_pass_leaves_no_trace_in_buffers(self, tmp_path):
         perturbation = dict(type='UniformPerturbation', rho=0.5)

@@ -61,6 +61,7 @@ def counted(model: nn.Module, x: torch.Tensor) -> dict[str, int]:
     return dict(params=sum(p.numel() for p in model.parameters()), flops=info['flops'])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('name', DETECTORS)
 def test_detector(name):
     model, x = build(name)

@@ -42,6 +42,7 @@ SLOW = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     'name', [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 )

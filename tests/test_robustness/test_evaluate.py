@@ -150,6 +150,7 @@ class TestFigures:
 
 
 class TestSharing:
+    @pytest.mark.long
     def test_gives_what_separate_runs_give(self, case, whole, tmp_path):
         for name in NAMES:
             alone = run(case, tmp_path / name, name)['models'][name]
@@ -166,6 +167,7 @@ class TestSharing:
         run(case, tmp_path / 'out')
         assert len(counts) == 10 * 5 + 1  # and the image for the costs
 
+    @pytest.mark.long
     def test_workers_and_another_pipeline(self, case, whole, tmp_path):
         """A config that resizes otherwise shares the image and nothing behind it."""
         pipeline = Config.fromfile(case / 'config.py').test_pipeline
@@ -189,10 +191,12 @@ class TestSharing:
         for name in ('sharp', 'dull'):
             assert found[name] == whole[1]['models'][name]['cells']
 
+    @pytest.mark.long
     def test_two_processes_are_one(self, case, whole, tmp_path):
         in_processes(in_one_of_two, tmp_path / 'processes', case, tmp_path / 'out')
         assert without_times(tmp_path / 'out') == without_times(whole[0])
 
+    @pytest.mark.long
     def test_error_of_rank_0_ends_both(self, case, tmp_path):
         out = tmp_path / 'out'
         out.mkdir()
@@ -272,6 +276,7 @@ class TestResuming:
         fog, noise = model['cells']['fog'], model['cells']['gaussian_noise']
         assert model['mPC'] == pytest.approx(((fog['1'] + fog['4']) / 2 + noise['1']) / 2)
 
+    @pytest.mark.long
     @pytest.mark.parametrize(
         ('changed', 'setting'),
         [
@@ -304,6 +309,7 @@ class TestResuming:
         with pytest.raises(StoppedError):
             run(case, tmp_path / 'out', progress=Progress(images=start_another))
 
+    @pytest.mark.long
     def test_full_disk(self, case, whole, tmp_path, monkeypatch):
         from mmdet_adasap import fileio as files
         from mmdet_adasap.robustness import store as results_folder
@@ -411,6 +417,7 @@ test_dataloader = dict(
         with pytest.raises(ValueError, match='corrupts its images already'):
             evaluate_robustness([source], tmp_path / 'out', **CELLS)
 
+    @pytest.mark.long
     @pytest.mark.parametrize('damage', ['no image', 'cut off', 'small'])
     def test_unreadable_image(self, case, tmp_path, damage):
         """The run goes on and fails in the end; repaired, its cells are tested anew."""

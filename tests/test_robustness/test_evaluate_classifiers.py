@@ -175,6 +175,7 @@ class TestFigures:
         scored = adapter.score([Top1(0, True), Top1(2, False), Top1(2, True)], None)
         assert scored.per_class == {'crane (0)': 1.0, 'other': None, 'crane (2)': 0.5}
 
+    @pytest.mark.long
     def test_goes_on(self, case, whole, tmp_path):
         """A run that lacks its last cell and another set ends with the same figures."""
         out = tmp_path / 'out'
@@ -243,6 +244,7 @@ class TestFigures:
         assert '-none-0-0.jpg is not there' in page.all('aside')[0].text
         assert page.all('image') == []
 
+    @pytest.mark.long
     def test_each_model_has_the_pictures_of_its_own_pipeline(self, case, tmp_path):
         """Also where runs are compared that were tested apart."""
         text = (case / 'config.py').read_text().replace('crop_size=40', 'crop_size=48')
@@ -273,6 +275,7 @@ class TestFigures:
         found = adapter.example(sample)
         assert found == {'label': 1, 'score': pytest.approx(0.4), 'right': False}
 
+    @pytest.mark.long
     def test_images_of_another_set_are_drawn_apart(self, case, tmp_path):
         """Even of the same images: R is then not known better than it is."""
         shifts = {'again': dict(type='CustomDataset', data_root=str(case / 'images'))}
@@ -286,6 +289,7 @@ class TestFigures:
         assert here['resampled'] != there['resampled']
         assert found['models']['dull']['shifts']['again']['R'] == 1
 
+    @pytest.mark.long
     def test_a_subset_larger_than_another_set_takes_all_of_it(self, case, tmp_path):
         shifts = {'others': dict(type='CustomDataset', data_root=str(case / 'others'))}
         found = evaluate_robustness(
@@ -294,6 +298,7 @@ class TestFigures:
         assert found['protocol']['dataset']['images'] == 20
         assert found['protocol']['shifts']['others']['images'] == 16
 
+    @pytest.mark.long
     def test_unreadable_images_of_another_set_are_counted_apart(self, case, tmp_path):
         shutil.copytree(case / 'others', tmp_path / 'others')
         (tmp_path / 'others' / '0_left' / '0.png').write_bytes(b'no image')
@@ -309,6 +314,7 @@ class TestFigures:
         page = read_page(write_report(tmp_path / 'other'))
         assert '5 of 6 cells are there. Missing: v2.' in page.all('aside')[0].text
 
+    @pytest.mark.long
     def test_runs_apart_compare_on_another_set_as_one_run_does(self, case, whole, tmp_path):
         """With the same intervals, since images are drawn alike; the first run's is the reference.
 
@@ -332,6 +338,7 @@ class TestFigures:
         assert apart == together
 
 
+@pytest.mark.long
 def test_without_mmdet(case, whole, tmp_path):
     """The tool, in an environment that lacks mmdet, gives the same."""
     (tmp_path / 'packages').mkdir()
@@ -524,6 +531,7 @@ class TestAlexNet:
             assert 100 - 100 * np.mean(list(row.values())) == pytest.approx(means[name], abs=0.051)
         assert clean == pytest.approx(0.5652)
 
+    @pytest.mark.long
     def test_is_the_reference_on_imagenet(self, case, tmp_path):
         """1000 classes of ImageNet, and a hand-made mCE over a part of the cells."""
         source = imagenet(case, tmp_path)
@@ -546,6 +554,7 @@ class TestAlexNet:
         assert json.loads((tmp_path / 'own' / 'results.json').read_text())['reference'] == 'a'
 
 
+@pytest.mark.long
 def test_imagenet_v2_by_the_tool(case, tmp_path, run_tool):
     """In the published layout; that labels are right is in test_imagenet_v2.py."""
     image = next((case / 'others' / '1_right').glob('*.png'))
@@ -581,6 +590,7 @@ def test_a_variant_of_no_set_is_refused(run_tool):
     assert '--variant is of ImageNet-V2' in err
 
 
+@pytest.mark.long
 class TestPublished:
     """ImageNet-C from its files instead of computed."""
 

@@ -114,6 +114,7 @@ def measured(case: Path, left: Sequence[int]) -> dict:
     return Runner.from_cfg(config).test()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('why', ['subset', 'unreadable'])
 def test_figure_of_fewer_images_than_the_file_has(case, why):
     if why == 'subset':

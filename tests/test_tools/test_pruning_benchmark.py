@@ -35,6 +35,7 @@ def forward(model: nn.Module) -> torch.Tensor:
 
 
 class TestMeasure:
+    @pytest.mark.long
     def test_ours_alone(self, tool, net):
         before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
         result = tool.measure(net, forward, repeats=2, with_peer=False)

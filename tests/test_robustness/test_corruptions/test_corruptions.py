@@ -92,6 +92,7 @@ class TestExactMode:
 
 
 class TestFastMode:
+    @pytest.mark.long
     @pytest.mark.parametrize('severity', [1, 5])
     @pytest.mark.parametrize('name', RANDOM)
     def test_has_the_distribution_of_exact_mode(self, photo, name, severity):

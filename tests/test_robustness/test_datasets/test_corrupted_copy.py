@@ -67,6 +67,7 @@ def die(*job) -> None:
 
 
 class TestCorruptVOC:
+    @pytest.mark.long
     @pytest.mark.parametrize('mode', ['fast', 'exact'])
     def test_copy_is_read_as_the_dataset_computes_it(self, call, tiny_voc_folder, tmp_path, mode):
         code, out, _ = call(corruptions='fog glass_blur', severities='2 5', mode=mode)

@@ -77,6 +77,7 @@ class TestCorruptedVOCDataset:
             assert np.array_equal(noisy[index]['img'][..., ::-1], expected)
             assert np.array_equal(noisy[index]['gt_bboxes'], plain[index]['gt_bboxes'])
 
+    @pytest.mark.long
     @pytest.mark.parametrize('corruption', ['fog', 'frost', 'shot_noise', 'glass_blur'])
     def test_order_workers_and_batches_change_nothing(self, tiny_voc_folder, corruption):
         dataset = CorruptedVOCDataset(
