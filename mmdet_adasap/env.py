@@ -278,7 +278,7 @@ def inspect_mmdet(report: Report) -> None:
             report.problems.append(f'{error} Remedy: reinstall mmdet, {remedy("mmdet")}')
     if not report.packages['mmdet'].error:
         # Not at the top of this file: it imports mmdet, and mends it.
-        from .integration.compat import ssd_head_is_mended
+        from .integration import ssd_head_is_mended
 
         if ssd_head_is_mended():
             report.notes.append(

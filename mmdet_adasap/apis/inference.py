@@ -7,8 +7,8 @@ from pathlib import Path
 from mmengine.config import Config
 from torch import nn
 
-from ..checkpoint.restore import load_checkpoint_dict, read_checkpoint
-from ..integration.configs import build_dense, read_config
+from ..checkpoint import load_checkpoint_dict, read_checkpoint
+from ..integration import build_dense, read_config
 
 
 def init_pruned_detector(

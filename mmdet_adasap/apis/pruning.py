@@ -11,11 +11,23 @@ from torch import Tensor, nn
 
 from ..errors import NoGradientsError, StructureError, one_line
 from ..models import candidate_sizes, complete_forward, raw_forward, synthetic_batch
-from ..pruning import Importance, Pruner, cut
-from ..pruning.masks import mask as mask_channels
-from ..pruning.model_state import ForwardFn, check_model, eval_mode, preserve_state
-from ..pruning.slicing import check_dense, check_fits
-from ..pruning.structure import META_KEY, check_structure, is_cut, tag_model, with_integer_axes
+from ..pruning import (
+    META_KEY,
+    ForwardFn,
+    Importance,
+    Pruner,
+    check_dense,
+    check_fits,
+    check_model,
+    check_structure,
+    cut,
+    eval_mode,
+    is_cut,
+    preserve_state,
+    tag_model,
+    with_integer_axes,
+)
+from ..pruning import mask as mask_channels
 from ..registry import IMPORTANCES, build, names
 
 T = TypeVar('T')

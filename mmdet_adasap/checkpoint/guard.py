@@ -19,8 +19,8 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner import runner as mmengine_runner
 
 from ..errors import UnreadableCheckpointError, one_line
-from ..integration.distributed import unwrapped
-from ..pruning.structure import META_KEY, check_structure
+from ..integration import unwrapped
+from ..pruning import META_KEY, check_structure
 from .restore import check_weights_fit, read_parts
 from .safe_load import advice, is_readable
 

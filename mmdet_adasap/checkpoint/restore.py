@@ -9,8 +9,17 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..errors import StructureError
-from ..pruning.slicing import check_dense, check_fits, cut
-from ..pruning.structure import META_KEY, Keep, check_structure, last_cut, named_tensors, tag_model
+from ..pruning import (
+    META_KEY,
+    Keep,
+    check_dense,
+    check_fits,
+    check_structure,
+    cut,
+    last_cut,
+    named_tensors,
+    tag_model,
+)
 from .safe_load import read_checkpoint
 
 REMEDY = (

@@ -15,7 +15,7 @@ import argparse
 import sys
 
 from ..robustness.corruptions import GROUPS, MODES
-from ..robustness.datasets.corrupted_copy import CopySettings, write_corrupted_voc
+from ..robustness.datasets import CopySettings, write_corrupted_voc
 from .arguments import cores
 
 

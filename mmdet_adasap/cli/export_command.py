@@ -52,7 +52,7 @@ def main() -> None:
     with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
         warnings.simplefilter('ignore')
         from ..apis import export_pruned
-        from ..export.comparison import format_table
+        from ..export import format_table
 
         try:
             report = export_pruned(

@@ -174,10 +174,10 @@ def main() -> None:
     with contextlib.redirect_stdout(nowhere):
         warnings.simplefilter('ignore')
         from ..apis import build_forward, find_image_size, predict_slim_channels
-        from ..checkpoint.restore import load_pruned
+        from ..checkpoint import load_pruned
         from ..fileio import write_atomically
-        from ..integration.configs import build_dense, find_hooks, image_side, read_config
-        from ..pruning.analysis import find_channels
+        from ..integration import build_dense, find_hooks, image_side, read_config
+        from ..pruning import find_channels
     dense = {}
     try:
         config = read_config(args.config)

@@ -10,7 +10,7 @@ import mmengine.registry
 from mmengine.config import Config
 from mmengine.registry import Registry
 
-from ..integration.configs import is_mmpretrain_config
+from ..integration import is_mmpretrain_config
 from ..models import mobilenet_v1
 from ..registry import IMPORTANCES, PERTURBATIONS
 from ..version import __version__

@@ -14,10 +14,9 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS
 from torch import nn
 
-from ..checkpoint.restore import load_checkpoint_dict, read_checkpoint
+from ..checkpoint import load_checkpoint_dict, read_checkpoint
 from ..errors import ExportMismatchError
-from ..integration.compat import is_classifier, is_detector
-from ..integration.configs import build_dense, find_hooks, read_config
+from ..integration import build_dense, find_hooks, is_classifier, is_detector, read_config
 from ..models import noise_batch, preprocess_batch, raw_forward
 from ..pruning import META_KEY, check_structure, is_cut, raw_outputs
 from .comparison import checkpoint_bytes, compare, load_slim_weights

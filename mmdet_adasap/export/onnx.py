@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import OnnxMismatchError, one_line
-from ..integration.compat import is_classifier
+from ..integration import is_classifier
 from ..pruning import difference, eval_mode, output_tensors
 
 OPSET = 17

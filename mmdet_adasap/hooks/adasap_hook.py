@@ -139,8 +139,8 @@ class AdaSAPHook(Hook):
             resume.restore_importance(settings.importance, self._loaded_state, channels.groups)
         training_log.log_channels(runner.logger, channels, model)
         runner.logger.info(
-            f'AdaSAP found {len(channels.groups)} groups of {channels.group_sizes.sum()} channels; '
-            f'{self.phases.events} pruning events lead from {settings.resource} '
+            f'AdaSAP found {len(channels.groups)} groups of {channels.group_sizes.sum()} '
+            f'channels; {self.phases.events} pruning events lead from {settings.resource} '
             f'{self.start_fraction:g} to {settings.fraction:g} of the dense model'
         )
 

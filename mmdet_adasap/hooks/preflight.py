@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from ..optim import AdaSAPOptimWrapper
 from ..pruning import check_states
-from ..robustness.datasets.voc_files import check_voc_dataset
+from ..robustness.datasets import check_voc_dataset
 from .schedule import Phases
 from .settings import RADII, AdaSAPSettings
 

@@ -7,9 +7,9 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 
-from ..integration.distributed import broadcast_from_rank_0, raise_on_all_ranks, unwrapped
+from ..integration import broadcast_from_rank_0, raise_on_all_ranks, unwrapped
 from ..robustness.corruptions import check_condition, check_frost_photos
-from ..robustness.datasets.multi_view import CLEAN, Condition
+from ..robustness.datasets import CLEAN, Condition
 from ..robustness.engine import ConditionResult, EvaluatedModel, evaluate_conditions
 from ..robustness.metrics import MetricAdapter, benchmark_corruptions, build_adapter, summary_of
 from ..robustness.test_set import TestSet, build_test_set

@@ -18,7 +18,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..integration import rewrap_model, unwrapped
-from ..models.forward import complete_forward
+from ..models import complete_forward
 from ..pruning import ForwardFn, eval_mode, last_cut
 
 

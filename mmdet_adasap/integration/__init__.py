@@ -6,7 +6,7 @@ at every release of theirs: whether what they rely on is still so, and what need
 asked any more. The room is for functions that serve several wings, and knows none of these.
 """
 
-from .compat import is_classifier, is_detector
+from .compat import is_classifier, is_detector, ssd_head_is_mended
 from .configs import (
     SHAPING,
     build_dense,
@@ -44,6 +44,7 @@ __all__ = [
     'rewrap_model',
     'split_after_cropping',
     'split_after_loading',
+    'ssd_head_is_mended',
     'type_name',
     'unwrapped',
     'without_pipeline',

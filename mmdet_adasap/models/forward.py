@@ -13,9 +13,8 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
-from ..optim.replay import BufferSnapshot
-from ..pruning import trace_channels
-from ..pruning.model_state import preserve_modes, preserve_state
+from ..optim import BufferSnapshot
+from ..pruning import preserve_modes, preserve_state, trace_channels
 
 PROPOSAL_SIZES = (16, 48, 96, 160, 288, 512, 1024)
 """Side lengths of the fixed proposals in pixels. With the finest scale of 56 pixels that mmdet's

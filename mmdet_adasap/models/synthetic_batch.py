@@ -8,8 +8,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from ..integration.compat import is_detector
-from ..integration.configs import is_mmpretrain_config
+from ..integration import is_detector, is_mmpretrain_config
 
 DEFAULT_SIZE = (640, 640)
 """Width and height of the image where the test pipeline names none; an own choice."""

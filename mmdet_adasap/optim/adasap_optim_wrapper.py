@@ -11,7 +11,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
 
-from ..integration.distributed import unwrapped
+from ..integration import unwrapped
 from ..registry import PERTURBATIONS, build
 from ..sharpness import Perturbation, PerturbationStats
 from .gradients import GradientObserverMixin, finite_everywhere, isolated_gradients

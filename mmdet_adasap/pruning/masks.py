@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..sharpness.blocks import find_blocks
+from ..sharpness import find_blocks
 from .groups import ChannelGroup, removed_indices
 from .structure import Keep
 

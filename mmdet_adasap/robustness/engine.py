@@ -15,13 +15,7 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from ..errors import LoadingFailedError, ModelFailedError
-from .datasets.multi_view import (
-    CLEAN,
-    Condition,
-    MultiViewBatch,
-    Unreadable,
-    multi_view_loader,
-)
+from .datasets import CLEAN, Condition, MultiViewBatch, Unreadable, multi_view_loader
 from .metrics import MetricAdapter, Score
 from .test_set import TestSet
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .corruptions import check_condition, check_mode
-from .datasets.multi_view import CLEAN, Condition
-from .metrics.mpc import SEVERITIES, benchmark_corruptions
+from .datasets import CLEAN, Condition
+from .metrics import SEVERITIES, benchmark_corruptions
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from ..checkpoint.restore import load_checkpoint_dict, read_checkpoint
+from ..checkpoint import load_checkpoint_dict, read_checkpoint
 from ..errors import ModelFailedError
-from ..integration.configs import build_dense, read_config
+from ..integration import build_dense, read_config
 from ..models import count_parameters, measure_flops, measure_latencies, preprocess_batch
-from .datasets.multi_view import CLEAN, Unreadable
+from .datasets import CLEAN, Unreadable
 from .engine import EvaluatedModel, loading_error
 from .evaluation_settings import EvaluationSettings
 from .metrics import build_adapter

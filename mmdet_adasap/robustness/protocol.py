@@ -16,7 +16,7 @@ import torch
 
 from ..errors import ProtocolMismatchError
 from ..version import __version__
-from .datasets.multi_view import CLEAN
+from .datasets import CLEAN
 from .evaluation_settings import EvaluationSettings
 
 FORMAT = 1

@@ -73,7 +73,7 @@ from typing import Any
 import numpy as np
 
 from .corruptions import GROUPS
-from .datasets.multi_view import CLEAN, Condition
+from .datasets import CLEAN, Condition
 from .engine import ConditionResult
 from .metrics import benchmark_corruptions, interval, paired_difference, summary_of
 

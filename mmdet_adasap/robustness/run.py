@@ -13,8 +13,8 @@ import numpy as np
 from mmengine.dist import get_dist_info
 
 from ..errors import LoadingFailedError, ModelFailedError, UnreadableImagesError
-from ..integration.distributed import broadcast_from_rank_0, raise_on_all_ranks
-from .datasets.multi_view import CLEAN, UNREADABLE_ERRORS, Condition
+from ..integration import broadcast_from_rank_0, raise_on_all_ranks
+from .datasets import CLEAN, UNREADABLE_ERRORS, Condition
 from .engine import ConditionResult, EvaluatedModel, evaluate_conditions
 from .evaluation_settings import EvaluationSettings
 from .metrics import ALEXNET, alexnet, distinct_names, image_weights, seed_of_set

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..integration.configs import without_pipeline
-from .datasets.multi_view import CLEAN, Condition
-from .datasets.published import restrict_to_labels
-from .metrics.bootstrap import interval, paired_difference
+from ..integration import without_pipeline
+from .datasets import CLEAN, Condition, restrict_to_labels
+from .metrics import interval, paired_difference
 from .test_set import TestSet, build_test_set
 
 NAME = re.compile(r'[^\W_][\w.-]*')

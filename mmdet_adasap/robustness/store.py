@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import ProtocolMismatchError
 from ..fileio import remove_partial_files, write_atomically
-from .datasets.multi_view import CLEAN, Condition
+from .datasets import CLEAN, Condition
 from .protocol import check_same_protocol, digest
 
 try:

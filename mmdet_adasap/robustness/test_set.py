@@ -13,15 +13,8 @@ from mmengine.config import ConfigDict
 from mmengine.dataset import Compose
 from mmengine.registry import DATASETS, FUNCTIONS
 
-from ..integration.configs import (
-    split_after_cropping,
-    split_after_loading,
-    type_name,
-    without_pipeline,
-)
-from .datasets import check_voc_dataset
-from .datasets.multi_view import MultiViewImages, image_info
-from .datasets.published import PublishedImages
+from ..integration import split_after_cropping, split_after_loading, type_name, without_pipeline
+from .datasets import MultiViewImages, PublishedImages, check_voc_dataset, image_info
 from .protocol import digest, digest_of_images
 
 PUBLISHED = {'ImageNetC': ('ImageNet', '--imagenet-c'), 'CIFAR10C': ('CIFAR10', '--cifar10-c')}

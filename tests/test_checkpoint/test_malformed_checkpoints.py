@@ -280,7 +280,7 @@ class TestResume:
             steps.append(1),
             train_step(*args, **kwargs),
         )[1]
-        with pytest.raises(Exception) as caught:
+        with pytest.raises(Exception) as caught:  # noqa: PT011
             runner.train()
         assert_one_clear_line(caught.value, file)
         assert not steps, file.name

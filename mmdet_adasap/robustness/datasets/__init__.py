@@ -7,6 +7,7 @@ is first used or their library is imported (:mod:`mmdet_adasap.registration`).
 
 from importlib import import_module
 
+from .corrupted_copy import CopySettings, write_corrupted_voc
 from .multi_view import (
     CLEAN,
     UNREADABLE_ERRORS,
@@ -17,6 +18,7 @@ from .multi_view import (
     image_info,
     multi_view_loader,
 )
+from .published import PublishedImages, restrict_to_labels
 from .transforms import ImageCorruption, read_image
 from .voc_files import check_voc_dataset, check_voc_files
 
@@ -32,15 +34,19 @@ __all__ = [
     'CLEAN',
     'UNREADABLE_ERRORS',
     'Condition',
+    'CopySettings',
     'ImageCorruption',
     'MultiViewBatch',
     'MultiViewImages',
+    'PublishedImages',
     'Unreadable',
     'check_voc_dataset',
     'check_voc_files',
     'image_info',
     'multi_view_loader',
     'read_image',
+    'restrict_to_labels',
+    'write_corrupted_voc',
 ]
 
 

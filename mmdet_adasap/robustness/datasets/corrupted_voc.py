@@ -8,7 +8,7 @@ from typing import Any
 from mmdet.datasets import VOCDataset
 from mmdet.registry import DATASETS
 
-from ...integration.configs import split_after_loading
+from ...integration import split_after_loading
 from .transforms import ImageCorruption, read_image
 from .voc_files import check_voc_dataset
 

@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.dataset import Compose
 from mmengine.registry import DATASETS
 
-from ...integration.configs import SHAPING, type_name
+from ...integration import SHAPING, type_name
 from .multi_view import CLEAN, UNREADABLE_ERRORS, Condition, MultiViewImages, failure_reason
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..metrics.bootstrap import interval
+from ..metrics import interval
 from .json_node import JsonNode, read_json
 from .parser import parse_prediction
 from .schema import UNKNOWN, Boxes, ClassPrediction, Estimate, Results

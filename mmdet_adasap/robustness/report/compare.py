@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...errors import ProtocolMismatchError
-from ..datasets.multi_view import CLEAN, Condition
-from ..metrics.mpc import ALEXNET, alexnet
+from ..datasets import CLEAN, Condition
+from ..metrics import ALEXNET, alexnet
 from ..results import build_models
 from ..shifted_sets import build_shifts
 from .cells import CellFiles, CellLocation

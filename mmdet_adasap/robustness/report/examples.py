@@ -10,7 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ..datasets.transforms import ImageCorruption, read_image
+from ..datasets import ImageCorruption, read_image
 from ..store import example_file
 from .cells import CellFiles
 from .schema import Boxes, ClassPrediction, Example, ModelResults, Results, UnreadableImage

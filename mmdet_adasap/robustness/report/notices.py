@@ -3,7 +3,7 @@
 
 from collections.abc import Sequence
 
-from ..metrics.mpc import ALEXNET, benchmark_corruptions
+from ..metrics import ALEXNET, benchmark_corruptions
 from .schema import OTHER_GROUP, Results, UnreadableImage, group_of
 from .text import format_percent, join_names
 
