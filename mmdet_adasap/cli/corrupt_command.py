@@ -16,7 +16,7 @@ import sys
 
 from ..robustness.corruptions import GROUPS, MODES
 from ..robustness.datasets import CopySettings, write_corrupted_voc
-from .arguments import cores
+from .arguments import cores, make_parser
 
 
 def main() -> None:
@@ -47,9 +47,7 @@ def main() -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser('corrupt_voc.py', __doc__)
     parser.add_argument('--data-root', required=True, help='the VOCdevkit; it is left as it is')
     parser.add_argument('--out', required=True, help='folder for the copies')
     parser.add_argument('--year', default='VOC2007', help='folder in it (default: %(default)s)')

@@ -34,7 +34,7 @@ import warnings
 from pathlib import Path
 
 from ..errors import UnreadableImagesError, message_for_user
-from .arguments import at_least_0, at_least_1, at_least_2_or_0, cores
+from .arguments import at_least_0, at_least_1, at_least_2_or_0, cores, make_parser
 
 # NAME has no =, / or :, and CONFIG ends in .py, so that paths of checkpoints are not cut.
 SOURCE = re.compile(r'(?:(?P<name>[^=/:]+)=)?(?:(?P<config>.+?\.py):)?(?P<checkpoint>.+)')
@@ -167,9 +167,7 @@ def run(
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser('robustness.py', __doc__)
     _add_models(parser)
     _add_benchmark(parser)
     _add_images(parser)
