@@ -173,7 +173,8 @@ def compile_mmcv(version: str, out: Path, log: Path) -> Path:
     Returns:
         Path: The wheel.
     """
-    if not shutil.which(os.environ.get('CXX', 'c++')):
+    # It may have arguments, or ccache in front of it.
+    if not shutil.which(shlex.split(os.environ.get('CXX') or 'c++')[0]):
         stop('mmcv has to be compiled and there is no C++ compiler: install g++ (or set CXX).')
     if not Path(sysconfig.get_path('include'), 'Python.h').exists():
         stop(f'mmcv has to be compiled and {sys.executable} has no C headers (Python.h).')
@@ -240,12 +241,19 @@ def compiler_flags(scratch: Path) -> tuple[str, bool]:
     """
     # CFLAGS takes the place of what Python itself was compiled with, so that stands in front.
     flags = f'{sysconfig.get_config_var("CFLAGS") or ""} -g0 -O2 {os.environ.get("CFLAGS", "")}'
-    compiler = os.environ.get('CXX', 'c++')
+    compiler = os.environ.get('CXX') or 'c++'
     if os.environ.get('FORCE_CUDA') == '1' or not is_gcc(compiler):
         return flags, False
     header = scratch / 'torch_headers.hpp'
     header.write_text(HEADERS)
-    command = [compiler, *extension_arguments(flags), '-std=c++17', '-x', 'c++-header', header]
+    command = [
+        *shlex.split(compiler),
+        *extension_arguments(flags),
+        '-std=c++17',
+        '-x',
+        'c++-header',
+        header,
+    ]
     say("compiling torch's headers, which all files of mmcv share")
     if not succeeds(*command, '-o', f'{header}.gch'):
         return flags, False
@@ -256,7 +264,9 @@ def is_gcc(compiler: str) -> bool:
     """Whether a compiler is GCC; Clang calls itself g++ on some systems."""
     try:
         done = subprocess.run(
-            [compiler, '-dM', '-E', '-x', 'c++', os.devnull], capture_output=True, text=True
+            [*shlex.split(compiler), '-dM', '-E', '-x', 'c++', os.devnull],
+            capture_output=True,
+            text=True,
         )
     except OSError:
         return False
