@@ -227,8 +227,8 @@ def compile_mmcv(version: str, out: Path, log: Path) -> Path:
 def compiler_flags(scratch: Path) -> tuple[str, bool]:
     """Return the flags to compile mmcv with, and compile the headers that all its files share.
 
-    A third of the time goes with debug symbols, which nobody reads (``-g0``), and most of the rest
-    with torch's headers, so GCC reads them from a precompiled header. Where that header does not
+    Half of the time goes into debug symbols, which nobody reads (``-g0``), and most of the rest
+    into torch's headers, so GCC reads them from a precompiled header. Where that header does not
     fit a file's flags, GCC reads the plain one beside it: the objects are the same, only later.
 
     Args:
