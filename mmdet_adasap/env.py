@@ -277,7 +277,7 @@ def inspect_mmdet(report: Report) -> None:
         except FileNotFoundError as error:
             report.problems.append(f'{error} Remedy: reinstall mmdet, {remedy("mmdet")}')
     if not report.packages['mmdet'].error:
-        # Not at the top of this file: it imports mmdet, and mends it.
+        # Not at the top of this file: mmengine, which this imports, may be missing or broken.
         from .integration import ssd_head_is_mended
 
         if ssd_head_is_mended():

@@ -5,18 +5,18 @@ from .restore import (
     check_weights_fit,
     load_checkpoint_dict,
     load_pruned,
-    load_structure,
     read_parts,
+    restore_structure,
 )
-from .safe_load import advice, is_readable, read_checkpoint
+from .safe_load import is_readable, read_checkpoint, resume_advice
 
 __all__ = [
-    'advice',
     'check_weights_fit',
     'is_readable',
     'load_checkpoint_dict',
     'load_pruned',
-    'load_structure',
     'read_checkpoint',
     'read_parts',
+    'restore_structure',
+    'resume_advice',
 ]

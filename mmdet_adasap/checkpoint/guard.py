@@ -22,7 +22,7 @@ from ..errors import UnreadableCheckpointError, one_line
 from ..integration import unwrapped
 from ..pruning import META_KEY, check_structure
 from .restore import check_weights_fit, read_parts
-from .safe_load import advice, is_readable
+from .safe_load import is_readable, resume_advice
 
 GUARDED = '_mmdet_adasap_guarded'
 """Mark of a function that is wrapped, so that it is not wrapped twice."""
@@ -61,7 +61,7 @@ def guard() -> None:
         warnings.warn(
             f'this mmengine loads checkpoints in a way that mmdet_adasap does not know: '
             f'{"; ".join(unknown)}. Read the log for sizes that do not fit, or use the mmengine '
-            f'of requirements/openmmlab.txt',
+            f'of requirements/onedl.txt',
             RuntimeWarning,
             stacklevel=2,
         )
@@ -96,7 +96,7 @@ def _name_newest_after(load: Callable) -> Callable:
         path = os.path.expanduser(filename)
         folder = os.path.dirname(path)
         if not os.path.isfile(path):
-            raise FileNotFoundError(f'{path} is missing; {advice(folder)}')
+            raise FileNotFoundError(f'{path} is missing; {resume_advice(folder)}')
         try:
             checkpoint = load(filename, *args, **kwargs)
         except Exception as error:
@@ -105,12 +105,12 @@ def _name_newest_after(load: Callable) -> Callable:
                 raise
             raise UnreadableCheckpointError(
                 f'{path} cannot be read as a checkpoint ({one_line(error)}); '
-                f'{advice(folder, path)}'
+                f'{resume_advice(folder, path)}'
             ) from error
         if not isinstance(checkpoint, dict):
             raise UnreadableCheckpointError(
                 f'{path} is not a checkpoint: it holds a {type(checkpoint).__name__}; '
-                f'{advice(folder, path)}'
+                f'{resume_advice(folder, path)}'
             )
         return checkpoint
 
@@ -126,12 +126,14 @@ def _check_name_after(find: Callable) -> Callable:
         try:
             found = find(path)
         except UnicodeDecodeError as error:
-            raise UnreadableCheckpointError(f'{record} is damaged; {advice(path)}') from error
+            raise UnreadableCheckpointError(
+                f'{record} is damaged; {resume_advice(path)}'
+            ) from error
         if found == '':
-            raise UnreadableCheckpointError(f'{record} is empty; {advice(path)}')
+            raise UnreadableCheckpointError(f'{record} is empty; {resume_advice(path)}')
         if found is not None and '://' not in found and not os.path.exists(found):
             folder = os.path.dirname(found)
-            beside = advice(folder if os.path.isdir(folder) else path)
+            beside = resume_advice(folder if os.path.isdir(folder) else path)
             raise FileNotFoundError(f'{record} names {found!r}, which is missing; {beside}')
         return found
 

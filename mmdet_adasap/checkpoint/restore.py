@@ -45,7 +45,7 @@ def read_parts(checkpoint: Mapping) -> tuple[Mapping, Mapping]:
     return meta, weights
 
 
-def load_structure(
+def restore_structure(
     checkpoint: dict,
     model: nn.Module,
     copies: list[nn.Module],
@@ -173,7 +173,7 @@ def load_checkpoint_dict(model: nn.Module, checkpoint: dict, filename: str) -> d
             f'{filename} {fault} ({len(missing)} tensors missing, {len(more)} too many); use the '
             f'config that the checkpoint was trained with'
         )
-    structure = load_structure(checkpoint, model, [])
+    structure = restore_structure(checkpoint, model, [])
     if structure is None:
         check_weights_fit(model, weights)
     load_state_dict(model, weights, strict=True)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from mmengine.logging.history_buffer import HistoryBuffer
 
-from ..errors import one_line
+from ..errors import UnreadableCheckpointError, one_line
 
 
 def read_checkpoint(filename: str, map_location: str = 'cpu', mmap: bool = False) -> dict:
@@ -27,7 +27,8 @@ def read_checkpoint(filename: str, map_location: str = 'cpu', mmap: bool = False
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged, or holds objects that mmengine does not write.
+        UnreadableCheckpointError: If the file is damaged, or holds objects that mmengine does not
+            write.
     """
     # torch raises an error for files in the format before torch 1.6, which are no zip files.
     mmap = mmap and zipfile.is_zipfile(filename)
@@ -50,13 +51,15 @@ def read_checkpoint(filename: str, map_location: str = 'cpu', mmap: bool = False
                 f'torch {torch.__version__} reads no more than weights and plain data without '
                 f'running code: take a file that was published with published_keys, or torch 2.6'
             )
-        raise ValueError(
+        raise UnreadableCheckpointError(
             f'{filename} is damaged or holds more than data, and is not loaded '
             f'({_torch_reason(error)}); {remedy}'
         ) from error
     fault = _find_fault(checkpoint)
     if fault:
-        raise ValueError(f'{filename}: {fault}; take a checkpoint as train.py writes it')
+        raise UnreadableCheckpointError(
+            f'{filename}: {fault}; take a checkpoint as train.py writes it'
+        )
     return checkpoint
 
 
@@ -90,7 +93,7 @@ def is_readable(filename: str) -> bool:
     return _read_or_none(filename) is not None
 
 
-def advice(folder: str, besides: str | None = None) -> str:
+def resume_advice(folder: str, besides: str | None = None) -> str:
     """Return the end of a message: the checkpoint that a run can go on from.
 
     Args:

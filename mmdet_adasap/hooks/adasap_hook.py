@@ -7,7 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ..checkpoint import load_structure
+from ..checkpoint import restore_structure
 from ..integration import (
     broadcast_from_rank_0,
     check_same_on_all_ranks,
@@ -25,7 +25,7 @@ from .settings import AdaSAPSettings
 
 @HOOKS.register_module()
 class AdaSAPHook(Hook):
-    """Adaptive Sharpness-Aware Pruning (arXiv:2306.14306, algorithm 1) of any model.
+    """Adaptive Sharpness-Aware Pruning (arXiv:2306.14306) of any model.
 
     1. Warm-up: the loss is made flat, most of all where channels matter least.
     2. Prune: every ``interval`` iterations the least important channels are set to zero. When
@@ -90,7 +90,7 @@ class AdaSAPHook(Hook):
         with raise_on_all_ranks():
             if is_resuming:
                 resume.check_resumable(checkpoint, runner)
-            self.structure = load_structure(
+            self.structure = restore_structure(
                 checkpoint, model, averaged_models(runner), optimizers_of(runner)
             )
             starts_training = runner_state.is_training(runner) and not is_resuming

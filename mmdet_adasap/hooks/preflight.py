@@ -17,7 +17,7 @@ from ..optim import AdaSAPOptimWrapper
 from ..pruning import check_states
 from ..robustness.datasets import check_voc_dataset
 from .schedule import Phases
-from .settings import RADII, AdaSAPSettings
+from .settings import PERTURBATION_KEYS, AdaSAPSettings
 
 MIXED_PRECISION = (
     "For mixed precision write optim_wrapper=dict(type='AdaSAPAmpOptimWrapper') and leave out "
@@ -94,7 +94,7 @@ def check_optim_wrapper(settings: AdaSAPSettings, optim_wrapper: OptimWrapper) -
     """
     name = type(optim_wrapper).__name__
     takes_perturbations = isinstance(optim_wrapper, AdaSAPOptimWrapper)
-    for key in RADII:
+    for key in PERTURBATION_KEYS:
         if getattr(settings, key) is not None and not takes_perturbations:
             raise ValueError(
                 f'{key} needs optim_wrapper.type=AdaSAPOptimWrapper and the run has '
@@ -172,8 +172,8 @@ def check_single_hook(hooks: Sequence[Hook], kind: type[Hook]) -> None:
     """Raise ValueError if a run has more than one hook of a kind."""
     if sum(type(hook) is kind for hook in hooks) > 1:
         raise ValueError(
-            'default_hooks and custom_hooks: AdaSAPHook is there more than once; leave it in '
-            'default_hooks alone'
+            f'default_hooks and custom_hooks: {kind.__name__} is there more than once; leave it '
+            f'in default_hooks alone'
         )
 
 

@@ -25,7 +25,7 @@ from ..pruning import (
 from .preflight import step_trial_optimizer
 from .runner_state import is_resume_asked_for, is_resumed, loaded_file
 from .schedule import Phases
-from .settings import RADII, AdaSAPSettings
+from .settings import PERTURBATION_KEYS, AdaSAPSettings
 
 STATE_KEY = 'mmdet_adasap'
 """Where a checkpoint has what resuming needs besides the structure: 'settings' of the run,
@@ -294,7 +294,7 @@ def _compare_settings(
     for key, value in settings.to_dict().items():
         if saved.get(key, value) == value:
             continue
-        if key not in RADII:
+        if key not in PERTURBATION_KEYS:
             raise StructureError(
                 f'resume: the run was started with {key}={saved[key]!r} and goes on with '
                 f'{key}={value!r}; resume with the settings that it was started with'

@@ -1,8 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """What the hooks need of a Runner's private parts, and of the hooks beside them.
 
-Read it at every release of mmengine: here, in integration/ and in checkpoint/guard.py is all that
-depends on how it works inside.
+Read it at every release of mmengine, with the files that ``integration/__init__.py`` lists.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from ..registry import IMPORTANCES, PERTURBATIONS, build, names
 from ..sharpness import Perturbation
 from .schedule import SCHEDULES
 
-RADII = ('perturbation', 'finetune')
+PERTURBATION_KEYS = ('perturbation', 'finetune')
 """Settings that may change when a run is resumed: neither the schedule nor the choice of channels
 depends on them."""
 
@@ -33,7 +33,7 @@ def _magnitude() -> dict:
 
 @dataclass(frozen=True)
 class AdaSAPSettings:
-    """Settings of one run of AdaSAP (arXiv:2306.14306, algorithm 1).
+    """Settings of one run of AdaSAP (arXiv:2306.14306).
 
     Args:
         warmup (int): Epochs (or iterations) of the first phase, 0 or more.
@@ -117,11 +117,13 @@ class AdaSAPSettings:
         """Return the settings as plain data, as a checkpoint holds them.
 
         The keys, their order and what is in them are read by runs that are resumed: those of
-        :data:`RADII` may differ then, all others may not.
+        :data:`PERTURBATION_KEYS` may differ then, all others may not.
         """
         keys = ('warmup', 'prune', 'by_epoch', 'interval', 'schedule', 'round_to', 'target')
         plain = {key: getattr(self, key) for key in keys}
-        parts = {key: part_to_dict(getattr(self, key)) for key in ('importance', *RADII)}
+        parts = {
+            key: part_to_dict(getattr(self, key)) for key in ('importance', *PERTURBATION_KEYS)
+        }
         return plain | parts
 
 

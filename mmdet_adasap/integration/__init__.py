@@ -1,9 +1,16 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""What depends on how mmengine, mmdet and mmpretrain work inside.
+"""What depends on how mmengine, mmdet and mmpretrain work inside, and serves several subpackages.
 
-Nothing else in the package does, but for checkpoint/guard.py and hooks/runner_state.py. Read these
-at every release of theirs: whether what they rely on is still so, and what need not be mended or
-asked any more. The room is for functions that serve several wings, and knows none of these.
+Read it at every release of theirs: whether what it relies on is still so, and what need not be
+mended any more. These files depend on it as well, each for its own subject alone:
+
+- ``checkpoint/guard.py``: three functions that mmengine loads checkpoints with;
+- ``hooks/runner_state.py``: private attributes of Runner, EMAHook and CheckpointHook;
+- ``hooks/atomic_checkpoint_hook.py``: three private methods of CheckpointHook;
+- ``apis/inference.py``: what mmpretrain's inferencer looks for on a model;
+- ``robustness/metrics/``: the pool of mmdet's eval_map, COCOeval, results that metrics keep;
+- ``models/forward.py``: ``rpn_head.predict`` of two-stage detectors;
+- ``pruning/tracing.py``: the functions of ``mmcv._ext``.
 """
 
 from .compat import is_classifier, is_detector, ssd_head_is_mended

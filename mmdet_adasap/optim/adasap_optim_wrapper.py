@@ -154,7 +154,7 @@ class AdaSAPOptimWrapper(GradientObserverMixin, OptimWrapper):
         self.backward(self.scale_loss(loss))
 
     def _backward_twice(self, loss: Tensor) -> None:
-        """Add the gradient at w + ε to what is accumulated."""
+        """Take the two passes of a step: find ε at w, add the gradient at w + ε, restore w."""
         forward, self._forward = self._forward, None
         if forward is None or not forward.captured:
             raise RuntimeError(

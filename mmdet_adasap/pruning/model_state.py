@@ -15,7 +15,7 @@ ForwardFn = Callable[[nn.Module], object]
 
 CONTAINERS = (list, dict, set, OrderedDict)
 """Types of attributes whose contents are restored; a subclass may not be copied by .copy()."""
-HOOKS = vars(nn.Module()).keys() - {'_parameters', '_buffers', '_modules'}
+MODULE_ATTRIBUTES = vars(nn.Module()).keys() - {'_parameters', '_buffers', '_modules'}
 """Attributes that every module has, of which running a model changes none."""
 
 
@@ -159,7 +159,7 @@ def preserve_attributes(model: nn.Module) -> Iterator[None]:
         (value, value.copy())
         for found in attributes
         for name, value in found.items()
-        if type(value) in CONTAINERS and name not in HOOKS
+        if type(value) in CONTAINERS and name not in MODULE_ATTRIBUTES
     ]
     try:
         yield

@@ -19,7 +19,7 @@ from torch import Tensor
 
 
 def magnitude(weight: Tensor, axis: int) -> Tensor:
-    """Return the ℓ2 norm of each neuron, s_i = ‖w_i‖₂ (arXiv:2306.14306, Sec. 3).
+    """Return the ℓ2 norm of each neuron, s_i = ‖w_i‖₂, the plain choice of ψ.
 
     Args:
         weight (Tensor): A tensor with N neurons along ``axis``.
@@ -45,8 +45,7 @@ def adaptive_radii(
     """Return the radii of AdaSAP: a neuron that matters little gets a large radius.
 
     ``rho_i = rho_max - (s_i - s_min) / (s_max - s_min) * (rho_max - rho_min)``
-    (arXiv:2306.14306, Sec. 3, the adaptive radii), with ``s_min`` and ``s_max`` over
-    the last axis, that is over one layer.
+    (arXiv:2306.14306), with ``s_min`` and ``s_max`` over the last axis, that is over one layer.
 
     What the paper leaves open is settled as follows:
 

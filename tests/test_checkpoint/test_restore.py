@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from _utils.toy import MeanLogit, ToyModel, loader
 from mmdet_adasap.apis import load_pruned
 from mmdet_adasap.checkpoint import safe_load as checkpoints
-from mmdet_adasap.checkpoint.safe_load import advice
+from mmdet_adasap.checkpoint.safe_load import resume_advice
 from mmdet_adasap.errors import StructureError
 
 IMAGES = torch.randn(2, 3, 8, 8)
@@ -147,7 +147,7 @@ def test_python_stays_as_it_was(tmp_path):
     try:
         with pytest.raises(ValueError, match=r'evil\.pth is damaged or holds more than data'):
             load_pruned(ToyModel(), str(evil))
-        advice(str(tmp_path))
+        resume_advice(str(tmp_path))
         assert builtins.print is before
     finally:
         builtins.print = before

@@ -345,7 +345,7 @@ def install() -> None:
     pip(*no_deps, *(part for file in files for part in ('-r', file)))
     say('mmengine, mmcv, mmdet, mmpretrain and this project')
     pip(*no_deps, wheel)
-    pip(*no_deps, '--no-build-isolation', '-r', REQUIREMENTS / 'openmmlab.txt')
+    pip(*no_deps, '--no-build-isolation', '-r', REQUIREMENTS / 'onedl.txt')
     pip(*no_deps, '--no-build-isolation', '-e', ROOT)
     if subprocess.run([VENV_PYTHON, '-m', 'mmdet_adasap.env'], cwd=ROOT).returncode != 0:
         stop('The environment is there, but not sound: see above.')

@@ -57,7 +57,9 @@ class Call:
         write (Callable): Takes a tensor and its new label, for tensors that are not returned.
         module_name (str): Name of the running module.
         module (nn.Module, optional): That module.
-        count_flops (Callable): Takes ``(coefficient, node vectors)``, see ``cost.py``.
+        count_flops (Callable): Takes ``(coefficient, *(nodes, length))``: multiply-accumulates
+            are the coefficient times the lengths of axes, which shrink with their nodes. See
+            ``build_channels`` in ``groups.py``.
     """
 
     func: Callable
