@@ -11,7 +11,7 @@ from ..integration import broadcast_from_rank_0, raise_on_all_ranks, unwrapped
 from ..robustness.corruptions import check_condition, check_frost_photos
 from ..robustness.datasets import CLEAN, Condition
 from ..robustness.engine import ConditionResult, EvaluatedModel, evaluate_conditions
-from ..robustness.metrics import MetricAdapter, benchmark_corruptions, build_adapter, summary_of
+from ..robustness.metrics import MetricAdapter, benchmark_corruptions, build_adapter, summarize
 from ..robustness.test_set import TestSet, build_test_set
 
 FIGURES = ('robustness/clean', 'robustness/mPC', 'robustness/rPC')
@@ -177,7 +177,7 @@ class RobustnessHook(Hook):
         for cell in cells[1:]:
             row = table.setdefault(cell.condition.corruption, {})
             row[cell.condition.severity] = cell.scores['model'].value
-        summary = summary_of(table, clean)
+        summary = summarize(table, clean, allow_zero_clean=True)
         figures = {'robustness/clean': clean, 'robustness/mPC': summary['mPC']}
         # A model that detects nothing yet has no rPC.
         return {**figures, 'robustness/rPC': summary['rPC']} if clean else figures

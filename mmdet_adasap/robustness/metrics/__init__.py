@@ -5,7 +5,14 @@ from .accuracy import distinct_names
 from .adapters import PlainMetricAdapter, build_adapter
 from .base import MetricAdapter, Score
 from .bootstrap import image_weights, interval, paired_difference, seed_of_set
-from .mpc import ALEXNET, SEVERITIES, alexnet, benchmark_corruptions, summarize, summary_of
+from .mpc import (
+    ALEXNET,
+    SEVERITIES,
+    alexnet,
+    benchmark_corruptions,
+    mean_performance,
+    summarize,
+)
 
 __all__ = [
     'ALEXNET',
@@ -19,8 +26,8 @@ __all__ = [
     'distinct_names',
     'image_weights',
     'interval',
+    'mean_performance',
     'paired_difference',
     'seed_of_set',
     'summarize',
-    'summary_of',
 ]
