@@ -72,15 +72,10 @@ from typing import Any
 
 import numpy as np
 
+from .corruptions import BENCHMARK
 from .datasets import CLEAN, Condition
 from .engine import ConditionResult
-from .metrics import (
-    benchmark_corruptions,
-    interval,
-    mean_performance,
-    paired_difference,
-    summarize,
-)
+from .metrics import interval, mean_performance, paired_difference, summarize
 
 Cells = Mapping[Condition, Mapping[str, Any]]
 SUMMARIZED = (
@@ -176,7 +171,7 @@ class _Model:
         if self.clean is None or not (finished or partial):
             return figures
         resampled = self._resampled()
-        if not any(name in benchmark_corruptions() for name in self.values):
+        if not any(name in BENCHMARK for name in self.values):
             figures['ci95'] = _intervals(resampled, figures)
             return figures
         # Corruptions without any cell yet are missing as a whole.
@@ -235,7 +230,7 @@ class _Model:
             return None
         rows = self._by_corruption(resampled)
         figures = {'clean': resampled[CLEAN], 'cells': rows}
-        if any(name in benchmark_corruptions() for name in rows):
+        if any(name in BENCHMARK for name in rows):
             figures |= mean_performance(rows)
             # A resample without any clean hit has no rPC, and then the interval has no meaning.
             if figures['clean'].all():

@@ -5,23 +5,14 @@ from .accuracy import distinct_names
 from .adapters import PlainMetricAdapter, build_adapter
 from .base import MetricAdapter, Score
 from .bootstrap import image_weights, interval, paired_difference, seed_of_set
-from .mpc import (
-    ALEXNET,
-    SEVERITIES,
-    alexnet,
-    benchmark_corruptions,
-    mean_performance,
-    summarize,
-)
+from .mpc import ALEXNET, alexnet, mean_performance, summarize
 
 __all__ = [
     'ALEXNET',
-    'SEVERITIES',
     'MetricAdapter',
     'PlainMetricAdapter',
     'Score',
     'alexnet',
-    'benchmark_corruptions',
     'build_adapter',
     'distinct_names',
     'image_weights',

@@ -7,18 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..corruptions import CORRUPTIONS, GROUPS
+from ..corruptions import BENCHMARK, CORRUPTIONS, GROUPS, SEVERITIES
 
 # P as a fraction, by corruption and severity.
 Cells = Mapping[str, Mapping[int | str, float]]
-
-
-SEVERITIES = (1, 2, 3, 4, 5)
-
-
-def benchmark_corruptions() -> tuple[str, ...]:
-    """Return the corruptions that mPC is the mean over, in the order of the benchmark."""
-    return tuple(name for names in GROUPS.values() for name in names)
 
 
 def summarize(
@@ -48,7 +40,7 @@ def summarize(
     Args:
         cells (Mapping): P_{c,s} as a fraction, ``{corruption: {severity: P}}``. Severities
             may be written as text, as in JSON, and must be the same for every corruption.
-            Corruptions that are not among the benchmark's (``GROUPS``) are in no mean.
+            Corruptions that are not among the benchmark's (``BENCHMARK``) are in no mean.
         clean (float): P_clean, a fraction above 0.
         reference (tuple, optional): Cells and clean P of the reference model; the same cells.
         partial (bool): Whether cells may be missing. The means are then over those that are
@@ -88,7 +80,7 @@ def summarize(
     if not counted:
         raise ValueError(
             f'cells has {", ".join(table) or "no values"}, but mPC is a mean over the '
-            f'corruptions of the benchmark: {", ".join(benchmark_corruptions())}'
+            f'corruptions of the benchmark: {", ".join(BENCHMARK)}'
         )
     means = _as_floats(mean_performance(table))
     result = {
@@ -97,7 +89,7 @@ def summarize(
         'corruptions': counted,
         'severities': severities,
         'complete': not missing
-        and set(counted) == set(benchmark_corruptions())
+        and set(counted) == set(BENCHMARK)
         and severities == list(SEVERITIES),
         'missing': missing,
         'partial': bool(missing),
@@ -140,7 +132,7 @@ def mean_performance(cells: Mapping[str, Mapping[int, Any]]) -> dict[str, Any]:
 
 def _counted(cells: Mapping[str, Mapping]) -> list[str]:
     """Return the corruptions that mPC is the mean over; the extra ones are in no mean."""
-    return [name for name in cells if name in benchmark_corruptions()]
+    return [name for name in cells if name in BENCHMARK]
 
 
 def _as_floats(means: Any) -> Any:
@@ -231,7 +223,7 @@ def _percent(part: float, whole: float) -> float | None:
 
 def _severity(key: str, corruption: str, severity: object) -> int:
     """Return a severity as an int; in JSON it is text."""
-    if str(severity) not in ('1', '2', '3', '4', '5'):
+    if str(severity) not in map(str, SEVERITIES):
         raise ValueError(f'{key}[{corruption!r}]: severity {severity!r} must be 1 to 5')
     return int(severity)
 
