@@ -22,33 +22,14 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from .fileio import package_folder
-
-# Distributions by import name. The two families share these, and so their folders.
-FORKS = {
-    'mmengine': ('onedl-mmengine',),
-    'mmcv': ('onedl-mmcv',),
-    'mmdet': ('onedl-mmdetection',),
-    'mmpretrain': ('onedl-mmpretrain',),
-}
-ORIGINALS = {
-    'mmengine': ('mmengine', 'mmengine-lite'),
-    'mmcv': ('mmcv', 'mmcv-lite', 'mmcv-full'),
-    'mmdet': ('mmdet',),
-    'mmpretrain': ('mmpretrain',),
-}
-OTHERS = {
-    'torch': ('torch',),
-    'torchvision': ('torchvision',),
-    'numpy': ('numpy',),
-    'cv2': (
-        'opencv-python-headless',
-        'opencv-python',
-        'opencv-contrib-python-headless',
-        'opencv-contrib-python',
-    ),
-}
-IMAGECORRUPTIONS = ('imagecorruptions-imaug', 'imagecorruptions')
+from .distributions import (
+    FORKS,
+    IMAGECORRUPTIONS,
+    ORIGINALS,
+    OTHERS,
+    installed,
+    package_folder,
+)
 
 
 @dataclass
@@ -123,15 +104,6 @@ def remedy(name: str) -> str:
             f'`MMCV_WITH_OPS=1 pip install --no-build-isolation {distribution}`.'
         )
     return f'`pip install {distribution}`, or `make install` in a checkout of mmdet_adasap.'
-
-
-def installed(distributions: tuple[str, ...]) -> dict[str, str]:
-    """Return the versions of those distributions that are installed."""
-    versions = {}
-    for name in distributions:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
-    return versions
 
 
 def try_import(name: str) -> str:

@@ -6,7 +6,6 @@ import errno
 import os
 import re
 import secrets
-from importlib.util import find_spec
 from pathlib import Path
 
 try:
@@ -102,11 +101,3 @@ def bring_to_disk(path: Path) -> None:
             os.fsync(opened)
         finally:
             os.close(opened)
-
-
-def package_folder(name: str) -> Path | None:
-    """Return the folder that a package would be imported from, without importing it."""
-    spec = find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return Path(next(iter(spec.submodule_search_locations)))

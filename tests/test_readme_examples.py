@@ -18,8 +18,8 @@ from torch import nn
 
 from mmdet_adasap.apis import prune_model
 from mmdet_adasap.cli.main import COMMANDS
+from mmdet_adasap.distributions import package_folder
 from mmdet_adasap.env import find_tool
-from mmdet_adasap.fileio import package_folder
 from mmdet_adasap.pruning import trace_channels
 from mmdet_adasap.pruning.rules import RULES
 from mmdet_adasap.registry import IMPORTANCES

@@ -101,7 +101,11 @@ with DATASETS.switch_scope_and_registry(SCOPE) as registry:
 
 
 @pytest.mark.parametrize(
-    'module', ['sharpness', 'pruning', 'robustness.corruptions', 'errors', 'env', 'cli.main']
+    'module',
+    [
+        *('sharpness', 'pruning', 'robustness.corruptions', 'errors', 'env', 'cli.main'),
+        *('cli.robustness_command', 'cli.corrupt_command'),
+    ],
 )
 def test_plain_parts_load_nothing_of_openmmlab(run, module):
     assert run(f'import mmdet_adasap.{module}') == [[], {}]

@@ -14,13 +14,15 @@ examples:
 import argparse
 import sys
 
-from ..robustness.corruptions import GROUPS, MODES
-from ..robustness.datasets import CopySettings, write_corrupted_voc
+from ..robustness.corruptions import BENCHMARK, MODES, SEVERITIES
 from .arguments import cores, make_parser
 
 
 def main() -> None:
     args = parse_args()
+    # Not at the top: it imports torch, for which --help would wait.
+    from ..robustness.datasets import CopySettings, write_corrupted_voc
+
     try:
         settings = CopySettings(
             tuple(args.corruptions),
@@ -55,7 +57,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--corruptions',
         nargs='+',
-        default=[name for names in GROUPS.values() for name in names],
+        default=BENCHMARK,
         metavar='NAME',
         help='default: the 15 of the benchmark',
     )
@@ -63,7 +65,7 @@ def parse_args() -> argparse.Namespace:
         '--severities',
         nargs='+',
         type=int,
-        default=[1, 2, 3, 4, 5],
+        default=SEVERITIES,
         metavar='N',
         help='1 (light) to 5 (heavy; default: all)',
     )

@@ -34,6 +34,7 @@ import warnings
 from pathlib import Path
 
 from ..errors import UnreadableImagesError, message_for_user
+from ..robustness.benchmark import IMAGENET_V2_DEFAULT, IMAGENET_V2_FOLDERS, MODES, SEVERITIES
 from .arguments import at_least_0, at_least_1, at_least_2_or_0, cores, make_parser
 
 # NAME has no =, / or :, and CONFIG ends in .py, so that paths of checkpoints are not cut.
@@ -132,7 +133,7 @@ def run(
 
     shifted_sets = {}
     if args.imagenet_v2:
-        variant = args.variant or 'matched-frequency'
+        variant = args.variant or IMAGENET_V2_DEFAULT
         dataset = dict(type='ImageNetV2', data_root=args.imagenet_v2, variant=variant)
         shifted_sets[f'imagenet-v2-{variant}'] = dataset
     published = None
@@ -144,7 +145,7 @@ def run(
             [ModelSource(*parse_source(text, args.config)) for text in args.checkpoints],
             args.out,
             corruptions=args.corruptions,
-            severities=args.severities or (1, 2, 3, 4, 5),
+            severities=args.severities or SEVERITIES,
             subset=args.subset,
             seed=args.seed,
             mode=args.mode,
@@ -214,7 +215,7 @@ def _add_benchmark(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--mode',
-        choices=('fast', 'exact'),
+        choices=MODES,
         default='fast',
         help='exact: corrupt with the random draws of the published code (default: fast)',
     )
@@ -254,8 +255,8 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--variant',
-        choices=('matched-frequency', 'threshold-0.7', 'top-images'),
-        help='of ImageNet-V2 (default: matched-frequency)',
+        choices=IMAGENET_V2_FOLDERS,
+        help=f'of ImageNet-V2 (default: {IMAGENET_V2_DEFAULT})',
     )
 
 
@@ -295,7 +296,7 @@ def _add_metric_and_machine(parser: argparse.ArgumentParser) -> None:
 
 
 def severity(text: str) -> int:
-    if text not in ('1', '2', '3', '4', '5'):
+    if text not in map(str, SEVERITIES):
         raise argparse.ArgumentTypeError(f'{text!r} must be from 1 (light) to 5 (heavy)')
     return int(text)
 

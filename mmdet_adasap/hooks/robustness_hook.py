@@ -8,10 +8,10 @@ from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 
 from ..integration import broadcast_from_rank_0, raise_on_all_ranks, unwrapped
-from ..robustness.corruptions import check_condition, check_frost_photos
+from ..robustness.corruptions import BENCHMARK, check_condition, check_frost_photos
 from ..robustness.datasets import CLEAN, Condition
 from ..robustness.engine import ConditionResult, EvaluatedModel, evaluate_conditions
-from ..robustness.metrics import MetricAdapter, benchmark_corruptions, build_adapter, summary_of
+from ..robustness.metrics import MetricAdapter, build_adapter, summarize
 from ..robustness.test_set import TestSet, build_test_set
 
 FIGURES = ('robustness/clean', 'robustness/mPC', 'robustness/rPC')
@@ -66,7 +66,7 @@ class RobustnessHook(Hook):
         for key, value in (('interval', interval), ('subset', subset)):
             if value is not None and (type(value) is not int or value < 1):
                 raise ValueError(f'RobustnessHook.{key}={value!r} must be an int of at least 1')
-        names = benchmark_corruptions() if corruptions is None else corruptions
+        names = BENCHMARK if corruptions is None else corruptions
         for key, value, kinds in (
             ('corruptions', names, "['fog', 'snow']"),
             ('severities', severities, '[3]'),
@@ -80,10 +80,10 @@ class RobustnessHook(Hook):
         self.conditions = [CLEAN, *(Condition(c, s) for s in severities for c in names)]
         if len(self.conditions) == 1:
             raise ValueError('RobustnessHook: corruptions and severities must name one at least')
-        if not set(names) & set(benchmark_corruptions()):
+        if not set(names) & set(BENCHMARK):
             raise ValueError(
                 f'RobustnessHook.corruptions={list(names)}: mPC is over corruptions of the '
-                f'benchmark; add one of {", ".join(benchmark_corruptions())}'
+                f'benchmark; add one of {", ".join(BENCHMARK)}'
             )
         self.subset = subset
         self.seed = seed
@@ -177,7 +177,7 @@ class RobustnessHook(Hook):
         for cell in cells[1:]:
             row = table.setdefault(cell.condition.corruption, {})
             row[cell.condition.severity] = cell.scores['model'].value
-        summary = summary_of(table, clean)
+        summary = summarize(table, clean, allow_zero_clean=True)
         figures = {'robustness/clean': clean, 'robustness/mPC': summary['mPC']}
         # A model that detects nothing yet has no rPC.
         return {**figures, 'robustness/rPC': summary['rPC']} if clean else figures

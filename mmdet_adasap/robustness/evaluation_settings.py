@@ -4,9 +4,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .corruptions import check_condition, check_mode
+from .corruptions import BENCHMARK, SEVERITIES, check_condition, check_mode
 from .datasets import CLEAN, Condition
-from .metrics import SEVERITIES, benchmark_corruptions
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class EvaluationSettings:
 
     @property
     def _names(self) -> list[str]:
-        names = benchmark_corruptions() if self.corruptions is None else self.corruptions
+        names = BENCHMARK if self.corruptions is None else self.corruptions
         # Each once, in the order given.
         return list(dict.fromkeys(names))
 

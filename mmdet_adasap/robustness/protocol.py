@@ -1,19 +1,17 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """The protocol of a run: all that its figures depend on, so that no others are mixed with them."""
 
-import contextlib
 import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
+from ..distributions import installed, openmmlab_versions, pixel_versions
 from ..errors import ProtocolMismatchError
 from ..version import __version__
 from .datasets import CLEAN
@@ -21,7 +19,6 @@ from .evaluation_settings import EvaluationSettings
 
 FORMAT = 1
 """Version of the format of results.json; to be increased when a key changes its meaning."""
-PACKAGES = ('mmengine', 'mmcv', 'mmdet', 'mmpretrain')
 PATHS = ('img_path', 'xml_path', 'seg_map_path', 'sample_idx')
 """Keys of a dataset's info that differ from one machine to another."""
 
@@ -119,25 +116,16 @@ def digest_of_file(path: str) -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions of all packages that figures depend on."""
-    found = {
+    return {
+        # Among pixel_versions as well; here it comes first, as in results.json from the start.
         'mmdet_adasap': __version__,
         'python': platform.python_version(),
         'torch': str(torch.__version__),
-        'numpy': np.__version__,
-        'opencv': cv2.__version__,
-        'pillow': metadata.version('pillow'),
+        **pixel_versions(),
+        # It computes COCO's P, and is needed for nothing else.
+        **installed(['pycocotools']),
+        **openmmlab_versions(),
     }
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        found['pycocotools'] = metadata.version('pycocotools')  # it computes COCO's P
-    for name in PACKAGES:
-        # Forks of mmcv and mmdet that are still built: onedl-mmcv, onedl-mmdetection.
-        for package in (f'onedl-{name}', f'onedl-{name}ection', name):
-            try:
-                found[name] = metadata.version(package)
-                break
-            except metadata.PackageNotFoundError:
-                continue
-    return found
 
 
 def check_same_protocol(where: str, there: Mapping, here: Mapping) -> None:

@@ -72,10 +72,10 @@ from typing import Any
 
 import numpy as np
 
-from .corruptions import GROUPS
+from .corruptions import BENCHMARK
 from .datasets import CLEAN, Condition
 from .engine import ConditionResult
-from .metrics import benchmark_corruptions, interval, paired_difference, summary_of
+from .metrics import interval, mean_performance, paired_difference, summarize
 
 Cells = Mapping[Condition, Mapping[str, Any]]
 SUMMARIZED = (
@@ -171,7 +171,7 @@ class _Model:
         if self.clean is None or not (finished or partial):
             return figures
         resampled = self._resampled()
-        if not any(name in benchmark_corruptions() for name in self.values):
+        if not any(name in BENCHMARK for name in self.values):
             figures['ci95'] = _intervals(resampled, figures)
             return figures
         # Corruptions without any cell yet are missing as a whole.
@@ -179,7 +179,14 @@ class _Model:
         other = reference or self
         errors = published(table) if published else (other.values, other.clean)
         severities = {condition.severity for condition in self.tested}
-        summary = summary_of(table, self.clean, errors, partial, severities)
+        summary = summarize(
+            table,
+            self.clean,
+            reference=errors,
+            partial=partial,
+            severities=severities,
+            allow_zero_clean=True,
+        )
         figures.update((key, summary[key]) for key in SUMMARIZED)
         # JSON has text as keys, and figures of a new run are to equal those that are read.
         figures['per_severity'] = {str(s): p for s, p in summary['per_severity'].items()}
@@ -208,7 +215,7 @@ class _Model:
             )
             mpc = None
             if clean is not None and all(None not in row.values() for row in rows.values()):
-                mpc = float(_means(rows)['mPC'])
+                mpc = float(mean_performance(rows)['mPC'])
             per_class[name] = {'clean': clean, 'mPC': mpc, 'rPC': mpc / clean if clean else None}
         return per_class
 
@@ -223,8 +230,8 @@ class _Model:
             return None
         rows = self._by_corruption(resampled)
         figures = {'clean': resampled[CLEAN], 'cells': rows}
-        if any(name in benchmark_corruptions() for name in rows):
-            figures |= _means(rows)
+        if any(name in BENCHMARK for name in rows):
+            figures |= mean_performance(rows)
             # A resample without any clean hit has no rPC, and then the interval has no meaning.
             if figures['clean'].all():
                 figures['rPC'] = figures['mPC'] / figures['clean']
@@ -243,28 +250,8 @@ class _Model:
     def _figure(self, key: str) -> float | None:
         if key == 'clean':
             return self.clean
-        mpc = float(_means(self.values)['mPC'])
+        mpc = float(mean_performance(self.values)['mPC'])
         return mpc if key == 'mPC' else (mpc / self.clean if self.clean else None)
-
-
-def _means(rows: Mapping[str, Mapping[int, Any]]) -> dict[str, Any]:
-    """Compute the means of ``summarize``, for numbers or for arrays of resamples."""
-    by_corruption = {name: np.mean(list(row.values()), axis=0) for name, row in rows.items()}
-    counted = [name for name in rows if name in benchmark_corruptions()]
-    severities = sorted({s for name in counted for s in rows[name]})
-    return {
-        'mPC': np.mean([by_corruption[name] for name in counted], axis=0),
-        'per_corruption': by_corruption,
-        'per_group': {
-            group: np.mean([by_corruption[name] for name in names if name in counted], axis=0)
-            for group, names in GROUPS.items()
-            if any(name in counted for name in names)
-        },
-        'per_severity': {
-            s: np.mean([rows[name][s] for name in counted if s in rows[name]], axis=0)
-            for s in severities
-        },
-    }
 
 
 def _intervals(resampled: Any, figures: Any, key: str = '') -> Any:

@@ -60,7 +60,7 @@ class ResultsFolder:
         stamps = {one['image']: _stamp(one['image']) for one in cell['unreadable']}
         text = json.dumps({'protocol': self._key, 'stamps': stamps, **cell}, allow_nan=False)
         text += '\n'
-        write_atomically(self._path(condition), text)
+        write_atomically(cell_file(self._cells, *condition), text)
         # As it is after reading, so that a resumed run computes with the same values.
         self.cells[condition] = json.loads(text)
 
@@ -99,10 +99,6 @@ class ResultsFolder:
         """Release the folder for other runs."""
         self._lock_file.close()
 
-    def _path(self, condition: Condition) -> Path:
-        name = 'clean' if condition == CLEAN else f'{condition.corruption}-{condition.severity}'
-        return self._cells / f'{name}.json'
-
     def _lock(self) -> None:
         # flock ends with the process, however it ends; a file that only exists would stay.
         self._lock_file = (self._cells / '_lock').open('w')
@@ -137,9 +133,21 @@ class ResultsFolder:
                 continue  # of another run, or not complete
             condition = Condition(cell['corruption'], cell['severity'])
             # A cell with unreadable images is tested anew if one of their files has changed since.
-            if file == self._path(condition) and _unchanged(cell['stamps']):
+            if file == cell_file(self._cells, *condition) and _unchanged(cell['stamps']):
                 cells[condition] = cell
         return cells
+
+
+def cell_file(cells: Path, corruption: str, severity: int) -> Path:
+    """Return the file of a cell.
+
+    Args:
+        cells (Path): The folder of a run's cells.
+        corruption (str): 'none' of clean images; of a shifted test set its name.
+        severity (int): 0 of clean images and of a shifted test set.
+    """
+    clean = (corruption, severity) == CLEAN
+    return cells / ('clean.json' if clean else f'{corruption}-{severity}.json')
 
 
 def example_file(folder: Path, corruption: str, severity: int, number: int, view: int) -> Path:

@@ -1,10 +1,13 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from mmdet_adasap.cli.main import COMMANDS, main
 
+ROOT = Path(__file__).parents[2]
 SHIMS = {'groups': 'list_groups.py', 'export': 'export.py'}
 
 
@@ -70,6 +73,16 @@ def test_help_of_a_script_names_the_script(run_tool, command):
     assert code == 0
     assert out.startswith(f'usage: {SHIMS[command]} ')
     assert f'  python tools/{SHIMS[command]} ' in out
+
+
+@pytest.mark.parametrize('command', ['robustness', 'corrupt'])
+def test_help_does_not_wait_for_torch(command):
+    program = [sys.executable, '-X', 'importtime', '-m', 'mmdet_adasap', command, '--help']
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert 'usage: ' in done.stdout
+    imported = {line.split('|')[-1].strip() for line in done.stderr.splitlines()}
+    assert 'argparse' in imported
+    assert not imported & {'torch', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain'}
 
 
 def test_unknown_command_is_one_line(adasap):

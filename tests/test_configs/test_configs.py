@@ -15,8 +15,8 @@ from mmengine.runner import Runner
 
 from _utils.controls import ARMS, control_name, control_text, copy_with_controls, plain_command
 from mmdet_adasap.apis import build_dense
+from mmdet_adasap.distributions import package_folder
 from mmdet_adasap.env import find_tool
-from mmdet_adasap.fileio import package_folder
 from mmdet_adasap.pruning import MagnitudeImportance, TaylorImportance
 from mmdet_adasap.sharpness import AdaptivePerturbation, UniformPerturbation
 

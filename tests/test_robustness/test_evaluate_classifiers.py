@@ -23,12 +23,13 @@ from _utils.report_case import read_page, section
 from _utils.seeing_classifier import SIDES
 from mmdet_adasap.apis import ModelSource, evaluate_robustness
 from mmdet_adasap.errors import LoadingFailedError, ProtocolMismatchError, UnreadableImagesError
+from mmdet_adasap.robustness.corruptions import BENCHMARK
 from mmdet_adasap.robustness.datasets import ImageCorruption
 from mmdet_adasap.robustness.datasets.multi_view import Condition
 from mmdet_adasap.robustness.datasets.published import PublishedImages
 from mmdet_adasap.robustness.metrics import build_adapter
 from mmdet_adasap.robustness.metrics.accuracy import Top1
-from mmdet_adasap.robustness.metrics.mpc import ALEXNET, alexnet, benchmark_corruptions, summarize
+from mmdet_adasap.robustness.metrics.mpc import ALEXNET, alexnet, summarize
 from mmdet_adasap.robustness.report import compare, write_report
 from mmdet_adasap.robustness.run import JPEG
 from mmdet_adasap.robustness.test_set import build_test_set
@@ -501,7 +502,7 @@ class TestAlexNet:
             evaluate_robustness([ModelSource(ALEXNET, *rest)], tmp_path / 'out', **CELLS)
 
     def test_mce_of_itself_is_100(self):
-        every = {name: range(1, 6) for name in benchmark_corruptions()}
+        every = {name: range(1, 6) for name in BENCHMARK}
         cells, clean = alexnet(every)
         summary = summarize(cells, clean, reference=alexnet(every))
         assert summary['mCE'] == pytest.approx(100)
@@ -526,7 +527,7 @@ class TestAlexNet:
             'pixelate': 71.8,
             'jpeg_compression': 60.7,
         }
-        cells, clean = alexnet({name: range(1, 6) for name in benchmark_corruptions()})
+        cells, clean = alexnet({name: range(1, 6) for name in BENCHMARK})
         for name, row in cells.items():
             assert 100 - 100 * np.mean(list(row.values())) == pytest.approx(means[name], abs=0.051)
         assert clean == pytest.approx(0.5652)

@@ -24,12 +24,17 @@ import cv2
 import numpy as np
 
 from mmdet_adasap.fileio import write_atomically
-from mmdet_adasap.robustness.corruptions import CORRUPTIONS, EXTRAS, check_condition, corrupt
+from mmdet_adasap.robustness.corruptions import (
+    CORRUPTIONS,
+    EXTRAS,
+    SEVERITIES,
+    check_condition,
+    corrupt,
+)
 
 sys.path.append(str(Path(__file__).parents[1] / 'demo'))
 from builtin_sets.tiny_voc_scenes import load_photo
 
-SEVERITIES = (1, 2, 3, 4, 5)
 COLUMNS = ('reference', 'exact', 'fast')
 
 

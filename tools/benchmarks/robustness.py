@@ -38,6 +38,8 @@ import cv2
 import numpy as np
 import torch
 
+from mmdet_adasap.robustness.benchmark import SEVERITIES
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 CONFIG = ROOT / 'configs' / 'demo' / 'dense_yolox_tiny-voc.py'
 HEIGHT, WIDTH = 375, 500
@@ -60,7 +62,7 @@ def parse_args() -> argparse.Namespace:
         help="what mmdet's loop corrupts with (default: both, one after the other)",
     )
     parser.add_argument(
-        '--severities', type=int, nargs='+', default=[1, 2, 3, 4, 5], help='default: all'
+        '--severities', type=int, nargs='+', default=SEVERITIES, help='default: all'
     )
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures there, too')
     return parser.parse_args()
@@ -139,14 +141,14 @@ def mmdet_loop(
     from mmengine.config import Config
     from mmengine.runner import Runner
 
-    from mmdet_adasap.robustness.metrics.mpc import benchmark_corruptions
+    from mmdet_adasap.robustness.corruptions import BENCHMARK
 
     cfg = Config.fromfile(config)
     cfg.work_dir, cfg.load_from = str(out), str(checkpoint)
     cfg.test_dataloader.dataset.test_mode = True
     runner = Runner.from_cfg(cfg)
     results = {}
-    for corruption in benchmark_corruptions():
+    for corruption in BENCHMARK:
         results[corruption] = {}
         for severity in [0, *severities]:
             if severity == 0 and len(results) > 1:
@@ -273,11 +275,11 @@ def main() -> None:
     warnings.simplefilter('ignore')
     with quiet():
         import mmdet_adasap  # noqa: F401
-        from mmdet_adasap.robustness.metrics.mpc import benchmark_corruptions
+        from mmdet_adasap.robustness.corruptions import BENCHMARK
 
         register_corrupt()
         forward = Forward()
-    cells = 1 + len(benchmark_corruptions()) * len(args.severities)
+    cells = 1 + len(BENCHMARK) * len(args.severities)
     with tempfile.TemporaryDirectory() as folder:
         small = measure(args, Path(folder), args.images, forward)
         large = measure(args, Path(folder), 2 * args.images, forward)

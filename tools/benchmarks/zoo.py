@@ -230,8 +230,9 @@ def main() -> None:
         print(json.dumps(found))
         return
 
+    from mmdet_adasap.distributions import package_folder
     from mmdet_adasap.env import remedy
-    from mmdet_adasap.fileio import package_folder, write_atomically
+    from mmdet_adasap.fileio import write_atomically
 
     package = package_folder(args.package)
     if package is None:

@@ -9,6 +9,7 @@ from numbers import Integral
 
 import numpy as np
 
+from ..benchmark import MODES, SEVERITIES
 from .blur import defocus_blur, glass_blur, motion_blur, zoom_blur
 from .digital import contrast, elastic_transform, jpeg_compression, pixelate
 from .extra import gaussian_blur, saturate, spatter, speckle_noise
@@ -30,6 +31,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
     for group, functions in _FUNCTIONS.items()
 }
 
+#: Names of all corruptions of the benchmark, in its order.
+BENCHMARK: tuple[str, ...] = tuple(name for names in GROUPS.values() for name in names)
+
 #: Names of those that the benchmark keeps for validation: never part of mPC.
 EXTRAS: tuple[str, ...] = tuple(function.__name__ for function in _EXTRA_FUNCTIONS)
 
@@ -42,7 +46,6 @@ CORRUPTIONS: dict[str, Callable] = {
 
 #: Smallest height and width, as in the reference.
 MIN_SIDE = 32
-MODES = ('fast', 'exact')
 
 
 def corrupt(
@@ -100,7 +103,7 @@ def check_condition(name: str, severity: int) -> None:
         )
     if isinstance(severity, bool) or not isinstance(severity, Integral):
         raise TypeError(f'severity={severity!r} must be an int from 1 to 5')
-    if not 1 <= severity <= 5:
+    if severity not in SEVERITIES:
         raise ValueError(f'severity={severity} must be from 1 (light) to 5 (heavy)')
 
 

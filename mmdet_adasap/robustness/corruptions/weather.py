@@ -7,7 +7,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from ...fileio import package_folder
+from ...distributions import package_folder
 from .filters import apply_motion_kernel, central_slice, enlarge
 from .numerics import (
     Rng,

@@ -8,12 +8,11 @@ from mmpretrain.datasets import BaseDataset
 from mmpretrain.datasets.categories import CIFAR10_CATEGORIES
 from mmpretrain.registry import DATASETS
 
-from ..corruptions import check_condition
+from ..corruptions import SEVERITIES, check_condition
 
 # As in CIFAR-10-C.tar: each .npy has the 10000 test images at severity 1, then at 2, up to 5.
 FOLDER = 'CIFAR-10-C'
 IMAGES = 10000
-SEVERITIES = 5
 REMEDY = f'unpack CIFAR-10-C.tar anew and set data_root to {FOLDER}'
 
 
@@ -106,7 +105,7 @@ def _rows(path: Path, row: tuple[int, ...], kind: type, kind_name: str) -> np.nd
         array = np.load(path, mmap_mode='r', allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f'{str(path)!r} is no whole .npy file ({error}): {REMEDY}') from error
-    shape = (SEVERITIES * IMAGES, *row)
+    shape = (len(SEVERITIES) * IMAGES, *row)
     if not isinstance(array, np.ndarray):
         raise ValueError(f'{str(path)!r} is an .npz archive instead of an .npy file: {REMEDY}')
     if array.shape != shape or not np.issubdtype(array.dtype, kind):

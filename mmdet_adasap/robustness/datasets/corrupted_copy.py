@@ -13,11 +13,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import PIL
 from tqdm import tqdm
 
+from ...distributions import pixel_versions
 from ...fileio import remove_partial_files, write_atomically
-from ...version import __version__
 from ..corruptions import check_condition, check_mode
 from .transforms import ImageCorruption, read_image
 from .voc_files import check_voc_files
@@ -114,7 +113,7 @@ def write_corrupted_voc(
         'format': FORMAT,
         'settings': json.loads(json.dumps(asdict(settings))),
         'images': hashlib.sha256(text).hexdigest(),
-        'versions': _versions(),
+        'versions': pixel_versions(),
     }
     _start_or_resume(Path(out), manifest)
     _copy_annotations(source, target, id_list, image_ids)
@@ -132,15 +131,6 @@ def write_corrupted_voc(
         manifest['sha256'] = dict(sorted(hashes.items()))
         write_atomically(Path(out, MANIFEST), json.dumps(manifest, indent=2) + '\n')
     return dict(sorted(failed.items()))
-
-
-def _versions() -> dict[str, str]:
-    return {
-        'mmdet_adasap': __version__,
-        'numpy': np.__version__,
-        'opencv': cv2.__version__,
-        'pillow': PIL.__version__,
-    }
 
 
 def _start_or_resume(out: Path, manifest: dict) -> None:

@@ -9,14 +9,8 @@ from mmpretrain.datasets import BaseDataset
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 from mmpretrain.registry import DATASETS
 
+from ..benchmark import IMAGENET_V2_DEFAULT, IMAGENET_V2_FOLDERS
 from .class_folders import find_images, folders_of, read_names
-
-# Variant to the folder that its archive unpacks to.
-VARIANTS = {
-    'matched-frequency': 'imagenetv2-matched-frequency-format-val',
-    'threshold-0.7': 'imagenetv2-threshold0.7-format-val',
-    'top-images': 'imagenetv2-top-images-format-val',
-}
 
 # In the order of the numbers: sorted as text, '10' would come before '2' and labels be wrong.
 _CLASS_FOLDERS = tuple(str(label) for label in range(1000))
@@ -46,13 +40,15 @@ class ImageNetV2(BaseDataset):
     def __init__(
         self,
         data_root: str,
-        variant: str = 'matched-frequency',
+        variant: str = IMAGENET_V2_DEFAULT,
         subset: str | Sequence[str] | None = None,
         images_per_class: int | None = 10,
         **kwargs,
     ) -> None:
-        if variant not in VARIANTS:
-            raise ValueError(f'variant={variant!r} is unknown: use one of {", ".join(VARIANTS)}')
+        if variant not in IMAGENET_V2_FOLDERS:
+            raise ValueError(
+                f'variant={variant!r} is unknown: use one of {", ".join(IMAGENET_V2_FOLDERS)}'
+            )
         self.variant = variant
         self.images_per_class = images_per_class
         self.subset = None if subset is None else read_names('subset', subset)
@@ -86,7 +82,7 @@ def find_variant(data_root: str, variant: str) -> Path:
 
     Args:
         data_root (str): Where to look.
-        variant (str): One of ``VARIANTS``.
+        variant (str): One of ``IMAGENET_V2_FOLDERS``.
 
     Returns:
         Path: The folder.
@@ -96,12 +92,12 @@ def find_variant(data_root: str, variant: str) -> Path:
         ValueError: If data_root is another variant's folder.
     """
     root = Path(data_root).expanduser()
-    name = VARIANTS[variant]
+    name = IMAGENET_V2_FOLDERS[variant]
     if (root / name).is_dir():
         return root / name
     # realpath: a link often has a shorter name than the folder that it leads to.
     own = os.path.basename(os.path.realpath(root))
-    for other, folder in VARIANTS.items():
+    for other, folder in IMAGENET_V2_FOLDERS.items():
         if own == folder and other != variant:
             raise ValueError(
                 f'data_root={data_root!r} is {other}: set variant={other!r}, or data_root to '

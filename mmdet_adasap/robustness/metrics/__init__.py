@@ -5,22 +5,20 @@ from .accuracy import distinct_names
 from .adapters import PlainMetricAdapter, build_adapter
 from .base import MetricAdapter, Score
 from .bootstrap import image_weights, interval, paired_difference, seed_of_set
-from .mpc import ALEXNET, SEVERITIES, alexnet, benchmark_corruptions, summarize, summary_of
+from .mpc import ALEXNET, alexnet, mean_performance, summarize
 
 __all__ = [
     'ALEXNET',
-    'SEVERITIES',
     'MetricAdapter',
     'PlainMetricAdapter',
     'Score',
     'alexnet',
-    'benchmark_corruptions',
     'build_adapter',
     'distinct_names',
     'image_weights',
     'interval',
+    'mean_performance',
     'paired_difference',
     'seed_of_set',
     'summarize',
-    'summary_of',
 ]

@@ -3,21 +3,14 @@
 
 from collections.abc import Iterable, Mapping
 from numbers import Real
+from typing import Any
 
 import numpy as np
 
-from ..corruptions import CORRUPTIONS, GROUPS
+from ..corruptions import BENCHMARK, CORRUPTIONS, GROUPS, SEVERITIES
 
 # P as a fraction, by corruption and severity.
 Cells = Mapping[str, Mapping[int | str, float]]
-
-
-SEVERITIES = (1, 2, 3, 4, 5)
-
-
-def benchmark_corruptions() -> tuple[str, ...]:
-    """Return the corruptions that mPC is the mean over, in the order of the benchmark."""
-    return tuple(name for names in GROUPS.values() for name in names)
 
 
 def summarize(
@@ -27,6 +20,7 @@ def summarize(
     reference: tuple[Cells, float] | None = None,
     partial: bool = False,
     severities: Iterable[int] | None = None,
+    allow_zero_clean: bool = False,
 ) -> dict:
     """Compute the mean performance under corruption, mPC, and its ratio to the clean one, rPC.
 
@@ -46,13 +40,15 @@ def summarize(
     Args:
         cells (Mapping): P_{c,s} as a fraction, ``{corruption: {severity: P}}``. Severities
             may be written as text, as in JSON, and must be the same for every corruption.
-            Corruptions that are not among the benchmark's (``GROUPS``) are in no mean.
+            Corruptions that are not among the benchmark's (``BENCHMARK``) are in no mean.
         clean (float): P_clean, a fraction above 0.
         reference (tuple, optional): Cells and clean P of the reference model; the same cells.
         partial (bool): Whether cells may be missing. The means are then over those that are
             there, and the result names those that are not. Defaults to False.
         severities (Iterable[int], optional): Those that every corruption is to have. Defaults to
             those that any of them has.
+        allow_zero_clean (bool): Whether ``clean`` may be 0; rPC is None then. A run must not end
+            with an error because a model finds nothing. Defaults to False.
 
     Returns:
         dict: As fractions 'mPC', 'rPC', 'per_corruption' ``{corruption: mean over s}``,
@@ -67,25 +63,11 @@ def summarize(
     Raises:
         ValueError: If ``cells`` is empty, names an unknown corruption or severity, or a value is
             not a fraction; if a cell is missing and not ``partial``; if the reference has other
-            cells; or if ``clean`` is zero.
-    """
-    if _fraction('clean', clean) == 0:
-        raise ValueError('clean=0: rPC is a ratio to it; test a model that detects something')
-    return summary_of(cells, clean, reference, partial, severities)
-
-
-def summary_of(
-    cells: Cells,
-    clean: float,
-    reference: tuple[Cells, float] | None = None,
-    partial: bool = False,
-    severities: Iterable[int] | None = None,
-) -> dict:
-    """Compute what :func:`summarize` does, with an rPC of None where clean P is 0.
-
-    A run must not end with an error because a model finds nothing in clean images.
+            cells; or if ``clean`` is zero and not ``allow_zero_clean``.
     """
     clean = _fraction('clean', clean)
+    if clean == 0 and not allow_zero_clean:
+        raise ValueError('clean=0: rPC is a ratio to it; test a model that detects something')
     if not cells:
         raise ValueError('cells is empty; give {corruption: {severity: P}}')
     table = _table('cells', cells)
@@ -94,33 +76,20 @@ def summary_of(
     # With partial=True a corruption may have no cell at all; it is in missing and in no mean.
     table = {name: row for name, row in table.items() if row}
 
-    benchmark = benchmark_corruptions()
-    means = {name: _mean(row.values()) for name, row in table.items()}
-    counted = [name for name in table if name in benchmark]
+    counted = _counted(table)
     if not counted:
         raise ValueError(
             f'cells has {", ".join(table) or "no values"}, but mPC is a mean over the '
-            f'corruptions of the benchmark: {", ".join(benchmark)}'
+            f'corruptions of the benchmark: {", ".join(BENCHMARK)}'
         )
-    mpc = _mean(means[name] for name in counted)
+    means = _as_floats(mean_performance(table))
     result = {
-        'mPC': mpc,
-        'rPC': mpc / clean if clean else None,
-        'per_corruption': means,
-        'per_severity': {
-            s: _mean(table[name][s] for name in counted if s in table[name])
-            for s in severities
-            if any(s in table[name] for name in counted)
-        },
-        'per_group': {
-            group: _mean(means[name] for name in names if name in means)
-            for group, names in GROUPS.items()
-            if not means.keys().isdisjoint(names)
-        },
+        **means,
+        'rPC': means['mPC'] / clean if clean else None,
         'corruptions': counted,
         'severities': severities,
         'complete': not missing
-        and set(counted) == set(benchmark)
+        and set(counted) == set(BENCHMARK)
         and severities == list(SEVERITIES),
         'missing': missing,
         'partial': bool(missing),
@@ -128,6 +97,49 @@ def summary_of(
     if reference is not None:
         result |= _against(table, clean, counted, reference)
     return result
+
+
+def mean_performance(cells: Mapping[str, Mapping[int, Any]]) -> dict[str, Any]:
+    """Compute mPC and the means beside it, of numbers or in every resample.
+
+    Args:
+        cells (Mapping): P_{c,s}, ``{corruption: {severity: P}}``, with a severity at least of
+            each, and one corruption of the benchmark at least. P is a number, or an array (R,) of
+            P in R resamples.
+
+    Returns:
+        dict: 'mPC', 'per_corruption', 'per_group' and 'per_severity', as :func:`summarize` has
+        them, each a number or an array (R,).
+    """
+    # axis=0 leaves the resamples apart, and of plain numbers it is the only axis.
+    per_corruption = {name: np.mean(list(row.values()), axis=0) for name, row in cells.items()}
+    counted = _counted(cells)
+    severities = sorted({s for name in counted for s in cells[name]})
+    return {
+        'mPC': np.mean([per_corruption[name] for name in counted], axis=0),
+        'per_corruption': per_corruption,
+        'per_group': {
+            group: np.mean([per_corruption[name] for name in names if name in counted], axis=0)
+            for group, names in GROUPS.items()
+            if any(name in counted for name in names)
+        },
+        'per_severity': {
+            s: np.mean([cells[name][s] for name in counted if s in cells[name]], axis=0)
+            for s in severities
+        },
+    }
+
+
+def _counted(cells: Mapping[str, Mapping]) -> list[str]:
+    """Return the corruptions that mPC is the mean over; the extra ones are in no mean."""
+    return [name for name in cells if name in BENCHMARK]
+
+
+def _as_floats(means: Any) -> Any:
+    """Convert numpy's numbers in nested mappings to floats."""
+    if isinstance(means, Mapping):
+        return {key: _as_floats(each) for key, each in means.items()}
+    return float(means)
 
 
 def _against(
@@ -211,7 +223,7 @@ def _percent(part: float, whole: float) -> float | None:
 
 def _severity(key: str, corruption: str, severity: object) -> int:
     """Return a severity as an int; in JSON it is text."""
-    if str(severity) not in ('1', '2', '3', '4', '5'):
+    if str(severity) not in map(str, SEVERITIES):
         raise ValueError(f'{key}[{corruption!r}]: severity {severity!r} must be 1 to 5')
     return int(severity)
 

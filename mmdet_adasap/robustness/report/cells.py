@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..datasets import CLEAN
 from ..metrics import interval
+from ..store import cell_file
 from .json_node import JsonNode, read_json
 from .parser import parse_prediction
 from .schema import UNKNOWN, Boxes, ClassPrediction, Estimate, Results
@@ -139,7 +141,7 @@ class CellFiles:
         if value is None:
             return None
         location = self.locations[model]
-        file = location.folder / ('clean.json' if key is None else f'{key[0]}-{key[1]}.json')
+        file = cell_file(location.folder, *(key or CLEAN))
         node = self._read_file(file)
         if node is None or location.name not in node['models'].mapping():
             self.missing.add(file.name)

@@ -3,15 +3,14 @@
 
 from collections.abc import Sequence
 
-from ..metrics import ALEXNET, benchmark_corruptions
+from ..corruptions import BENCHMARK, SEVERITIES
+from ..metrics import ALEXNET
 from .schema import OTHER_GROUP, Results, UnreadableImage, group_of
 from .text import format_percent, join_names
 
 IMAGENET_IMAGES = 50000
 """Number of images of ImageNet's validation set."""
 IMAGENET_CLASSES = 1000
-BENCHMARK_SEVERITIES = 5
-"""mPC is defined over severities 1 to 5 (Michaelis et al., arXiv:1907.07484)."""
 MAX_NAMED = 5
 """At most so many images or cells are named; of the rest the number is given."""
 
@@ -149,17 +148,16 @@ def _other_mean(results: Results) -> str | None:
     mean_over = next(iter(results.models.values())).mean_over
     if mean_over is None or mean_over['complete']:
         return None
-    benchmark = benchmark_corruptions()
-    whole = set(benchmark) <= set(results.corruptions)
-    if whole and len(results.severities) == BENCHMARK_SEVERITIES:
+    whole = set(BENCHMARK) <= set(results.corruptions)
+    if whole and len(results.severities) == len(SEVERITIES):
         return None  # only cells are missing, and the first note says so
-    counted = [name for name in results.corruptions if name in benchmark]
+    counted = [name for name in results.corruptions if name in BENCHMARK]
     severities = join_names([str(each) for each in results.severities])
     named = join_names(counted) if len(counted) <= MAX_NAMED else f'{len(counted)} of them'
     severity = 'severities' if len(severities) > 1 else 'severity'
     return (
-        f'mPC is not that of the whole benchmark of {len(benchmark)} corruptions at '
-        f'{BENCHMARK_SEVERITIES} severities: it is the mean over {named} at {severity} '
+        f'mPC is not that of the whole benchmark of {len(BENCHMARK)} corruptions at '
+        f'{len(SEVERITIES)} severities: it is the mean over {named} at {severity} '
         f'{severities}.'
     )
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..corruptions import GROUPS
+from ..corruptions import BENCHMARK, SEVERITIES
 from ..protocol import FORMAT
 from ..shifted_sets import FIGURES as SHIFTED_METRICS
 from ..shifted_sets import NAME as SET_NAME
@@ -28,8 +28,6 @@ from .schema import (
 
 CORRUPTION_NAME = re.compile(r'\w[\w-]*')
 """Names of files of cells begin with it, so it must not hold a path."""
-MAX_SEVERITY = 5
-"""The benchmark has severities 1 to 5 (Hendrycks and Dietterich, arXiv:1903.12261)."""
 
 
 def read_results(file: str | Path) -> Results:
@@ -109,7 +107,7 @@ def _parse_protocol(protocol: JsonNode) -> tuple[list[str], list[int]]:
     if protocol['format'].value != FORMAT:
         raise protocol['format'].error(f'is another format than {FORMAT}, the one known here')
     corruptions = [_parse_corruption(node) for node in protocol['corruptions'].elements()]
-    severities = [node.integer(1, MAX_SEVERITY) for node in protocol['severities'].elements()]
+    severities = [_parse_severity(node) for node in protocol['severities'].elements()]
     if not corruptions or not severities:
         raise protocol['severities' if corruptions else 'corruptions'].error('is empty')
     protocol.get('bootstrap').optional(JsonNode.mapping)
@@ -126,10 +124,15 @@ def _parse_corruption(node: JsonNode) -> str:
     return node.text()
 
 
+def _parse_severity(node: JsonNode) -> int:
+    return node.integer(SEVERITIES[0], SEVERITIES[-1])
+
+
 def _benchmark_order(corruption: str) -> tuple:
     """Return a sort key: the place in the benchmark; other corruptions follow by name."""
-    order = [name for names in GROUPS.values() for name in names]
-    return (order.index(corruption), '') if corruption in order else (len(order), corruption)
+    if corruption in BENCHMARK:
+        return BENCHMARK.index(corruption), ''
+    return len(BENCHMARK), corruption
 
 
 def _parse_model(name: str, node: JsonNode) -> ModelResults:
@@ -188,8 +191,8 @@ def _by_severity(values: JsonNode, intervals: JsonNode) -> dict[int, Estimate]:
     for key, node in nodes.items():
         node.fraction()
         # Keys of JSON are text, and int() would also take ' 1' and '1_0'.
-        if key not in map(str, range(1, MAX_SEVERITY + 1)):
-            raise node.error(f'is for no severity from 1 to {MAX_SEVERITY}')
+        if key not in map(str, SEVERITIES):
+            raise node.error(f'is for no severity from {SEVERITIES[0]} to {SEVERITIES[-1]}')
     return {int(key): estimate for key, estimate in _by_key(values, intervals).items()}
 
 
@@ -253,7 +256,7 @@ def _parse_mean_over(node: JsonNode) -> dict:
     for corruption in node['corruptions'].elements():
         corruption.text()
     for severity in node['severities'].elements():
-        severity.integer(1, MAX_SEVERITY)
+        _parse_severity(severity)
     return node.mapping()
 
 

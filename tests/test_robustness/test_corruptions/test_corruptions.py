@@ -9,6 +9,7 @@ from scipy.stats import ks_2samp
 from _utils.published import published
 from builtin_sets.tiny_voc_scenes import PHOTOS, load_photo
 from mmdet_adasap.robustness.corruptions import (
+    BENCHMARK,
     CORRUPTIONS,
     EXTRAS,
     GROUPS,
@@ -238,8 +239,8 @@ class TestCorrupt:
             'digital': ('contrast', 'elastic_transform', 'pixelate', 'jpeg_compression'),
         }
         assert EXTRAS == ('speckle_noise', 'gaussian_blur', 'spatter', 'saturate')
-        grouped = [name for group in GROUPS.values() for name in group]
-        assert [*grouped, *EXTRAS] == list(CORRUPTIONS)
+        assert [name for group in GROUPS.values() for name in group] == list(BENCHMARK)
+        assert [*BENCHMARK, *EXTRAS] == list(CORRUPTIONS)
 
     @pytest.mark.parametrize('name', CORRUPTIONS)
     def test_any_size(self, photo, name):

@@ -7,8 +7,8 @@ pytest.importorskip('mmpretrain')
 
 from mmpretrain.registry import DATASETS
 
+from mmdet_adasap.robustness.benchmark import IMAGENET_V2_FOLDERS
 from mmdet_adasap.robustness.datasets import ImageNetV2
-from mmdet_adasap.robustness.datasets.imagenet_v2 import VARIANTS
 
 PUBLISHED = {
     'matched-frequency': 'imagenetv2-matched-frequency-format-val',
@@ -43,7 +43,7 @@ class TestImageNetV2:
 
     @pytest.mark.parametrize('variant', PUBLISHED)
     def test_reads_the_folder_or_its_parent(self, tmp_path, variant):
-        assert VARIANTS[variant] == PUBLISHED[variant]
+        assert IMAGENET_V2_FOLDERS[variant] == PUBLISHED[variant]
         folder = fill(tmp_path / PUBLISHED[variant], SOME)
         expected = [(f'{label}/00ab{label}.jpeg', int(label)) for label in SOME]
         assert read(tmp_path, variant=variant, subset=SOME[::-1]) == expected

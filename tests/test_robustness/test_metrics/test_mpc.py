@@ -1,10 +1,11 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 import json
 
+import numpy as np
 import pytest
 
 from mmdet_adasap.robustness.corruptions import CORRUPTIONS, GROUPS
-from mmdet_adasap.robustness.metrics.mpc import summarize
+from mmdet_adasap.robustness.metrics.mpc import mean_performance, summarize
 
 CELLS = {
     'gaussian_noise': {1: 0.60, 3: 0.40, 5: 0.20},
@@ -54,6 +55,33 @@ class TestSummarize:
     def test_refuses(self, cells, clean, message):
         with pytest.raises(ValueError, match=message):
             summarize(cells, clean)
+
+    def test_zero_clean_has_no_ratio(self):
+        summary = summarize(CELLS, 0.0, allow_zero_clean=True)
+        assert summary['rPC'] is None
+        assert summary['mPC'] == summarize(CELLS, 0.8)['mPC']
+
+
+class TestMeanPerformance:
+    def test_numbers_have_the_means_of_summarize(self):
+        summary = summarize(CELLS, 0.8)
+        for key, value in mean_performance(CELLS).items():
+            assert value == summary[key], key
+
+    def test_resamples_are_averaged_apart(self):
+        shifts = np.array([0.0, 0.05, -0.1])
+        cells = {
+            name: {s: p + shifts for s, p in row.items()}
+            for name, row in {**CELLS, 'spatter': {1: 0.5}}.items()
+        }
+        means = mean_performance(cells)
+        for index, shift in enumerate(shifts):
+            one = mean_performance(
+                {name: {s: p[index] for s, p in row.items()} for name, row in cells.items()}
+            )
+            assert means['mPC'][index] == pytest.approx(0.4625 + shift)
+            for key in ('per_corruption', 'per_group', 'per_severity'):
+                assert {k: v[index] for k, v in means[key].items()} == pytest.approx(one[key])
 
 
 class TestWholeBenchmark:

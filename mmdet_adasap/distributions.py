@@ -1,0 +1,94 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Distributions of the packages that this one works with: their names, versions and folders.
+
+Importing this needs none of them: :mod:`mmdet_adasap.env` works where they are missing or broken.
+"""
+
+import contextlib
+from collections.abc import Iterable
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+from .version import __version__
+
+# Distributions by import name. The two families share these, and so their folders.
+FORKS = {
+    'mmengine': ('onedl-mmengine',),
+    'mmcv': ('onedl-mmcv',),
+    'mmdet': ('onedl-mmdetection',),
+    'mmpretrain': ('onedl-mmpretrain',),
+}
+ORIGINALS = {
+    'mmengine': ('mmengine', 'mmengine-lite'),
+    'mmcv': ('mmcv', 'mmcv-lite', 'mmcv-full'),
+    'mmdet': ('mmdet',),
+    'mmpretrain': ('mmpretrain',),
+}
+OTHERS = {
+    'torch': ('torch',),
+    'torchvision': ('torchvision',),
+    'numpy': ('numpy',),
+    'cv2': (
+        'opencv-python-headless',
+        'opencv-python',
+        'opencv-contrib-python-headless',
+        'opencv-contrib-python',
+    ),
+}
+IMAGECORRUPTIONS = ('imagecorruptions-imaug', 'imagecorruptions')
+
+
+def installed(distributions: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those distributions that are installed.
+
+    Args:
+        distributions (Iterable[str]): Names of distributions.
+
+    Returns:
+        dict[str, str]: Versions by name, in the order given.
+    """
+    versions = {}
+    for name in distributions:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
+
+
+def openmmlab_versions() -> dict[str, str]:
+    """Return the versions of OpenMMLab's packages, by import name, as results.json has them.
+
+    Returns:
+        dict[str, str]: The fork's version where there is one. Packages that are not installed are
+        left out.
+    """
+    versions = {}
+    for name, forks in FORKS.items():
+        # Without mmcv-lite and the like of ORIGINALS: no protocol has held them so far, and a run
+        # that was stopped could not go on if they appeared in its versions.
+        found = installed((*forks, name))
+        if found:
+            versions[name] = next(iter(found.values()))
+    return versions
+
+
+def pixel_versions() -> dict[str, str]:
+    """Return the versions of all packages that the pixels of corrupted images depend on."""
+    import cv2
+    import numpy as np
+    import PIL
+
+    return {
+        'mmdet_adasap': __version__,
+        'numpy': np.__version__,
+        'opencv': cv2.__version__,
+        'pillow': PIL.__version__,
+    }
+
+
+def package_folder(name: str) -> Path | None:
+    """Return the folder that a package would be imported from, without importing it."""
+    spec = find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(next(iter(spec.submodule_search_locations)))
