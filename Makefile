@@ -43,18 +43,21 @@ demo: install  ## Train, prune and test a small detector on corrupted images; en
 demo-classification: install  ## The same for classifiers, three arms and three seeds
 	.venv/bin/python tools/demo/classification.py
 
-test: install  ## Run the tests
+test: install  ## Run the tests, but for the slow ones (ARGS="-m slow")
 	$(PYTEST) $(ARGS)
 
 # All but what is marked slow or long, see [tool.pytest.ini_options] in pyproject.toml.
 test-quick: install  ## Run the tests that are quick, of every part: under 2 minutes
 	$(PYTEST) -m 'not slow and not long' $(ARGS)
 
+# All four are run, also where one fails; `ruff format .` and `ruff check --fix .` mend most.
 lint: install  ## Check format, style, imports and the layout of the package
-	.venv/bin/python -m ruff format --check .
-	.venv/bin/python -m ruff check .
-	.venv/bin/lint-imports --no-logo --no-cache
-	.venv/bin/python tools/dev/house.py --check
+	@failed=0; \
+	.venv/bin/python -m ruff format --check . || failed=1; \
+	.venv/bin/python -m ruff check . || failed=1; \
+	.venv/bin/lint-imports --no-logo --no-cache || failed=1; \
+	.venv/bin/python tools/dev/house.py --check || failed=1; \
+	exit $$failed
 
 clean:  ## Remove .venv and the caches of tools; data, work_dirs and the compiled mmcv stay
 	rm -rf .venv build dist mmdet_adasap.egg-info .pytest_cache .ruff_cache

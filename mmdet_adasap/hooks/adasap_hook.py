@@ -69,7 +69,10 @@ class AdaSAPHook(Hook):
     priority = 'HIGH'
 
     def __init__(self, *args, **kwargs) -> None:
-        self.settings = AdaSAPSettings(*args, **kwargs)
+        try:
+            self.settings = AdaSAPSettings(*args, **kwargs)
+        except TypeError as error:  # a key that there is not, or one that is missing
+            raise TypeError(str(error).replace('AdaSAPSettings', 'AdaSAPHook')) from None
         self.phases: Phases | None = None
         self.phase = PHASES[0]
         self.pruner: Pruner | None = None

@@ -2,7 +2,8 @@
 """Criteria: how much each channel matters, so that the least important ones are removed.
 
 A criterion is a class with :meth:`Importance.scores`. Register another one with
-``@IMPORTANCES.register_module()`` from ``mmdet_adasap.registry`` and name it in the config.
+``@IMPORTANCES.register_module()`` from ``mmdet_adasap.registry`` and name it in the config. Those
+of this file are registered in ``registered/importances.py``: this file needs torch alone.
 """
 
 from abc import ABC, abstractmethod

@@ -6,6 +6,7 @@ anything is installed, so it uses the standard library alone. Every step can be 
 an interruption the next call goes on, and one that finds all done ends at once.
 """
 
+import argparse
 import contextlib
 import fcntl
 import hashlib
@@ -353,6 +354,12 @@ def install() -> None:
 
 
 def main() -> None:
+    """Set the checkout up, unless that is done already."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
+    if VENV.is_symlink():
+        stop(f'{VENV} is a link, and what it leads to would be changed: remove the link.')
     if sys.version_info[:2] not in ((3, 10), (3, 11), (3, 12)):
         stop(f'Python 3.10, 3.11 or 3.12 is needed, this is {platform.python_version()}.')
     if is_complete():
