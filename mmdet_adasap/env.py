@@ -326,7 +326,9 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         int: 0, or 1 if the tool was not found or something is wrong.
     """
-    parser = argparse.ArgumentParser(prog='python -m mmdet_adasap.env', description=__doc__)
+    # As `adasap env` it is called so; started with -m, argparse would call it env.py.
+    prog = sys.argv[0] if sys.argv[0].startswith('adasap') else 'python -m mmdet_adasap.env'
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     output = parser.add_mutually_exclusive_group()
     output.add_argument(
