@@ -105,3 +105,6 @@ class UnreadableImagesError(AdaSAPError, ValueError):
     def __init__(self, message: str, results: dict) -> None:
         super().__init__(message)
         self.results = results
+
+    def __reduce__(self) -> tuple:
+        return type(self), (*self.args, self.results)  # else copies are made of the message alone

@@ -2,8 +2,10 @@
 """Register what the package brings, each part when the library that it is for is imported.
 
 ``import mmdet_adasap`` therefore loads nothing of OpenMMLab, nor needs any of it, and a config of
-mmpretrain does not load mmdet, or the reverse. mmengine looks a type up only after it has imported
-the library of the scope (``mmdet.datasets`` for mmdet's DATASETS), so the parts are there in time.
+mmpretrain does not load mmdet, or the reverse. mmdet's and mmpretrain's registries import their
+library before they look a type up (``mmdet.datasets`` for DATASETS), so the parts are there in
+time. mmengine's own registries do not: what stands there comes with mmengine's Runner. Without a
+Runner, import the part itself, as ``mmdet_adasap.optim``.
 """
 
 import sys
@@ -18,6 +20,9 @@ PARTS: dict[str, tuple[str, ...]] = {
         'mmdet_adasap.optim',
         'mmdet_adasap.hooks',
         'mmdet_adasap.checkpoint.guard:guard',
+        # What mmdet and mmpretrain have in common is there with mmengine alone, too.
+        'mmcv.transforms',
+        'mmcv.cnn',
     ),
     'mmcv.transforms': ('mmdet_adasap.robustness.datasets.transforms',),
     'mmcv.cnn': ('mmdet_adasap.models.mobilenet_v1',),
@@ -29,7 +34,9 @@ PARTS: dict[str, tuple[str, ...]] = {
         'mmdet_adasap.robustness.datasets.imagenet_v2',
     ),
 }
-"""Modules of other libraries to what is imported, or called as ``module:function``, after them."""
+"""Modules of other libraries to what is imported, or called as ``module:function``, after them.
+
+A library among the latter that is half imported is left alone: its own entry comes at its end."""
 
 
 def register_all() -> None:
@@ -101,6 +108,8 @@ class _ReportingLoader:
         self._loader, self._finder = loader, finder
 
     def __getattr__(self, name: str) -> object:
+        if name == '_loader':  # of a copy that has not got it yet
+            raise AttributeError(name)
         return getattr(self._loader, name)
 
     def exec_module(self, module: ModuleType) -> None:

@@ -1,8 +1,8 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Registries of perturbations and criteria, and how a config's words become objects of them.
 
-They are empty until a name is looked up: then the modules in ``locations`` are imported. So who
-takes a perturbation does not load the code that finds channels.
+The modules in ``locations`` are imported when a registry is first used, so who takes a
+perturbation does not load the code that finds channels.
 """
 
 from __future__ import annotations
@@ -13,10 +13,25 @@ from typing import Any
 
 from mmengine.registry import Registry
 
-PERTURBATIONS = Registry(
+
+class _LazyRegistry(Registry):
+    """Knows the package's own types before a user's is added, or all are listed."""
+
+    @property
+    def module_dict(self) -> dict[str, type]:
+        self.import_from_location()
+        return super().module_dict
+
+    def register_module(self, *args, **kwargs) -> Any:
+        # A name that the package has taken is then refused, or replaced with force=True.
+        self.import_from_location()
+        return super().register_module(*args, **kwargs)
+
+
+PERTURBATIONS = _LazyRegistry(
     'perturbation', scope='mmdet_adasap', locations=['mmdet_adasap.registered.perturbations']
 )
-IMPORTANCES = Registry(
+IMPORTANCES = _LazyRegistry(
     'importance', scope='mmdet_adasap', locations=['mmdet_adasap.registered.importances']
 )
 
@@ -29,7 +44,6 @@ BASES = {
 
 def names(registry: Registry) -> list[str]:
     """Return the names that a config can use, in alphabetical order."""
-    registry.import_from_location()
     return sorted(registry.module_dict)
 
 

@@ -1,5 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 import re
+import subprocess
+import sys
 
 import pytest
 from mmengine.config import ConfigDict
@@ -55,3 +57,41 @@ class TestBuild:
     def test_errors(self, cfg, message):
         with pytest.raises(ValueError, match=re.escape(message)):
             build(PERTURBATIONS, cfg, 'finetune')
+
+
+class TestOwnTypes:
+    """The package's own types are there before anything is done with a registry."""
+
+    PROGRAM = """
+from mmdet_adasap.pruning import Importance
+from mmdet_adasap.registry import IMPORTANCES, build
+
+class TaylorImportance(Importance):
+    def scores(self, *args):
+        pass
+
+FIRST
+IMPORTANCES.register_module(module=TaylorImportance, force=True)
+assert type(build(IMPORTANCES, dict(type='TaylorImportance'), 'importance')) is TaylorImportance
+assert build(IMPORTANCES, dict(type='MagnitudeImportance'), 'importance') is not None
+"""
+
+    @pytest.mark.parametrize(
+        'first',
+        [
+            '',
+            "assert sorted(IMPORTANCES.module_dict) == ['MagnitudeImportance', 'TaylorImportance']",
+            """
+try:
+    IMPORTANCES.register_module(module=TaylorImportance)
+except KeyError as error:
+    assert 'already registered' in str(error)
+else:
+    raise AssertionError
+""",
+        ],
+        ids=['replaced', 'listed', 'taken'],
+    )
+    def test_before_the_first_lookup(self, first):
+        program = self.PROGRAM.replace('FIRST', first)
+        subprocess.run([sys.executable, '-c', program], check=True)

@@ -7,17 +7,17 @@ import sys
 from pathlib import Path
 
 
-def make_parser(script: str, description: str) -> argparse.ArgumentParser:
+def make_parser(script: str, description: str | None) -> argparse.ArgumentParser:
     """Return a parser whose examples name the program as the user has started it.
 
     Args:
         script (str): The script in ``tools/`` that runs the command, as the description has it.
-        description (str): Text of ``--help``, with examples that begin with
-            ``python tools/SCRIPT``.
+        description (str, optional): Text of ``--help``, with examples that begin with
+            ``python tools/SCRIPT``. Python has none where it leaves docstrings out (``-OO``).
     """
     if Path(sys.argv[0]).suffix != '.py':
         # Started by `adasap`: an installed package has no tools/.
-        description = description.replace(f'python tools/{script}', sys.argv[0])
+        description = (description or '').replace(f'python tools/{script}', sys.argv[0])
     return argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )

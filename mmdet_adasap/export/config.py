@@ -103,8 +103,6 @@ def _plugin_classes(config: Config) -> dict[str, type]:
         # registration.py registers data sets of the plugin when this is imported.
         import_module(f'{scope}.datasets')
     # Lazy registries: empty until something is built or this is called.
-    for registry in (PERTURBATIONS, IMPORTANCES):
-        registry.import_from_location()
     return {
         name: cls
         for registry in (*_registries(), PERTURBATIONS, IMPORTANCES)
