@@ -5,10 +5,7 @@ from .adasap_amp_optim_wrapper import AdaSAPAmpOptimWrapper
 from .adasap_optim_wrapper import AdaSAPOptimWrapper
 from .gradients import (
     GradientObserverMixin,
-    average_gradients,
-    isolated_gradients,
     observe_clean_gradients,
-    optimizer_parameters,
 )
 from .replay import BufferSnapshot, preserve_rng_state
 
@@ -17,9 +14,6 @@ __all__ = [
     'AdaSAPOptimWrapper',
     'BufferSnapshot',
     'GradientObserverMixin',
-    'average_gradients',
-    'isolated_gradients',
     'observe_clean_gradients',
-    'optimizer_parameters',
     'preserve_rng_state',
 ]
