@@ -17,7 +17,8 @@ from ..integration import (
 )
 from ..optim import AdaSAPOptimWrapper, observe_clean_gradients, preserve_rng_state
 from ..pruning import META_KEY, PHASES, Pruner
-from . import preflight, resume, runner_state, training_log
+from . import preflight, resume, runner_state, training_log, training_plan
+from .collapse_watch import CollapseWatch
 from .runner_state import averaged_models, optimizers_of
 from .schedule import Phases
 from .settings import AdaSAPSettings
@@ -81,6 +82,8 @@ class AdaSAPHook(Hook):
         self.has_loaded = False
         self._loaded_state: Mapping = {}
         self._watch: training_log.LossRatioWatch | None = None
+        self._collapse: CollapseWatch | None = None
+        self._has_forecast = False
 
     def before_run(self, runner: Runner) -> None:
         """Check that the run is one that the hook can follow."""
@@ -133,19 +136,22 @@ class AdaSAPHook(Hook):
         with preserve_rng_state(model):
             forward = runner_state.sample_forward(runner)
             self.pruner = Pruner(
-                model, forward, settings.target, settings.importance, settings.round_to
+                model,
+                forward,
+                settings.target,
+                settings.importance,
+                settings.round_to,
+                settings.max_pruning_ratio,
             )
         self.start_fraction = self.pruner.remaining()
         channels = self.pruner.channels
+        self._collapse = CollapseWatch(settings.interval)
         if self.structure is not None:
             self.pruner.restore(self.structure, optimizers_of(runner))
             resume.restore_importance(settings.importance, self._loaded_state, channels.groups)
         training_log.log_channels(runner.logger, channels, model)
-        runner.logger.info(
-            f'AdaSAP found {len(channels.groups)} groups of {channels.group_sizes.sum()} '
-            f'channels; {self.phases.events} pruning events lead from {settings.resource} '
-            f'{self.start_fraction:g} to {settings.fraction:g} of the dense model'
-        )
+        training_plan.log_plan(runner, settings, self.phases, self.pruner)
+        self._has_forecast = training_plan.log_forecast(runner.logger, self.pruner)
 
     def _enter_phase(self, runner: Runner, done: int) -> None:
         phase = self.phase = self.phases.phase(done)
@@ -175,6 +181,9 @@ class AdaSAPHook(Hook):
     ) -> None:
         """Prune when an event is due, cut when the prune phase ends, log where we are."""
         done = runner.iter + 1
+        warning = self._collapse.add(outputs) if self._collapse else None
+        if warning is not None:
+            runner.logger.warning(warning)
         event = self.phases.event(done)
         if event is not None:
             self._prune(runner, event)
@@ -186,10 +195,13 @@ class AdaSAPHook(Hook):
 
     def _prune(self, runner: Runner, event: int) -> None:
         with raise_on_all_ranks():
+            if not self._has_forecast:  # a criterion that reads gradients has them from now on
+                self._has_forecast = training_plan.log_forecast(runner.logger, self.pruner)
             kept = self.pruner.select(self._target_after(event))
         # Rounding may differ from device to device; the choice must not.
         kept = broadcast_from_rank_0(kept)
         self.pruner.remove(kept, optimizers_of(runner), averaged_models(runner))
+        self._collapse.start_event(event, self.pruner)
         self._exclude_masked_channels()
 
     def _cut(self, runner: Runner) -> None:
@@ -231,9 +243,15 @@ class AdaSAPHook(Hook):
             }
 
     def after_train(self, runner: Runner) -> None:
-        """Warn if training ends before the cut, as early stopping can make it."""
+        """Say what to run next; warn if training ends before the cut, as early stopping can."""
         if self.pruner is not None:
             runner.logger.warning(
                 f'training has ended after {runner.iter} iterations, in the phase {self.phase!r}: '
                 f'the model is not cut, which would be due after {self.phases.prune_end}'
+            )
+        elif self.structure is not None:
+            left = self.structure['reached']
+            runner.logger.info(
+                f'AdaSAP is done: {left["params"]:.3f} of the parameters and {left["flops"]:.3f} '
+                f'of the MACs of the dense model are left; {training_plan.next_steps(runner)}'
             )

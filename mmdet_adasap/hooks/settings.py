@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..pruning import Importance, check_target
+from ..pruning import MAX_PRUNING_RATIO, Importance, check_max_pruning_ratio, check_target
 from ..registry import IMPORTANCES, PERTURBATIONS, build, names
 from ..sharpness import Perturbation
 from .schedule import SCHEDULES
@@ -52,6 +52,8 @@ class AdaSAPSettings:
         schedule (str): How the target is approached, 'exponential' or 'linear'. Defaults to
             'exponential'.
         round_to (int): Channels that a layer keeps are a multiple of it. Defaults to 8.
+        max_pruning_ratio (float): The largest share of its channels that a layer may lose, in
+            (0, 1]. Defaults to 0.9.
         by_epoch (bool): Whether ``warmup`` and ``prune`` count epochs. Defaults to True.
 
     Attributes:
@@ -71,6 +73,7 @@ class AdaSAPSettings:
     interval: int = 30
     schedule: str = 'exponential'
     round_to: int = 8
+    max_pruning_ratio: float = MAX_PRUNING_RATIO
     by_epoch: bool = True
     resource: str = field(init=False)
     fraction: float = field(init=False)
@@ -87,6 +90,7 @@ class AdaSAPSettings:
             )
         if not isinstance(self.by_epoch, bool):
             raise ValueError(f'by_epoch={self.by_epoch!r} must be True or False')
+        check_max_pruning_ratio(self.max_pruning_ratio)
         resource, fraction = check_target(self.target)
         built = {
             'resource': resource,
@@ -124,7 +128,7 @@ class AdaSAPSettings:
         parts = {
             key: part_to_dict(getattr(self, key)) for key in ('importance', *PERTURBATION_KEYS)
         }
-        return plain | parts
+        return plain | parts | {'max_pruning_ratio': self.max_pruning_ratio}
 
 
 def part_to_dict(part: Importance | Perturbation | None) -> dict | None:

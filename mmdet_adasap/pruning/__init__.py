@@ -14,7 +14,7 @@ from .model_state import (
     preserve_modes,
     preserve_state,
 )
-from .pruner import Pruner, check_target
+from .pruner import MAX_PRUNING_RATIO, Pruner, check_max_pruning_ratio, check_target
 from .selection import select_channels
 from .slicing import channel_counts, check_dense, check_fits, check_states, cut, mismatched_state
 from .structure import (
@@ -34,6 +34,7 @@ from .structure import (
 from .tracing import trace_channels
 
 __all__ = [
+    'MAX_PRUNING_RATIO',
     'META_KEY',
     'NOT_TRAINED',
     'PHASES',
@@ -50,6 +51,7 @@ __all__ = [
     'channel_counts',
     'check_dense',
     'check_fits',
+    'check_max_pruning_ratio',
     'check_model',
     'check_states',
     'check_structure',

@@ -35,6 +35,8 @@ from .structure import (
 )
 
 RESOURCES = ('params', 'flops')
+MAX_PRUNING_RATIO = 0.9
+"""Default of ``max_pruning_ratio``."""
 
 
 def check_target(target: object) -> tuple[str, float]:
@@ -59,6 +61,15 @@ def check_target(target: object) -> tuple[str, float]:
             f'at most 1, for example target=dict({resource}=0.4)'
         )
     return resource, float(fraction)
+
+
+def check_max_pruning_ratio(value: object) -> None:
+    """Raise ValueError if the largest share that a group may lose is no number in (0, 1]."""
+    if not _is_fraction(value):
+        raise ValueError(
+            f'max_pruning_ratio={value!r} must be a number above 0 and at most 1, for example '
+            f'0.9: a layer then keeps a tenth of its channels or more'
+        )
 
 
 def _is_fraction(value: object) -> bool:
@@ -87,6 +98,10 @@ class Pruner:
             the dense model's parameters, or of its multiply-accumulates on that input.
         importance (Importance): Scores channels.
         round_to (int): Channels that a layer keeps are a multiple of it. Defaults to 1.
+        max_pruning_ratio (float): The largest share of its channels that a group may lose, in
+            (0, 1]. Where the criterion is wrong about a layer, this much of it is left to learn
+            from. Of the model as it is now: a model that is pruned again may lose more.
+            Defaults to 0.9.
 
     Raises:
         ValueError: If an argument is not valid, or the model cannot be run, copied or cut.
@@ -107,10 +122,12 @@ class Pruner:
         target: Mapping[str, float],
         importance: Importance,
         round_to: int = 1,
+        max_pruning_ratio: float = MAX_PRUNING_RATIO,
     ) -> None:
         self.resource, self.target = check_target(target)
         if type(round_to) is not int or round_to < 1:
             raise ValueError(f'round_to={round_to!r} must be an integer of at least 1')
+        check_max_pruning_ratio(max_pruning_ratio)
         if not isinstance(importance, Importance):
             raise ValueError(f'importance={importance!r} must be a criterion, an Importance')
         check_model(model)
@@ -119,9 +136,12 @@ class Pruner:
         self.forward = forward
         self.importance = importance
         self.round_to = round_to
+        self.max_pruning_ratio = max_pruning_ratio
         self.channels = find_channels(model, forward)
         self.cost = self.channels.cost(self.resource)
         self._steps = self.channels.group_steps(round_to)
+        sizes = self.channels.group_sizes
+        self._least = minimum_counts(sizes, self._steps, max_pruning_ratio)
         self._start = base = tagged_structure(model)
         self._is_cut = False
         self._base = base or {'keep': {}, 'attrs': {}}
@@ -148,7 +168,7 @@ class Pruner:
 
     def _check_reachable(self) -> None:
         """Raise UnreachableTargetError if even the smallest groups leave more than the target."""
-        least = self.cost(minimum_counts(self.channels.group_sizes, self._steps))
+        least = self.cost(self._least)
         fraction = least / self.dense[self.resource]
         if least > self._limit(self.target):
             raise UnreachableTargetError(
@@ -258,7 +278,7 @@ class Pruner:
                 # A score that is not a number says nothing against its channel.
                 scores.append(np.nan_to_num(found.cpu().numpy(), nan=np.inf, posinf=np.inf))
         limit = self._limit(fraction)
-        return select_channels(scores, self.masks.kept, self.cost, limit, self._steps)
+        return select_channels(scores, self.masks.kept, self.cost, limit, self._steps, self._least)
 
     def _check_finite(self) -> None:
         """Raise DivergedError if a parameter holds a NaN or infinity."""

@@ -18,19 +18,28 @@ class _Step(NamedTuple):
     channels: int
 
 
-def minimum_counts(sizes: np.ndarray, round_to: int | np.ndarray) -> np.ndarray:
+def minimum_counts(
+    sizes: np.ndarray, round_to: int | np.ndarray, max_pruning_ratio: float = 1.0
+) -> np.ndarray:
     """Return the fewest channels that each group may keep.
 
-    That is one step; a group smaller than a step loses none.
+    That is one step, or the steps that hold the share which may not be pruned; a group smaller
+    than that loses none.
 
     Args:
         sizes (np.ndarray): Channels of each group, int of shape ``[groups]``.
         round_to (int | np.ndarray): The step, for all or for each group.
+        max_pruning_ratio (float): The largest share of its channels that a group may lose.
+            Defaults to 1.0.
 
     Returns:
         np.ndarray: int of shape ``[groups]``.
     """
-    return np.minimum(sizes, round_to)
+    # (1 - 0.9) * 10 is 0.9999999999999998 and (1 - 0.7) * 10 is 3.0000000000000004, which would
+    # round up to 4 channels where 3 are meant.
+    share = np.ceil(np.round((1 - max_pruning_ratio) * sizes, 9)).astype(np.int64)
+    steps = np.maximum(-(-share // round_to), 1)
+    return np.minimum(sizes, steps * round_to)
 
 
 def select_channels(
@@ -39,6 +48,7 @@ def select_channels(
     cost: Cost,
     limit: float,
     round_to: int | np.ndarray = 1,
+    least: np.ndarray | None = None,
 ) -> list[np.ndarray]:
     """Remove the least important channels until the cost is within a limit.
 
@@ -54,6 +64,8 @@ def select_channels(
         limit (float): The most that may remain, in the unit of ``cost``.
         round_to (int | np.ndarray): Channels kept by a group are a multiple of it; one number
             for all, or int of shape ``[groups]``. Defaults to 1.
+        least (np.ndarray, optional): The fewest channels that each group may keep, int of shape
+            ``[groups]``. Defaults to one step, see :func:`minimum_counts`.
 
     Returns:
         list[np.ndarray]: bool of shape ``[size]`` for each group, the channels to keep.
@@ -65,7 +77,16 @@ def select_channels(
     if cost(counts) <= limit:
         return [k.copy() for k in kept]
     round_to = np.broadcast_to(round_to, len(kept))
-    floor = _floor(scores, kept, counts, cost, limit, round_to)
+    if least is None:
+        least = minimum_counts(np.array([len(k) for k in kept], dtype=np.int64), round_to)
+    floor = _floor(scores, kept, counts, least, round_to)
+    if cost(floor) > limit:
+        stay = _infinite(scores, kept).sum()
+        infinite = f'; {stay} of them are infinitely important' if stay else ''
+        raise UnreachableTargetError(
+            f'{limit:.0f} cannot be reached: {cost(floor)} remain when every group of channels '
+            f'keeps the least it may{infinite}'
+        )
     ranked = []
     for score, k in zip(scores, kept, strict=True):
         present = np.flatnonzero(k)
@@ -99,27 +120,18 @@ def _floor(
     scores: list[np.ndarray],
     kept: list[np.ndarray],
     counts: np.ndarray,
-    cost: Cost,
-    limit: float,
+    least: np.ndarray,
     round_to: np.ndarray,
 ) -> np.ndarray:
-    """Return the fewest channels that each group may keep, with those that must stay.
+    """Return the fewest channels that each group may keep, with those that must stay."""
+    rounded_up = -(-_infinite(scores, kept) // round_to) * round_to
+    return np.minimum(counts, np.maximum(least, rounded_up))
 
-    Raises:
-        UnreachableTargetError: If even these cost more than the limit.
-    """
-    floor = minimum_counts(np.array([len(k) for k in kept], dtype=np.int64), round_to)
+
+def _infinite(scores: list[np.ndarray], kept: list[np.ndarray]) -> np.ndarray:
+    """Return how many channels of each group have a score of inf, int of shape ``[groups]``."""
     stay = [np.isposinf(s[k]).sum() for s, k in zip(scores, kept, strict=True)]
-    stay = np.array(stay, dtype=np.int64)
-    rounded_up = -(-stay // round_to) * round_to
-    floor = np.minimum(counts, np.maximum(floor, rounded_up))
-    if cost(floor) > limit:
-        infinite = f'; {stay.sum()} of them are infinitely important' if stay.any() else ''
-        raise UnreachableTargetError(
-            f'{limit:.0f} cannot be reached: {cost(floor)} remain when every group of channels '
-            f'keeps the least it may{infinite}'
-        )
-    return floor
+    return np.array(stay, dtype=np.int64)
 
 
 def _steps(

@@ -132,3 +132,28 @@ def test_no_larger_choice_keeps_all_that_was_kept():
         for other in itertools.product(*(range(1, n + 1) for n in sizes)):
             if (np.array(other) >= counts).all() and tuple(counts) != other:
                 assert cost(np.array(other)) > limit
+
+
+@pytest.mark.parametrize('ratio', [0.9, 0.75, 0.5])
+@pytest.mark.parametrize('round_to', [1, 8])
+def test_no_group_loses_more_than_the_largest_share(ratio, round_to):
+    sizes = np.array([64, 40, 10, 3, 1])
+    cost = Cost(len(sizes))
+    for g in range(len(sizes)):
+        cost.add(1, (0, {g: 1.0}))
+    # The first two groups would be emptied before the others are touched.
+    scores = [np.arange(n) + 1000.0 * (n < 20) for n in sizes]
+    least = minimum_counts(sizes, round_to, ratio)
+    full = [np.ones(n, dtype=bool) for n in sizes]
+    kept = counts_of(select_channels(scores, full, cost, int(least.sum()), round_to, least))
+    assert (kept >= np.minimum(np.ceil(np.round((1 - ratio) * sizes, 9)), sizes)).all()
+    assert kept.tolist() == least.tolist()
+    with pytest.raises(UnreachableTargetError):
+        select_channels(scores, full, cost, int(least.sum()) - 1, round_to, least)
+
+
+def test_largest_share_is_exact_where_floats_are_not():
+    """(1 - 0.7) * 10 is 3.0000000000000004, and 3 channels are meant."""
+    assert minimum_counts(np.array([10, 100, 7]), 1, 0.7).tolist() == [3, 30, 3]
+    assert minimum_counts(np.array([10, 100, 7]), 8, 0.9).tolist() == [8, 16, 7]
+    assert minimum_counts(np.array([10, 100]), 1, 1.0).tolist() == [1, 1]

@@ -1,0 +1,199 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""What a run of AdaSAP will do, said before its first step, and what to run when it is over."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import shlex
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
+from mmengine.runner import IterBasedTrainLoop, Runner
+from torch import nn
+
+from ..errors import NoGradientsError, UnreachableTargetError
+from ..pruning import Pruner
+from .schedule import Phases
+from .settings import AdaSAPSettings
+
+LOW_RATE = 0.25
+"""Learning rate at the cut, as a share of the highest, below which a warning is due. A choice of
+ours: a cosine is there after two thirds of a run, a milestone (a tenth) at once."""
+SHORT_FINETUNE = 0.5
+"""Length of fine-tuning, as a share of the prune phase, below which a warning is due. A choice of
+ours; AdaSAP's paper fine-tunes for most of the training."""
+MAX_STEPS = 200_000
+"""Iterations of the schedulers that are looked at: some seconds. Longer runs go without."""
+
+
+class Rates(NamedTuple):
+    """Learning rates of a run, the highest of all parameter groups each.
+
+    Attributes:
+        highest (float): From now to the end.
+        at_cut (float): In the first iteration after the cut.
+        last (float): In the last iteration.
+    """
+
+    highest: float
+    at_cut: float
+    last: float
+
+
+class _Optimizer(torch.optim.SGD):
+    """Stands in for the real optimizer while the schedulers are tried."""
+
+    def __init__(self, param_groups: list[dict]) -> None:
+        groups = [
+            {'params': [nn.Parameter(torch.zeros(1))], **_plain(group)} for group in param_groups
+        ]
+        super().__init__(groups, lr=0.0)
+        self._global_step = 1  # as after a step, without which schedulers warn
+
+
+def _plain(group: Mapping) -> dict:
+    return {k: v for k, v in group.items() if isinstance(v, int | float | tuple | list)}
+
+
+def learning_rates(runner: Runner, phases: Phases) -> Rates | None:
+    """Run copies of the schedulers to the end of training.
+
+    Args:
+        runner (Runner): A run before its first step.
+        phases (Phases): Its phases.
+
+    Returns:
+        Rates | None: The rates; None where they follow a metric, or the run is too long to try.
+    """
+    schedulers = runner.param_schedulers
+    # One list for one optimizer; a dict of lists for several, which AdaSAPHook refuses.
+    schedulers = schedulers if isinstance(schedulers, list) else []
+    if runner.max_iters - runner.iter > MAX_STEPS:
+        return None
+    # What depends on a validation (ReduceOnPlateau) cannot be known.
+    if not all(isinstance(s, _ParamScheduler) and not _needs_metric(s) for s in schedulers):
+        return None
+    trial = _Optimizer(runner.optim_wrapper.param_groups)
+    copies = []
+    for scheduler in schedulers:
+        twin = copy.copy(scheduler)
+        twin.optimizer = trial
+        twin.base_values = list(scheduler.base_values)
+        twin.verbose = False
+        copies.append(twin)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        rates = list(_rates(runner, trial, copies))
+    at_cut = min(max(phases.prune_end - runner.iter, 0), len(rates) - 1)
+    return Rates(max(rates), rates[at_cut], rates[-1])
+
+
+def _needs_metric(scheduler: _ParamScheduler) -> bool:
+    return getattr(scheduler, 'need_val_args', False)
+
+
+def _rates(runner: Runner, trial: _Optimizer, schedulers: list) -> Iterator[float]:
+    """Yield the highest learning rate of each iteration to come."""
+    by_iter = [s for s in schedulers if not s.by_epoch]
+    by_epoch = [s for s in schedulers if s.by_epoch]
+    counts_epochs = not isinstance(runner.train_loop, IterBasedTrainLoop)
+    length = len(runner.train_dataloader) if counts_epochs else 0
+    for done in range(runner.iter + 1, runner.max_iters + 1):
+        yield max(group['lr'] for group in trial.param_groups)
+        for scheduler in by_iter:
+            scheduler.step()
+        if length and done % length == 0:
+            for scheduler in by_epoch:
+                scheduler.step()
+
+
+def log_plan(runner: Runner, settings: AdaSAPSettings, phases: Phases, pruner: Pruner) -> None:
+    """Say how many events there are, what is left for fine-tuning, and at what learning rate.
+
+    Args:
+        runner (Runner): The run, before its first step.
+        settings (AdaSAPSettings): What the config asks for.
+        phases (Phases): The phases in iterations.
+        pruner (Pruner): What has found the channels.
+    """
+    channels = pruner.channels
+    finetune = runner.max_iters - phases.prune_end
+    runner.logger.info(
+        f'AdaSAP found {len(channels.groups)} groups of {channels.group_sizes.sum()} channels. '
+        f'{_number(phases.events, "pruning event")}, one every {phases.interval} iterations after '
+        f'iteration {phases.warmup_end}, lead from {settings.resource} {pruner.remaining():g} to '
+        f'{settings.fraction:g} of the dense model. The cut comes after iteration '
+        f'{phases.prune_end}; {_number(finetune, "iteration")} are left to fine-tune'
+    )
+    if finetune < SHORT_FINETUNE * (phases.prune_end - phases.warmup_end):
+        runner.logger.warning(
+            f'AdaSAP: the cut leaves only {finetune} of {runner.max_iters} iterations to '
+            f'fine-tune, less than half of what pruning takes; lower prune or warmup, or train '
+            f'for longer'
+        )
+    rates = learning_rates(runner, phases)
+    if rates is None:
+        return
+    level = logging.INFO
+    text = (
+        f'AdaSAP: the learning rate is {rates.highest:.3g} at its highest, {rates.at_cut:.3g} '
+        f'after the cut and {rates.last:.3g} at the end'
+    )
+    if rates.at_cut < LOW_RATE * rates.highest:
+        level = logging.WARNING
+        text += (
+            '. The slim model cannot recover at a rate this low: move the milestones of '
+            'param_scheduler behind the cut, or end warmup and prune earlier'
+        )
+    runner.logger.log(level, text)
+
+
+def log_forecast(logger: logging.Logger, pruner: Pruner) -> bool:
+    """Say how many parameters and MACs will be left if the scores stay as they are.
+
+    Args:
+        logger (logging.Logger): The run's.
+        pruner (Pruner): Its masks stay as they are.
+
+    Returns:
+        bool: Whether it could be said: a criterion that reads gradients has none at first.
+    """
+    try:
+        kept = pruner.select(pruner.target)
+    except (NoGradientsError, UnreachableTargetError):
+        return False
+    counts = [int(k.sum()) for k in kept]
+    left = {r: pruner.channels.cost(r)(counts) / pruner.dense[r] for r in ('params', 'flops')}
+    logger.info(
+        f'AdaSAP: if scores stay as they are, {left["params"]:.3f} of the parameters and '
+        f'{left["flops"]:.3f} of the MACs will be left'
+    )
+    return True
+
+
+def next_steps(runner: Runner) -> str:
+    """Return the commands that test, judge and export what training has left."""
+    folder = Path(runner.work_dir)
+    name = runner.cfg.get('filename')
+    config = folder / Path(name).name if name else None  # train.py writes it there
+    last = folder / 'last_checkpoint'
+    if config is None or not config.exists() or not last.exists():
+        return 'adasap robustness, to test it on corrupted images, and adasap export'
+    files = f'{shlex.quote(str(config))} {shlex.quote(last.read_text().strip())}'
+    return '\n'.join(
+        [
+            'what to run next:',
+            f'  python "$(python -m mmdet_adasap.env --tool test)" {files}',
+            f'  adasap robustness {files}',
+            f'  adasap export {files}',
+        ]
+    )
+
+
+def _number(count: int, noun: str) -> str:
+    return f'{count} {noun}' + ('' if count == 1 else 's')

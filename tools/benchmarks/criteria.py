@@ -1,0 +1,443 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Compare criteria of removal: what is left of small models after the cut and after fine-tuning.
+
+Three models (a YOLOX-tiny of half width, a RetinaNet and a ResNet-18, both of a quarter of their
+width) are trained on the built-in sets from random weights, once for a short and once for a long
+time. Each is then brought to 0.4 of its parameters by each criterion, with the same schedule,
+steps and seed, in one pass a step: the sharpness step is left out, since it is not what differs.
+'after' is the metric on the validation images right after the cut, 'end' after fine-tuning;
+'params' and 'MACs' are what is left of the dense model.
+
+Results are appended to OUT/results.jsonl as they come, and a second call goes on where the first
+one stopped. --table prints what is there.
+
+examples:
+  python tools/benchmarks/criteria.py --models resnet --seeds 0      # some minutes on one core
+  python tools/benchmarks/criteria.py                                # all, hours on one core
+  python tools/benchmarks/criteria.py --table
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import logging
+import sys
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import Tensor
+from tqdm import tqdm
+
+import mmdet_adasap  # noqa: F401  registers the hook
+from mmdet_adasap.pruning import (
+    ChannelGroup,
+    Importance,
+    MagnitudeImportance,
+    TaylorImportance,
+    per_channel,
+)
+from mmdet_adasap.registry import IMPORTANCES
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / 'configs' / 'demo'
+TARGET = 0.4
+"""Share of the parameters that is left, as in the README's block."""
+
+
+@IMPORTANCES.register_module()
+class GroupMagnitudeImportance(Importance):
+    """Group-normalised magnitude, as DepGraph (arXiv:2301.12900) defines it.
+
+    The squared norms of everything that a channel's removal takes away, the weights that produce
+    and that read it and the factors of its normalisation, are averaged over these parts and
+    divided by their mean over the group.
+    """
+
+    def scores(self, group: ChannelGroup, tensors: Mapping[str, Tensor], kept: Tensor) -> Tensor:
+        """Score by the mean squared norm, see :meth:`Importance.scores`."""
+        parts = []
+        for member in group.members:
+            name = member.name.rpartition('.')[2]
+            if name == 'weight':  # biases and statistics have no part in it
+                parts.append(per_channel(tensors[member.name].detach().float() ** 2, member))
+        return self._normalized(torch.stack(parts).mean(0), kept)
+
+
+class _Uniform:
+    """Replaces scores by ranks within a group, so that all groups lose the same share."""
+
+    def scores(self, group: ChannelGroup, tensors: Mapping[str, Tensor], kept: Tensor) -> Tensor:
+        """Return ranks in (0, 1) among all channels; those that are gone rank lowest."""
+        found = super().scores(group, tensors, kept).masked_fill(~kept, -1)
+        ranks = torch.empty_like(found)
+        ranks[found.argsort(stable=True)] = torch.arange(
+            len(found), dtype=found.dtype, device=found.device
+        )
+        return (ranks + 0.5) / len(found)
+
+
+@IMPORTANCES.register_module()
+class UniformMagnitude(_Uniform, MagnitudeImportance):
+    """Magnitude within a layer, the same share of each."""
+
+
+@IMPORTANCES.register_module()
+class UniformTaylor(_Uniform, TaylorImportance):
+    """Taylor within a layer, the same share of each."""
+
+
+def arm(kind: str, ratio: float = 1.0, target: dict | None = None, **kwargs) -> dict:
+    """Return what an arm sets in AdaSAPHook."""
+    target = target or dict(params=TARGET)
+    return dict(importance=dict(type=kind, **kwargs), max_pruning_ratio=ratio, target=target)
+
+
+ARMS = {
+    'magnitude': arm('MagnitudeImportance'),
+    'magnitude, not normalised': arm('MagnitudeImportance', normalize=False),
+    'magnitude, at most 0.9': arm('MagnitudeImportance', 0.9),
+    'group magnitude': arm('GroupMagnitudeImportance'),
+    'group magnitude, at most 0.9': arm('GroupMagnitudeImportance', 0.9),
+    'uniform, magnitude': arm('UniformMagnitude'),
+    'uniform, Taylor': arm('UniformTaylor'),
+    'Taylor': arm('TaylorImportance'),
+    'Taylor, at most 0.9': arm('TaylorImportance', 0.9),
+    'Taylor, normalised': arm('TaylorImportance', normalize=True),
+    'Taylor, MACs 0.4': arm('TaylorImportance', 0.9, dict(flops=TARGET)),
+    'magnitude, MACs 0.4': arm('MagnitudeImportance', 0.9, dict(flops=TARGET)),
+    'uniform, Taylor, MACs 0.4': arm('UniformTaylor', 0.9, dict(flops=TARGET)),
+}
+"""Settings of AdaSAPHook by the arm's name. 'at most' is max_pruning_ratio, 1 where it is not named;
+the arms that limit MACs run from the long training alone."""
+
+
+def yolox(data: Path) -> dict:
+    """Return the config of the YOLOX-tiny of half width on 60 images of three classes."""
+    cfg = Config.fromfile(DEMO / 'dense_yolox_tiny-voc.py')
+    widths = [48, 96, 192]
+    cfg.merge_from_dict(
+        {
+            'model.backbone.widen_factor': 0.1875,
+            'model.neck.in_channels': widths,
+            'model.neck.out_channels': 48,
+            'model.bbox_head.in_channels': 48,
+            'model.bbox_head.feat_channels': 48,
+        }
+    )
+    _one_class(cfg, data)
+    return cfg
+
+
+def retinanet(data: Path) -> dict:
+    """Return the config of a RetinaNet-R18 of a quarter of its width, on the same images."""
+    cfg = yolox(data)
+    cfg.optim_wrapper.optimizer = dict(type='AdamW', lr=0.001, weight_decay=0.01)
+    norm = dict(type='BN', requires_grad=True)
+    cfg.model = dict(
+        type='RetinaNet',
+        data_preprocessor=dict(
+            type='DetDataPreprocessor',
+            mean=[123.675, 116.28, 103.53],
+            std=[58.395, 57.12, 57.375],
+            bgr_to_rgb=True,
+            pad_size_divisor=32,
+        ),
+        backbone=dict(
+            type='ResNet',
+            depth=18,
+            base_channels=16,
+            num_stages=4,
+            out_indices=(1, 2, 3),
+            frozen_stages=-1,
+            norm_cfg=norm,
+            norm_eval=False,
+        ),
+        neck=dict(
+            type='FPN', in_channels=[32, 64, 128], out_channels=48, num_outs=3, norm_cfg=norm
+        ),
+        bbox_head=dict(
+            type='RetinaHead',
+            num_classes=1,
+            in_channels=48,
+            feat_channels=48,
+            stacked_convs=2,
+            norm_cfg=norm,
+            anchor_generator=dict(
+                type='AnchorGenerator',
+                octave_base_scale=3,
+                scales_per_octave=2,
+                ratios=[0.7, 1.4],
+                strides=[8, 16, 32],
+            ),
+            bbox_coder=dict(type='DeltaXYWHBBoxCoder'),
+            loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25),
+            loss_bbox=dict(type='L1Loss', loss_weight=1.0),
+        ),
+        train_cfg=dict(
+            assigner=dict(
+                type='MaxIoUAssigner',
+                pos_iou_thr=0.5,
+                neg_iou_thr=0.4,
+                min_pos_iou=0,
+                ignore_iof_thr=-1,
+            ),
+            sampler=dict(type='PseudoSampler'),
+            allowed_border=-1,
+            pos_weight=-1,
+        ),
+        test_cfg=dict(
+            nms_pre=1000,
+            min_bbox_size=0,
+            score_thr=0.01,
+            nms=dict(type='nms', iou_threshold=0.5),
+            max_per_img=100,
+        ),
+    )
+    return cfg
+
+
+def resnet(data: Path) -> dict:
+    """Return the config of the demo's ResNet-18, of a quarter of its width."""
+    cfg = Config.fromfile(DEMO / 'dense_resnet18_tiny-imagenet.py')
+    for split in ('train', 'val', 'test'):
+        cfg[f'{split}_dataloader'].dataset.data_root = str(data / 'tiny_imagenet')
+    cfg.test_dataloader = cfg.val_dataloader
+    return cfg
+
+
+def _one_class(cfg: Config, data: Path) -> None:
+    cfg.model.bbox_head.num_classes = len(CLASSES)
+    for split in ('train', 'val', 'test'):
+        dataset = cfg[f'{split}_dataloader'].dataset
+        dataset.data_root = str(data / 'tiny_voc' / 'VOCdevkit') + '/'
+        dataset.metainfo = dict(classes=CLASSES)
+    # A digit that is only to be found may be flipped and coloured, unlike one that is to be read.
+    pipeline = cfg.train_dataloader.dataset.pipeline
+    pipeline[-1:-1] = [
+        dict(type='RandomFlip', prob=0.5, direction=['horizontal', 'vertical']),
+        dict(type='YOLOXHSVRandomAug'),
+    ]
+    cfg.train_dataloader.batch_size = 15
+
+
+def make_data(data: Path) -> None:
+    """Build the sets, and give all digits of the VOC one name: 60 images teach no ten classes."""
+    sys.path.insert(0, str(ROOT / 'tools' / 'demo'))
+    from builtin_sets.tiny_imagenet import build_tiny_imagenet
+    from builtin_sets.tiny_voc import build_tiny_voc
+
+    build_tiny_imagenet(data / 'tiny_imagenet', size=32)
+    voc = data / 'tiny_voc'
+    if voc.exists():
+        return
+    made = data / 'tiny_voc.part'
+    build_tiny_voc(made, train=60, val=100, test=100)
+    for path in (made / 'VOCdevkit/VOC2007/Annotations').glob('*.xml'):
+        tree = ET.parse(path)
+        for name in tree.iterfind('object/name'):
+            name.text = CLASSES[0]
+        tree.write(path)
+    made.rename(voc)
+
+
+CLASSES = ('digit',)
+MODELS = {
+    # config, learning rate, iterations of the short and of the long dense training
+    'yolox': (yolox, 0.02, (240, 600)),
+    'retinanet': (retinanet, 0.001, (240, 720)),
+    'resnet': (resnet, 0.05, (400, 1200)),
+}
+WARMUP, PRUNE, INTERVAL, TOTAL = 10, 50, 5, 120
+"""Iterations: ten events, and half of the run to fine-tune."""
+
+
+class Scores(Hook):
+    """Collects the metric of every validation."""
+
+    def __init__(self) -> None:
+        self.found: list[float] = []
+        self.losses: list[float] = []
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None
+    ) -> None:
+        """Keep the loss of every step."""
+        self.losses.append(round(float(outputs['loss']), 4))
+
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        """Keep the one figure that the model's metric gives."""
+        values = [v for k, v in metrics.items() if k.endswith(('/mAP', '/top1'))]
+        self.found.append(float(values[0]))
+
+
+def train(cfg: Config, folder: Path, iterations: int, every: int, lr: float, seed: int) -> Runner:
+    """Train for some iterations with a cosine from ``lr``, and return the runner."""
+    cfg = copy.deepcopy(cfg)
+    cfg.work_dir = str(folder)
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=iterations, val_interval=every)
+    cfg.train_dataloader.sampler = dict(type='InfiniteSampler', shuffle=True)
+    cfg.optim_wrapper.optimizer.lr = lr
+    cfg.param_scheduler = [
+        dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=20),
+        dict(
+            type='CosineAnnealingLR',
+            eta_min=lr / 100,
+            begin=0,
+            end=iterations,
+            T_max=iterations,
+            by_epoch=False,
+        ),
+    ]
+    if cfg.get('load_from'):
+        del cfg.param_scheduler[0]
+    cfg.default_hooks.logger = dict(type='LoggerHook', interval=20, log_metric_by_epoch=False)
+    cfg.default_hooks.checkpoint = dict(
+        type='CheckpointHook', by_epoch=False, interval=iterations, save_optimizer=False
+    )
+    cfg.randomness = dict(seed=seed)
+    cfg.experiment_name = f'criteria_{folder.parent.name}_{folder.name}_{time.time_ns()}'
+    cfg.log_level = 'WARNING'
+    runner = Runner.from_cfg(cfg)
+    scores = Scores()
+    runner.register_hook(scores)
+    runner.train()
+    runner.scores, runner.losses = scores.found, scores.losses
+    return runner
+
+
+def run_model(name: str, args: argparse.Namespace, done: set, results: Path) -> None:
+    """Train and prune one model with all seeds and arms that are not done yet."""
+    make, lr, lengths = MODELS[name]
+    cfg = make(args.data)
+    jobs = [
+        (seed, which, label)
+        for seed in args.seeds
+        for which in args.training
+        for label in args.arms
+        if (name, which, seed, label) not in done and not (which == 'short' and 'MACs' in label)
+    ]
+    for seed, which, label in tqdm(jobs, desc=name, disable=not sys.stderr.isatty()):
+        iterations = lengths[('short', 'long').index(which)]
+        folder = args.out / f'{name}_{which}_{seed}'
+        dense_file, dense_score = folder / 'dense' / f'iter_{iterations}.pth', folder / 'dense.json'
+        if not dense_score.exists():
+            dense = train(cfg, folder / 'dense', iterations, max(iterations // 3, 1), lr, seed)
+            dense_score.write_text(json.dumps(dense.scores))
+        dense_mAP = json.loads(dense_score.read_text())[-1]
+        pruned = copy.deepcopy(cfg)
+        pruned.load_from = str(dense_file)
+        pruned.default_hooks.adasap = dict(
+            type='AdaSAPHook',
+            by_epoch=False,
+            warmup=WARMUP,
+            prune=PRUNE,
+            interval=INTERVAL,
+            perturbation=None,
+            finetune=None,
+            **ARMS[label],
+        )
+        start = time.perf_counter()
+        line = dict(model=name, training=which, seed=seed, arm=label, dense=dense_mAP)
+        try:
+            runner = train(pruned, folder / 'arm', TOTAL, WARMUP + PRUNE, lr / 2, seed)
+        except Exception as error:
+            line['error'] = str(error)
+        else:
+            hook = next(h for h in runner.hooks if type(h).__name__ == 'AdaSAPHook')
+            structure = hook.structure
+            line |= dict(
+                after=runner.scores[0],
+                end=runner.scores[-1],
+                params=structure['reached']['params'],
+                flops=structure['reached']['flops'],
+                losses=runner.losses,
+                seconds=time.perf_counter() - start,
+            )
+        with results.open('a') as file:
+            file.write(json.dumps(line) + '\n')
+
+
+def read(results: Path) -> list[dict]:
+    """Return the lines of a results file, none if there is no file."""
+    if not results.exists():
+        return []
+    return [json.loads(line) for line in results.read_text().splitlines()]
+
+
+def table(lines: list[dict]) -> str:
+    """Lay the results out in Markdown: a row for each arm, mean ± standard deviation."""
+    text = []
+    for model in MODELS:
+        for which in ('short', 'long'):
+            here = [x for x in lines if (x['model'], x['training']) == (model, which)]
+            if not here:
+                continue
+            dense = {x['seed']: x['dense'] for x in here}
+            text += [
+                f'\n{model}, {which} training, dense {spread(list(dense.values()))}, '
+                f'{len(dense)} seeds\n',
+                '| criterion | after the cut | at the end | params | MACs |',
+                '|---|---:|---:|---:|---:|',
+            ]
+            for label in ARMS:
+                rows = [x for x in here if x['arm'] == label]
+                good = [x for x in rows if 'end' in x]
+                if rows and not good:
+                    text.append(f'| {label} | {rows[0]["error"][:60]} | | | |')
+                if good:
+                    cells = [spread([x[key] for x in good]) for key in ('after', 'end')]
+                    cells += [
+                        f'{np.mean([x[key] for x in good]):.2f}' for key in ('params', 'flops')
+                    ]
+                    text.append(f'| {label} | {" | ".join(cells)} |')
+    return '\n'.join(text)
+
+
+def spread(values: list[float]) -> str:
+    """Return mean ± standard deviation of a sample."""
+    deviation = np.std(values, ddof=1) if len(values) > 1 else 0
+    return f'{np.mean(values):.3f} ± {deviation:.3f}'
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--models', nargs='+', choices=MODELS, default=list(MODELS))
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
+    parser.add_argument('--training', nargs='+', choices=('short', 'long'), default=['short', 'long'])
+    parser.add_argument('--arms', nargs='+', choices=ARMS, default=list(ARMS))
+    parser.add_argument('--out', type=Path, default=ROOT / 'work_dirs' / 'criteria')
+    parser.add_argument('--data', type=Path, default=ROOT / 'data' / 'criteria')
+    parser.add_argument('--table', action='store_true', help='print the results that are there')
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run what is asked for and print the table."""
+    args = parse_args()
+    args.out = args.out.resolve()
+    results = args.out / 'results.jsonl'
+    if not args.table:
+        torch.set_num_threads(1)
+        args.out.mkdir(parents=True, exist_ok=True)
+        make_data(args.data)
+        logging.disable(logging.INFO)
+        for model in args.models:
+            done = {(x['model'], x['training'], x['seed'], x['arm']) for x in read(results)}
+            run_model(model, args, done, results)
+    print(table(read(results)))
+
+
+if __name__ == '__main__':
+    main()
