@@ -105,8 +105,8 @@ ARMS = {
     'magnitude': arm('MagnitudeImportance'),
     'magnitude, not normalised': arm('MagnitudeImportance', normalize=False),
     'magnitude, at most 0.9': arm('MagnitudeImportance', 0.9),
+    'magnitude, at most 0.7': arm('MagnitudeImportance', 0.7),
     'group magnitude': arm('GroupMagnitudeImportance'),
-    'group magnitude, at most 0.9': arm('GroupMagnitudeImportance', 0.9),
     'uniform, magnitude': arm('UniformMagnitude'),
     'uniform, Taylor': arm('UniformTaylor'),
     'Taylor': arm('TaylorImportance'),
@@ -223,8 +223,8 @@ def _one_class(cfg: Config, data: Path) -> None:
     # A digit that is only to be found may be flipped and coloured, unlike one that is to be read.
     pipeline = cfg.train_dataloader.dataset.pipeline
     pipeline[-1:-1] = [
-        dict(type='RandomFlip', prob=0.5, direction=['horizontal', 'vertical']),
         dict(type='YOLOXHSVRandomAug'),
+        dict(type='RandomFlip', prob=0.5, direction=['horizontal', 'vertical']),
     ]
     cfg.train_dataloader.batch_size = 15
 
@@ -252,8 +252,8 @@ def make_data(data: Path) -> None:
 CLASSES = ('digit',)
 MODELS = {
     # config, learning rate, iterations of the short and of the long dense training
-    'yolox': (yolox, 0.02, (240, 600)),
-    'retinanet': (retinanet, 0.001, (240, 720)),
+    'yolox': (yolox, 0.02, (120, 480)),
+    'retinanet': (retinanet, 0.001, (160, 480)),
     'resnet': (resnet, 0.05, (400, 1200)),
 }
 WARMUP, PRUNE, INTERVAL, TOTAL = 10, 50, 5, 120
@@ -271,7 +271,7 @@ class Scores(Hook):
         self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None
     ) -> None:
         """Keep the loss of every step."""
-        self.losses.append(round(float(outputs['loss']), 4))
+        self.losses.append(round(float(outputs['loss'].detach()), 4))
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Keep the one figure that the model's metric gives."""
