@@ -202,7 +202,7 @@ def _add_benchmark(parser: argparse.ArgumentParser) -> None:
         '--corruptions',
         nargs='+',
         metavar='NAME',
-        help="default: the benchmark's; mPC is over those named then, and says so",
+        help="default: the benchmark's; mPC is then over those of them that are named",
     )
     parser.add_argument(
         '--severities', nargs='+', type=severity, metavar='N', help='1 to 5 (default: all)'
@@ -383,17 +383,32 @@ def format_table(results: dict) -> str:
         for kind, found in model['shifts'].items():
             p, r = shown(found, 'P'), shown(found, 'R')
             lines.append(f'{name} on {kind}: {p}, of clean {r}{unit}')
-    over = next(iter(results['models'].values()))['over']
-    if over is None or not over['complete']:
-        lines.append('mPC is over these alone, not over the whole benchmark of 15 and 5')
-    return '\n'.join(lines)
+    return '\n'.join([*lines, *_mean_line(results)])
 
 
 def _settings_line(results: dict) -> str:
     protocol, images = results['protocol'], results['protocol']['dataset']
-    return (
-        f'{protocol["metric"]}; {len(protocol["corruptions"])} corruptions, severities '
-        f'{", ".join(map(str, protocol["severities"]))}; {images["images"]} of {images["of"]} '
-        f'images; [95 % interval, {protocol["bootstrap"]["resamples"]} resamples of the images]; '
-        f'mCE refers to {results["mCE_reference"]}'
-    )
+    resamples = protocol['bootstrap']['resamples']
+    count = len(protocol['corruptions'])
+    parts = [
+        protocol['metric'],
+        f'{count} corruption{"s" * (count != 1)}, severities '
+        f'{", ".join(map(str, protocol["severities"]))}',
+        f'{images["images"]} of {images["of"]} images',
+        f'[95 % interval, {resamples} resamples of the images]' if resamples else 'no intervals',
+    ]
+    if any(model['mCE'] is not None for model in results['models'].values()):
+        parts.append(f'mCE refers to {results["mCE_reference"]}')
+    return '; '.join(parts)
+
+
+def _mean_line(results: dict) -> list[str]:
+    """Return what mPC is over, if that is not the benchmark or not all that was tested."""
+    from ..robustness.report.notices import mean_note
+
+    protocol, over = results['protocol'], next(iter(results['models'].values()))['over']
+    note = mean_note(protocol['corruptions'], protocol['severities'], over)
+    if over is None or over['complete'] or set(protocol['corruptions']) - set(over['corruptions']):
+        return [note] if note else []
+    # Short where all corruptions in the line above are in the mean.
+    return ['mPC is over these alone, not over the whole benchmark of 15 and 5']
