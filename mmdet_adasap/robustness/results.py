@@ -29,7 +29,8 @@
         "view": 0,                           number of the pipeline that prepares its images
         "clean": P,                          all P, mPC and rPC are fractions
         "cells": {corruption: {"1": P, ...}},
-        "mPC": ..., "rPC": ...,              null while cells are missing, except with --partial
+        "mPC": ..., "rPC": ...,              null while cells are missing, except with --partial,
+                                             and where no corruption is of the benchmark
         "over": {"corruptions": [...], "severities": [...], "complete": bool,
                  "partial": bool, "missing": {corruption: [severities]}},
         "per_corruption": {...}, "per_group": {...}, "per_severity": {"1": ...},

@@ -4,7 +4,7 @@
 import pytest
 
 from _utils.report_case import write_case
-from mmdet_adasap.cli.robustness_command import format_table
+from mmdet_adasap.cli.robustness_table import format_table
 from mmdet_adasap.robustness.corruptions import BENCHMARK
 
 ALL = (1, 2, 3, 4, 5)

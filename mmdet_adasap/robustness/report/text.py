@@ -3,6 +3,7 @@
 
 import itertools
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -17,6 +18,8 @@ PERFORMANCE_NAMES = {
     **dict.fromkeys(('pascal_voc/mAP', 'coco/bbox_mAP', 'coco/segm_mAP'), 'mAP'),
 }
 """Short names of P by the metric's key; of other metrics the end of the key is taken."""
+WORD_SO_FAR = re.compile(r'[^_/.\- ]*$')
+"""The end of a name behind its last separator."""
 MANY_INTERVALS = 6
 """From so many intervals on, the report says that some miss 0 by chance. Of six that are
 independent, one does in 1 - 0.95^6 = 26 % of cases."""
@@ -136,6 +139,9 @@ def shorten_names(names: Sequence[str], length: int) -> dict[str, str]:
     alike = [name for name, one in shown.items() if list(shown.values()).count(one) > 1]
     if alike:
         start = _common_start(alike)
+        # From the start of a word on, if that is short.
+        word = WORD_SO_FAR.search(alike[0][:start]).group()
+        start -= len(word) if len(word) <= length // 3 else 0
         cores = [name[start:] for name in alike]
         end = _common_start([core[::-1] for core in cores])
         for name, core in zip(alike, cores, strict=True):
