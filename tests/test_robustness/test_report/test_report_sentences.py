@@ -231,11 +231,11 @@ class TestNames:
         write_case(tmp_path, names=names)
         page, *_ = render(tmp_path)
         chart = section(page, 'severity').all('svg')[0]
-        short = [text.all('title')[0] for text in chart.all('text', 'own')]
-        assert {one.text for one in short} == set(names)
-        shown = {
-            text.text.removesuffix(text.all('title')[0].text) for text in chart.all('text', 'own')
-        }
+        labels = chart.all('text', 'own')
+        # The tooltip, which is the whole name, comes first.
+        whole = [label.all('title')[0].text for label in labels]
+        assert set(whole) == set(names)
+        shown = {label.text.removeprefix(name) for label, name in zip(labels, whole, strict=True)}
         assert len(shown) == 4
 
     @pytest.mark.parametrize(
