@@ -36,6 +36,7 @@ from pathlib import Path
 from ..errors import UnreadableImagesError, message_for_user
 from ..robustness.benchmark import IMAGENET_V2_DEFAULT, IMAGENET_V2_FOLDERS, MODES, SEVERITIES
 from .arguments import at_least_0, at_least_1, at_least_2_or_0, cores, make_parser
+from .robustness_table import format_table
 
 # NAME has no =, / or :, and CONFIG ends in .py, so that paths of checkpoints are not cut.
 SOURCE = re.compile(r'(?:(?P<name>[^=/:]+)=)?(?:(?P<config>.+?\.py):)?(?P<checkpoint>.+)')
@@ -202,7 +203,7 @@ def _add_benchmark(parser: argparse.ArgumentParser) -> None:
         '--corruptions',
         nargs='+',
         metavar='NAME',
-        help="default: the benchmark's; mPC is over those named then, and says so",
+        help="default: the benchmark's; mPC is then over those of them that are named",
     )
     parser.add_argument(
         '--severities', nargs='+', type=severity, metavar='N', help='1 to 5 (default: all)'
@@ -351,49 +352,3 @@ def treat_sigterm_as_interrupt() -> None:
     if hasattr(os, 'register_at_fork'):
         default = (signal.SIGTERM, signal.SIG_DFL)
         os.register_at_fork(after_in_child=lambda: signal.signal(*default))
-
-
-def format_table(results: dict) -> str:
-    """Format the figures of all models, one line each, and the settings they belong to."""
-    # mmdet prints fractions with four digits, and mmpretrain percents with two.
-    percent = results['protocol']['metric'].startswith('accuracy/')
-    scale, digits = (100, 2) if percent else (1, 4)
-
-    def number(value: float) -> str:
-        return f'{scale * value:.{digits}f}'
-
-    def shown(model: dict, key: str) -> str:
-        if model[key] is None:
-            return '-'
-        ends = (model['ci95'] or {}).get(key)
-        return number(model[key]) + (f' [{number(ends[0])}, {number(ends[1])}]' if ends else '')
-
-    unit = ', %' if percent else ''
-    rows = [('', *(f'{key}{unit}' for key in ('clean', 'mPC', 'rPC')), 'mCE, %')]
-    for name, model in results['models'].items():
-        mce = '-' if model['mCE'] is None else f'{model["mCE"]:.2f}'
-        rows.append((name, *(shown(model, key) for key in ('clean', 'mPC', 'rPC')), mce))
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    lines = []
-    for name, *figures in rows:
-        cells = [cell.rjust(width) for cell, width in zip(figures, widths[1:], strict=True)]
-        lines.append('  '.join([name.ljust(widths[0]), *cells]))
-    lines.append(_settings_line(results))
-    for name, model in results['models'].items():
-        for kind, found in model['shifts'].items():
-            p, r = shown(found, 'P'), shown(found, 'R')
-            lines.append(f'{name} on {kind}: {p}, of clean {r}{unit}')
-    over = next(iter(results['models'].values()))['over']
-    if over is None or not over['complete']:
-        lines.append('mPC is over these alone, not over the whole benchmark of 15 and 5')
-    return '\n'.join(lines)
-
-
-def _settings_line(results: dict) -> str:
-    protocol, images = results['protocol'], results['protocol']['dataset']
-    return (
-        f'{protocol["metric"]}; {len(protocol["corruptions"])} corruptions, severities '
-        f'{", ".join(map(str, protocol["severities"]))}; {images["images"]} of {images["of"]} '
-        f'images; [95 % interval, {protocol["bootstrap"]["resamples"]} resamples of the images]; '
-        f'mCE refers to {results["mCE_reference"]}'
-    )

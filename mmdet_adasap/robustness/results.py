@@ -29,7 +29,8 @@
         "view": 0,                           number of the pipeline that prepares its images
         "clean": P,                          all P, mPC and rPC are fractions
         "cells": {corruption: {"1": P, ...}},
-        "mPC": ..., "rPC": ...,              null while cells are missing, except with --partial
+        "mPC": ..., "rPC": ...,              null while cells are missing, except with --partial,
+                                             and where no corruption is of the benchmark
         "over": {"corruptions": [...], "severities": [...], "complete": bool,
                  "partial": bool, "missing": {corruption: [severities]}},
         "per_corruption": {...}, "per_group": {...}, "per_severity": {"1": ...},
@@ -172,7 +173,13 @@ class _Model:
             return figures
         resampled = self._resampled()
         if not any(name in BENCHMARK for name in self.values):
+            # There is no mean over corruptions beyond the benchmark, but all else compares.
+            figures['per_corruption'] = {
+                name: float(np.mean(list(row.values()))) for name, row in self.values.items()
+            }
             figures['ci95'] = _intervals(resampled, figures)
+            if reference is not None:
+                figures['difference'] = self._difference(reference, figures, resampled)
             return figures
         # Corruptions without any cell yet are missing as a whole.
         table = {name: self.values.get(name, {}) for name in corruptions}
@@ -235,15 +242,20 @@ class _Model:
             # A resample without any clean hit has no rPC, and then the interval has no meaning.
             if figures['clean'].all():
                 figures['rPC'] = figures['mPC'] / figures['clean']
+        else:
+            figures['per_corruption'] = {
+                name: np.mean(list(row.values()), axis=0) for name, row in rows.items()
+            }
         return figures
 
     def _difference(self, reference: '_Model', figures: dict, resampled: dict | None) -> dict:
         mine, theirs = resampled or {}, reference._resampled() or {}
         difference = {}
         for key in ('clean', 'mPC', 'rPC'):
-            value, other = figures[key], reference._figure(key)
+            value = figures[key]
+            other = None if value is None else reference._figure(key)
             difference[key] = None
-            if value is not None and other is not None:
+            if other is not None:
                 difference[key] = paired_difference(value, other, mine.get(key), theirs.get(key))
         return difference
 

@@ -2,7 +2,7 @@
 """A folder as robustness.py leaves it, with made-up figures, and a reader of HTML."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -30,26 +30,32 @@ def write_case(
     classes: Sequence[str] = ('cat', 'dog'),
     seed: int = 0,
     image: Path | None = None,
+    severities: Sequence[int] | None = None,
+    value: Callable[[str, Condition], float] | None = None,
 ) -> dict:
-    """Write results.json, cells/ and an image; the figures follow from ``seed``."""
+    """Write results.json, cells/ and an image.
+
+    The figures follow from ``seed``; or P is ``value(model, condition)``, and its draws are near.
+    """
+    severities = severities or SEVERITIES
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'cells').mkdir(exist_ok=True)
     image = image or folder / 'image.png'
     cv2.imwrite(str(image), example_image())
     rng = np.random.default_rng(seed)
-    conditions = [CLEAN, *(Condition(c, s) for s in SEVERITIES for c in corruptions)]
+    conditions = [CLEAN, *(Condition(c, s) for s in severities for c in corruptions)]
     there = [condition for condition in conditions if condition not in missing]
     cells = {}
     for condition in there:
         models = {
-            name: _score(rng, 0.6 - 0.1 * condition.severity, intervals, classes, condition)
+            name: _score(rng, condition, intervals, classes, value and value(name, condition))
             for name in names
         }
         cells[condition] = {'models': models}
         name = 'clean' if condition == CLEAN else f'{condition.corruption}-{condition.severity}'
         (folder / 'cells' / f'{name}.json').write_text(json.dumps(cells[condition]))
     results = {
-        'protocol': _protocol(names, corruptions, RESAMPLES if intervals else 0),
+        'protocol': _protocol(names, corruptions, severities, RESAMPLES if intervals else 0),
         'reference': names[0],
         'mCE_reference': names[0],
         'finished': not missing,
@@ -96,8 +102,9 @@ def example_image() -> np.ndarray:
     return image
 
 
-def _score(rng, middle: float, intervals: bool, classes: Sequence[str], condition) -> dict:
-    value = float(middle + rng.uniform(-0.05, 0.05))
+def _score(rng, condition: Condition, intervals: bool, classes: Sequence[str], value) -> dict:
+    if value is None:
+        value = float(0.6 - 0.1 * condition.severity + rng.uniform(-0.05, 0.05))
     draws = np.clip(value + rng.normal(0, 0.01, RESAMPLES), 0, 1).tolist()
     found = condition == CLEAN
     return {
@@ -115,12 +122,14 @@ def _score(rng, middle: float, intervals: bool, classes: Sequence[str], conditio
     }
 
 
-def _protocol(names: Sequence[str], corruptions: Sequence[str], resamples: int) -> dict:
+def _protocol(
+    names: Sequence[str], corruptions: Sequence[str], severities: Sequence[int], resamples: int
+) -> dict:
     return {
         'format': 1,
         'metric': 'pascal_voc/mAP',
         'corruptions': list(corruptions),
-        'severities': list(SEVERITIES),
+        'severities': list(severities),
         'seed': 3,
         'mode': 'fast',
         'subset': None,

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 
 from .colours import MODEL_COLOUR_COUNT
 from .schema import Estimate, Results
-from .text import shorten
+from .text import letter_count, shorten_names
 
 K = TypeVar('K', bound=Hashable)
 LETTER_WIDTH = 6.8
@@ -69,10 +69,11 @@ class Mark(NamedTuple):
 
 
 class ModelLabel(NamedTuple):
-    """A model's name and the CSS class of its colour, 'm0' to 'm7'."""
+    """A model's name, the CSS class of its colour, 'm0' to 'm7', and a short name for charts."""
 
     name: str
     css_class: str
+    short: str
 
     @property
     def swatch(self) -> Mark:
@@ -82,15 +83,24 @@ class ModelLabel(NamedTuple):
     @property
     def pieces(self) -> list[str]:
         """Its name in pieces, between which a line may end."""
-        return re.split(r'(?<=[_/.-])', self.name)
+        return split_name(self.name)
+
+
+def split_name(name: str) -> list[str]:
+    """Return a name in pieces, between which a line may end."""
+    return re.split(r'(?<=[_/.-])', name)
 
 
 def model_labels(results: Results) -> dict[str, ModelLabel]:
     """Return the label of each model; the reference has the first colour and marker for itself."""
     # Of more models than colours the others share theirs, and the reference still does not.
+    numbers = [
+        0 if i == 0 else 1 + (i - 1) % (MODEL_COLOUR_COUNT - 1) for i in range(len(results.models))
+    ]
+    short = shorten_names(list(results.models), MAX_NAME_LENGTH)
     return {
-        name: ModelLabel(name, f'm{0 if i == 0 else 1 + (i - 1) % (MODEL_COLOUR_COUNT - 1)}')
-        for i, name in enumerate(results.models)
+        name: ModelLabel(name, f'm{number}', short[name])
+        for name, number in zip(results.models, numbers, strict=True)
     }
 
 
@@ -211,7 +221,7 @@ class Axes:
             self.text(
                 self.right + offset,
                 y + TEXT_DROP,
-                shorten(label.name, MAX_NAME_LENGTH),
+                label.short,
                 f'own {label.css_class}',
                 title=label.name,
             )
@@ -306,9 +316,9 @@ def spread_labels(
     }
 
 
-def names_width(names: Sequence[str], at_most: int = MAX_NAME_LENGTH) -> float:
-    """Return the pixels that the longest of some names needs, shortened to so many letters."""
-    return LETTER_WIDTH * max(min(len(name), at_most) for name in names)
+def names_width(labels: Sequence[ModelLabel]) -> float:
+    """Return the pixels that the longest of the short names needs."""
+    return LETTER_WIDTH * max(letter_count(label.short) for label in labels)
 
 
 def _within(middle: float, half: float, low: float, high: float) -> float:

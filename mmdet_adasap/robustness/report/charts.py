@@ -19,8 +19,8 @@ from .axes import (
     ticks,
     upper_limit,
 )
-from .schema import HEADLINE_METRICS, OTHER_GROUP, UNKNOWN, Cost, Estimate, ModelResults, Results
-from .text import format_estimate, format_significant, metric_names, performance_name, shorten
+from .schema import OTHER_GROUP, UNKNOWN, Cost, Estimate, ModelResults, Results
+from .text import format_estimate, format_significant, metric_names, performance_name
 
 WIDTH = 380
 """Pixels of a chart: three stand side by side in the 1240 pixels of a page (style.css). Distances
@@ -56,7 +56,9 @@ def difference_charts(results: Results) -> ChartFigure | None:
     caption = f'Points of 100 minus {results.reference}'
     caption += '. Filled: the 95 % interval lies on one side of 0.' if with_intervals else '.'
     # 5 % more, so that the longest interval does not touch the edge.
-    charts = [_difference_chart(results, models, key, reach * 1.05) for key in HEADLINE_METRICS]
+    charts = [
+        _difference_chart(results, models, key, reach * 1.05) for key in metric_names(results)
+    ]
     return ChartFigure(charts, caption)
 
 
@@ -64,10 +66,8 @@ def _difference_chart(
     results: Results, models: list[ModelResults], metric: str, reach: float
 ) -> Axes:
     labels = model_labels(results)
-    top, row_height, name_length = 26, 26, 18
-    longest = max(min(len(model.name), name_length) for model in models)
-    # Letters of 6.2 pixels: these names are not bold.
-    left = 12 + min(6.2 * longest, 120)
+    top, row_height = 26, 26
+    left = 12 + names_width([labels[model.name] for model in models])
     bottom = top + row_height * len(models)
     heading = metric_names(results)[metric]
     axes = Axes(
@@ -83,7 +83,7 @@ def _difference_chart(
         y = axes.y(i + 0.5)
         estimate = model.difference.get(metric, UNKNOWN)
         css_class = labels[model.name].css_class
-        axes.text(left - 10, y + TEXT_DROP, shorten(model.name, name_length), 'end')
+        axes.text(left - 10, y + TEXT_DROP, labels[model.name].short, 'end', model.name)
         if estimate.value is None:
             axes.text(axes.x(0) + 6, y + TEXT_DROP, 'not known', 'soft')
             continue
@@ -109,23 +109,35 @@ class _Curve(NamedTuple):
     estimates: dict[int, Estimate]
 
 
+def severity_means(results: Results) -> dict[str, dict[str, dict[int, Estimate]]]:
+    """Return P by severity: means over the benchmark and over its groups, and other corruptions.
+
+    Returns:
+        dict[str, dict[str, dict[int, Estimate]]]: By what P is the mean of, model and severity.
+    """
+    models, counted = results.models.values(), results.counted_corruptions
+    others = results.groups.get(OTHER_GROUP, [])
+    means = {}
+    if counted:
+        number = f'{len(counted)} ' if others else ''
+        title = f'mean over {number}corruptions' if len(counted) > 1 else counted[0]
+        means[title] = {model.name: model.per_severity for model in models}
+    groups = {group: names for group, names in results.groups.items() if group != OTHER_GROUP}
+    # A single group would repeat the mean.
+    for group, names in groups.items() if len(groups) > 1 else ():
+        means[group] = {
+            model.name: model.severity_means(names, results.severities) for model in models
+        }
+    # Corruptions of no group have no common cause: each stands for itself.
+    for name in others:
+        means[name] = {model.name: model.cells.get(name, {}) for model in models}
+    return means
+
+
 def severity_charts(results: Results) -> list[Axes]:
-    """Draw P over severity: the mean and each group of corruptions, all to the same scale."""
-    everything = results.corruptions
-    models = results.models.values()
-    curves = {
-        'mean over corruptions' if len(everything) > 1 else everything[0]: _curves(
-            results, {model.name: model.per_severity for model in models}
-        )
-    }
-    for group, corruptions in results.groups.items():
-        # A single group would repeat the mean; corruptions of no group have no common cause.
-        if group != OTHER_GROUP and len(results.groups) > 1:
-            means = {
-                model.name: model.severity_means(corruptions, results.severities)
-                for model in models
-            }
-            curves[group] = _curves(results, means)
+    """Draw P over severity, a chart for each of :func:`severity_means`, all to the same scale."""
+    means = severity_means(results)
+    curves = {title: _curves(results, by_model) for title, by_model in means.items()}
     curves = {title: panel for title, panel in curves.items() if panel}
     if not curves:
         return []
@@ -162,7 +174,7 @@ def _severity_chart(
     limits: tuple[float, float],
 ) -> Axes:
     height = 250
-    right = WIDTH - 18 - names_width([curve.label.name for curve in curves])
+    right = WIDTH - 18 - names_width([curve.label for curve in curves])
     columns = [0, *severities]
     axes = Axes(
         title=f'P over severity: {title}',
@@ -236,20 +248,11 @@ def cost_charts(results: Results) -> ChartFigure | None:
     charts = [chart for chart in charts if chart is not None]
     if not charts:
         return None
-    threads = {model.cost.threads for model in results.models.values()} - {None}
-    sizes = {model.cost.image for model in results.models.values()} - {()}
-    measured = []
-    if threads:
-        counts = ' or '.join(map(str, sorted(threads)))
-        measured.append(f'{counts} thread{"s" * (threads != {1})}')
-    if sizes:
-        measured.append(' or '.join(f'{size[1]} by {size[0]} pixels' for size in sorted(sizes)))
-    return ChartFigure(
-        charts,
-        f'Filled with a name: mPC; hollow: clean {performance_name(results)}. Whiskers: 95 % '
-        f'intervals. Time is the median for one image, '
-        f'{", ".join(measured) or "size and threads unknown"}.',
-    )
+    caption = f'Filled with a name: mPC; hollow: clean {performance_name(results)}.'
+    shown = [model.metrics[key] for model in results.models.values() for key in ('clean', 'mPC')]
+    if any(estimate.low is not None for estimate in shown):
+        caption += ' Whiskers: 95 % intervals.'
+    return ChartFigure(charts, caption)
 
 
 def _cost_chart(
@@ -259,7 +262,8 @@ def _cost_chart(
     points = [
         _CostPoint(labels[model.name], cost, model.metrics['clean'], model.metrics['mPC'])
         for model in results.models.values()
-        if (cost := cost_of(model.cost)) and model.metrics['mPC'].value is not None
+        if (cost := cost_of(model.cost))
+        and None not in (model.metrics['clean'].value, model.metrics['mPC'].value)
     ]
     # A single point shows no trade-off.
     if len(points) < 2:
@@ -270,7 +274,7 @@ def _cost_chart(
         100 * max(_known_ends(one for point in points for one in (point.clean, point.mpc)))
     )
     widest = upper_limit(max(point.cost for point in points))
-    right = WIDTH - 20 - names_width([point.label.name for point in points])
+    right = WIDTH - 20 - names_width([point.label for point in points])
     axes = Axes(
         title=f'{name} against {title}',
         size=(WIDTH, height),

@@ -138,14 +138,14 @@ def _difference_notes(runs: Sequence[_Run]) -> list[str]:
         if not _share(runs, key):
             values = join_names([f'{_as_json(run.results.protocol.get(key))}' for run in runs])
             notes.append(f'The runs differ in {key}: {values}.')
-    if not _share(runs, 'bootstrap'):
+    if _resampled_differently(runs):
         notes.append(
-            'The runs have other resamples, so that differences between them have no intervals.'
+            'The runs do not have the same resamples, so that differences have no intervals.'
         )
     if not _same_images(runs):
         notes.append(
             'The runs had to leave out different images: their figures are of different ones, and '
-            'differences between them have no intervals.'
+            'differences have no intervals.'
         )
     return notes
 
@@ -171,6 +171,11 @@ def _settings_to_compare(first: Results, other: Results) -> list[tuple[str, Any,
     return [*pairs, ('classes', first.classes, other.classes)]
 
 
+def _resampled_differently(runs: Sequence[_Run]) -> bool:
+    settings = [_mapping(run.results.protocol.get('bootstrap')) for run in runs]
+    return not _share(runs, 'bootstrap') and any(one.get('resamples') for one in settings)
+
+
 def _same_images(runs: Sequence[_Run]) -> bool:
     left_out = [sorted(one.image for one in run.results.unreadable) for run in runs]
     return all(images == left_out[0] for images in left_out)
@@ -185,6 +190,13 @@ def _merge(runs: Sequence[_Run]) -> dict:
         for run in runs
         for old, new in run.names.items()
     }
+    if _resampled_differently(runs):
+        # Every value, or the report would call the resamples of one run those of all.
+        shown = [_mapping(run.results.protocol.get('bootstrap')) for run in runs]
+        keys = dict.fromkeys(key for one in shown for key in one)
+        protocol['bootstrap'] = {
+            key: ' or '.join(dict.fromkeys(str(one.get(key)) for one in shown)) for key in keys
+        }
     unreadable = {one['image']: one for run in runs for one in run.root['unreadable']}
     return {
         **first.root,

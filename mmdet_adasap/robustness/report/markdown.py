@@ -5,15 +5,21 @@ import re
 from collections.abc import Iterable, Sequence
 
 from .cells import CellFiles
-from .schema import HEADLINE_METRICS, UNKNOWN, Estimate, ModelResults, Results
-from .tables import class_names, shifted_set_columns, shifted_set_estimates
+from .charts import severity_means
+from .classes import class_names
+from .schema import UNKNOWN, Estimate, ModelResults, Results
+from .tables import (
+    WITHOUT_INTERVALS,
+    headline_columns,
+    mce_and_costs,
+    shifted_set_columns,
+    shifted_set_estimates,
+)
 from .text import (
     DASH,
-    format_decimal,
+    cost_note,
     format_estimate,
-    format_params,
     format_percent,
-    format_significant,
     interval_caveats,
     metric_names,
     performance_name,
@@ -49,7 +55,10 @@ def render_markdown(results: Results, files: CellFiles, notes: Sequence[str]) ->
     """
     parts = [f'# {escape_markdown(title(results))}', escape_markdown(subtitle(results))]
     parts += [f'> **Note:** {escape_markdown(one)}' for one in notes]
-    parts += [escape_markdown(units_note(results)), _models(results), _verdict(results)]
+    parts += [escape_markdown(units_note(results)), _models(results)]
+    if cost := cost_note(results):
+        parts.append(escape_markdown(cost))
+    parts.append(_verdict(results))
     if results.shifted_sets:
         parts += ['## Other test sets', _shifted_sets(results)]
     parts += ['## By corruption and severity']
@@ -61,7 +70,7 @@ def render_markdown(results: Results, files: CellFiles, notes: Sequence[str]) ->
     parts += ['## Over severity', _severities(results)]
     if class_names(results):
         parts += ['## Classes', _classes(results)]
-    parts += ['## Where most is lost', _worst(results)]
+    parts += ['## Worst cells', _worst(results)]
     # Last, as on the page: who reads on needs it, the others need not pass over it.
     pairs = (
         (escape_markdown(name), escape_markdown(value)) for name, value in protocol_rows(results)
@@ -86,27 +95,19 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> 
 
 def _models(results: Results) -> str:
     names = metric_names(results)
-    head = ['model', *names.values(), 'mCE', 'parameters', 'GFLOPs', 'ms an image']
+    head = ['model', *headline_columns(results)]
     reference = escape_markdown(results.reference)
     if results.compared_models:
-        head += [f'{names[key]} minus {reference}' for key in HEADLINE_METRICS]
+        head += [f'{name} minus {reference}' for name in names.values()]
     rows = []
     for model in results.models.values():
         row = [
             escape_markdown(model.name),
-            *(format_estimate(model.metrics[key]) for key in HEADLINE_METRICS),
-        ]
-        flops = model.cost.flops
-        row += [format_decimal(model.mce), format_params(model.cost.params)]
-        row += [
-            format_significant(None if flops is None else flops / 1e9),
-            format_significant(model.cost.latency_ms),
+            *(format_estimate(model.metrics[key]) for key in names),
+            *mce_and_costs(results, model),
         ]
         if results.compared_models:
-            row += [
-                format_estimate(model.difference.get(key, UNKNOWN), True)
-                for key in HEADLINE_METRICS
-            ]
+            row += [format_estimate(model.difference.get(key, UNKNOWN), True) for key in names]
         rows.append(row)
     return table(head, rows)
 
@@ -154,28 +155,32 @@ def _cells(results: Results, model: ModelResults) -> str:
 
 def _differences(results: Results, model: ModelResults, files: CellFiles) -> str:
     head = ['corruption', *map(str, results.severities)]
-    rows = []
+    rows, every = [], []
     for name in results.corruptions:
         row = []
         for severity in results.severities:
             difference = files.difference(model.name, (name, severity))
             shown = format_percent(difference.value, signed=True)
             row.append(f'**{shown}**' if difference.significant_sign else shown)
+            every.append(difference)
         rows.append([escape_markdown(name), *row])
-    note = 'Bold: the 95 % interval of that cell lies on one side of 0.'
+    note = WITHOUT_INTERVALS
+    if any(difference.low is not None for difference in every):
+        note = 'Bold: the 95 % interval of that cell lies on one side of 0.'
     return f'{table(head, rows)}\n\n{note}'
 
 
 def _severities(results: Results) -> str:
-    rows = []
-    for model in results.models.values():
-        rows.append(
-            [escape_markdown(model.name), 'all', *_row(results, model, model.per_severity)]
-        )
-        for group, corruptions in results.groups.items():
-            means = model.severity_means(corruptions, results.severities)
-            rows.append([escape_markdown(model.name), group, *_row(results, model, means)])
-    return table(['model', 'group', 'clean', *map(str, results.severities)], rows, left=2)
+    rows = [
+        [
+            escape_markdown(model.name),
+            escape_markdown(title),
+            *_row(results, model, by_model[name]),
+        ]
+        for name, model in results.models.items()
+        for title, by_model in severity_means(results).items()
+    ]
+    return table(['model', 'under', 'clean', *map(str, results.severities)], rows, left=2)
 
 
 def _row(results: Results, model: ModelResults, estimates: dict[int, Estimate]) -> list[str]:
@@ -204,10 +209,10 @@ def _worst(results: Results) -> str:
             escape_markdown(model.name),
             escape_markdown(f'{cell.corruption} {cell.severity}'),
             format_estimate(cell.estimate),
-            format_percent(cell.drop),
+            format_percent(-cell.drop, signed=True),
         ]
         for model in results.models.values()
         for cell in find_worst_cells(results, model)
     ]
-    head = ['model', 'cell', performance_name(results), 'less than clean']
+    head = ['model', 'cell', performance_name(results), 'minus clean']
     return table(head, rows, left=2) if rows else DASH

@@ -1,12 +1,13 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Notes at the top of a report: what is missing, left out, or not comparable."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ..corruptions import BENCHMARK, SEVERITIES
 from ..metrics import ALEXNET
-from .schema import OTHER_GROUP, Results, UnreadableImage, group_of
-from .text import format_percent, join_names
+from .schema import Results, UnreadableImage
+from .text import count_of, format_percent, join_names, performance_name
 
 IMAGENET_IMAGES = 50000
 """Number of images of ImageNet's validation set."""
@@ -34,8 +35,11 @@ def notices(
         _unfinished(results),
         _partial(results),
         _unreadable(results),
-        _other_mean(results),
-        _extra_corruptions(results),
+        # All models of a run were tested on the same cells.
+        mean_note(
+            results.corruptions, results.severities, results.models[results.reference].mean_over
+        ),
+        _without_ratio(results),
         _without_intervals(results),
         _computed_imagenet_c(results),
         _part_of_imagenet(results),
@@ -53,13 +57,45 @@ def notices(
     return [note for note in notes if note]
 
 
-def _condition(corruption: str, severity: int) -> str:
-    """Return the name of a condition; with severity 0 it is another test set."""
-    return f'{corruption} {severity}' if severity else corruption
+def mean_note(
+    corruptions: Sequence[str], severities: Sequence[int], over: Mapping[str, Any] | None
+) -> str | None:
+    """Return what mPC, rPC and mCE are over; None if they are over all that was tested.
+
+    Args:
+        corruptions (Sequence[str]): Those tested.
+        severities (Sequence[int]): The same.
+        over (Mapping, optional): What mPC is over, as results.json has it; None without an mPC.
+    """
+    counted = [name for name in corruptions if name in BENCHMARK]
+    extras = [name for name in corruptions if name not in BENCHMARK]
+    if not counted:
+        return (
+            f'There is no mPC, rPC or mCE: they are over corruptions of the benchmark, and '
+            f'{join_names(extras)} {"is" if len(extras) == 1 else "are"} not of it.'
+        )
+    whole = len(counted) == len(BENCHMARK) and len(severities) == len(SEVERITIES)
+    parts = []
+    # If only cells are missing, another note says so.
+    if over is not None and not over['complete'] and not whole:
+        counted = [name for name in counted if name in over['corruptions']]
+        names = join_names(counted) if len(counted) <= MAX_NAMED else f'{len(counted)} of them'
+        parts.append(
+            f'mPC is not that of the whole benchmark of {len(BENCHMARK)} corruptions at '
+            f'{len(SEVERITIES)} severities: it is the mean over {names} at '
+            f'{"severity" if len(severities) == 1 else "severities"} '
+            f'{join_names([str(each) for each in severities])}.'
+        )
+    if extras:
+        verb = 'is' if len(extras) == 1 else 'are'
+        parts.append(
+            f'{join_names(extras)} {verb} not of the benchmark, and in no mPC, rPC or mCE.'
+        )
+    return ' '.join(parts) or None
 
 
 def _computed_imagenet_c(results: Results) -> str | None:
-    if results.mce_reference != ALEXNET or results.protocol['mode'] == 'published':
+    if not _refers_to_alexnet(results) or results.protocol['mode'] == 'published':
         return None
     return (
         "mCE divides by AlexNet's errors on the published files of ImageNet-C, and these images "
@@ -67,70 +103,113 @@ def _computed_imagenet_c(results: Results) -> str | None:
     )
 
 
+def _refers_to_alexnet(results: Results) -> bool:
+    there = any(model.mce is not None for model in results.models.values())
+    return there and results.mce_reference == ALEXNET
+
+
 def _part_of_imagenet(results: Results) -> str | None:
-    if results.mce_reference != ALEXNET or results.image_count == IMAGENET_IMAGES:
+    if not _refers_to_alexnet(results) or results.image_count == IMAGENET_IMAGES:
         return None
     # Fewer classes among the images than the model can name: it is tested on a part of ImageNet.
     labels = results.protocol['dataset'].get('labels')
     classes = ''
     if labels not in (None, IMAGENET_CLASSES):
         classes = f', of {labels} of the {IMAGENET_CLASSES} classes'
+    verb = 'is' if results.image_count == 1 else 'are'
     return (
         f"mCE divides by AlexNet's errors on all {IMAGENET_IMAGES:,} validation images of "
-        f'ImageNet, and these are {results.image_count:,}{classes}: it does not compare with '
+        f'ImageNet, and here {verb} {results.image_count:,}{classes}: it does not compare with '
         f'published ones.'
     )
 
 
 def _at_chance(results: Results) -> str | None:
     """Name models at chance: their labels are mostly sorted unlike those of the test set."""
-    if results.protocol['metric'] != 'accuracy/top1' or not results.classes:
+    # Of a single class every guess is right.
+    if results.protocol['metric'] != 'accuracy/top1' or len(results.classes) < 2:
         return None
     # Accuracy of a uniform guess, whatever the number of images of each class.
     chance = 1 / len(results.classes)
-    at_chance = [
-        model.name
-        for model in results.models.values()
-        if (clean := model.metrics['clean']).value is not None
-        # The lower end: only a model that is above chance beyond doubt goes without a note.
-        and (clean.value if clean.low is None else clean.low) <= chance
+    clean = {name: model.metrics['clean'] for name, model in results.models.items()}
+    known = {name: one for name, one in clean.items() if one.value is not None}
+    # The ends: only a model that is above chance beyond doubt goes without a note.
+    below = [
+        name
+        for name, one in known.items()
+        if (one.value if one.high is None else one.high) < chance
     ]
-    if not at_chance:
+    at_chance = [
+        name
+        for name, one in known.items()
+        if name not in below and (one.value if one.low is None else one.low) <= chance
+    ]
+    kinds = ((at_chance, 'cannot be told from chance'), (below, 'did worse than chance'))
+    found = [f'{join_names(names)} {words}' for names, words in kinds if names]
+    if not found:
         return None
     return (
-        f'On clean images {join_names(at_chance)} cannot be told from chance '
-        f'({format_percent(chance)} % with {len(results.classes)} classes): look whether weights, '
-        f'labels and preprocessing belong together before you read on.'
+        f'On clean images {join_names(found)} ({format_percent(chance)} % with '
+        f'{len(results.classes)} classes): look whether weights, labels and preprocessing belong '
+        f'together before you read on.'
     )
 
 
 def _unfinished(results: Results) -> str | None:
     # Once for all models: one condition is one file of a cell.
-    missing = dict.fromkeys((c, s) for _, c, s in results.missing)
-    without_clean = any(m.metrics['clean'].value is None for m in results.models.values())
-    if results.finished and not missing and not without_clean:
+    lacking: dict[str, list[str]] = {}
+    for model in results.models.values():
+        if model.metrics['clean'].value is None:
+            lacking.setdefault('clean images', []).append(model.name)
+    for model, corruption, severity in results.missing:
+        # Another test set has severity 0.
+        condition = f'{corruption} {severity}' if severity else corruption
+        lacking.setdefault(condition, []).append(model)
+    if results.finished and not lacking:
         return None
     # 1 is the cell of clean images.
     total = len(results.corruptions) * len(results.severities) + 1 + len(results.shifted_sets)
-    there = total - len(missing) - without_clean
-    names = [_condition(*each) for each in missing]
-    if without_clean:
-        names.insert(0, 'clean images')
+    names = [
+        name if len(models) == len(results.models) else f'{name} of {join_names(models)}'
+        for name, models in lacking.items()
+    ]
+    missing = f' Missing: {_first_few(names)}.' if names else ''
+    whole = '' if len(results.models) == 1 else ' for every model'
+    if all(len(models) == len(results.models) for models in lacking.values()):
+        whole = ''
     return (
-        f'The run is not finished: {there} of {total} cells are there. Missing: '
-        f'{_first_few(names)}. The same command goes on with it.'
+        f'The run is not finished: {total - len(lacking)} of {count_of(total, "cell")} are there'
+        f'{whole}.{missing} The same command goes on with it.'
     )
 
 
 def _partial(results: Results) -> str | None:
-    if any(model.mean_over and model.mean_over['partial'] for model in results.models.values()):
+    models = results.models.values()
+    partial = [model.name for model in models if model.mean_over and model.mean_over['partial']]
+    if partial:
+        whose = '' if len(partial) == len(models) else f' of {join_names(partial)}'
         return (
-            'mPC, rPC and mCE are partial: means over the cells that are there. They do not '
-            'compare with those of a whole run.'
+            f'mPC, rPC and mCE{whose} are partial: means over the cells that are there. They do '
+            f'not compare with those of a whole run.'
         )
-    if any(model.metrics['mPC'].value is None for model in results.models.values()):
-        return 'There is no mPC, rPC or mCE while cells are missing.'
-    return None
+    without = [model.name for model in models if model.metrics['mPC'].value is None]
+    # Of corruptions beyond the benchmark there is none in a whole run either.
+    if not without or not results.counted_corruptions:
+        return None
+    whose = '' if len(without) == len(models) else f' of {join_names(without)}'
+    return f'There is no mPC, rPC or mCE{whose} while cells are missing.'
+
+
+def _without_ratio(results: Results) -> str | None:
+    """Name models that have an mPC and no rPC, which divides by clean P."""
+    names = [
+        model.name
+        for model in results.models.values()
+        if model.metrics['clean'].value == 0 and model.metrics['mPC'].value is not None
+    ]
+    if not names:
+        return None
+    return f'Of {join_names(names)} there is no rPC: clean {performance_name(results)} is 0.'
 
 
 def _unreadable(results: Results) -> str | None:
@@ -139,41 +218,21 @@ def _unreadable(results: Results) -> str | None:
         return None
     names = _first_few([f'{one.image} ({one.error})' for one in found])
     one = len(found) == 1
-    subject, verb = ('1 image', 'is') if one else (f'{len(found)} images', 'are')
-    return f'{subject} could not be read and {verb} in no figure: {names}.'
-
-
-def _other_mean(results: Results) -> str | None:
-    # All models of a run were tested on the same cells.
-    mean_over = next(iter(results.models.values())).mean_over
-    if mean_over is None or mean_over['complete']:
-        return None
-    whole = set(BENCHMARK) <= set(results.corruptions)
-    if whole and len(results.severities) == len(SEVERITIES):
-        return None  # only cells are missing, and the first note says so
-    counted = [name for name in results.corruptions if name in BENCHMARK]
-    severities = join_names([str(each) for each in results.severities])
-    named = join_names(counted) if len(counted) <= MAX_NAMED else f'{len(counted)} of them'
-    severity = 'severities' if len(severities) > 1 else 'severity'
+    verb, pronoun = ('is', 'it') if one else ('are', 'they')
+    # Published corrupted images are a file for each condition, of which one may be broken.
     return (
-        f'mPC is not that of the whole benchmark of {len(BENCHMARK)} corruptions at '
-        f'{len(SEVERITIES)} severities: it is the mean over {named} at {severity} '
-        f'{severities}.'
+        f'{count_of(len(found), "image")} could not be read, and {verb} left out of every cell '
+        f'where {pronoun} could not: {names}.'
     )
 
 
-def _extra_corruptions(results: Results) -> str | None:
-    extras = [name for name in results.corruptions if group_of(name) == OTHER_GROUP]
-    if not extras:
-        return None
-    return f'{join_names(extras)} are not of the benchmark and in no mean.'
-
-
 def _without_intervals(results: Results) -> str | None:
-    if any(model.metrics['clean'].low is not None for model in results.models.values()):
+    models = results.models.values()
+    if any(model.metrics['clean'].low is not None for model in models):
         return None
-    # While cells are missing there are no intervals either, and another note says so.
-    if all(model.metrics['mPC'].value is None for model in results.models.values()):
+    # While cells are missing there are no intervals yet, except of partial means.
+    partial = any(model.mean_over and model.mean_over['partial'] for model in models)
+    if results.missing and not partial:
         return None
     return (
         'There are no confidence intervals, so that nothing here says whether a difference is '

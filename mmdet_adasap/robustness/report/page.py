@@ -13,21 +13,22 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from .axes import ModelLabel, model_labels
+from .axes import ModelLabel, model_labels, split_name
 from .cells import CellFiles
 from .charts import cost_charts, difference_charts, severity_charts
+from .classes import class_table
 from .colours import css_rules
 from .examples import ExampleImages
 from .notices import notices
 from .schema import Results
 from .tables import (
-    class_table,
     difference_heat_maps,
     heat_maps,
     model_table,
     shifted_set_table,
 )
 from .text import (
+    cost_note,
     interval_caveats,
     plain_text,
     protocol_rows,
@@ -114,7 +115,7 @@ def _sections(results: Results, files: CellFiles, images: ExampleImages) -> list
         Section('classes', 'Classes', 'classes.html.j2', class_table(results)),
         Section(
             'worst',
-            'Where most is lost',
+            'Worst cells',
             'worst_cells.html.j2',
             worst_cells(results, files, images),
         ),
@@ -130,6 +131,7 @@ def _models(results: Results) -> dict[str, Any]:
     ]
     return {
         'units_note': units_note(results),
+        'cost_note': cost_note(results),
         'reference': results.reference,
         'table': model_table(results),
         'verdict': paragraphs,
@@ -151,6 +153,7 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters['svg_number'] = _svg_number
+    environment.filters['pieces'] = split_name
     return environment
 
 

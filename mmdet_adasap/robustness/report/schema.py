@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..corruptions import GROUPS
+from ..corruptions import BENCHMARK, GROUPS
 
 HEADLINE_METRICS = ('clean', 'mPC', 'rPC')
 """The metrics of a whole model that a report compares; 'clean' is P on clean images."""
@@ -200,6 +200,11 @@ class Results:
         for corruption in self.corruptions:
             groups.setdefault(group_of(corruption), []).append(corruption)
         return groups
+
+    @property
+    def counted_corruptions(self) -> list[str]:
+        """The tested corruptions that mPC, rPC and mCE are over: those of the benchmark."""
+        return [name for name in self.corruptions if name in BENCHMARK]
 
     @property
     def compared_models(self) -> list[ModelResults]:

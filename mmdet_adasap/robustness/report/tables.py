@@ -1,7 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """The tables of a report as rows of cells; the templates lay them out.
 
-The models side by side, heat maps of P by corruption and severity, other test sets, classes.
+The models side by side, heat maps of P by corruption and severity, other test sets.
 """
 
 from collections.abc import Callable
@@ -11,9 +11,10 @@ from ..shifted_sets import FIGURES as SHIFTED_METRICS
 from .axes import ModelLabel, model_labels
 from .cells import CellFiles
 from .colours import RAMP_STEPS, diverging_class, sequential_class
-from .schema import HEADLINE_METRICS, UNKNOWN, ClassMetrics, Estimate, ModelResults, Results
+from .schema import UNKNOWN, Estimate, ModelResults, Results
 from .text import (
     DASH,
+    count_of,
     format_decimal,
     format_estimate,
     format_interval,
@@ -24,9 +25,7 @@ from .text import (
     performance_name,
 )
 
-MAX_CLASSES = 60
-"""Of more classes the page has those with the lowest mPC; Markdown and CSV have all."""
-NO_OBJECTS = ClassMetrics(None, None, None)
+WITHOUT_INTERVALS = 'Without intervals: which of these are more than chance is not known.'
 
 
 class TableCell(NamedTuple):
@@ -71,28 +70,39 @@ class ModelTable(NamedTuple):
 def model_table(results: Results) -> ModelTable:
     """Return the headline metrics and costs of each model, and its differences."""
     names = metric_names(results)
-    columns = [*names.values(), 'mCE', 'parameters', 'GFLOPs', 'ms an image']
-    differences = [names[key] for key in HEADLINE_METRICS] if results.compared_models else []
+    columns = headline_columns(results)
+    differences = list(names.values()) if results.compared_models else []
     labels = model_labels(results)
     rows = []
     for model in results.models.values():
-        flops = model.cost.flops
-        cells = [number_cell(model.metrics[key]) for key in HEADLINE_METRICS]
-        cells += [
-            TableCell(format_decimal(model.mce)),
-            TableCell(format_params(model.cost.params)),
-            TableCell(format_significant(None if flops is None else flops / 1e9)),
-            TableCell(format_significant(model.cost.latency_ms)),
-        ]
+        cells = [number_cell(model.metrics[key]) for key in names]
+        cells += [TableCell(text) for text in mce_and_costs(results, model)]
         if differences and model.name == results.reference:
             # One word in place of three differences of 0.
             cells.append(TableCell('reference', 'note', colspan=len(differences)))
         elif differences:
-            cells += [
-                difference_cell(model.difference.get(key, UNKNOWN)) for key in HEADLINE_METRICS
-            ]
+            cells += [difference_cell(model.difference.get(key, UNKNOWN)) for key in names]
         rows.append(ModelRow(labels[model.name], cells))
     return ModelTable(columns, differences, rows)
+
+
+def headline_columns(results: Results) -> list[str]:
+    """Return the headings of headline metrics, and of what :func:`mce_and_costs` returns."""
+    mce = ['mCE'] if results.counted_corruptions else []
+    return [*metric_names(results).values(), *mce, 'parameters', 'GFLOPs', 'ms an image']
+
+
+def mce_and_costs(results: Results, model: ModelResults) -> list[str]:
+    """Return mCE, where the tested corruptions allow one, and what the model costs."""
+    cost = model.cost
+    texts = [format_decimal(model.mce)] if results.counted_corruptions else []
+    gflops = None if cost.flops is None else cost.flops / 1e9
+    return [
+        *texts,
+        format_params(cost.params),
+        format_significant(gflops),
+        format_significant(cost.latency_ms),
+    ]
 
 
 def shifted_set_columns(results: Results) -> list[str]:
@@ -326,68 +336,13 @@ def _mean_differences(results: Results, model: ModelResults) -> dict[str, Estima
 
 
 def _difference_note(results: Results, differences: list[Estimate]) -> str:
-    if all(one.low is None for one in differences):
-        return 'Without intervals: which of these are more than chance is not known.'
+    with_interval = [one for one in differences if one.low is not None]
+    if not with_interval:
+        return WITHOUT_INTERVALS
     # The count belongs to the note: with many cells some are significant by chance.
-    significant = sum(one.significant_sign != 0 for one in differences)
+    significant = sum(one.significant_sign != 0 for one in with_interval)
     note = (
         f'Bold and underlined: the 95 % interval of that cell lies on one side of 0, '
-        f'{significant} of {len(differences)} cells; one in twenty would by chance.'
+        f'{significant} of {count_of(len(with_interval), "cell")}; one in twenty would by chance.'
     )
-    return f'{note} The mean has none.' if len(results.severities) > 1 else note
-
-
-class ClassTable(NamedTuple):
-    """Classes in rows, clean P and mPC of each model in columns.
-
-    Attributes:
-        models (list[ModelLabel]): The models that have results by class.
-        rows (dict[str, list[TableCell]]): By class two cells for each model.
-        note (str): Which classes these are; empty if all.
-    """
-
-    models: list[ModelLabel]
-    rows: dict[str, list[TableCell]]
-    note: str
-
-
-def class_names(results: Results) -> list[str]:
-    """Return the classes, the one with the lowest mPC of the reference first."""
-    names = {name: None for model in results.models.values() for name in model.per_class}
-    reference = results.models[results.reference].per_class
-    numbers = {name: i for i, name in enumerate(results.classes)}
-
-    def sort_key(name: str) -> tuple:
-        mpc = reference.get(name, NO_OBJECTS).mpc
-        # Classes without objects last; of equal ones the order of the data set, then of names.
-        return mpc is None, mpc or 0.0, numbers.get(name, len(numbers)), name
-
-    return sorted(names, key=sort_key)
-
-
-def class_table(results: Results) -> ClassTable | None:
-    """Return P by class, of many classes that of the hardest; None if there is none."""
-    every = class_names(results)
-    names = every[:MAX_CLASSES]
-    models = [model for model in results.models.values() if model.per_class]
-    if not names or not models:
-        return None
-    labels = model_labels(results)
-    # Over all classes, not only those shown: 'or 1.0' avoids a division by 0.
-    highest = max(one.mpc or 0 for model in models for one in model.per_class.values()) or 1.0
-    rows: dict[str, list[TableCell]] = {name: [] for name in names}
-    for name, row in rows.items():
-        for model in models:
-            one = model.per_class.get(name, NO_OBJECTS)
-            row.append(TableCell(format_percent(one.clean)))
-            if one.mpc is None:
-                row.append(TableCell(DASH, title='no objects'))
-            else:
-                colour = sequential_class(one.mpc, highest)
-                row.append(TableCell(format_percent(one.mpc), f'number {colour}'))
-    note = ''
-    if len(every) > len(names):
-        note = (
-            f'The {len(names)} of {len(every)} classes with the lowest mPC of {results.reference}.'
-        )
-    return ClassTable([labels[model.name] for model in models], rows, note)
+    return f'{note} Means have no interval.' if len(results.severities) > 1 else note

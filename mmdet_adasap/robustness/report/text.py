@@ -1,12 +1,14 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """The words of a report: numbers, names and sentences, without any markup."""
 
+import itertools
 import json
+import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from .schema import HEADLINE_METRICS, Estimate, ModelResults, Results
+from .schema import Cost, Estimate, ModelResults, Results
 
 DASH = '\N{EN DASH}'
 """Stands for a number that is not known."""
@@ -16,6 +18,8 @@ PERFORMANCE_NAMES = {
     **dict.fromkeys(('pascal_voc/mAP', 'coco/bbox_mAP', 'coco/segm_mAP'), 'mAP'),
 }
 """Short names of P by the metric's key; of other metrics the end of the key is taken."""
+WORD_SO_FAR = re.compile(r'[^_/.\- ]*$')
+"""The end of a name behind its last separator."""
 MANY_INTERVALS = 6
 """From so many intervals on, the report says that some miss 0 by chance. Of six that are
 independent, one does in 1 - 0.95^6 = 26 % of cases."""
@@ -87,6 +91,19 @@ def format_params(count: int | None) -> str:
     return DASH if count is None else f'{format_significant(count / 1e6)} M'
 
 
+def compare_with_clean(drop: float) -> str:
+    """Say how much lower P is than clean P, a fraction; it may be higher as well."""
+    points = format_percent(abs(drop))
+    if not float(points):
+        return 'nearly as clean' if drop else 'as clean'
+    return f'{points} {"less" if drop > 0 else "more"} than clean'
+
+
+def count_of(number: int, singular: str, plural: str = '') -> str:
+    """Return a number with its noun: '1 image', '2 images'."""
+    return f'{number} {singular if number == 1 else plural or f"{singular}s"}'
+
+
 def join_names(names: Sequence[str]) -> str:
     """Join names as a sentence lists them: 'a, b and c'."""
     names = list(names)
@@ -95,12 +112,61 @@ def join_names(names: Sequence[str]) -> str:
     return f'{", ".join(names[:-1])} and {names[-1]}'
 
 
+def letter_count(text: str) -> int:
+    """Return the width of text in letters; Chinese, Japanese and Korean ones count twice."""
+    seen = (c for c in text if unicodedata.category(c) not in ('Mn', 'Me', 'Cf'))
+    return sum(1 + (unicodedata.east_asian_width(c) in 'WF') for c in seen)
+
+
 def shorten(text: str, length: int) -> str:
-    """Shorten text to ``length`` characters; the middle goes, as names differ at both ends."""
-    if len(text) <= length:
+    """Shorten text to ``length`` letters; the middle goes, as names differ at both ends."""
+    if letter_count(text) <= length:
         return text
-    kept = length - 1  # one character is the ellipsis
-    return f'{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}'
+    kept = len(text)
+    while True:
+        kept -= 1
+        shown = f'{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}'
+        if letter_count(shown) <= length or not kept:
+            return shown
+
+
+def shorten_names(names: Sequence[str], length: int) -> dict[str, str]:
+    """Shorten names to ``length`` letters so that they stay apart.
+
+    Where only the middle of names tells them apart, what they share at both ends goes instead.
+    """
+    shown = {name: shorten(name, length) for name in names}
+    alike = [name for name, one in shown.items() if list(shown.values()).count(one) > 1]
+    if alike:
+        start = _common_start(alike)
+        # From the start of a word on, if that is short.
+        word = WORD_SO_FAR.search(alike[0][:start]).group()
+        start -= len(word) if len(word) <= length // 3 else 0
+        cores = [name[start:] for name in alike]
+        end = _common_start([core[::-1] for core in cores])
+        for name, core in zip(alike, cores, strict=True):
+            core = core[: len(core) - end]
+            # Two for the ellipses; what is left over is filled from the shared end.
+            core = shorten(core, length - 2)
+            rest = ''
+            for letter in name[len(name) - end :]:
+                if letter_count(core + rest + letter) > length - 2:
+                    break
+                rest += letter
+            tail = '…' if len(rest) < end else ''
+            shown[name] = f'{"…" if start else ""}{core}{rest}{tail}'
+    # Names that differ where no room is left have their number as well.
+    for i, name in enumerate(names):
+        if list(shown.values()).count(shown[name]) > 1:
+            number = f'{i + 1}'
+            shown[name] = f'{shorten(shown[name], length - len(number) - 1)} {number}'
+    return shown
+
+
+def _common_start(texts: Sequence[str]) -> int:
+    """Return how many letters at the start of all texts are the same."""
+    same = (len(set(letters)) == 1 for letters in zip(*texts, strict=False))
+    return len(list(itertools.takewhile(bool, same)))
 
 
 def performance_name(results: Results) -> str:
@@ -110,8 +176,9 @@ def performance_name(results: Results) -> str:
 
 
 def metric_names(results: Results) -> dict[str, str]:
-    """Return what the headline metrics are called."""
-    return {'clean': f'clean {performance_name(results)}', 'mPC': 'mPC', 'rPC': 'rPC'}
+    """Return what the headline metrics are called, those that the tested corruptions allow."""
+    names = {'clean': f'clean {performance_name(results)}'}
+    return names | {'mPC': 'mPC', 'rPC': 'rPC'} if results.counted_corruptions else names
 
 
 def title(results: Results) -> str:
@@ -123,24 +190,53 @@ def title(results: Results) -> str:
 def subtitle(results: Results) -> str:
     """Return what was measured, on what images."""
     dataset = results.protocol['dataset']
-    corruptions, severities = len(results.corruptions), len(results.severities)
     return (
-        f'{results.protocol["metric"]} on {dataset["images"]} images of '
-        f'{dataset.get("type", "a dataset")}, clean and under {corruptions} '
-        f'corruption{"s" * (corruptions != 1)} at {severities} '
-        f'severit{"ies" if severities != 1 else "y"}'
+        f'{results.protocol["metric"]} on {count_of(dataset["images"], "image")} of '
+        f'{dataset.get("type", "a dataset")}, clean and under '
+        f'{count_of(len(results.corruptions), "corruption")} at '
+        f'{count_of(len(results.severities), "severity", "severities")}'
     )
 
 
 def units_note(results: Results) -> str:
     """Return what the metrics are, and their units."""
     name = performance_name(results)
-    in_report = results.mce_reference in results.models
+    if not results.counted_corruptions:
+        return f'All {name} are times 100.'
     return (
         f'All {name}, mPC and rPC are times 100. mPC is the mean of {name} over corruptions and '
         f'severities, rPC = mPC / clean {name}. mCE, in percent: error under corruption relative '
-        f'to {"the reference" if in_report else results.mce_reference}, lower is better.'
+        f'to {results.mce_reference}, lower is better.'
     )
+
+
+def cost_note(results: Results) -> str | None:
+    """Return what GFLOPs and times are of; None if neither is known."""
+    costs = {model.name: model.cost for model in results.models.values()}
+    figures = []
+    if any(cost.flops is not None for cost in costs.values()):
+        figures.append('GFLOPs are 10⁹ multiply-accumulates')
+    if any(cost.latency_ms is not None for cost in costs.values()):
+        figures.append('ms are the median time')
+    if not figures:
+        return None
+    threads = sorted({cost.threads for cost in costs.values()} - {None})
+    suffix = ''
+    if threads and len(figures) > 1:
+        counts = ' or '.join(map(str, threads))
+        suffix = f'; times with {counts} thread{"s" * (threads != [1])}'
+    return f'{join_names(figures)} of one image, {_image_sizes(costs)}{suffix}.'
+
+
+def _image_sizes(costs: Mapping[str, Cost]) -> str:
+    """Return the size of the image that costs were measured on, by model if they differ."""
+    models: dict[str, list[str]] = {}
+    for name, cost in costs.items():
+        shown = f'{cost.image[1]} by {cost.image[0]} pixels' if len(cost.image) == 2 else ''
+        models.setdefault(shown or 'of unknown size', []).append(name)
+    if len(models) == 1:
+        return next(iter(models))
+    return '; '.join(f'{size}: {join_names(names)}' for size, names in models.items())
 
 
 def verdict(results: Results) -> list[Paragraph]:
@@ -154,16 +250,17 @@ def verdict(results: Results) -> list[Paragraph]:
 
 def summary_sentence(results: Results, model: ModelResults) -> str:
     """Return how a model compares with the reference; the model's name is to stand before it."""
-    differences = {key: model.difference.get(key) for key in HEADLINE_METRICS}
-    known = {key: one for key, one in differences.items() if one and one.value is not None}
     reference, names = results.reference, metric_names(results)
+    differences = {key: model.difference.get(key) for key in names}
+    known = {key: one for key, one in differences.items() if one and one.value is not None}
 
     def listed(keys: Iterable[str]) -> str:
         return join_names([f'{names[key]} ({_with_semicolon(known[key])})' for key in keys])
 
     if not known:
-        return f'is not compared with {reference}: figures are missing.'
-    if all(one.low is None for one in known.values()):
+        return f'is compared with {reference} in no figure over all images: they are missing.'
+    without = [key for key, one in known.items() if one.low is None]
+    if len(without) == len(known):
         return (
             f'minus {reference}: {listed(known)}. Without intervals it is not known '
             f'whether that is more than chance.'
@@ -185,6 +282,8 @@ def summary_sentence(results: Results, model: ModelResults) -> str:
             if significant
             else f'cannot be told apart from {reference} by {listed(unclear)}.'
         )
+    if without:
+        parts.append(f'Of {listed(without)} there is no interval.')
     return ' '.join(parts)
 
 
@@ -208,7 +307,8 @@ def interval_caveats(results: Results) -> str | None:
     # The key may be missing or null in results of a run without intervals.
     resamples = (results.protocol.get('bootstrap') or {}).get('resamples')
     text = (
-        f'Intervals are 95 %, from {resamples} resamples of the {results.image_count} test images'
+        f'Intervals are 95 %, from {resamples or "an unknown number of"} resamples of the '
+        f'{count_of(results.image_count, "test image")}'
         f'{" and of those of each other set" if results.shifted_sets else ""}. '
         f'They say what other images of this kind would change, not what training again would.'
     )
@@ -233,7 +333,7 @@ def protocol_rows(results: Results) -> list[tuple[str, str]]:
         ('metric', str(protocol['metric'])),
         (
             'images',
-            f'{dataset["images"]} of {dataset.get("of", "an unknown number")} of '
+            f'{dataset["images"]} of {dataset.get("of") or "an unknown number"} of '
             f'{dataset.get("type", "a dataset")}'
             + (f' (--subset {subset}, always the same ones)' if subset else ''),
         ),
@@ -243,8 +343,10 @@ def protocol_rows(results: Results) -> list[tuple[str, str]]:
         ('seed and mode of corruptions', f'{results.seed}, {protocol["mode"]}'),
         ('intervals', _describe_bootstrap(protocol.get('bootstrap'))),
         ('reference', results.reference),
-        ('mCE refers to', results.mce_reference),
     ]
+    # Without a corruption of the benchmark there is no mCE.
+    if results.counted_corruptions:
+        rows.append(('mCE refers to', results.mce_reference))
     # Keys that are written above or below in words; all others follow as they are, so that a
     # setting that a later version adds is not lost.
     described = {'format', 'metric', 'dataset', 'subset', 'corruptions', 'severities', 'seed'}
@@ -267,7 +369,7 @@ def _with_semicolon(difference: Estimate) -> str:
 
 
 def _single_model_sentence(results: Results) -> str:
-    mpc = next(iter(results.models.values())).metrics['mPC']
+    mpc = results.models[results.reference].metrics['mPC']
     text = 'There is one model, so that nothing is compared.'
     return text if mpc.low is None else f'{text} Its mPC is {format_estimate(mpc)}.'
 
@@ -275,10 +377,13 @@ def _single_model_sentence(results: Results) -> str:
 def _describe_bootstrap(bootstrap: object) -> str:
     if not isinstance(bootstrap, dict) or not bootstrap.get('resamples'):
         return 'none'
-    return (
-        f'bootstrap over images, {_as_text(bootstrap["resamples"])} resamples, seed '
-        f'{_as_text(bootstrap.get("seed"))}, {_as_text(bootstrap.get("interval"))}'
-    )
+    named = {'resamples': '{} resamples', 'seed': 'seed {}', 'interval': '{}'}
+    parts = [
+        words.format(_as_text(bootstrap[key]))
+        for key, words in named.items()
+        if bootstrap.get(key) is not None
+    ]
+    return f'bootstrap over images, {", ".join(parts)}'
 
 
 def _describe_versions(versions: object) -> str:

@@ -1,26 +1,27 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""The cells where a model loses most, each with an example of what it saw and predicted there."""
+"""The worst cells of each model, each with an example of what it saw and predicted there."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from .axes import ModelLabel, model_labels
 from .cells import CellFiles
 from .examples import MIN_SCORE, ExampleImage, ExampleImages, MatchedBoxes, MatchedClass, match
+from .scenes import FONT_UNITS, LabelledBoxes, draw_boxes, prediction_summary
 from .schema import Boxes, ClassPrediction, Estimate, Example, ModelResults, Results
-from .text import format_percent
+from .text import compare_with_clean, format_percent
 
 MAX_CELLS = 3
 """Cells of each model: three stand side by side in a page, and each has two images."""
-CLASS_KEY = (
-    'As each model saw them, resized and cropped. ✓ right, ✗ wrong, with the score. Of the '
-    'examples that were kept, and that stand in no cell before it, one that loses its class is '
-    'shown where there is one: it is worse than the rule.'
+CLASS_KEY = 'As each model saw them, resized and cropped. ✓ right, ✗ wrong, with the score.'
+BOX_KEY = f'✗ found, but wrong. Boxes with a score from {MIN_SCORE:g} on.'
+CLASS_CHOICE = (
+    ' Of the examples that were kept, one that loses its class is shown where there is one, and '
+    'another in each cell as long as there are any: it is worse than the rule.'
 )
-BOX_KEY = (
-    f'✗ found, but wrong. Boxes with a score from {MIN_SCORE:g} on. Of the examples that were '
-    'kept, and that stand in no cell before it, the one that loses most objects is shown: it is '
-    'worse than the rule.'
+BOX_CHOICE = (
+    ' Of the examples that were kept, the one that loses most objects is shown, and another in '
+    'each cell as long as there are any: it is worse than the rule.'
 )
 
 
@@ -38,32 +39,6 @@ class WorstCell(NamedTuple):
     drop: float
 
 
-class Tag(NamedTuple):
-    """Words in an image, at x and y in its pixels."""
-
-    text: str
-    x: float
-    y: float
-
-
-class DrawnBox(NamedTuple):
-    """A rectangle in an image, in its pixels.
-
-    Attributes:
-        css_class (str): 'truth', 'right' or 'wrong'.
-        title (str): The tooltip.
-        tag (Tag | None): Words beside it.
-    """
-
-    css_class: str
-    title: str
-    x: float
-    y: float
-    width: float
-    height: float
-    tag: Tag | None = None
-
-
 class ExampleView(NamedTuple):
     """An example under one condition, with what a model predicted.
 
@@ -71,15 +46,15 @@ class ExampleView(NamedTuple):
         title (str): The condition.
         caption (str): The prediction in words.
         image (ExampleImage): The image.
-        unit (float): 1 % of its longer side in pixels, by which words and frames scale.
-        boxes (list[DrawnBox]): Ground truth and prediction.
+        font_size (float): Size of words in it, in its pixels.
+        drawn (LabelledBoxes): Ground truth and prediction.
     """
 
     title: str
     caption: str
     image: ExampleImage
-    unit: float
-    boxes: list[DrawnBox]
+    font_size: float
+    drawn: LabelledBoxes
 
 
 class WorstCellFigure(NamedTuple):
@@ -189,23 +164,13 @@ def worst_cells(results: Results, files: CellFiles, images: ExampleImages) -> Wo
     # By name: equal images of classifiers are loaded from several files.
     loaded = {image.name: image for image in images.loaded.values()}
     has_boxes = not any(isinstance(one.truth, ClassPrediction) for one in results.examples)
-    key = (BOX_KEY if has_boxes else CLASS_KEY) if loaded else ''
+    key = ''
+    if loaded:
+        key = BOX_KEY if has_boxes else CLASS_KEY
+        # Of a single example nothing was chosen.
+        if len(results.examples) > 1:
+            key += BOX_CHOICE if has_boxes else CLASS_CHOICE
     return WorstCells(list(loaded.values()), key, bool(results.examples), has_boxes, models)
-
-
-def prediction_summary(
-    results: Results, matched: MatchedBoxes | MatchedClass, truth: Boxes | ClassPrediction
-) -> str:
-    """Return in words how right a prediction is."""
-    if isinstance(matched, MatchedBoxes):
-        hits = sum(matched.right)
-        wrong = len(matched.right) - hits
-        text = f'{hits} of {len(truth.labels)} found'
-        return f'{text}, {wrong} wrong' if wrong else text
-    prediction, (right,) = matched
-    text = f'{"✓" if right else "✗"} {results.class_name(prediction.label)}'
-    text += '' if prediction.score is None else f' {prediction.score:.2f}'
-    return text if right else f'{text} (it is {results.class_name(truth.label)})'
 
 
 def _select_example(
@@ -242,7 +207,7 @@ def _figure(
     images: ExampleImages,
 ) -> WorstCellFigure:
     name = f'{cell.corruption} {cell.severity}'
-    text = f': {format_percent(cell.estimate.value)}, {format_percent(cell.drop)} less than clean'
+    text = f': {format_percent(cell.estimate.value)}, {compare_with_clean(cell.drop)}'
     views = []
     if found is not None:
         for title, matched, condition in (
@@ -251,56 +216,8 @@ def _figure(
         ):
             image = images.get(model, found.example, *condition)
             truth = found.example.truth
-            unit = max(image.width, image.height) / 100
             caption = f'{title}: {prediction_summary(results, matched, truth)}'
-            boxes = list(_drawn_boxes(results, image, matched, truth, unit))
-            views.append(ExampleView(title, caption, image, unit, boxes))
+            drawn = draw_boxes(results, image, matched, truth)
+            font_size = FONT_UNITS * image.width / 100
+            views.append(ExampleView(title, caption, image, font_size, drawn))
     return WorstCellFigure(name, text, views)
-
-
-def _drawn_boxes(
-    results: Results,
-    image: ExampleImage,
-    matched: MatchedBoxes | MatchedClass,
-    truth: Boxes | ClassPrediction,
-    unit: float,
-) -> Iterator[DrawnBox]:
-    """Return ground truth and predicted boxes; of a class, a frame that says if it is right."""
-    if isinstance(matched, MatchedClass):
-        frame = (unit, unit, image.width - unit, image.height - unit)
-        css_class = 'right' if matched.right[0] else 'wrong'
-        yield _drawn_box(frame, css_class, prediction_summary(results, matched, truth), image)
-        return
-    for box, label in zip(truth.bboxes, truth.labels, strict=True):
-        yield _drawn_box(box, 'truth', f'ground truth: {results.class_name(label)}', image)
-    for box, label, score, right in zip(*matched.boxes, matched.right, strict=True):
-        name = results.class_name(label)
-        css_class, sign = ('right', '✓') if right else ('wrong', '✗')
-        title = f'{css_class}: {name}, score {score:.2f}'
-        tag = _place_tag(box, css_class, f'{sign} {name}', unit, image)
-        yield _drawn_box(box, css_class, title, image, tag)
-
-
-def _drawn_box(
-    box: Sequence[float], css_class: str, title: str, image: ExampleImage, tag: Tag | None = None
-) -> DrawnBox:
-    # Detectors may predict beyond the image, where a line would not be seen.
-    left, right = (min(max(float(x), 0.0), float(image.width)) for x in (box[0], box[2]))
-    top, bottom = (min(max(float(y), 0.0), float(image.height)) for y in (box[1], box[3]))
-    width, height = max(right - left, 0.0), max(bottom - top, 0.0)
-    return DrawnBox(css_class, title, left, top, width, height, tag)
-
-
-def _place_tag(
-    box: Sequence[float], css_class: str, words: str, unit: float, image: ExampleImage
-) -> Tag:
-    """Place words beside a box and inside the image; their letters are 5.6 units high (.tag)."""
-    # 3.7 units are about the width of a letter.
-    x = min(max(box[0], 0.0) + unit, image.width - len(words) * 3.7 * unit)
-    above, below = box[1] - 1.6 * unit, box[3] + 5.6 * unit
-    # Inside the box, where there is no room above it.
-    top = above if box[1] > 8 * unit else box[1] + 6 * unit
-    # A wrong box often lies on a right one, so their words stand at different ends.
-    y = below if css_class == 'wrong' else top
-    y = min(max(y, 6 * unit), image.height - unit)
-    return Tag(words, float(max(x, unit)), float(y))
