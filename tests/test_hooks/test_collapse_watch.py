@@ -84,12 +84,14 @@ def test_a_run_that_is_ruined_says_so(tmp_path, caplog):
         def scores(self, group, tensors, kept):
             return -super().scores(group, tensors, kept)
 
-    dense = settings(tmp_path / 'dense', train_cfg=dict(by_epoch=True, max_epochs=12))
+    dense = settings(tmp_path / 'dense', train_cfg=dict(by_epoch=True, max_epochs=25))
     del dense['default_hooks']['adasap']
-    dense['optim_wrapper']['type'] = 'OptimWrapper'
+    dense['optim_wrapper'] = dict(optimizer=dict(type='SGD', lr=0.02, momentum=0.9))
+    dense['param_scheduler'] = None
+    dense['default_hooks']['checkpoint']['interval'] = 25
     train(dense)
     hook = dict(importance=dict(type='BestFirst'), target=dict(params=0.1), interval=4)
-    cfg = settings(tmp_path / 'slim', hook, load_from=str(tmp_path / 'dense' / 'epoch_12.pth'))
+    cfg = settings(tmp_path / 'slim', hook, load_from=str(tmp_path / 'dense' / 'epoch_25.pth'))
     cfg['optim_wrapper']['optimizer']['lr'] = 1e-4
     runner = build(cfg)
     runner.logger.addHandler(caplog.handler)
