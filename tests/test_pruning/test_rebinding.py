@@ -132,12 +132,10 @@ def test_a_copy_runs_its_own_modules(wrap):
     wrap(model.block)
     before = model(x)
     copied = copy_model(model)
-    assert torch.equal(copied(x), before)
     with torch.no_grad():
-        for parameter in copied.parameters():
+        for parameter in model.block.parameters():
             parameter.zero_()
-    assert not copied(x).any()
-    assert torch.equal(model(x), before)
+    assert torch.equal(copied(x), before)
 
 
 @pytest.mark.parametrize('wrap', [w for w in WRAPPERS if w is not hook])  # that ties channels
