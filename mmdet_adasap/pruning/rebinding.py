@@ -7,6 +7,7 @@
 
 import copy
 import functools
+import weakref
 from collections import OrderedDict
 from types import CellType, FunctionType, MethodType
 
@@ -19,8 +20,9 @@ CONTAINERS = (list, tuple, dict, OrderedDict, set)
 def rebind_functions(model: nn.Module, memo: dict[int, object]) -> None:
     """Copy the functions among the attributes of a copied model that refer to the original.
 
-    Closures, default values, ``functools.partial``, bound methods and callable objects are looked
-    into, and forward hooks, too. What does not lead to the original model stays shared.
+    Closures, default values, ``functools.partial``, bound methods, callable objects and weak
+    references are looked into, and forward hooks, too. What does not lead to the original model
+    stays shared.
 
     Args:
         model (nn.Module): What ``copy.deepcopy`` returned; changed in place.
@@ -55,6 +57,8 @@ class _Rebinder:
             return MethodType(self.rebind(value.__func__), self.rebind(value.__self__))
         if isinstance(value, functools.partial):
             return self._partial(value)
+        if isinstance(value, weakref.ref):
+            return weakref.ref(self.rebind(value()))
         if type(value) in CONTAINERS:
             return self._container(value)
         is_copy = id(value) in self._copies
@@ -121,6 +125,8 @@ def _parts(value: object) -> list:
         return [value.__self__, value.__func__]
     if isinstance(value, functools.partial):
         return [value.func, *value.args, *value.keywords.values(), *vars(value).values()]
+    if isinstance(value, weakref.ref):
+        return [value()]
     if type(value) in CONTAINERS:
         return list(value.values()) if isinstance(value, dict) else list(value)
     if callable(value) and not isinstance(value, type) and hasattr(value, '__dict__'):

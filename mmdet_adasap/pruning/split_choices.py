@@ -33,7 +33,8 @@ class SplitChoices:
         """Return the axes along which the channels of a view are not to live on.
 
         Args:
-            view (Hashable): What tells this view from others: the module and both shapes.
+            view (Hashable): What tells this view from others in every trace: the module that runs,
+                the axes that the channels are split into, and their lengths.
         """
         return self._wrong[view]
 

@@ -3,6 +3,7 @@
 
 import functools
 import types
+import weakref
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from _utils.nets import Net, assert_cuts, chain, randomise, runs
+from mmdet_adasap.apis import prune_model
 from mmdet_adasap.pruning.analysis import find_channels
 from mmdet_adasap.pruning.model_state import copy_model
 
@@ -82,6 +84,11 @@ def weights(module: nn.Module) -> None:
     module.forward = lambda x: nn.functional.conv2d(nn.functional.conv2d(x, a), b)
 
 
+def weak_reference(module: nn.Module) -> None:
+    module.self_reference = reference = weakref.ref(module)
+    module.forward = lambda x: module.self_reference().b(torch.relu(reference().a(x)))
+
+
 class Counter:
     """A callable object."""
 
@@ -118,7 +125,7 @@ def by_mmengine(module: nn.Module) -> None:
 
 WRAPPERS = (
     *(by_mmengine, closure, over_the_module, decorated, default_value, partial),
-    *(partial_of_a_closure, bound_method, weights, callable_object),
+    *(partial_of_a_closure, bound_method, weights, weak_reference, callable_object),
     *(callable_object_in_a_closure, twice, hook),
 )
 
@@ -150,6 +157,19 @@ def test_wrapped_modules_are_followed(wrap):
     assert not lines
     assert sorted(channels.group_sizes.tolist()) == [6, 8, 8]
     assert_cuts(model, x, channels)
+
+
+@pytest.mark.filterwarnings('ignore:torch.utils.checkpoint')
+@pytest.mark.filterwarnings('ignore:None of the inputs have requires_grad')
+def test_a_checkpointed_model_is_cut_and_trained():
+    torch.manual_seed(0)
+    model, x = randomise(network()), torch.randn(IMAGE)
+    by_mmengine(model.block)
+    structure = prune_model(model, inputs=x, target=dict(params=0.5), round_to=1)
+    assert model.block.a.weight.shape[0] == len(structure['keep']['block.a.weight'][0]) < 6
+    model.train()(x).sum().backward()
+    assert model.block.a.weight.grad.shape == model.block.a.weight.shape
+    assert model.block.a.weight.grad.any()
 
 
 def test_what_does_not_lead_to_the_model_is_shared():

@@ -16,7 +16,9 @@ def as_strided(call: Call) -> ChannelLabel | None:
     if places is None:
         _freeze_memory(call, call.out, 'as_strided')
         return None
-    return make_label({places[a]: v for a, v in label_axes(label).items()}, is_zero(label))
+    call.freeze(label, [a for a in label_axes(label) if a not in places], 'as_strided')
+    kept = {places[a]: v for a, v in label_axes(label).items() if a in places}
+    return make_label(kept, is_zero(label))
 
 
 def _places_by_stride(old: Tensor, new: Tensor) -> dict[int, int] | None:

@@ -81,7 +81,7 @@ def _split(call: Call, vector: np.ndarray, new: list[int], axes: dict[int, np.nd
     stays = next((i for i, row in enumerate(rows) if (row == row[0]).all()), None)
     heads = head_count(call.module)
     is_choice = stays is None
-    this_view = call.module_name, call.args[0].shape, call.out.shape
+    this_view = call.module_name, tuple(new), blocks.shape
     wrong = call.splits.wrong(this_view)
     sizes = [0 if i in wrong else size for i, size in enumerate(blocks.shape)]
     if stays is None and heads is not None:
