@@ -234,8 +234,10 @@ class _Tracer(TorchDispatchMode):
         if self.executor is None:
             out = func(*args, **kwargs)
         else:
+            # A tensor that a model has just made (ones) has a label, and is a constant as yet.
+            has_channels = any(self.labels.get(t).axes for t in labelled)
             out = self.executor.execute(
-                func, name, args, kwargs, inputs, bool(labelled), rule is not None, is_mutable
+                func, name, args, kwargs, inputs, has_channels, rule is not None, is_mutable
             )
         if moves:
             self.labels.move(address, before[0])
