@@ -1,7 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Find the channels of a model that can be removed, and prove it by a trial cut."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 import torch
@@ -27,7 +27,8 @@ def find_channels(
 
     Where they differ, the module that differs first is excluded, with all others of its class
     (unless that is a plain layer of PyTorch). Then the model is traced again, until they agree.
-    Where that does not help, the module around it is excluded. All this is done with a copy in
+    Where that does not help, all modules inside it are excluded, too, and then the module around
+    it. All this is done with a copy in
     which scales and weights that were zero are small numbers, so that no error hides behind them.
 
     Args:
@@ -98,31 +99,46 @@ def _copy_without_zeros(model: nn.Module) -> nn.Module:
 
 
 def _modules_to_exclude(model: nn.Module, name: str, excluded: Collection[str]) -> list[str]:
-    """Return the modules to exclude when one went wrong; none if all around it are already."""
+    """Return the modules to exclude when one went wrong; none if all around it are already.
+
+    A module that is excluded and still wrong takes in all modules inside it. Then the one around
+    it is next.
+    """
     modules = dict(model.named_modules())
-    while name and (name in excluded or _is_stateless(modules[name])):
+    while name:
+        if not (name in excluded or _is_stateless(modules[name])):
+            return [n for n in _alike(modules, name) if n not in excluded]
+        inside = [
+            n
+            for around in (_alike(modules, name) if name in excluded else ())
+            for n in modules
+            if n.startswith(f'{around}.') and n not in excluded
+        ]
+        if inside:
+            return inside
         name = name.rpartition('.')[0]
-    if name in excluded:
-        return []
+    return [] if name in excluded else [name]
+
+
+def _alike(modules: Mapping[str, nn.Module], name: str) -> list[str]:
+    """Return a module and all others of its class, unless that is a layer of PyTorch."""
     kind = type(modules[name])
     # One Linear that is wrong says nothing of the others; one block of a backbone does.
     if kind.__module__.startswith('torch.nn.'):
         return [name]
-    return [
-        name,
-        *(n for n, m in modules.items() if type(m) is kind and n not in {name, *excluded}),
-    ]
+    return [name, *(n for n, m in modules.items() if type(m) is kind and n != name)]
 
 
 def _is_stateless(module: nn.Module) -> bool:
     """Return whether a module is a dropout, an activation or a container of PyTorch.
 
-    What goes wrong in one was passed to it, so the module around it is to blame.
+    What goes wrong in one was passed to it, so the module around it is to blame. A subclass with
+    a forward of its own is none: what it does is its own.
     """
-    bases = [base for base in type(module).__mro__ if base is not nn.Module]
-    plain = any(base.__module__.startswith('torch.nn.') for base in bases)
     if isinstance(module, nn.Unflatten):  # it has no parameters, but a size that a cut breaks
         return False
+    defined_by = next(base for base in type(module).__mro__ if 'forward' in vars(base))
+    plain = defined_by.__module__.startswith('torch.nn.') and 'forward' not in vars(module)
     return plain and not any(True for _ in module.parameters(recurse=False))
 
 

@@ -152,11 +152,18 @@ class _FingerprintMode(TorchDispatchMode):
         self.operations: list[_Fingerprint] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        operation = func._schema.name
+        is_resize = operation in ('aten::resize_', 'aten::resize_as_')
+        present = args[0].untyped_storage().nbytes() if is_resize else 0
         out = func(*args, **(kwargs or {}))
         name, module = self.module_stack[-1] if self.module_stack else ('', None)
-        operation = func._schema.name
+        # Memory that nothing was written to holds anything, and no two runs the same. A tensor
+        # that is resized keeps what it holds, so that only the memory beyond is cleared.
+        if is_resize:
+            memory = out.untyped_storage()
+            out.new_empty(0, dtype=torch.uint8).set_(memory)[present:].zero_()
+            return out
         if 'empty' in operation or 'resize' in operation:
-            # Memory that nothing was written to holds anything, and no two runs the same.
             for tensor in tensors_in(out):
                 tensor.zero_()
             return out

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from .rebinding import rebind_functions
+
 ForwardFn = Callable[[nn.Module], object]
 """Runs a model on some fixed input and returns its raw outputs."""
 
@@ -80,19 +82,22 @@ def _overlapping(model: nn.Module) -> tuple[str, str] | None:
 
 
 def copy_model(model: nn.Module) -> nn.Module:
-    """Return a deep copy of a model.
+    """Return a deep copy of a model, of which no function refers to the original.
 
     Raises:
         ValueError: If something in the model cannot be copied.
     """
+    memo: dict[int, object] = {}
     try:
-        return copy.deepcopy(model)
+        copied = copy.deepcopy(model, memo)
+        rebind_functions(copied, memo)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
             f'{type(model).__name__} cannot be copied with copy.deepcopy, which a trial cut needs '
             f'({reason}); old weight_norm is one reason: use torch.nn.utils.parametrizations'
         ) from error
+    return copied
 
 
 @contextlib.contextmanager

@@ -69,7 +69,10 @@ class ShapeOnlyExecutor:
             NeedsValuesError: If it depends on values that were not computed.
         """
         read = inputs if name not in NEED_SHAPE_ONLY else ()
-        is_placeholder = any(_storage(t) in self._placeholders for t in read)
+        memory = {_storage(t) for t in read}
+        # Tensor.set_ takes the memory itself.
+        memory |= {a.data_ptr() for a in args if isinstance(a, torch.UntypedStorage)}
+        is_placeholder = not memory.isdisjoint(self._placeholders)
         if is_placeholder and _needs_values(func, name, args, has_rule):
             self._stop()
         skip = (has_label or is_placeholder) and 'out' not in kwargs

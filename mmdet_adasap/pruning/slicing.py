@@ -240,6 +240,11 @@ def _is_convolution(module: nn.Module) -> bool:
     return counts and isinstance(weight, Tensor) and weight.dim() > 2
 
 
+def _is_transposed(module: nn.Module) -> bool:
+    """Return whether a convolution is transposed: its weight is [in, out / groups, ...]."""
+    return getattr(module, 'transposed', False)
+
+
 def is_layer(module: nn.Module) -> bool:
     """Return whether a module's channel counts follow from the shapes of its own tensors."""
     return _is_convolution(module) or isinstance(module, nn.Linear | _NormBase | nn.GroupNorm)
@@ -266,17 +271,21 @@ def _counts(module: nn.Module, sizes: dict[str, dict[int, int]]) -> dict[str, in
     weight = sizes.get('weight', {})
     if _is_convolution(module):
         # Weights are [out, in / groups, ...], of transposed convolutions [in, out / groups, ...].
-        transposed = getattr(module, 'transposed', False)
-        output, inputs = (1, 0) if transposed else (0, 1)
-        outputs = weight.get(output, module.out_channels)
-        per_group = module.in_channels // module.groups
-        counts = {'out_channels': outputs}
-        if module.groups > 1 and removes_whole_groups(module.groups, per_group, module):
-            counts['groups'] = outputs // (module.out_channels // module.groups)
-            counts['in_channels'] = counts['groups'] * per_group
+        inputs, outputs = module.in_channels, module.out_channels
+        per_group = inputs // module.groups, outputs // module.groups
+        first, second = weight.get(0), weight.get(1)
+        if module.groups > 1 and removes_whole_groups(module.groups, per_group[0], module):
+            by_axis_0 = per_group[0 if _is_transposed(module) else 1]
+            groups = module.groups if first is None else first // by_axis_0
+            counts = (groups * per_group[0], groups * per_group[1])
+            return dict(in_channels=counts[0], out_channels=counts[1], groups=groups)
+        if _is_transposed(module):
+            inputs = first or inputs
+            outputs = (second or per_group[1]) * module.groups
         else:
-            counts['in_channels'] = weight.get(inputs, per_group) * module.groups
-        return counts
+            outputs = first or outputs
+            inputs = (second or per_group[0]) * module.groups
+        return dict(in_channels=inputs, out_channels=outputs)
     if isinstance(module, nn.Linear):
         return {
             'out_features': weight.get(0, module.out_features),

@@ -2,7 +2,6 @@
 """Find the tied channels of a model by running it once."""
 
 import contextlib
-import dataclasses
 import functools
 import sys
 import warnings
@@ -10,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
 from torch.overrides import TorchFunctionMode
@@ -18,10 +18,12 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from ..errors import NeedsValuesError
 from .channel_ids import ChannelLabel, ChannelUnionFind
 from .groups import PrunableChannels, build_channels
+from .label_store import LabelStore
 from .model_state import ForwardFn, eval_mode, output_tensors, preserve_state, tensors_in
 from .rules import EXTENSION_RULES, RULES, Call, is_pointwise, label_axes, pointwise
 from .shape_only import ShapeOnlyExecutor, has_storage
 from .slicing import channel_attributes, is_layer
+from .split_choices import SplitChoices
 
 
 def trace_channels(
@@ -47,30 +49,45 @@ def trace_channels(
     Raises:
         ValueError: If ``forward`` returns no tensors.
     """
-    traced = None
+    splits = SplitChoices()
+    tracer, outputs = _trace_by(splits, model, forward, excluded, shape_only)
+    while splits.is_revised:
+        tracer, outputs = _trace_by(splits, model, forward, excluded, shape_only)
+    for tensor in outputs:
+        label = tracer.labels.get(tensor)
+        for nodes in label.axes.values() if label else ():
+            tracer.nodes.freeze(nodes, 'output of the model')
+    return build_channels(
+        model, tracer.nodes, tracer.flops, tracer.labels.unused_parameters, tracer.attributes
+    )
+
+
+def _trace_by(
+    splits: SplitChoices,
+    model: nn.Module,
+    forward: ForwardFn,
+    excluded: Collection[str],
+    shape_only: bool,
+) -> tuple['_Tracer', list[Tensor]]:
+    """Trace a model without its arithmetic, where that is wanted and possible."""
     if shape_only:
         # Values matter (NeedsValuesError), or the model itself fails on zeros: repeated below with
         # all arithmetic, where a real fault of the model shows again.
         with contextlib.suppress(Exception):
-            traced = _trace(model, forward, excluded, ShapeOnlyExecutor())
-    tracer, outputs = traced or _trace(model, forward, excluded)
-    for tensor in outputs:
-        label = tracer.label_of(tensor)
-        for nodes in label.axes.values() if label else ():
-            tracer.nodes.freeze(nodes, 'output of the model')
-    return build_channels(
-        model, tracer.nodes, tracer.flops, tracer.unused_parameters, tracer.attributes
-    )
+            return _trace(splits, model, forward, excluded, ShapeOnlyExecutor())
+    return _trace(splits, model, forward, excluded)
 
 
 def _trace(
+    splits: SplitChoices,
     model: nn.Module,
     forward: ForwardFn,
     excluded: Collection[str],
     executor: ShapeOnlyExecutor | None = None,
 ) -> tuple['_Tracer', list[Tensor]]:
     """Run a model under a tracer; return that and the outputs."""
-    tracer = _Tracer(model, excluded, executor)
+    splits.begin_trace()
+    tracer = _Tracer(model, excluded, splits, executor)
     with (
         preserve_state(model),
         eval_mode(model),
@@ -88,7 +105,7 @@ def _trace(
 
 SIZED_OPERATIONS = {
     *('view', '_unsafe_view', 'reshape', 'split', 'split_with_sizes', 'expand', 'slice'),
-    *('copy', 'index_put', 'index_put_impl', 'roi_align_forward'),
+    *('copy', 'index_put', 'index_put_impl', 'resize', 'as_strided', 'roi_align_forward'),
 }
 """Operations that take sizes as arguments. The code of a module may take them from attributes of
 it (``self.width``), which then have to change with the cut."""
@@ -107,7 +124,7 @@ class _EscapeMode(TorchFunctionMode):
         if func in self.ESCAPES:
             if self.tracer.executor is not None:
                 self.tracer.executor.check(args[:1])
-            label = self.tracer.label_of(args[0])
+            label = self.tracer.labels.get(args[0])
             for nodes in label.axes.values() if label else ():
                 reason = f'Tensor.{func.__name__} in {self.tracer.module_name}'
                 self.tracer.nodes.freeze(nodes, reason)
@@ -115,31 +132,22 @@ class _EscapeMode(TorchFunctionMode):
 
 
 class _Tracer(TorchDispatchMode):
-    """Propagates labels from parameters through every operation that PyTorch dispatches.
-
-    Labels are kept by storage, offset, shape and stride rather than by object, since ``detach``,
-    ``.data`` and views make new objects for the same values. Labelled tensors are held until the
-    end, since the storage of a freed one may be given to another tensor.
-    """
+    """Propagates labels from parameters through every operation that PyTorch dispatches."""
 
     def __init__(
         self,
         model: nn.Module,
         excluded: Collection[str],
+        splits: SplitChoices,
         executor: ShapeOnlyExecutor | None = None,
     ) -> None:
         super().__init__()
         self.executor = executor
+        self._splits = splits
         self.nodes = ChannelUnionFind()
         self.attributes: dict[tuple[str, str], list[np.ndarray]] = defaultdict(list)
         self.flops: list[tuple] = []
-        self._labels: dict[tuple, ChannelLabel] = {}
-        self._held: list[Tensor] = []
-        self._names: dict[tuple, str] = {}
-        self._parameters = dict(model.named_parameters())
-        for name, tensor in (*self._parameters.items(), *model.named_buffers()):
-            if has_storage(tensor) and tensor.numel():
-                self._names.setdefault(_key(tensor), name)
+        self.labels = LabelStore(model, self.nodes)
         self._modules = dict(model.named_modules())
         # PyTorch's MultiheadAttention checks embed_dim and head_dim, which it was built with.
         attention = [n for n, m in self._modules.items() if isinstance(m, nn.MultiheadAttention)]
@@ -149,7 +157,6 @@ class _Tracer(TorchDispatchMode):
         }
         self._module_names = {module: name for name, module in self._modules.items()}
         self._module_stack: list[str] = []
-        self._reached: set[str] = set()
 
     @contextlib.contextmanager
     def track_modules(self) -> Iterator[None]:
@@ -211,30 +218,6 @@ class _Tracer(TorchDispatchMode):
         """Name of the running module, for messages."""
         return self._current_module or 'the model'
 
-    @property
-    def unused_parameters(self) -> list[str]:
-        """Parameters that took no part in the run."""
-        return [name for name in self._parameters if name not in self._reached]
-
-    def label_of(self, tensor: Tensor) -> ChannelLabel | None:
-        """Return the label of a tensor; a parameter or buffer gets its nodes when first asked."""
-        if not isinstance(tensor, Tensor) or not has_storage(tensor) or not tensor.numel():
-            return None
-        key = _key(tensor)
-        if key not in self._labels and key in self._names:
-            name = self._names[key]
-            self._reached.add(name)
-            axes = {
-                axis: self.nodes.nodes(name, axis, size)
-                for axis, size in enumerate(tensor.shape)
-                if size > 1  # the only index of an axis cannot be removed
-            }
-            if axes:
-                # Masking zeroes parameters; statistics in buffers keep their values.
-                self._labels[key] = ChannelLabel(axes, zero=name in self._parameters)
-                self._held.append(tensor)
-        return self._labels.get(key)
-
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func._schema.name
         rule = RULES.get(name) or (pointwise if is_pointwise(func) else None)
@@ -243,54 +226,69 @@ class _Tracer(TorchDispatchMode):
     def _follow(self, func, name, args, kwargs, rule, is_mutable=True):
         """Run an operation and label what it returns."""
         # In-place operations change what a label describes, so look before running.
-        inputs = list(tensors_in((args, kwargs)))
-        labelled = [t for t in inputs if self.label_of(t) is not None]
+        before = _as_before(func, args)
+        moves = before is not args and has_storage(before[0])
+        address = before[0].untyped_storage().data_ptr() if moves else None
+        inputs = list(tensors_in((before, kwargs)))
+        labelled = [t for t in inputs if self.labels.get(t) is not None]
         if self.executor is None:
             out = func(*args, **kwargs)
         else:
+            # A tensor that a model has just made (ones) has a label, and is a constant as yet.
+            has_channels = any(self.labels.get(t).axes for t in labelled)
             out = self.executor.execute(
-                func, name, args, kwargs, inputs, bool(labelled), rule is not None, is_mutable
+                func, name, args, kwargs, inputs, has_channels, rule is not None, is_mutable
             )
+        if moves:
+            self.labels.move(address, before[0])
         # Constants alone; a rule still runs, since it may label a new tensor (zeros).
         if not labelled and rule is None:
             return out
         call = Call(
             func=func,
             name=name,
-            args=args,
+            args=before,
             kwargs=kwargs,
             out=out,
             nodes=self.nodes,
-            label_of=self.label_of,
-            write=self._set,
+            label_of=self.labels.get,
+            labels_in_memory=self.labels.in_memory_of,
+            write=self.labels.set,
+            splits=self._splits,
             module_name=self.module_name,
             module=self._modules.get(self._current_module),
             count_flops=lambda *term: self.flops.append(term),
         )
-        why, results = f'{name}, which has no rule,', None
-        if rule is not None:
-            try:
-                why, results = None, _checked(rule(call))
-            # Arguments that a rule does not know must not stop the trace: freezing is safe.
-            except Exception as error:
-                why = f'{name}, whose rule fails ({type(error).__name__}: {error}),'
-                warnings.warn(f'channels that reach {why} are left whole', stacklevel=2)
-        if why is not None:
-            for tensor in labelled:
-                call.freeze(self.label_of(tensor), None, why)
+        results = self._apply(rule, call, labelled)
         outputs = out if isinstance(out, list | tuple) else [out]
-        results = results if isinstance(results, list) else [results]
         for i, tensor in enumerate(outputs):
             if isinstance(tensor, Tensor):
-                self._set(tensor, results[i] if i < len(results) else None)
+                self.labels.set(tensor, results[i] if i < len(results) else None)
                 if is_mutable:
-                    self._clear_zero_flags(tensor)
+                    self.labels.clear_zero_flags(tensor)
         if self._current_module in self._excluded:
             for tensor in (*labelled, *tensors_in(out)):
-                call.freeze(self.label_of(tensor), None, self._excluded[self._current_module])
+                call.freeze(self.labels.get(tensor), None, self._excluded[self._current_module])
         if call.operation in SIZED_OPERATIONS:
             self._note_attributes(outputs)
         return out
+
+    def _apply(
+        self, rule: Callable | None, call: Call, labelled: list[Tensor]
+    ) -> list[ChannelLabel | None]:
+        """Return the labels of what an operation returned; without a rule, freeze its inputs."""
+        why = f'{call.name}, which has no rule,'
+        if rule is not None:
+            try:
+                results = _checked(rule(call))
+                return results if isinstance(results, list) else [results]
+            # Arguments that a rule does not know must not stop the trace: freezing is safe.
+            except Exception as error:
+                why = f'{call.name}, whose rule fails ({type(error).__name__}: {error}),'
+                warnings.warn(f'channels that reach {why} are left whole', stacklevel=2)
+        for tensor in labelled:
+            call.freeze(call.label_of(tensor), None, why)
+        return []
 
     def _note_attributes(self, outputs: list) -> None:
         """Note which attributes of the running module are the lengths of channel axes."""
@@ -299,31 +297,23 @@ class _Tracer(TorchDispatchMode):
             return
         counts = channel_attributes(module)
         for tensor in outputs:
-            for axis, vector in label_axes(self.label_of(tensor)).items():
+            for axis, vector in label_axes(self.labels.get(tensor)).items():
                 named = [name for name, count in counts.items() if count == tensor.shape[axis]]
                 # With as many heads as each is wide, both match; heads go, the width stays.
                 heads = [name for name in named if 'heads' in name]
                 for name in heads or named:
                     self.attributes[self._current_module, name].append(vector)
 
-    def _set(self, tensor: Tensor, label: ChannelLabel | None) -> None:
-        """Give a tensor a label, or none; parameters and buffers keep theirs."""
-        if not has_storage(tensor) or not tensor.numel() or _key(tensor) in self._names:
-            return
-        if label is None:
-            self._labels.pop(_key(tensor), None)
-        else:
-            self._labels[_key(tensor)] = label
-            self._held.append(tensor)
 
-    def _clear_zero_flags(self, written: Tensor) -> None:
-        """Mark all views of a storage as not 0 when masked, if what was written is not."""
-        label, own = self.label_of(written), _key(written)
-        if label is None or label.zero:
-            return
-        for key, other in self._labels.items():
-            if key[0] == own[0] and key[-1] == own[-1]:
-                self._labels[key] = dataclasses.replace(other, zero=False)
+def _as_before(func: Callable, args: tuple) -> tuple:
+    """Return the arguments of an operation as they are before it runs.
+
+    Labels are kept by shape and strides. An operation such as ``squeeze_`` changes these in place,
+    and the label of its argument could not be found afterwards.
+    """
+    if torch.Tag.inplace_view in getattr(func, 'tags', ()):
+        return (args[0].detach(), *args[1:])
+    return args
 
 
 def _checked(results: object) -> object:
@@ -338,14 +328,3 @@ def _checked(results: object) -> object:
                 f'it returned a {type(result).__name__}, not a ChannelLabel, a list or None'
             )
     return results
-
-
-def _key(tensor: Tensor) -> tuple:
-    """Return what two tensors share only if they are the same view of the same memory."""
-    return (
-        tensor.untyped_storage().data_ptr(),
-        tensor.storage_offset(),
-        tensor.shape,
-        tensor.stride(),
-        tensor.device,
-    )

@@ -354,6 +354,147 @@ def many_narrow_groups():
     return first_and_head(lambda n, x: n.g(x), g=Conv2d(8, 12, 3, groups=4), into=12)
 
 
+@case(8)
+def transposed_depthwise():
+    return first_and_head(lambda n, x: n.g(x), g=nn.ConvTranspose2d(8, 8, 3, groups=8))
+
+
+@case(8, 8)
+def transposed_depthwise_between_layers():
+    """As in the neck of CenterNet, with a norm behind it and no bias."""
+    return first_and_head(
+        lambda n, x: n.c(torch.relu(n.bn(n.g(x)))),
+        g=nn.ConvTranspose2d(8, 8, 4, stride=2, padding=1, groups=8, bias=False),
+        bn=nn.BatchNorm2d(8),
+        c=Conv2d(8, 8, 1),
+    )
+
+
+@case(8)
+def transposed_depthwise_with_multiplier():
+    return first_and_head(
+        lambda n, x: n.g(x), into=24, g=nn.ConvTranspose2d(8, 24, 2, 2, groups=8)
+    )
+
+
+@case(4)
+def transposed_many_narrow_groups():
+    """Two inputs and three outputs a group: whole groups go."""
+    return first_and_head(
+        lambda n, x: n.g(x), into=12, g=nn.ConvTranspose2d(8, 12, 3, stride=2, groups=4)
+    )
+
+
+@case(4, 6)
+def transposed_few_wide_groups():
+    """Every group loses the same positions, on both sides."""
+    return first_and_head(lambda n, x: n.g(x), into=12, g=nn.ConvTranspose2d(8, 12, 3, groups=2))
+
+
+@case(4, 4, shape=(2, 3, 9))
+def transposed_groups_without_bias_in_one_dimension():
+    return Net(
+        lambda n, x: n.head(torch.relu(n.g(n.a(x)))),
+        a=nn.Conv1d(3, 8, 3),
+        g=nn.ConvTranspose1d(8, 8, 3, groups=2, bias=False),
+        head=nn.Conv1d(8, 2, 1),
+    )
+
+
+@case(8, shape=(2, 3, 4, 4, 4))
+def transposed_depthwise_in_three_dimensions():
+    return Net(
+        lambda n, x: n.head(n.g(n.a(x))),
+        a=nn.Conv3d(3, 8, 3),
+        g=nn.ConvTranspose3d(8, 8, 2, groups=8),
+        head=nn.Conv3d(8, 2, 1),
+    )
+
+
+@case(2)
+def three_maps_by_unbind():
+    """Three maps of two channels each, not two channels in three places."""
+
+    def between(net, x):
+        q, k, v = x.unflatten(1, (3, -1)).unbind(1)
+        return q.sigmoid() * k + v
+
+    return first_and_head(between, 6, 2)
+
+
+@case(2)
+def three_maps_by_index():
+    def between(net, x):
+        maps = x.view(len(x), 3, -1, *x.shape[2:]).transpose(0, 1)
+        return maps[0].sigmoid() * maps[1] + maps[2]
+
+    return first_and_head(between, 6, 2)
+
+
+@case(3)
+def three_maps_by_chunk():
+    def between(net, x):
+        q, k, v = x.unflatten(1, (-1, 3)).chunk(3, 2)
+        return (q.sigmoid() * k + v).squeeze(2)
+
+    return first_and_head(between, 9, 3)
+
+
+@case(3)
+def three_maps_by_slices():
+    def between(net, x):
+        maps = x.unflatten(1, (3, -1))
+        return (maps[:, :1] + maps[:, 1:2].sigmoid() * maps[:, -1:]).flatten(1, 2)
+
+    return first_and_head(between, 9, 3)
+
+
+@case(4)
+def parts_by_tensor_split():
+    def between(net, x):
+        q, k, v = x.tensor_split(3, 1)
+        return q.sigmoid() * k + v
+
+    return first_and_head(between, 12, 4)
+
+
+@case(4)
+def parts_by_hsplit():
+    def between(net, x):
+        q, k, v = x.hsplit(3)
+        return q.sigmoid() * k + v
+
+    return first_and_head(between, 12, 4)
+
+
+@case(4)
+def parts_by_unsafe_chunk():
+    def between(net, x):
+        q, k, v = x.unsafe_chunk(3, 1)
+        return q.sigmoid() * k + v
+
+    return first_and_head(between, 12, 4)
+
+
+@case(4)
+def parts_by_unsafe_split_with_sizes():
+    def between(net, x):
+        q, k, v = x.unsafe_split_with_sizes([x.shape[1] // 3] * 3, 1)
+        return q.sigmoid() * k + v
+
+    return first_and_head(between, 12, 4)
+
+
+@case(8)
+def images_by_unbind():
+    return first_and_head(lambda n, x: torch.stack([2 * y for y in x.unbind(0)]))
+
+
+@case()
+def channels_by_unbind():
+    return first_and_head(lambda n, x: sum(x.unbind(1)).unsqueeze(1), into=1)
+
+
 @case(4)
 def group_norm():
     return first_and_head(lambda n, x: n.norm(x), norm=nn.GroupNorm(4, 8))
@@ -470,11 +611,6 @@ def output_is_the_convolution():
 @case()
 def output_shares_its_channels():
     return Net(lambda n, x: n.b(n.a(x)) + n.a(x), a=Conv2d(3, 8, 1), b=Conv2d(8, 8, 1))
-
-
-@case()
-def transposed_groups():
-    return first_and_head(lambda n, x: n.g(x), g=nn.ConvTranspose2d(8, 8, 3, groups=8))
 
 
 @case()

@@ -78,6 +78,17 @@ class Separate(nn.Module):
         return self.proj((products.softmax(-1) @ kv[1]).transpose(1, 2).flatten(2))
 
 
+class Unbound(Attention):
+    """Queries, keys and values by unbind, from a view without heads."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, tokens, _ = x.shape
+        parts = self.qkv(x).reshape(n, tokens, 3, -1).unbind(2)
+        q, k, v = (p.view(n, tokens, self.num_heads, -1).transpose(1, 2) for p in parts)
+        x = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(x.transpose(1, 2).flatten(2))
+
+
 def block(attention: nn.Module, dims: int = 12) -> Net:
     """A layer of a transformer over tokens of width 6, and a head."""
 
@@ -123,6 +134,9 @@ def head_groups(channels) -> list:
         Attention(dims=16, num_heads=4),  # as many as each is wide
         Attention(dims=16, num_heads=4, fused=False),
         Separate(),
+        Unbound(),
+        Unbound(num_heads=3),
+        Unbound(dims=6, num_heads=2),
     ],
     ids=lambda a: a if isinstance(a, int) else f'{type(a).__name__}{list(vars(a).values())[-5:]}',
 )

@@ -185,13 +185,14 @@ def test_the_model_is_left_as_it_was():
     torch.testing.assert_close(model(x), model.head(y + y))
 
 
-def test_constants_are_computed():
+@pytest.mark.parametrize('ones', [lambda x: torch.ones(1, 5), lambda x: x.new_ones(1, 5)])
+def test_constants_are_computed(ones):
     """Functions keep them for other models."""
     kept = {}
 
     def run(net, x):
         if 'table' not in kept:
-            kept['table'] = torch.arange(5.0)[:, None] @ torch.ones(1, 5)
+            kept['table'] = torch.arange(5.0)[:, None] @ ones(x)
         return net.head(net.a(x) + kept['table'])
 
     model = Net(run, a=nn.Conv2d(3, 4, 1), head=nn.Conv2d(4, 2, 1))

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from _utils.nets import Net, chain, random_choice, trace
+from _utils.nets import Net, assert_cuts, chain, random_choice, randomise, trace
+from mmdet_adasap.apis import prune_model
 from mmdet_adasap.errors import StructureError
 from mmdet_adasap.pruning import ChannelMasks, channel_counts, cut, indices_from_masks
 
@@ -133,3 +134,25 @@ def test_a_structure_of_another_model_changes_nothing(keep, attrs, named):
     assert model.conv2.out_channels == 8
     for a, b in zip(model.state_dict().values(), fresh.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize('groups', [2, 4, 8])
+def test_a_grouped_transposed_convolution_is_cut_twice(groups):
+    """What it loses, whole groups or positions in each, stays as at the first cut."""
+    torch.manual_seed(0)
+    model = Net(
+        lambda n, x: n.head(n.up(n.first(x))),
+        first=nn.Conv2d(3, 16, 1),
+        up=nn.ConvTranspose2d(16, 24, 2, 2, groups=groups),
+        head=nn.Conv2d(24, 2, 1),
+    )
+    model, x = randomise(model), torch.randn(2, 3, 4, 4)
+    for target in (0.6, 0.3):
+        prune_model(model, inputs=x, target=dict(params=target), round_to=1)
+        up, lost = model.up, groups >= 16 // groups
+        assert up.weight.shape == (up.in_channels, up.out_channels // up.groups, 2, 2)
+        assert (up.groups < groups) == lost
+        assert (up.in_channels / up.groups < 16 / groups) == (not lost)
+        assert model.first.out_channels == up.in_channels < 16
+        assert model.head.in_channels == up.out_channels
+        assert_cuts(model, x)

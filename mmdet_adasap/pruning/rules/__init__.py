@@ -11,7 +11,16 @@ The tracer counts multiply-accumulates as mmengine's ``get_model_complexity_info
 fractions of FLOPs agree with what its tool reports.
 """
 
-from . import attention, extensions, indexing, layers, reductions, shapes, spatial  # noqa: F401
+from . import (  # noqa: F401
+    attention,
+    extensions,
+    indexing,
+    layers,
+    memory,
+    reductions,
+    shapes,
+    spatial,
+)
 from .call import (
     EXTENSION_RULES,
     RULES,

@@ -8,6 +8,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from ..channel_ids import ChannelLabel, ChannelUnionFind
+from ..split_choices import SplitChoices
+from .names import as_names, check_extension, check_operator
 
 Rule = Callable[['Call'], 'ChannelLabel | list[ChannelLabel | None] | None']
 RULES: dict[str, Rule] = {}
@@ -22,20 +24,36 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
     Args:
         *names (str): Names as in the schema, ``'namespace::operation'``; the namespace
             ``aten`` may be left out. A later rule takes the place of an earlier one.
+
+    Raises:
+        ValueError: If no operator has such a name.
     """
-    return _register(RULES, [name if '::' in name else f'aten::{name}' for name in names])
+    names = as_names(names, 'rule', 'relu')
+    full = [name if '::' in name else f'aten::{name}' for name in names]
+    return _register(RULES, full, check_operator)
 
 
 def extension_rule(*names: str) -> Callable[[Rule], Rule]:
     """Register a rule for functions of ``mmcv._ext``, which PyTorch does not dispatch.
 
     They write into some of their arguments, so these rules call :meth:`Call.write`.
+
+    Raises:
+        ValueError: If mmcv is loaded and has no function of such a name.
     """
-    return _register(EXTENSION_RULES, names)
+    names = as_names(names, 'extension_rule', 'roi_align_forward')
+    return _register(EXTENSION_RULES, names, check_extension)
 
 
-def _register(rules: dict[str, Rule], names: Iterable[str]) -> Callable[[Rule], Rule]:
+def _register(
+    rules: dict[str, Rule], names: list[str], check: Callable[[str], None]
+) -> Callable[[Rule], Rule]:
     def register(function: Rule) -> Rule:
+        # The package's own rules also name operators that only other releases of PyTorch have.
+        defined_in = getattr(function, '__module__', None) or ''
+        if not defined_in.startswith(f'{__package__}.'):
+            for name in names:
+                check(name)
         rules.update(dict.fromkeys(names, function))
         return function
 
@@ -49,12 +67,15 @@ class Call:
     Args:
         func (Callable): The operator overload.
         name (str): Its name, as in :func:`rule`.
-        args (tuple): Its positional arguments.
+        args (tuple): Its positional arguments. Of a tensor whose shape or strides it changes in
+            place, this is a view with those from before.
         kwargs (dict): Its keyword arguments.
         out: What it returned.
         nodes (ChannelUnionFind): Collects ties and freezes.
         label_of (Callable): Returns the label of a tensor, or None.
+        labels_in_memory (Callable): Returns the labels of all views of a tensor's memory.
         write (Callable): Takes a tensor and its new label, for tensors that are not returned.
+        splits (SplitChoices): Along which axes channels live on after a view.
         module_name (str): Name of the running module.
         module (nn.Module, optional): That module.
         count_flops (Callable): Takes ``(coefficient, *(nodes, length))``: multiply-accumulates
@@ -69,7 +90,9 @@ class Call:
     out: object
     nodes: ChannelUnionFind
     label_of: Callable[[Tensor], ChannelLabel | None]
+    labels_in_memory: Callable[[Tensor], list[ChannelLabel]]
     write: Callable[[Tensor, ChannelLabel | None], None]
+    splits: SplitChoices
     module_name: str
     module: nn.Module | None
     count_flops: Callable[..., None]

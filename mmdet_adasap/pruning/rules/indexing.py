@@ -20,6 +20,8 @@ def slice_(call: Call) -> ChannelLabel | None:
     start, step = call.arg(2, 0, 'start') or 0, call.arg(4, 1, 'step')
     start += size if start < 0 else 0
     if call.operation == 'slice' and step == 1 and part and size % part == start % part == 0:
+        if part == 1:
+            call.splits.reject(axes[axis])
         axes[axis] = call.tie_blocks(axes[axis].reshape(-1, part))
     else:
         call.freeze(label, [axis], 'an uneven part of the channels')
@@ -31,6 +33,8 @@ def slice_(call: Call) -> ChannelLabel | None:
 def select(call: Call) -> ChannelLabel | list[ChannelLabel | None] | None:
     x, label = call.args[0], call.label_of(call.args[0])
     axis = call.arg(1, 0, 'dim') % x.dim()
+    if axis in label_axes(label):
+        call.splits.reject(label.axes[axis])
     call.freeze(label, [axis], 'one of the channels selected')
     kept = {a - (a > axis): v for a, v in label_axes(label).items() if a != axis}
     result = make_label(kept, is_zero(label))

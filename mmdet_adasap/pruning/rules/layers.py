@@ -47,29 +47,33 @@ def convolve(
     # Multiply-accumulates for one input and one output channel.
     places = (x if transposed else out)[0, 0].numel() * x.shape[0] * weight[0, 0].numel()
     outputs, inputs = w_axes.get(out_axis), w_axes.get(in_axis)
-    per_group = weight.shape[1]
+    per_group = x.shape[1] // groups
     is_depthwise = False  # an output channel reads no input channel but those it is tied to
 
     if groups == 1:
         call.tie(channels, inputs)
-        call.count_flops(places, (outputs, out.shape[1]), (inputs, weight.shape[in_axis]))
-    elif transposed:
-        call.freeze(x_label, [1], 'grouped transposed convolution')
-        call.freeze(w_label, None, 'grouped transposed convolution')
-        call.count_flops(places * weight.shape[0] * per_group)
-        return None
+        call.count_flops(places, (outputs, out.shape[1]), (inputs, per_group))
     elif removes_whole_groups(groups, per_group, call.module):
         is_depthwise = True
-        outputs = _tie_whole_groups(call, channels, outputs, groups)
-        call.freeze(w_label, [1], 'inputs of a group')
+        if transposed:
+            outputs = _outputs_of_groups(call, inputs, channels, out.shape[1], groups)
+        else:
+            outputs = _tie_whole_groups(call, channels, outputs, groups)
+        call.freeze(w_label, [1], 'outputs of a group' if transposed else 'inputs of a group')
         call.count_flops(places * per_group, (outputs, out.shape[1]))
     else:
         if channels is not None:
-            channels = call.tie_blocks(channels.reshape(groups, -1))
+            tied = call.tie_blocks(channels.reshape(groups, -1))
+            channels = channels if transposed else tied
         call.tie(channels, inputs)
-        if outputs is not None:
-            call.tie_blocks(outputs.reshape(groups, -1))
-        call.count_flops(places, (outputs, out.shape[1]), (inputs, per_group))
+        if transposed:
+            call.count_flops(places, (outputs, weight.shape[1]), (inputs, x.shape[1]))
+            # The groups share the axis of the weight, which holds the positions of one.
+            outputs = None if outputs is None else np.tile(outputs, groups)
+        else:
+            if outputs is not None:
+                call.tie_blocks(outputs.reshape(groups, -1))
+            call.count_flops(places, (outputs, out.shape[1]), (inputs, per_group))
 
     zero = is_zero(w_label)
     if is_depthwise:
@@ -118,6 +122,25 @@ def _tie_whole_groups(
     rows = np.concatenate([channels.reshape(groups, -1), outputs.reshape(groups, -1)], axis=1)
     call.tie_blocks(rows.T)  # the columns of a row are tied to each other
     return outputs
+
+
+def _outputs_of_groups(
+    call: Call,
+    inputs: np.ndarray | None,
+    channels: np.ndarray | None,
+    count: int,
+    groups: int,
+) -> np.ndarray | None:
+    """Return the output nodes of a transposed convolution that loses whole groups.
+
+    Its weight has an axis of all inputs, and none of all outputs: an output is of the node of its
+    group's first input.
+    """
+    inputs = _tie_whole_groups(call, channels, inputs, groups)
+    if inputs is None:
+        return None
+    call.nodes.mark_output(inputs)
+    return np.repeat(inputs.reshape(groups, -1)[:, 0], count // groups)
 
 
 @rule('mm', 'addmm', 'bmm', 'baddbmm')

@@ -66,7 +66,8 @@ def _split(call: Call, vector: np.ndarray, new: list[int], axes: dict[int, np.nd
     """Split a channel axis into several: channels live on along one, and the others tie them.
 
     That one is an axis along which nothing new is tied, if there is one, as after a flatten; in
-    attention the axis of the heads; else the longest.
+    attention the axis of the heads; else the longest. An axis of which an earlier trace saw the
+    model take single entries is passed over.
 
     Args:
         call (Call): The view.
@@ -79,17 +80,24 @@ def _split(call: Call, vector: np.ndarray, new: list[int], axes: dict[int, np.nd
     rows = [np.moveaxis(blocks, i, -1).reshape(-1, size) for i, size in enumerate(blocks.shape)]
     stays = next((i for i, row in enumerate(rows) if (row == row[0]).all()), None)
     heads = head_count(call.module)
+    is_choice = stays is None
+    this_view = call.module_name, tuple(new), blocks.shape
+    wrong = call.splits.wrong(this_view)
+    sizes = [0 if i in wrong else size for i, size in enumerate(blocks.shape)]
     if stays is None and heads is not None:
         if heads == 1:
             call.nodes.freeze(vector, f'the only head of {call.module_name}')
             return
-        stays = find_head_axis(heads, blocks.shape)
+        stays = find_head_axis(heads, sizes)
     if stays is None:
-        stays = int(np.argmax(blocks.shape))
+        stays = int(np.argmax(sizes))
     axes[new[stays]] = call.tie_blocks(rows[stays])
+    if is_choice:
+        call.splits.note(this_view, stays, len(sizes), axes[new[stays]])
 
 
-@rule('permute', 'transpose', 't', 'numpy_T', 'swapaxes', 'movedim')
+@rule('permute', 'transpose', 'transpose_', 't', 't_', 'numpy_T')
+@rule('swapaxes', 'swapaxes_', 'swapdims', 'swapdims_')
 def permute(call: Call) -> ChannelLabel | None:
     x, label = call.args[0], call.label_of(call.args[0])
     if label is None:
@@ -97,7 +105,7 @@ def permute(call: Call) -> ChannelLabel | None:
     order = list(range(x.dim()))
     if call.operation == 'permute':
         order = [d % x.dim() for d in call.args[1]]
-    elif call.operation == 'transpose':
+    elif call.operation in ('transpose', 'swapaxes', 'swapdims'):
         a, b = (d % x.dim() for d in call.args[1:3])
         order[a], order[b] = order[b], order[a]
     else:
@@ -105,7 +113,7 @@ def permute(call: Call) -> ChannelLabel | None:
     return make_label({order.index(a): v for a, v in label.axes.items()}, label.zero)
 
 
-@rule('unsqueeze')
+@rule('unsqueeze', 'unsqueeze_')
 def unsqueeze(call: Call) -> ChannelLabel | None:
     label = call.label_of(call.args[0])
     axis = call.args[1] % call.out.dim()
@@ -113,7 +121,7 @@ def unsqueeze(call: Call) -> ChannelLabel | None:
     return make_label(axes, is_zero(label))
 
 
-@rule('squeeze')
+@rule('squeeze', 'squeeze_')
 def squeeze(call: Call) -> ChannelLabel | None:
     x, label = call.args[0], call.label_of(call.args[0])
     dims = call.arg(1, range(x.dim()))
@@ -138,6 +146,7 @@ def expand(call: Call) -> ChannelLabel | None:
 
 
 @rule('split', 'split_with_sizes', 'chunk')
+@rule('unsafe_split', 'unsafe_split_with_sizes', 'unsafe_chunk')
 def split(call: Call) -> list[ChannelLabel | None]:
     """Tie equal parts position by position: they stay equal only if all lose the same ones."""
     x, label = call.args[0], call.label_of(call.args[0])
@@ -153,6 +162,8 @@ def split(call: Call) -> list[ChannelLabel | None]:
         call.freeze(label, [axis], 'a split into unequal parts')
         return [make_label(dict(others), label.zero) for _ in call.out]
     parts = vector.reshape(len(call.out), -1)
+    if parts.shape[1] == 1:
+        call.splits.reject(vector)
     call.tie_blocks(parts)
     return [ChannelLabel({**others, axis: part}, label.zero) for part in parts]
 
