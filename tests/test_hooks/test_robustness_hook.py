@@ -295,6 +295,18 @@ def error_in_one_of_two(root: str, data: str, where: str) -> str:
         (dict(corruptions=['fogg']), "did you mean 'fog'"),
         (dict(severities=[6]), 'severity=6'),
         (dict(corruptions=[]), 'must name one at least'),
+        (dict(interval=True), 'interval=True must be an int of at least 1'),
+        (dict(interval=None), 'interval=None must be an int of at least 1'),
+        (dict(subset=2.0), 'subset=2.0 must be an int of at least 1, or None'),
+        (dict(seed=-1), 'seed=-1 must be an int of at least 0'),
+        (dict(seed=True), 'seed=True must be'),
+        (dict(seed=None), 'seed=None must be'),
+        (dict(num_workers=-1), 'num_workers=-1 must be an int of at least 0'),
+        (dict(num_workers='2'), "num_workers='2' must be"),
+        (dict(metric=3), 'metric=3 must be a str'),
+        (dict(scale=0), 'scale=0 must be a number above 0'),
+        (dict(scale=True), 'scale=True must be a number above 0'),
+        (dict(scale=float('nan')), 'scale=nan must be'),
     ],
 )
 def test_refused(changed, message):
@@ -302,6 +314,20 @@ def test_refused(changed, message):
     arguments.pop('type')
     with pytest.raises(ValueError, match=message):
         RobustnessHook(**arguments)
+
+
+def test_a_condition_that_is_named_twice_is_tested_once():
+    hook = RobustnessHook(corruptions=['fog', 'snow', 'fog'], severities=[2, 2])
+    assert [str(each) for each in hook.conditions] == ['clean images', 'fog 2', 'snow 2']
+
+
+def test_arguments_that_there_are_not():
+    with pytest.raises(
+        TypeError, match=r"^RobustnessHook.subest is unknown: did you mean 'subset"
+    ):
+        RobustnessHook(subest=3)
+    with pytest.raises(TypeError, match=r'^RobustnessHook.x is unknown: It takes interval, corr'):
+        RobustnessHook(x=3)
 
 
 def test_run_without_validation(data, tmp_path):
