@@ -89,7 +89,7 @@ class RobustnessHook(Hook):
                 raise TypeError(f'RobustnessHook.{key}={value!r} must be a list, as {example}')
         for name in names:
             for severity in severities:
-                check_condition(name, severity)
+                _check_condition(name, severity)
         if metric is not None and (not isinstance(metric, str) or not metric):
             raise ValueError(
                 f'RobustnessHook.metric={metric!r} must be a str, as coco/bbox_mAP_50, or None'
@@ -249,6 +249,15 @@ def _check_unknown(unknown: Mapping) -> None:
         near = difflib.get_close_matches(key, known, n=1)
         hint = f'did you mean {near[0]!r}? ' if near else ''
         raise TypeError(f'RobustnessHook.{key} is unknown: {hint}It takes {", ".join(known)}')
+
+
+def _check_condition(name: object, severity: object) -> None:
+    """Raise an error that begins with the argument, if there is no such corruption or severity."""
+    try:
+        check_condition(name, severity)
+    except (TypeError, ValueError) as error:
+        key = 'severities' if str(error).startswith('severity') else 'corruptions'
+        raise type(error)(f'RobustnessHook.{key}: {error}') from error
 
 
 def _check_integer(key: str, value: object, least: int, or_none: bool = False) -> None:

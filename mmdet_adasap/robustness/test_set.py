@@ -201,16 +201,10 @@ def _build_dataset(where: str, config: dict) -> _BuiltSet:
             dataset.full_init()
         check_voc_dataset(dataset)
         _check_metainfo(dataset.metainfo)
-    # An OSError names its file, and a ValueError is ours or mmengine's and is worded for users.
-    except OSError:
+    except OSError:  # it names its file
         raise
-    except ValueError as error:
-        raise ValueError(f'{where}.dataset: {error}') from error
     except Exception as error:
-        find_damaged_annotation(config)
-        raise ValueError(
-            f'{where}.dataset cannot be built ({type(error).__name__}: {error})'
-        ) from error
+        raise _build_error(f'{where}.dataset', config, error) from error
     folder = _image_folder(dataset)
     infos = [image_info(dataset, i, folder) for i in range(len(dataset))]
     if _is_ambiguous(infos) and hasattr(dataset, 'datasets'):
@@ -230,6 +224,18 @@ def _build_dataset(where: str, config: dict) -> _BuiltSet:
     except ValueError as error:
         raise ValueError(f'{where}.dataset: {error}') from error
     return _BuiltSet(dataset, identity, folder, remark)
+
+
+def _build_error(where: str, config: Mapping, error: Exception) -> ValueError:
+    """Return what is wrong with a dataset, by the file if it is one of its annotations."""
+    try:
+        find_damaged_annotation(config)
+    except ValueError as damaged:
+        return ValueError(f'{where}: {damaged}')
+    # A ValueError is ours or mmengine's and is worded for users.
+    if isinstance(error, ValueError):
+        return ValueError(f'{where}: {error}')
+    return ValueError(f'{where} cannot be built ({type(error).__name__}: {error})')
 
 
 def _check_labels(where: str, infos: Sequence[Mapping], classes: int) -> None:
@@ -267,11 +273,12 @@ def _check_ids(where: str, infos: Sequence[Mapping]) -> None:
         if other is info:
             continue
         paths = [each.get('img_path') for each in (other, info)]
-        if paths[0] == paths[1]:
-            what = f'image {paths[0] or info["img_id"]} is in it twice'
+        if paths[0] and paths[0] == paths[1]:
+            what = f'image {paths[0]} is in it twice'
             remedy = 'list it once, and leave out RepeatDataset and its like'
         else:
-            what = f'{paths[0]} and {paths[1]} have the same image id {info["img_id"]!r}'
+            named = f'{paths[0]} and {paths[1]}' if all(paths) else 'two images'
+            what = f'{named} have the same image id {info["img_id"]!r}'
             remedy = (
                 'number one of the sets anew, or test them in runs of their own, as '
                 'MultiDatasetsEvaluator does'

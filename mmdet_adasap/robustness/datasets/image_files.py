@@ -2,6 +2,7 @@
 """Files of images: how they are read, what they are called, and why one cannot be used."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 
@@ -47,8 +48,11 @@ def failure_reason(error: Exception, info: Mapping) -> str:
     text = ' '.join(str(error).split()) or type(error).__name__
     path = info.get('img_path')
     if isinstance(error, AssertionError | AttributeError | cv2.error):
-        empty = path and os.path.isfile(path) and not os.path.getsize(path)
-        text = 'the file is empty' if empty else f'it cannot be decoded ({text})'
+        text = f'it cannot be decoded ({text})'
+    if path and os.path.isfile(path) and not os.path.getsize(path):
+        text = 'the file is empty'
+    # Pillow writes where in memory the file was, which is another place in each run.
+    text = re.sub(r'<_io\.BytesIO object at 0x[0-9a-f]+>', 'it', text)
     if isinstance(error, FileNotFoundError) and path:
         text = f'there is no such file{other_endings(path)}'
     # The name of the file stands beside it.

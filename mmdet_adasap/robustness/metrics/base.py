@@ -217,7 +217,7 @@ def _errors_named(metric: BaseMetric) -> Iterator[None]:
     """Let an error that a metric did not mean for users say which metric it was."""
     try:
         yield
-    except (AttributeError, LookupError, NotImplementedError, TypeError) as error:
+    except (AssertionError, AttributeError, LookupError, TypeError, NotImplementedError) as error:
         raise ValueError(
             f'{type(metric).__name__} cannot be computed ({one_line(error)}): the model or the '
             f'pipeline may not give what it compares; choose another metric'
