@@ -60,8 +60,10 @@ def read_test_config(
     for key in ('test_dataloader', 'test_evaluator'):
         if not config.get(key):
             raise ValueError(f'{name}: {key} is missing; give the config that test.py takes')
-    part = select_part(config.test_dataloader, config.test_evaluator, metric)
-    config.test_dataloader, config.test_evaluator = part.dataloader, part.evaluator
+    dataloader, evaluator = config.test_dataloader, config.test_evaluator
+    part = select_part(dataloader, evaluator, metric)
+    if part.evaluator is not evaluator:
+        config.test_dataloader, config.test_evaluator = part.dataloader, part.evaluator
     return config, part.metric
 
 

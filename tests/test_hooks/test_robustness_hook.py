@@ -298,7 +298,9 @@ def error_in_one_of_two(root: str, data: str, where: str) -> str:
         (dict(interval=True), 'interval=True must be an int of at least 1'),
         (dict(interval=None), 'interval=None must be an int of at least 1'),
         (dict(subset=2.0), 'subset=2.0 must be an int of at least 1, or None'),
-        (dict(seed=-1), 'seed=-1 must be an int of at least 0'),
+        (dict(severities=[True]), r'^RobustnessHook.severities: severity=True must be an int'),
+        (dict(corruptions=[3]), r'^RobustnessHook.corruptions: corruption=3 must be a str'),
+        (dict(seed=-1), '^RobustnessHook.seed=-1 must be an int of at least 0'),
         (dict(seed=True), 'seed=True must be'),
         (dict(seed=None), 'seed=None must be'),
         (dict(num_workers=-1), 'num_workers=-1 must be an int of at least 0'),
@@ -312,8 +314,22 @@ def error_in_one_of_two(root: str, data: str, where: str) -> str:
 def test_refused(changed, message):
     arguments = {**SETTINGS, **changed}
     arguments.pop('type')
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         RobustnessHook(**arguments)
+
+
+def test_a_model_that_finds_nothing_is_said():
+    said = []
+    runner = SimpleNamespace(logger=SimpleNamespace(warning=said.append))
+    hook = RobustnessHook(corruptions=['fog'])
+    score = SimpleNamespace(value=0.0)
+    cells = [
+        SimpleNamespace(condition=condition, scores={'model': score}, unreadable=[])
+        for condition in hook.conditions
+    ]
+    figures = hook._figures(runner, cells)
+    assert figures == {'robustness/clean': 0.0, 'robustness/mPC': 0.0}
+    assert said == ['RobustnessHook: P is 0 on clean images, so there is no robustness/rPC']
 
 
 def test_a_condition_that_is_named_twice_is_tested_once():

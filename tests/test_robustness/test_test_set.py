@@ -171,6 +171,23 @@ class TestAnnotations:
         with pytest.raises(ValueError, match=rf'{file} is no .*object 1 has no <difficult>'):
             build(dict(dataset, test_mode=True), 'mmpretrain')
 
+    @pytest.mark.parametrize('text', ['{"images": [', '{"images": [{"id": 1}]}', '[]'])
+    def test_damaged_of_coco(self, tmp_path, text):
+        dataset = coco_set(tmp_path / 'one')
+        file = tmp_path / 'one' / 'all.json'
+        file.write_text(text)
+        message = rf'a: test_dataloader.dataset: {file} cannot be read as annotations of CocoD'
+        with pytest.raises(ValueError, match=message):
+            build(dataset)
+
+    def test_damaged_list_of_a_classifier(self, tmp_path):
+        pytest.importorskip('mmpretrain')
+        (tmp_path / 'ann.txt').write_text('a.png 0\nb.png\n')
+        loading = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+        dataset = dict(type='CustomDataset', data_root=str(tmp_path), pipeline=loading)
+        with pytest.raises(ValueError, match=r'ann\.txt cannot be read as annotations of Custom'):
+            build(dict(dataset, ann_file='ann.txt'), 'mmpretrain')
+
     def test_class_that_is_not_in_the_list(self, voc):
         file = voc / f'VOC2007/Annotations/{test_ids(voc)[1]}.xml'
         assert build(voc_set(voc)).remark == ''

@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Annotation files of VOC: which of them is damaged, and which objects nobody reads."""
+"""Annotation files, most of all VOC's: which one is damaged, and which objects nobody reads."""
 
 import copy
 import os
@@ -12,20 +12,22 @@ from mmengine.config import ConfigDict
 from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS
 
+from ...errors import one_line
+
 SIDES = ('xmin', 'ymin', 'xmax', 'ymax')
 """Tags of a box in VOC's files."""
 
 
 def find_damaged_annotation(config: Mapping) -> None:
-    """Raise an error that names the annotation file for which a VOC set cannot be read.
+    """Raise an error that names the annotation file for which a dataset cannot be read.
 
-    mmdet and mmpretrain raise what Python's parser does, which names no file.
+    mmdet and mmpretrain raise what Python's parsers do, which name no file.
 
     Args:
         config (Mapping): Config of a dataset that could not be built, or of one around it.
 
     Raises:
-        ValueError: If a file is damaged. If none is, or it is no VOC set, nothing is raised.
+        ValueError: If a file is damaged. If none is, nothing is raised.
     """
     inner = config.get('datasets') or config.get('dataset') or []
     for part in [inner] if isinstance(inner, Mapping) else inner:
@@ -38,6 +40,17 @@ def find_damaged_annotation(config: Mapping) -> None:
     except Exception:  # the caller has the error that counts
         return
     check_annotations(dataset)
+    try:
+        dataset.full_init()
+    except OSError:  # it names its file
+        return
+    except Exception as error:
+        file = str(getattr(dataset, 'ann_file', '') or '')
+        if file and os.path.basename(file) not in str(error):
+            raise ValueError(
+                f'{file} cannot be read as annotations of {type(dataset).__name__} '
+                f'({one_line(error)}): mend it'
+            ) from error
 
 
 def check_annotations(dataset: Any) -> None:

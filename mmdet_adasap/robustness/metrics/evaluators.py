@@ -1,6 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """The metrics of a config's evaluator, and the images that each of them is for."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -124,10 +125,19 @@ def build_metrics(
         list[BaseMetric]: In the evaluator's order.
 
     Raises:
-        ValueError: If its metrics see different images, see :func:`select_part`.
+        ValueError: If its metrics see different images, see :func:`select_part`, or an annotation
+            file is damaged.
     """
     if isinstance(evaluator, Mapping) and 'metrics' in evaluator:
         evaluator = select_part({'dataset': {}}, evaluator, names=names).evaluator
-    built = Evaluator(evaluator)
+    try:
+        built = Evaluator(evaluator)
+    except json.JSONDecodeError as error:
+        parts = [evaluator] if isinstance(evaluator, Mapping) else evaluator
+        files = [str(part['ann_file']) for part in parts if part.get('ann_file')]
+        raise ValueError(
+            f'{names.evaluator}: ann_file={" or ".join(files)} is no JSON ({error}): mend it, or '
+            f'give another file'
+        ) from error
     built.dataset_meta = dict(dataset_meta)
     return built.metrics

@@ -246,6 +246,12 @@ class TestCorrupt:
         assert [name for group in GROUPS.values() for name in group] == list(BENCHMARK)
         assert [*BENCHMARK, *EXTRAS] == list(CORRUPTIONS)
 
+    def test_the_set_is_closed(self, photo, monkeypatch):
+        """Other processes and reports would not know one that a user adds."""
+        monkeypatch.setitem(CORRUPTIONS, 'haze', CORRUPTIONS['fog'])
+        with pytest.raises(ValueError, match=r"'haze' was added to CORRUPTIONS.* shifted_sets"):
+            corrupt(photo[:64, :64], 'haze', 3)
+
     @pytest.mark.parametrize('name', CORRUPTIONS)
     def test_any_size(self, photo, name):
         tiled = np.tile(photo[250:], (6, 3, 1))

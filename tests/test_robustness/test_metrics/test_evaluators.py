@@ -202,6 +202,12 @@ class TestPartOfTheImages:
         with pytest.raises(ValueError, match=r'image id 2 is a/2.jpg there and x/9.jpg in the te'):
             adapter.check_annotations([here[0], dict(img_id=2, img_path='x/9.jpg')])
 
+    def test_annotation_file_that_is_damaged(self, tmp_path):
+        file = tmp_path / 'torn.json'
+        file.write_text('{"images": [')
+        with pytest.raises(ValueError, match=r'test_evaluator: ann_file=.*torn.json is no JSON'):
+            build_adapter([VOC, dict(COCO, ann_file=str(file))], META)
+
 
 class TestMultiDatasetsEvaluator:
     LOADER = dict(
