@@ -47,9 +47,9 @@ def find_damaged_annotation(config: Mapping) -> None:
     except Exception as error:
         file = str(getattr(dataset, 'ann_file', '') or '')
         if file and os.path.basename(file) not in str(error):
+            reason, kind = one_line(error).removeprefix('ValueError: '), type(dataset).__name__
             raise ValueError(
-                f'{file} cannot be read as annotations of {type(dataset).__name__} '
-                f'({one_line(error)}): mend it'
+                f'{reason}, where {file} is read as annotations of {kind}: mend it'
             ) from error
 
 
