@@ -20,8 +20,7 @@ examples:
   python tools/robustness.py configs/resnet/resnet50_8xb128-coslr-90e_in1k.py CKPT --out DIR \\
       --imagenet-c data/imagenet-c --imagenet-v2 data/imagenet-v2
   python tools/robustness.py --compare work_dirs/a/results.json work_dirs/b/results.json --out DIR
-  torchrun --nproc_per_node 4 tools/robustness.py CONFIG CKPT --out DIR --launcher pytorch \\
-      --device cuda
+  torchrun --nproc_per_node 4 tools/robustness.py CONFIG CKPT --out DIR --launcher pytorch
 """
 
 import argparse
@@ -36,6 +35,7 @@ from pathlib import Path
 from ..errors import UnreadableImagesError, message_for_user
 from ..robustness.benchmark import IMAGENET_V2_DEFAULT, IMAGENET_V2_FOLDERS, MODES, SEVERITIES
 from .arguments import at_least_0, at_least_1, at_least_2_or_0, cores, make_parser
+from .machine import choose_device, join_processes
 from .robustness_table import format_table
 
 # NAME has no =, / or :, and CONFIG ends in .py, so that paths of checkpoints are not cut.
@@ -112,14 +112,12 @@ def test_or_compare(
 ) -> tuple[dict | None, Path | None, Exception | None]:
     """Return results, the page of the report, and the error about unreadable images."""
     bar.shown = join_processes() if args.launcher == 'pytorch' else True
-    device = args.device
-    # torchrun numbers the processes of a machine: each takes its own GPU.
-    if device == 'cuda':
-        device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
     from ..robustness import report
 
     if args.compare:
         return None, report.compare(args.compare, args.out), None
+    device, line = choose_device(args.device, args.out)
+    bar.say(line)
     results, unreadable = run(args, device, bar)
     return results, report.write_report(args.out) if results is not None else None, unreadable
 
@@ -281,7 +279,10 @@ def _add_metric_and_machine(parser: argparse.ArgumentParser) -> None:
         metavar='N',
         help='processes that load and corrupt (default: one for each core, 4 at most)',
     )
-    parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N (default: cpu)')
+    parser.add_argument(
+        '--device',
+        help='cpu, cuda or cuda:N (default: a GPU, if there is one; the first line says which)',
+    )
     parser.add_argument(
         '--launcher',
         choices=('none', 'pytorch'),
@@ -324,22 +325,6 @@ def parse_cfg_options(texts: list[str] | None) -> dict:
     parser = argparse.ArgumentParser(prog='robustness.py')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     return vars(parser.parse_args(['--cfg-options', *texts] if texts else []))['cfg_options'] or {}
-
-
-def join_processes() -> bool:
-    """Join the processes that torchrun has started, and return whether this one has rank 0."""
-    from torch import distributed
-
-    if not distributed.is_initialized():
-        missing = {'RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR'} - os.environ.keys()
-        if missing:
-            sys.exit(
-                f'robustness: --launcher pytorch needs {min(missing)} in the environment: start '
-                'it with torchrun --nproc_per_node N tools/robustness.py ...'
-            )
-        # gloo works without a GPU. Only a few numbers for each image are exchanged.
-        distributed.init_process_group('gloo')
-    return distributed.get_rank() == 0
 
 
 def treat_sigterm_as_interrupt() -> None:

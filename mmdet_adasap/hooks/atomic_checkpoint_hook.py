@@ -1,5 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import difflib
 import hashlib
+import inspect
 import json
 import os
 import pickle
@@ -77,9 +79,25 @@ class AtomicCheckpointHook(CheckpointHook):
 
     That goes for local folders. With ``backend_args``, ``file_client_args`` or a remote
     ``out_dir`` it is mmengine's hook.
+
+    Raises:
+        TypeError: If an argument is none of CheckpointHook's.
     """
 
     atomic = False
+
+    def __init__(self, *args, **kwargs) -> None:
+        # CheckpointHook hands what it does not know to save_checkpoint, which fails on it hours
+        # later, when the first checkpoint is to be saved.
+        known = set(inspect.signature(CheckpointHook.__init__).parameters) - {'self', 'kwargs'}
+        for key in kwargs.keys() - known:
+            near = difflib.get_close_matches(key, known, n=1)
+            raise TypeError(
+                f'AtomicCheckpointHook.{key} is unknown: '
+                f'{f"did you mean {near[0]!r}? " if near else ""}It takes '
+                f'{", ".join(sorted(known))}'
+            )
+        super().__init__(*args, **kwargs)
 
     def before_train(self, runner: Runner) -> None:
         """Choose the backend, and remove what a killed run has left half done."""

@@ -1,7 +1,11 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """A hook that tests a model under corruptions while it trains."""
 
-from collections.abc import Sequence
+import difflib
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Real
 
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import HOOKS
@@ -11,11 +15,17 @@ from ..integration import broadcast_from_rank_0, raise_on_all_ranks, unwrapped
 from ..robustness.corruptions import BENCHMARK, check_condition, check_frost_photos
 from ..robustness.datasets import CLEAN, Condition
 from ..robustness.engine import ConditionResult, EvaluatedModel, evaluate_conditions
-from ..robustness.metrics import MetricAdapter, build_adapter, summarize
+from ..robustness.metrics import (
+    MetricAdapter,
+    Names,
+    build_adapter,
+    select_part,
+    summarize,
+)
 from ..robustness.test_set import TestSet, build_test_set
 
 FIGURES = ('robustness/clean', 'robustness/mPC', 'robustness/rPC')
-NAMES = ('val_evaluator', 'metric of RobustnessHook', 'scale of RobustnessHook')
+NAMES = Names('val_evaluator', 'metric of RobustnessHook', 'scale of RobustnessHook')
 """Names of evaluator, metric and scale in messages about them."""
 
 
@@ -43,6 +53,7 @@ class RobustnessHook(Hook):
             benchmark takes.
         scale (float, optional): Factor for a P that is used as its metric gives it, 0.01 for
             percents; see :func:`~mmdet_adasap.robustness.metrics.build_adapter`.
+        **unknown: Nothing else; what there is is refused with the name that is near.
 
     Raises:
         TypeError, ValueError: If an argument is of another type or value.
@@ -62,22 +73,36 @@ class RobustnessHook(Hook):
         num_workers: int = 0,
         metric: str | None = None,
         scale: float | None = None,
+        **unknown: object,
     ) -> None:
-        for key, value in (('interval', interval), ('subset', subset)):
-            if value is not None and (type(value) is not int or value < 1):
-                raise ValueError(f'RobustnessHook.{key}={value!r} must be an int of at least 1')
+        _check_unknown(unknown)
+        _check_integer('interval', interval, 1)
+        _check_integer('subset', subset, 1, or_none=True)
+        _check_integer('seed', seed, 0)
+        _check_integer('num_workers', num_workers, 0)
         names = BENCHMARK if corruptions is None else corruptions
-        for key, value, kinds in (
+        for key, value, example in (
             ('corruptions', names, "['fog', 'snow']"),
             ('severities', severities, '[3]'),
         ):
             if isinstance(value, str) or not isinstance(value, Sequence):
-                raise TypeError(f'RobustnessHook.{key}={value!r} must be a list, as {kinds}')
+                raise TypeError(f'RobustnessHook.{key}={value!r} must be a list, as {example}')
         for name in names:
             for severity in severities:
-                check_condition(name, severity)
+                _check_condition(name, severity)
+        if metric is not None and (not isinstance(metric, str) or not metric):
+            raise ValueError(
+                f'RobustnessHook.metric={metric!r} must be a str, as coco/bbox_mAP_50, or None'
+            )
+        number = isinstance(scale, Real) and not isinstance(scale, bool)
+        if scale is not None and not (number and 0 < scale < math.inf):
+            raise ValueError(
+                f'RobustnessHook.scale={scale!r} must be a number above 0, as 0.01 of percents'
+            )
         self.interval = interval
-        self.conditions = [CLEAN, *(Condition(c, s) for s in severities for c in names)]
+        # Each once: as in tools/robustness.py one that is named twice changes nothing.
+        corrupted = dict.fromkeys(Condition(c, s) for s in severities for c in names)
+        self.conditions = [CLEAN, *corrupted]
         if len(self.conditions) == 1:
             raise ValueError('RobustnessHook: corruptions and severities must name one at least')
         if not set(names) & set(BENCHMARK):
@@ -178,6 +203,10 @@ class RobustnessHook(Hook):
             row = table.setdefault(cell.condition.corruption, {})
             row[cell.condition.severity] = cell.scores['model'].value
         summary = summarize(table, clean, allow_zero_clean=True)
+        if not clean:
+            runner.logger.warning(
+                'RobustnessHook: P is 0 on clean images, so there is no robustness/rPC'
+            )
         figures = {'robustness/clean': clean, 'robustness/mPC': summary['mPC']}
         # A model that detects nothing yet has no rPC.
         return {**figures, 'robustness/rPC': summary['rPC']} if clean else figures
@@ -193,6 +222,7 @@ class RobustnessHook(Hook):
             )
         if any(condition.corruption == 'frost' for condition in self.conditions):
             check_frost_photos()
+        dataloader, evaluator, metric = select_part(dataloader, evaluator, self.metric, NAMES)
         test_set = build_test_set(
             {'RobustnessHook': dataloader},
             self.subset,
@@ -200,9 +230,46 @@ class RobustnessHook(Hook):
             'val_dataloader',
             allow_fewer=True,
         )
-        adapter = build_adapter(evaluator, test_set.metainfo, self.metric, self.scale, NAMES)
+        if test_set.remark:
+            runner.logger.warning(f'RobustnessHook: {test_set.remark}')
+        adapter = build_adapter(evaluator, test_set.metainfo, metric, self.scale, NAMES)
         adapter.check_images(len(test_set.images))
+        adapter.check_annotations(test_set.infos)
         return test_set, adapter, dataloader.get('batch_size', 1)
+
+
+def _check_unknown(unknown: Mapping) -> None:
+    """Raise TypeError if there are arguments that the hook does not take."""
+    known = [
+        name
+        for name, one in inspect.signature(RobustnessHook).parameters.items()
+        if one.kind is one.POSITIONAL_OR_KEYWORD
+    ]
+    for key in unknown:
+        near = difflib.get_close_matches(key, known, n=1)
+        hint = f'did you mean {near[0]!r}? ' if near else ''
+        raise TypeError(f'RobustnessHook.{key} is unknown: {hint}It takes {", ".join(known)}')
+
+
+def _check_condition(name: object, severity: object) -> None:
+    """Raise an error that begins with the argument, if there is no such corruption or severity."""
+    try:
+        check_condition(name, severity)
+    except (TypeError, ValueError) as error:
+        key = 'severities' if str(error).startswith('severity') else 'corruptions'
+        raise type(error)(f'RobustnessHook.{key}: {error}') from error
+
+
+def _check_integer(key: str, value: object, least: int, or_none: bool = False) -> None:
+    """Raise ValueError if an argument is no integer, or below the least that makes sense."""
+    if value is None and or_none:
+        return
+    # True is an integer of Python and would count as 1.
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(
+            f'RobustnessHook.{key}={value!r} must be an int of at least {least}'
+            f'{", or None" if or_none else ""}'
+        )
 
 
 def _save_best_keys(runner: Runner) -> list[str]:

@@ -13,7 +13,7 @@ mended any more. These files depend on it as well, each for its own subject alon
 - ``pruning/tracing.py``: the functions of ``mmcv._ext``.
 """
 
-from .compat import is_classifier, is_detector, ssd_head_is_mended
+from .compat import is_classifier, is_detector, quiet_logging, ssd_head_is_mended
 from .configs import (
     SHAPING,
     build_dense,
@@ -46,6 +46,7 @@ __all__ = [
     'is_classifier',
     'is_detector',
     'is_mmpretrain_config',
+    'quiet_logging',
     'raise_on_all_ranks',
     'read_config',
     'rewrap_model',

@@ -1,10 +1,14 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""The library that a model is from, and a class of mmdet that has to be mended."""
+"""The library that a model is from, a class of mmdet that has to be mended, and quiet logging."""
 
 import functools
+import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from torch import nn
 
@@ -29,6 +33,31 @@ def is_classifier(model: nn.Module) -> bool:
     """Return whether a model is a classifier of mmpretrain, without importing that to see it."""
     package = sys.modules.get('mmpretrain.models')
     return package is not None and isinstance(model, package.BaseClassifier)
+
+
+@contextmanager
+def quiet_logging(level: int) -> Iterator[None]:
+    """Suppress what is logged at a level or below it inside the with block, and nothing after it.
+
+    A logger remembers for each level whether it is enabled. ``logging.disable`` lets the loggers
+    of Python forget it, and not mmengine's: one that was first asked inside would stay off.
+
+    Args:
+        level (int): As ``logging.WARNING``.
+    """
+    before = logging.root.manager.disable
+    _disable_logging(max(before, level))
+    try:
+        yield
+    finally:
+        _disable_logging(before)
+
+
+def _disable_logging(level: int) -> None:
+    logging.disable(level)
+    logger = MMLogger.get_current_instance()
+    # To set the level that it has lets all of mmengine's loggers forget what they remember.
+    logger.setLevel(logger.level)
 
 
 def ssd_head_can_predict() -> bool:

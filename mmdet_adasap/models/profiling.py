@@ -12,6 +12,7 @@ import torch
 from mmengine.analysis import get_model_complexity_info
 from torch import Tensor, nn
 
+from ..integration import quiet_logging
 from ..pruning import eval_mode
 
 WARMUP = 2
@@ -48,14 +49,12 @@ def measure_flops(model: nn.Module, inputs: Tensor, data_samples: list) -> int:
     forward = model.forward
     model.forward = functools.partial(forward, data_samples=data_samples)
     # mmengine warns of every kind of operation that it does not count.
-    logging.disable(logging.WARNING)
     try:
-        with eval_mode(model):
+        with quiet_logging(logging.WARNING), eval_mode(model):
             info = get_model_complexity_info(
                 model, inputs=(inputs,), show_table=False, show_arch=False
             )
     finally:
-        logging.disable(logging.NOTSET)
         del model.forward  # the attribute; the method of the class remains
     return int(info['flops'])
 

@@ -15,7 +15,15 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from ..errors import LoadingFailedError, ModelFailedError
-from .datasets import CLEAN, Condition, MultiViewBatch, Unreadable, multi_view_loader
+from .datasets import (
+    CLEAN,
+    Condition,
+    MultiViewBatch,
+    MultiViewImages,
+    Unreadable,
+    image_name,
+    multi_view_loader,
+)
 from .metrics import MetricAdapter, Score
 from .test_set import TestSet
 
@@ -109,7 +117,7 @@ def evaluate_conditions(
             timer.seconds['images'] += time.perf_counter() - start
             part.unreadable.update(batch.unreadable)
             for evaluated in models if batch.positions else ():
-                _test_batch(evaluated, batch, part, timer, set(examples))
+                _test_batch(evaluated, batch, part, timer, set(examples), images)
             progress(len(batch.positions) + len(batch.unreadable))
         # Every process meets here once for each condition, also one without any batch.
         whole = _merge(all_gather_object(part), names)
@@ -174,9 +182,11 @@ def loading_error(condition: Condition, error: Exception) -> LoadingFailedError:
     text = str(error).strip()
     # PyTorch puts a worker's whole traceback into the message; its last line is the error.
     if 'Original Traceback' in text:
-        text = text.splitlines()[-1]
+        text = text.splitlines()[-1].removeprefix(f'{LoadingFailedError.__module__}.')
     else:
         text = f'{type(error).__name__}: {text}'
+    # That of MultiViewImages says already which image it was, and its own kind says nothing.
+    text = text.removeprefix(f'{LoadingFailedError.__name__}: ')
     return LoadingFailedError(f'{condition} cannot be loaded: {text}')
 
 
@@ -199,6 +209,7 @@ def _test_batch(
     part: _Part,
     timer: _Timer,
     examples: Collection[int],
+    images: MultiViewImages,
 ) -> None:
     """Test one model on one batch.
 
@@ -215,7 +226,7 @@ def _test_batch(
             _raise_if_worker_died(error)
             raise ModelFailedError(
                 f'model {name} fails on {batch.condition}, image number '
-                f'{batch.positions[0]}: {type(error).__name__}: {error}'
+                f'{_shown_images(batch.positions, images)}: {type(error).__name__}: {error}'
             ) from error
         _synchronize(evaluated.model)
     with timer.timing('scoring', name):
@@ -231,6 +242,13 @@ def _test_batch(
             # Whole outputs are large; only the check on clean images needs them.
             if batch.condition == CLEAN and evaluated.adapter.has_reference:
                 part.samples[name][position] = _to_cpu(sample)
+
+
+def _shown_images(positions: Sequence[int], images: MultiViewImages) -> str:
+    """Return the number of the first image of a batch, and the names of all."""
+    # 4: the names of a larger batch would hide the error behind them.
+    names = [image_name(images.info(position)) for position in positions[:4]]
+    return f'{positions[0]} ({", ".join(names)}{", ..." if positions[4:] else ""})'
 
 
 def _merge(parts: Sequence[_Part], names: Sequence[str]) -> _Part:

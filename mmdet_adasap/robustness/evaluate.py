@@ -55,9 +55,11 @@ def evaluate_robustness(
     if settings.needs_frost_photos:
         check_frost_photos()
     _check_names([source.name for source in sources], settings.reference)
-    configs = {
-        source.name: read_test_config(source.config, settings.cfg_options) for source in sources
-    }
+    configs, metrics = {}, {}
+    for source in sources:
+        configs[source.name], metrics[source.name] = read_test_config(
+            source.config, settings.cfg_options, settings.metric
+        )
     progress.say('reading the test set')
     # Names in configs are looked for in the library of the first one.
     init_default_scope(configs[sources[0].name].get('default_scope', 'mmengine'))
@@ -68,16 +70,31 @@ def evaluate_robustness(
         mode=settings.mode,
         published=settings.published,
     )
+    if test_set.remark:
+        progress.say(test_set.remark)
     if settings.published:
         test_set.images.check(settings.conditions)
     models = []
     for source, view in zip(sources, test_set.views, strict=True):
         progress.say(f'loading {source.name} from {source.checkpoint}')
-        models.append(load_model(source, configs[source.name], view, test_set, settings))
+        name = source.name
+        model = load_model(source, configs[name], view, test_set, settings, metrics[name])
+        models.append(model)
+    _say_what_was_not_taken(models[0], progress)
     protocol, shifted_sets = _build_protocol(
         sources, configs, models, test_set, settings, progress
     )
     return Run(sources, models, test_set, shifted_sets, settings, protocol, progress).run(out)
+
+
+def _say_what_was_not_taken(evaluated: EvaluatedModel, progress: Progress) -> None:
+    """Say that other metrics of the evaluator have a P as well, which --metric would take."""
+    adapter = evaluated.adapter
+    if adapter.others:
+        progress.say(
+            f'P is {adapter.key}, of the first metric of test_evaluator; name '
+            f'{" or ".join(adapter.others)} with --metric for the others'
+        )
 
 
 def _check_names(names: Sequence[str], reference: str | None) -> None:

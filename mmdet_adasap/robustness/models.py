@@ -13,10 +13,10 @@ from ..checkpoint import load_checkpoint_dict, read_checkpoint
 from ..errors import ModelFailedError
 from ..integration import build_dense, read_config
 from ..models import count_parameters, measure_flops, measure_latencies, preprocess_batch
-from .datasets import CLEAN, Unreadable
+from .datasets import CLEAN, Unreadable, image_name
 from .engine import EvaluatedModel, loading_error
 from .evaluation_settings import EvaluationSettings
-from .metrics import build_adapter
+from .metrics import build_adapter, select_part
 from .protocol import digest
 from .test_set import TestSet
 
@@ -36,11 +36,23 @@ class ModelSource(NamedTuple):
     checkpoint: str
 
 
-def read_test_config(name: str, options: dict | None) -> Config:
+def read_test_config(
+    name: str, options: dict | None, metric: str | None = None
+) -> tuple[Config, str | None]:
     """Read a config, override some of its settings, and check that it can test.
 
+    Args:
+        name (str): The config.
+        options (dict, optional): Settings to override.
+        metric (str, optional): Name of P. Where the config has a metric for each of several
+            datasets, it says which of them is tested.
+
+    Returns:
+        tuple[Config, str | None]: The config of one test set, and the name of P among its metrics.
+
     Raises:
-        ValueError: If it cannot be read, or has no test_dataloader or test_evaluator.
+        ValueError: If it cannot be read, has no test_dataloader or test_evaluator, or ``metric``
+            names none of several datasets.
     """
     config = read_config(name)
     if options:
@@ -48,7 +60,11 @@ def read_test_config(name: str, options: dict | None) -> Config:
     for key in ('test_dataloader', 'test_evaluator'):
         if not config.get(key):
             raise ValueError(f'{name}: {key} is missing; give the config that test.py takes')
-    return config
+    dataloader, evaluator = config.test_dataloader, config.test_evaluator
+    part = select_part(dataloader, evaluator, metric)
+    if part.evaluator is not evaluator:
+        config.test_dataloader, config.test_evaluator = part.dataloader, part.evaluator
+    return config, part.metric
 
 
 def load_model(
@@ -57,6 +73,7 @@ def load_model(
     view: int,
     test_set: TestSet,
     settings: EvaluationSettings,
+    metric: str | None = None,
 ) -> EvaluatedModel:
     """Load a model, dense or pruned, and build the adapter of its metric.
 
@@ -65,7 +82,8 @@ def load_model(
         config (Config): Its config.
         view (int): Number of the pipeline that prepares its images.
         test_set (TestSet): The images.
-        settings (EvaluationSettings): Device, metric and scale.
+        settings (EvaluationSettings): Device and scale.
+        metric (str, optional): Name of P among the metrics of the config.
 
     Returns:
         EvaluatedModel: In eval mode, on its device.
@@ -80,10 +98,9 @@ def load_model(
     except (ValueError, RuntimeError) as error:
         raise ValueError(f'{source.name}: {error}') from error
     _check_classes(source, getattr(model, 'dataset_meta', None) or {}, test_set.metainfo)
-    adapter = build_adapter(
-        config.test_evaluator, test_set.metainfo, settings.metric, settings.scale
-    )
+    adapter = build_adapter(config.test_evaluator, test_set.metainfo, metric, settings.scale)
     adapter.check_images(len(test_set.images))
+    adapter.check_annotations(test_set.infos)
     # Where mmengine's TestLoop has it.
     fp16 = bool((config.get('test_cfg') or {}).get('fp16', False))
     model = model.to(settings.device).eval()
@@ -145,7 +162,7 @@ def measure_costs(models: Sequence[EvaluatedModel], test_set: TestSet) -> dict[s
         networks = {each.name: each.model for each in models if each.view == view}
         batch = test_set.collate([views[view]])
         for name, model in networks.items():
-            _test_once(name, model, batch)
+            _test_once(name, model, batch, image_name(test_set.images.info(position)))
         times = measure_latencies(networks, batch, ROUNDS)['whole_ms']
         for name, model in networks.items():
             # FLOPs are of the network, on what the preprocessor made of the image.
@@ -165,12 +182,13 @@ def measure_costs(models: Sequence[EvaluatedModel], test_set: TestSet) -> dict[s
 
 
 @torch.no_grad()
-def _test_once(name: str, model: nn.Module, batch: dict) -> None:
+def _test_once(name: str, model: nn.Module, batch: dict, image: str) -> None:
     """Test a model on one batch, so that its first error names it."""
     try:
         # A copy, since a model may write into its samples.
         model.test_step(copy.deepcopy(batch))
     except Exception as error:
         raise ModelFailedError(
-            f'model {name} fails on clean images, the first one: {type(error).__name__}: {error}'
+            f'model {name} fails on clean images, the first one ({image}): '
+            f'{type(error).__name__}: {error}'
         ) from error

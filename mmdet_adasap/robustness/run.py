@@ -125,6 +125,8 @@ class Run:
                 self._add_pictures(condition)
         # A report can be written from here on, and torn results are repaired.
         self.folder.write(self.results())
+        if CLEAN not in left:
+            self._say_what_is_zero()
         return left
 
     def _test(self, shifted: Condition | None, conditions: Sequence[Condition]) -> None:
@@ -163,6 +165,17 @@ class Run:
             self._add_pictures(condition)
         self.folder.add(condition, cell_to_dict(cell))
         self.folder.write(self.results())
+        if condition == CLEAN:
+            self._say_what_is_zero()
+
+    def _say_what_is_zero(self) -> None:
+        """Say which models find nothing on clean images: most often a config is not theirs."""
+        for name, model in self.folder.cells[CLEAN]['models'].items():
+            if not model['value']:
+                self.progress.say(
+                    f'{name}: {self.protocol["metric"]} is 0 on clean images, so there is no rPC; '
+                    f'see whether its checkpoint, classes and data_preprocessor are of this config'
+                )
 
     def _add_pictures(self, condition: Condition) -> None:
         """Store the examples as classifiers see them: a report cannot know their cropping."""

@@ -3,6 +3,7 @@
 
 import copy
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,14 @@ from mmengine.dataset import Compose
 from mmengine.registry import DATASETS, FUNCTIONS
 
 from ..integration import split_after_cropping, split_after_loading, type_name, without_pipeline
-from .datasets import MultiViewImages, PublishedImages, check_voc_dataset, image_info
+from .datasets import (
+    MultiViewImages,
+    PublishedImages,
+    check_voc_dataset,
+    find_damaged_annotation,
+    image_info,
+    objects_left_out,
+)
 from .protocol import digest, digest_of_images
 
 PUBLISHED = {'ImageNetC': ('ImageNet', '--imagenet-c'), 'CIFAR10C': ('CIFAR10', '--cifar10-c')}
@@ -33,6 +41,7 @@ class TestSet:
         description (dict): Type, number of images and their digest, for the protocol.
         labels (frozenset[int]): Labels in the whole set, of which ``images`` may be a part; empty
             where images have none.
+        remark (str): What a user should know of the whole set, or ''.
     """
 
     # pytest would collect it as a class of tests, by its name.
@@ -44,11 +53,17 @@ class TestSet:
     metainfo: dict
     description: dict
     labels: frozenset[int]
+    remark: str = ''
 
     @property
     def ids(self) -> list[str | int]:
         """Ids of the images."""
-        return [self.images.info(i)['img_id'] for i in range(len(self.images))]
+        return [info['img_id'] for info in self.infos]
+
+    @property
+    def infos(self) -> list[dict]:
+        """The dataset's infos of the images, each with its 'img_id'."""
+        return [self.images.info(i) for i in range(len(self.images))]
 
 
 def build_test_set(
@@ -87,10 +102,10 @@ def build_test_set(
     for name, dataloader in dataloaders.items():
         configs[name], pipelines[name] = without_pipeline(_to_dict(dataloader['dataset']))
         _check_clean(f'{name}: {key}', configs[name], pipelines[name])
-    dataset, identity = _build_shared_dataset(configs, key)
+    dataset, identity, folder, remark = _build_shared_dataset(configs, key)
     if allow_fewer and subset is not None:
         subset = min(subset, len(identity.ids))
-    indices, folder = choose_subset(identity.ids, subset), _image_folder(dataset)
+    indices = choose_subset(identity.ids, subset)
     parts, views = _build_pipelines(pipelines, key, 'gt_label' in image_info(dataset, 0))
     if published:
         images = PublishedImages(dataset, indices, parts, published, folder)
@@ -103,8 +118,8 @@ def build_test_set(
         'sha256': digest_of_images([images.info(i) for i in range(len(images))]),
         **({'labels': len(identity.labels)} if identity.labels else {}),
     }
-    collate = _shared_collate(dataloaders, key)
-    return TestSet(images, views, collate, dict(dataset.metainfo), description, identity.labels)
+    collate, metainfo = _shared_collate(dataloaders, key), dict(dataset.metainfo)
+    return TestSet(images, views, collate, metainfo, description, identity.labels, remark)
 
 
 def choose_subset(ids: Sequence[str | int], count: int | None) -> list[int]:
@@ -142,9 +157,25 @@ class _SetIdentity(NamedTuple):
     labels: frozenset[int]
 
 
-def _build_shared_dataset(configs: Mapping[str, dict], key: str) -> tuple[Any, _SetIdentity]:
+class _BuiltSet(NamedTuple):
+    """A dataset, what makes it the same as another one, and what is to be said of it.
+
+    Attributes:
+        dataset (Any): The dataset.
+        identity (_SetIdentity): What has to be equal.
+        folder (str): Where ids that are paths begin.
+        remark (str): What a user should know, or ''.
+    """
+
+    dataset: Any
+    identity: _SetIdentity
+    folder: str
+    remark: str
+
+
+def _build_shared_dataset(configs: Mapping[str, dict], key: str) -> _BuiltSet:
     """Build the dataset of the first config, and check that the others have the same images."""
-    built: dict[str, tuple[Any, _SetIdentity]] = {}
+    built: dict[str, _BuiltSet] = {}
     first, shared = '', None
     for name, config in configs.items():
         text = _to_text(config)
@@ -153,7 +184,7 @@ def _build_shared_dataset(configs: Mapping[str, dict], key: str) -> tuple[Any, _
             built[text] = _build_dataset(f'{name}: {key}', config)
         if shared is None:
             first, shared = name, built[text]
-        elif built[text][1] != shared[1]:
+        elif built[text].identity != shared.identity:
             raise ValueError(
                 f'{name}: {key}.dataset has other images, annotations or classes than '
                 f'that of {first}; models are compared on the same ones: run them apart, or give '
@@ -162,31 +193,49 @@ def _build_shared_dataset(configs: Mapping[str, dict], key: str) -> tuple[Any, _
     return shared
 
 
-def _build_dataset(where: str, config: dict) -> tuple[Any, _SetIdentity]:
+def _build_dataset(where: str, config: dict) -> _BuiltSet:
     try:
         dataset = DATASETS.build(ConfigDict(copy.deepcopy(config)))
         # BaseDataset(lazy_init=True) has read nothing yet.
         if hasattr(dataset, 'full_init'):
             dataset.full_init()
         check_voc_dataset(dataset)
-    # An OSError names its file, and a ValueError is ours or mmengine's and is worded for users.
-    except OSError:
+        _check_metainfo(dataset.metainfo)
+    except OSError:  # it names its file
         raise
-    except ValueError as error:
-        raise ValueError(f'{where}.dataset: {error}') from error
     except Exception as error:
-        raise ValueError(
-            f'{where}.dataset cannot be built ({type(error).__name__}: {error})'
-        ) from error
+        raise _build_error(f'{where}.dataset', config, error) from error
     folder = _image_folder(dataset)
     infos = [image_info(dataset, i, folder) for i in range(len(dataset))]
+    if _is_ambiguous(infos) and hasattr(dataset, 'datasets'):
+        # Images that have no ids of their own are told apart by the folders of the sets.
+        folder = _common_folder(infos)
+        infos = [image_info(dataset, i, folder) for i in range(len(dataset))]
+    _check_ids(where, infos)
     ids = [info['img_id'] for info in infos]
     labels = frozenset(
         info['gt_label'] for info in infos if isinstance(info.get('gt_label'), Integral)
     )
     classes = dataset.metainfo.get('classes')
     _check_labels(where, infos, len(classes or ()))
-    return dataset, _SetIdentity(ids, digest_of_images(infos), classes, labels)
+    identity = _SetIdentity(ids, digest_of_images(infos), classes, labels)
+    try:
+        remark = objects_left_out(infos, classes or ())
+    except ValueError as error:
+        raise ValueError(f'{where}.dataset: {error}') from error
+    return _BuiltSet(dataset, identity, folder, remark)
+
+
+def _build_error(where: str, config: Mapping, error: Exception) -> ValueError:
+    """Return what is wrong with a dataset, by the file if it is one of its annotations."""
+    try:
+        find_damaged_annotation(config)
+    except ValueError as damaged:
+        return ValueError(f'{where}: {damaged}')
+    # A ValueError is ours or mmengine's and is worded for users.
+    if isinstance(error, ValueError):
+        return ValueError(f'{where}: {error}')
+    return ValueError(f'{where} cannot be built ({type(error).__name__}: {error})')
 
 
 def _check_labels(where: str, infos: Sequence[Mapping], classes: int) -> None:
@@ -198,6 +247,55 @@ def _check_labels(where: str, infos: Sequence[Mapping], classes: int) -> None:
                 f'{where}.dataset: the label of {info["img_id"]} is {label}, and labels are '
                 f'{known}: test on a split that has labels, and count them from 0'
             )
+
+
+def _check_metainfo(metainfo: Any) -> None:
+    """Raise ValueError if the parts of a ConcatDataset describe themselves differently."""
+    if isinstance(metainfo, Mapping):
+        return
+    first, *others = metainfo
+    keys = sorted({key for other in others for key in other if other[key] != first.get(key)})
+    raise ValueError(
+        f'datasets: its parts have other {", ".join(keys) or "metainfo"}, and no metric can '
+        f'compare with both: give all of them the same metainfo, or test them in runs of their own'
+    )
+
+
+def _check_ids(where: str, infos: Sequence[Mapping]) -> None:
+    """Raise ValueError if two images have the same id.
+
+    Metrics put the detections of both together, and a resample of the images would take them for
+    independent. As in the seeds of the corruptions 7 and '7' are the same.
+    """
+    seen: dict[str, Mapping] = {}
+    for info in infos:
+        other = seen.setdefault(str(info['img_id']), info)
+        if other is info:
+            continue
+        paths = [each.get('img_path') for each in (other, info)]
+        if paths[0] and paths[0] == paths[1]:
+            what = f'image {paths[0]} is in it twice'
+            remedy = 'list it once, and leave out RepeatDataset and its like'
+        else:
+            named = f'{paths[0]} and {paths[1]}' if all(paths) else 'two images'
+            what = f'{named} have the same image id {info["img_id"]!r}'
+            remedy = (
+                'number one of the sets anew, or test them in runs of their own, as '
+                'MultiDatasetsEvaluator does'
+            )
+        raise ValueError(f'{where}.dataset: {what}: {remedy}')
+
+
+def _is_ambiguous(infos: Sequence[Mapping]) -> bool:
+    return len({str(info['img_id']) for info in infos}) < len(infos)
+
+
+def _common_folder(infos: Sequence[Mapping]) -> str:
+    """Return the folder that holds all images, '' if some are not in files."""
+    paths = [info.get('img_path') for info in infos]
+    if not all(paths):
+        return ''
+    return os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
 
 
 def _image_folder(dataset: Any) -> str:

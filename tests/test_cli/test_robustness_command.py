@@ -65,6 +65,7 @@ def test_table_and_names(robustness, case, tmp_path):
     assert 'over these alone' in out
     assert lines[-2:] == [str(tmp_path / 'out' / name) for name in ('results.json', 'report.html')]
     assert '30/30' in err
+    assert err.splitlines()[0].startswith('robustness: device c')
     assert (tmp_path / 'out' / 'report.html').read_text().count('slim')
 
 
@@ -106,6 +107,7 @@ def test_compare(run_tool, robustness, case, tmp_path):
         (['--reference', 'x'], 'robustness: reference=x is none of the models'),
         (['--launcher', 'pytorch'], 'robustness: --launcher pytorch needs'),
         (['--cfg-options', 'model.type=No'], 'robustness: '),
+        (['--device', 'gpu'], 'robustness: --device gpu: there is none of that name'),
         (
             ['--cfg-options', 'test_dataloader.dataset.data_root=/no'],
             "robustness: data_root='/no' is not a folder",

@@ -295,13 +295,55 @@ def error_in_one_of_two(root: str, data: str, where: str) -> str:
         (dict(corruptions=['fogg']), "did you mean 'fog'"),
         (dict(severities=[6]), 'severity=6'),
         (dict(corruptions=[]), 'must name one at least'),
+        (dict(interval=True), 'interval=True must be an int of at least 1'),
+        (dict(interval=None), 'interval=None must be an int of at least 1'),
+        (dict(subset=2.0), 'subset=2.0 must be an int of at least 1, or None'),
+        (dict(severities=[True]), r'^RobustnessHook.severities: severity=True must be an int'),
+        (dict(corruptions=[3]), r'^RobustnessHook.corruptions: corruption=3 must be a str'),
+        (dict(seed=-1), '^RobustnessHook.seed=-1 must be an int of at least 0'),
+        (dict(seed=True), 'seed=True must be'),
+        (dict(seed=None), 'seed=None must be'),
+        (dict(num_workers=-1), 'num_workers=-1 must be an int of at least 0'),
+        (dict(num_workers='2'), "num_workers='2' must be"),
+        (dict(metric=3), 'metric=3 must be a str'),
+        (dict(scale=0), 'scale=0 must be a number above 0'),
+        (dict(scale=True), 'scale=True must be a number above 0'),
+        (dict(scale=float('nan')), 'scale=nan must be'),
     ],
 )
 def test_refused(changed, message):
     arguments = {**SETTINGS, **changed}
     arguments.pop('type')
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         RobustnessHook(**arguments)
+
+
+def test_a_model_that_finds_nothing_is_said():
+    said = []
+    runner = SimpleNamespace(logger=SimpleNamespace(warning=said.append))
+    hook = RobustnessHook(corruptions=['fog'])
+    score = SimpleNamespace(value=0.0)
+    cells = [
+        SimpleNamespace(condition=condition, scores={'model': score}, unreadable=[])
+        for condition in hook.conditions
+    ]
+    figures = hook._figures(runner, cells)
+    assert figures == {'robustness/clean': 0.0, 'robustness/mPC': 0.0}
+    assert said == ['RobustnessHook: P is 0 on clean images, so there is no robustness/rPC']
+
+
+def test_a_condition_that_is_named_twice_is_tested_once():
+    hook = RobustnessHook(corruptions=['fog', 'snow', 'fog'], severities=[2, 2])
+    assert [str(each) for each in hook.conditions] == ['clean images', 'fog 2', 'snow 2']
+
+
+def test_arguments_that_there_are_not():
+    with pytest.raises(
+        TypeError, match=r"^RobustnessHook.subest is unknown: did you mean 'subset"
+    ):
+        RobustnessHook(subest=3)
+    with pytest.raises(TypeError, match=r'^RobustnessHook.x is unknown: It takes interval, corr'):
+        RobustnessHook(x=3)
 
 
 def test_run_without_validation(data, tmp_path):

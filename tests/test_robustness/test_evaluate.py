@@ -368,7 +368,8 @@ class TestBadInput:
             run(case, tmp_path / 'out', 'dull', 'dull')
 
     def test_model_that_fails(self, case, tmp_path):
-        with pytest.raises(RuntimeError, match=r'model dull fails on clean images.*no such thing'):
+        message = r'model dull fails on clean images.*/3\d+\.jpg.*no such thing'
+        with pytest.raises(RuntimeError, match=message):
             run(case, tmp_path / 'out', 'dull', cfg_options={'model.fail': True})
 
     def test_error_in_loading_is_one_line(self, case, tmp_path):
@@ -393,6 +394,20 @@ class TestBadInput:
         message = str(loading_error(Condition('fog', 2), raised.value))
         assert message.startswith('fog 2 cannot be loaded: TypeError: can only concatenate')
         assert '\n' not in message
+
+    @pytest.mark.parametrize('worker', [False, True])
+    def test_error_in_loading_an_image_names_it(self, worker):
+        raised = LoadingFailedError("a.png: KeyError: 'gray'")
+        if worker:
+            try:
+                raise raised
+            except LoadingFailedError:
+                wrapped = ExceptionWrapper(where='in DataLoader worker process 0')
+            with pytest.raises(LoadingFailedError) as again:
+                wrapped.reraise()
+            raised = again.value
+        message = str(loading_error(Condition('fog', 2), raised))
+        assert message == "fog 2 cannot be loaded: a.png: KeyError: 'gray'"
 
     def test_step_that_cannot_take_an_image_leaves_it_out(self, case, tmp_path):
         build_tiny_voc(tmp_path / 'voc', seed=1, train=2, val=2, test=10, size=96)

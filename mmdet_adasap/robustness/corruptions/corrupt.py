@@ -37,7 +37,8 @@ BENCHMARK: tuple[str, ...] = tuple(name for names in GROUPS.values() for name in
 #: Names of those that the benchmark keeps for validation: never part of mPC.
 EXTRAS: tuple[str, ...] = tuple(function.__name__ for function in _EXTRA_FUNCTIONS)
 
-#: Corruption name to its function ``(image, severity, rng) -> image``; the extras come last.
+#: Corruption name to its function ``(image, severity, rng) -> image``; the extras come last. It is
+#: closed: what a user adds to it is refused.
 CORRUPTIONS: dict[str, Callable] = {
     function.__name__: function
     for functions in (*_FUNCTIONS.values(), _EXTRA_FUNCTIONS)
@@ -95,12 +96,18 @@ def check_condition(name: str, severity: int) -> None:
     """
     if not isinstance(name, str):
         raise TypeError(f'corruption={name!r} must be a str, one of {", ".join(CORRUPTIONS)}')
-    if name not in CORRUPTIONS:
-        near = difflib.get_close_matches(name, CORRUPTIONS, n=1)
-        hint = f'did you mean {near[0]!r}? ' if near else ''
+    known = (*BENCHMARK, *EXTRAS)
+    if name in CORRUPTIONS and name not in known:
+        # Other processes, a report and --compare would not know it.
         raise ValueError(
-            f'corruption={name!r} is unknown: {hint}use one of {", ".join(CORRUPTIONS)}'
+            f'corruption={name!r} was added to CORRUPTIONS, which is closed, so that a name means '
+            f'the same in all results: test images that you have corrupted yourself as one of '
+            f'the shifted_sets of evaluate_robustness, or corrupt them in a transform of your own'
         )
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f'did you mean {near[0]!r}? ' if near else ''
+        raise ValueError(f'corruption={name!r} is unknown: {hint}use one of {", ".join(known)}')
     if isinstance(severity, bool) or not isinstance(severity, Integral):
         raise TypeError(f'severity={severity!r} must be an int from 1 to 5')
     if severity not in SEVERITIES:
@@ -128,12 +135,13 @@ def check_image(image: np.ndarray) -> None:
         kind = getattr(image, 'dtype', type(image).__name__)
         raise TypeError(
             f'the image is {kind}, but corruptions need a uint8 array with values 0 to 255: '
-            'corrupt before anything that scales or converts the pixels'
+            "load it with color_type='color', which gives 8 bits, and corrupt before anything "
+            'that scales or converts the pixels'
         )
     if image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(
             f'the image has shape {image.shape}, but corruptions need (height, width, 3): '
-            'load it in colour'
+            "load it in colour (color_type='color'), which also leaves transparency out"
         )
     if min(image.shape[:2]) < MIN_SIDE:
         raise ValueError(

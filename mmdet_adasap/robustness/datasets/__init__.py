@@ -8,9 +8,9 @@ is first used or their library is imported (:mod:`mmdet_adasap.registration`).
 from importlib import import_module
 
 from .corrupted_copy import CopySettings, write_corrupted_voc
+from .image_files import UNREADABLE_ERRORS, image_name, read_image
 from .multi_view import (
     CLEAN,
-    UNREADABLE_ERRORS,
     Condition,
     MultiViewBatch,
     MultiViewImages,
@@ -19,7 +19,8 @@ from .multi_view import (
     multi_view_loader,
 )
 from .published import PublishedImages, restrict_to_labels
-from .transforms import ImageCorruption, read_image
+from .transforms import ImageCorruption
+from .voc_annotations import find_damaged_annotation, objects_left_out
 from .voc_files import check_voc_dataset, check_voc_files
 
 # Class to its module. Imported at the top they would need both mmdet and mmpretrain installed.
@@ -42,8 +43,11 @@ __all__ = [
     'Unreadable',
     'check_voc_dataset',
     'check_voc_files',
+    'find_damaged_annotation',
     'image_info',
+    'image_name',
     'multi_view_loader',
+    'objects_left_out',
     'read_image',
     'restrict_to_labels',
     'write_corrupted_voc',

@@ -8,7 +8,8 @@ from mmpretrain.datasets import BaseDataset
 from mmpretrain.datasets.categories import CIFAR10_CATEGORIES
 from mmpretrain.registry import DATASETS
 
-from ..corruptions import SEVERITIES, check_condition
+from ..corruptions import SEVERITIES
+from .imagenet_c import check_published
 
 # As in CIFAR-10-C.tar: each .npy has the 10000 test images at severity 1, then at 2, up to 5.
 FOLDER = 'CIFAR-10-C'
@@ -44,7 +45,7 @@ class CIFAR10C(BaseDataset):
                 "corruption='none' is not in CIFAR-10-C: for clean images use dict("
                 "type='CIFAR10', data_root='data/cifar10', split='test')"
             )
-        check_condition(corruption, severity)
+        check_published('CIFAR-10-C', corruption, severity)
         self.corruption = corruption
         self.severity = severity
         super().__init__(ann_file='', data_root=data_root, **kwargs)

@@ -18,7 +18,8 @@ from tqdm import tqdm
 from ...distributions import pixel_versions
 from ...fileio import remove_partial_files, write_atomically
 from ..corruptions import check_condition, check_mode
-from .transforms import ImageCorruption, read_image
+from .image_files import read_image
+from .transforms import ImageCorruption
 from .voc_files import check_voc_files
 
 MANIFEST = 'corrupted_voc.json'

@@ -9,7 +9,9 @@ from mmdet.datasets import VOCDataset
 from mmdet.registry import DATASETS
 
 from ...integration import split_after_loading
-from .transforms import ImageCorruption, read_image
+from .image_files import read_image
+from .transforms import ImageCorruption
+from .voc_annotations import check_annotations
 from .voc_files import check_voc_dataset
 
 
@@ -33,7 +35,8 @@ class CorruptedVOCDataset(VOCDataset):
     Raises:
         FileNotFoundError: If data_root, the list of images or any file it names is missing.
         TypeError: If the severity or the seed is no int.
-        ValueError: If there is no such corruption, severity or mode, or no step loads an image.
+        ValueError: If there is no such corruption, severity or mode, no step loads an image, or an
+            annotation file is damaged.
     """
 
     def __init__(
@@ -57,9 +60,17 @@ class CorruptedVOCDataset(VOCDataset):
             self._metainfo['dataset_type'] = None
 
     def load_data_list(self) -> list[dict]:
-        """Check that every file is there, then read the annotations."""
+        """Check that every file is there, then read the annotations.
+
+        Raises:
+            ValueError: If an annotation file is damaged. Names it.
+        """
         check_voc_dataset(self)
-        return super().load_data_list()
+        try:
+            return super().load_data_list()
+        except Exception:  # which names no file
+            check_annotations(self)
+            raise
 
     def prepare_data(self, idx: int) -> Any:
         """Run the pipeline; the error of an image that cannot be read names the image.

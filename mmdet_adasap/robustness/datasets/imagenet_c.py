@@ -9,12 +9,19 @@ from mmpretrain.datasets import BaseDataset
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 from mmpretrain.registry import DATASETS
 
-from ..corruptions import EXTRAS, GROUPS, check_condition
+from ..corruptions import check_condition
 from .class_folders import find_images, folders_of, imagenet_wnids, read_names
 
-# Corruption to the archive that has it, noise.tar, blur.tar, ..., or extra.tar.
-_GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
-_GROUP_OF.update(dict.fromkeys(EXTRAS, 'extra'))
+# Archive to the corruptions in it, as published: noise.tar, ..., extra.tar. Whatever this
+# package computes beside them is in no archive.
+_ARCHIVES = {
+    'noise': ('gaussian_noise', 'shot_noise', 'impulse_noise'),
+    'blur': ('defocus_blur', 'glass_blur', 'motion_blur', 'zoom_blur'),
+    'weather': ('snow', 'frost', 'fog', 'brightness'),
+    'digital': ('contrast', 'elastic_transform', 'pixelate', 'jpeg_compression'),
+    'extra': ('speckle_noise', 'gaussian_blur', 'spatter', 'saturate'),
+}
+_GROUP_OF = {name: group for group, names in _ARCHIVES.items() for name in names}
 
 
 @DATASETS.register_module()
@@ -64,7 +71,7 @@ class ImageNetC(BaseDataset):
                 "corruption='none' is not in ImageNet-C: for clean images use dict("
                 "type='ImageNet', data_root='data/imagenet', split='val')"
             )
-        check_condition(corruption, severity)
+        check_published('ImageNet-C', corruption, severity)
         self.corruption = corruption
         self.severity = severity
         self.images_per_class = images_per_class
@@ -106,6 +113,26 @@ class ImageNetC(BaseDataset):
         return [f'Condition: \t{self.corruption} {self.severity} in {self.data_root}']
 
 
+def check_published(name: str, corruption: str, severity: int) -> None:
+    """Raise an error if ImageNet-C and CIFAR-10-C, which have the same ones, lack a condition.
+
+    Args:
+        name (str): What the set is called, for the message.
+        corruption (str): The corruption.
+        severity (int): Its severity.
+
+    Raises:
+        TypeError: If the corruption is no str or the severity no int.
+        ValueError: If there is no such corruption or severity, or they were published without.
+    """
+    check_condition(corruption, severity)
+    if corruption not in _GROUP_OF:
+        raise ValueError(
+            f'corruption={corruption!r} is not in {name}, which has {", ".join(_GROUP_OF)}: '
+            f'compute it instead of reading it'
+        )
+
+
 def find_condition(data_root: str, corruption: str, severity: int) -> Path:
     """Find the folder of a corruption at a severity, with or without the group's folder above it.
 
@@ -119,8 +146,9 @@ def find_condition(data_root: str, corruption: str, severity: int) -> Path:
 
     Raises:
         FileNotFoundError: If it is in neither place.
-        ValueError: If it is in both.
+        ValueError: If it is in both, or is none of ImageNet-C's.
     """
+    check_published('ImageNet-C', corruption, severity)
     root = Path(data_root).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(

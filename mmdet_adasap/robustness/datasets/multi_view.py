@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from ...errors import LoadingFailedError, one_line
 from ..corruptions import check_image
-from .transforms import ImageCorruption, as_uint8, relative_path
+from .image_files import UNREADABLE_ERRORS, failure_reason, image_name, relative_path
+from .transforms import ImageCorruption, as_rgb, as_uint8
 
 
 class Condition(NamedTuple):
@@ -28,9 +30,8 @@ class Condition(NamedTuple):
 CLEAN = Condition('none', 0)
 
 
-UNREADABLE_ERRORS = (OSError, ValueError, AssertionError, AttributeError, cv2.error)
-"""What may be raised for a file that is no image: AssertionError by mmcv, AttributeError by later
-steps that got None. A TypeError comes from a wrong config, so it is not among them."""
+CONFIG_ERRORS = (TypeError, KeyError, NameError, ImportError, NotImplementedError, RuntimeError)
+"""What a step that loads images raises for a wrong config rather than for a damaged file."""
 
 
 class Unreadable(NamedTuple):
@@ -108,7 +109,7 @@ class MultiViewImages(Dataset):
                 # The rest may change the image in place, and the next pipeline needs it too.
                 views.append(rest(copy.deepcopy(loaded[id(loading)])))
         except UNREADABLE_ERRORS as error:
-            return key, Unreadable(_image_name(info), failure_reason(error, info))
+            return key, Unreadable(image_name(info), failure_reason(error, info))
         return key, views
 
     def picture(self, condition: Condition, position: int, view: int = 0) -> np.ndarray:
@@ -128,7 +129,7 @@ class MultiViewImages(Dataset):
         info = self.info(position)
         loading, _ = self.pipelines[view]
         image = as_uint8(self.load(condition, info, loading)['img'])
-        return image if _channel_order(info) == 'bgr' else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        return cv2.cvtColor(as_rgb(image, _channel_order(info)), cv2.COLOR_RGB2BGR)
 
     def load(self, condition: Condition, info: dict, loading: Callable) -> dict:
         """Load an image and corrupt it.
@@ -143,13 +144,18 @@ class MultiViewImages(Dataset):
 
         Raises:
             ValueError: If the pipeline gives no image, or one that cannot be corrupted.
+            LoadingFailedError: If the config is wrong, naming the image it was noticed at.
         """
-        results = loading(copy.deepcopy(info))
+        results = _load_file(info, loading)
         if not results or 'img' not in results:
             raise ValueError('the pipeline gives no image for it')
         # An image that cannot be corrupted is left out of the clean ones as well: all conditions
         # are to be means over the same images.
-        check_image(as_uint8(results['img']))
+        try:
+            check_image(as_rgb(as_uint8(results['img']), _channel_order(info)))
+        except TypeError as error:
+            # One file of 16 bits among others, which 'unchanged' leaves so.
+            raise ValueError(str(error)) from error
         return ImageCorruption(*condition, self.seed, _channel_order(info), self.mode)(results)
 
 
@@ -158,8 +164,16 @@ def _channel_order(info: dict) -> str:
     return 'rgb' if 'img' in info else 'bgr'
 
 
-def _image_name(info: dict) -> str:
-    return str(info.get('img_path') or info.get('img_id'))
+def _load_file(info: dict, loading: Callable) -> dict | None:
+    """Run the part of a pipeline that loads an image; every error names the file or is its own."""
+    try:
+        return loading(copy.deepcopy(info))
+    except (MemoryError, *UNREADABLE_ERRORS):
+        raise
+    except CONFIG_ERRORS as error:
+        raise LoadingFailedError(f'{image_name(info)}: {one_line(error)}') from error
+    except Exception as error:  # decoders have errors of their own, as zlib.error and SyntaxError
+        raise ValueError(f'it cannot be decoded ({one_line(error)})') from error
 
 
 def image_info(dataset: Any, index: int, folder: str = '') -> dict:
@@ -181,15 +195,6 @@ def _path_id(path: str, folder: str) -> str:
     """Return a path relative to the folder; its last two parts if it is not in there."""
     relative = relative_path(path, folder) if folder else None
     return relative or '/'.join(PurePath(path).parts[-2:])
-
-
-def failure_reason(error: Exception, info: dict) -> str:
-    """Return in one line why an image could not be loaded, without its name."""
-    text = ' '.join(str(error).split()) or type(error).__name__
-    if isinstance(error, AssertionError | AttributeError | cv2.error):
-        text = f'it cannot be decoded ({text})'
-    # The name of the file stands beside it.
-    return text.removeprefix(f'ImageCorruption on {_image_name(info)}: ')
 
 
 def multi_view_loader(

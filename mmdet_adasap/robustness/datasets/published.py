@@ -11,7 +11,8 @@ from mmengine.dataset import Compose
 from mmengine.registry import DATASETS
 
 from ...integration import SHAPING, type_name
-from .multi_view import CLEAN, UNREADABLE_ERRORS, Condition, MultiViewImages, failure_reason
+from .image_files import UNREADABLE_ERRORS, failure_reason
+from .multi_view import CLEAN, Condition, MultiViewImages
 
 
 class PublishedImages(MultiViewImages):

@@ -1,15 +1,16 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""The corruptions as a transform of mmengine's pipelines, and how images and paths are read."""
+"""The corruptions as a transform of mmengine's pipelines, for images in colour and grey."""
 
 import os
 from numbers import Integral
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
 import cv2
 import numpy as np
 from mmengine.registry import TRANSFORMS
 
 from ..corruptions import check_condition, check_mode, corrupt, corruption_seed
+from .image_files import relative_path
 
 
 # In mmengine's root registry, so that pipelines of mmdet and of mmpretrain find it by bare name.
@@ -28,6 +29,11 @@ class ImageCorruption:
     - mmpretrain's CIFAR10 loads nothing and is RGB: put it first, with ``channel_order='rgb'``.
       The corruptions have the strengths of ImageNet-C. CIFAR-10-C has weaker ones of its own,
       which are not here; read its files with ``CIFAR10C`` to compare with published results.
+
+    A grey image, (H, W) or (H, W, 1) as of ``color_type='grayscale'``, is corrupted as three equal
+    channels, and what comes out is made grey again with the usual weights of red, green and blue
+    (ITU-R BT.601). So noise is a third weaker than in each channel, as in a photograph that is
+    corrupted in colour and read as grey.
 
     Required Keys:
 
@@ -85,12 +91,14 @@ class ImageCorruption:
         self.data_root = data_root
 
     def __call__(self, results: dict) -> dict:
-        """Corrupt ``results['img']``, (H, W, 3), uint8, or float with the same whole levels.
+        """Corrupt ``results['img']``, uint8, or float with the same whole levels.
+
+        It is (H, W, 3), or grey: (H, W) or (H, W, 1).
 
         Raises:
             KeyError: If nothing says which image it is.
             TypeError: If the image is an array of anything else.
-            ValueError: If the image is grey, smaller than 32 x 32 or not in data_root.
+            ValueError: If it has other channels, is smaller than 32 x 32 or not in data_root.
         """
         if self.corruption == 'none':
             return results
@@ -101,22 +109,15 @@ class ImageCorruption:
         dtype = getattr(results['img'], 'dtype', None)
         seed = corruption_seed(self.seed, image_id, *condition, self.mode)
         try:
-            image = self._swap_channels(as_uint8(results['img']))
-            image = corrupt(image, *condition, seed, self.mode)
+            image = as_uint8(results['img'])
+            rgb = as_rgb(image, self.channel_order)
+            corrupted = corrupt(rgb, *condition, seed, self.mode)
         except (TypeError, ValueError) as error:
             where = results.get('img_path', image_id)
             raise type(error)(f'ImageCorruption on {where}: {error}') from error
-        results['img'] = self._swap_channels(image).astype(dtype, copy=False)
+        stored = _from_rgb(corrupted, image, self.channel_order)
+        results['img'] = stored.astype(dtype, copy=False)
         return results
-
-    def _swap_channels(self, image: np.ndarray) -> np.ndarray:
-        """Convert BGR to RGB, or back: jpeg_compression and others are defined on RGB."""
-        colour = isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == 3
-        if self.channel_order == 'rgb' or not colour or image.dtype != np.uint8:
-            # corrupt() raises an error for what is no colour image, and names what it is.
-            return image
-        # numpy's image[..., ::-1] would take milliseconds: it copies byte by byte.
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
     def _image_id(self, results: dict) -> str | int:
         if results.get('img_id') is not None:
@@ -150,6 +151,39 @@ class ImageCorruption:
         )
 
 
+def as_rgb(image: np.ndarray, channel_order: str) -> np.ndarray:
+    """Convert an image to RGB: jpeg_compression and others are defined on it.
+
+    Args:
+        image (ndarray): uint8, (H, W, 3), or grey, (H, W) or (H, W, 1). Anything else is returned
+            as it is: ``check_image`` then names what is wrong with it.
+        channel_order (str): 'bgr' or 'rgb', of an image in colour.
+
+    Returns:
+        ndarray: uint8, (H, W, 3).
+    """
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or not image.size:
+        return image
+    if _is_grey(image):
+        return cv2.cvtColor(image.reshape(image.shape[:2]), cv2.COLOR_GRAY2RGB)
+    if channel_order == 'rgb' or image.ndim != 3 or image.shape[2] != 3:
+        return image
+    # numpy's image[..., ::-1] would take milliseconds: it copies byte by byte.
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _from_rgb(rgb: np.ndarray, like: np.ndarray, channel_order: str) -> np.ndarray:
+    """Convert RGB to what ``as_rgb`` got: the channels and the shape of ``like``."""
+    if _is_grey(like):
+        # Of three equal channels these weights give the same level again.
+        return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).reshape(like.shape)
+    return rgb if channel_order == 'rgb' else cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+
+
+def _is_grey(image: np.ndarray) -> bool:
+    return image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 1)
+
+
 def as_uint8(image: np.ndarray) -> np.ndarray:
     """Convert a float image that holds whole grey levels, as of ``to_float32=True``, to uint8.
 
@@ -161,27 +195,3 @@ def as_uint8(image: np.ndarray) -> np.ndarray:
         return image
     converted = image.astype(np.uint8)
     return converted if np.array_equal(converted, image) else image
-
-
-def relative_path(path: str, folder: str) -> str | None:
-    """Return a path relative to a folder, with slashes; None if it is not in there."""
-    relative = PurePath(os.path.relpath(os.path.expanduser(path), os.path.expanduser(folder)))
-    return None if relative.parts[:1] == (os.pardir,) else relative.as_posix()
-
-
-def read_image(path: str | Path) -> np.ndarray | None:
-    """Read an image as ``LoadImageFromFile`` does by default.
-
-    ``cv2.imread`` is not used: it reads a truncated file and makes the missing part grey.
-
-    Args:
-        path (str | Path): The file.
-
-    Returns:
-        ndarray | None: uint8, (H, W, 3), BGR; None if the file is no complete image.
-
-    Raises:
-        OSError: If it cannot be read at all.
-    """
-    data = np.fromfile(path, np.uint8)
-    return cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None

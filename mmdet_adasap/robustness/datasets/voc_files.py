@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .image_files import other_endings
+
 _REMEDY = (
     'set data_root to the folder that holds VOC2007/ (VOCdevkit), or make the small built-in set '
     'with `python tools/demo/make_tiny_voc.py --out data/tiny_voc` and use '
@@ -95,5 +97,6 @@ def _check_folder(folder: Path, names: Sequence[str], kind: str, id_list: Path) 
         first = ', '.join(missing[:3]) + (', ...' if len(missing) > 3 else '')
         raise FileNotFoundError(
             f'{str(folder)!r} lacks {len(missing)} of the {len(names)} {kind} that '
-            f'{str(id_list)!r} lists ({first}): complete it, or {_REMEDY}'
+            f'{str(id_list)!r} lists ({first}{other_endings(folder / missing[0])}): complete it, '
+            f'or {_REMEDY}'
         )

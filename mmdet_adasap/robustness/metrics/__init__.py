@@ -5,11 +5,14 @@ from .accuracy import distinct_names
 from .adapters import PlainMetricAdapter, build_adapter
 from .base import MetricAdapter, Score
 from .bootstrap import image_weights, interval, paired_difference, seed_of_set
+from .evaluators import MeasuredPart, Names, select_part
 from .mpc import ALEXNET, alexnet, mean_performance, summarize
 
 __all__ = [
     'ALEXNET',
+    'MeasuredPart',
     'MetricAdapter',
+    'Names',
     'PlainMetricAdapter',
     'Score',
     'alexnet',
@@ -20,5 +23,6 @@ __all__ = [
     'mean_performance',
     'paired_difference',
     'seed_of_set',
+    'select_part',
     'summarize',
 ]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .base import MetricAdapter, Score, compute, is_class_of, process
+from .base import MetricAdapter, Score, compute, process
 
 
 class Top1(NamedTuple):
@@ -28,17 +28,14 @@ class AccuracyAdapter(MetricAdapter):
     With the metric's ``thrs`` a prediction has to score above that, as for the metric itself.
     """
 
+    metric_class = 'mmpretrain.evaluation', 'Accuracy'
     has_reference = True
     has_examples = True
 
     @staticmethod
     def keys(metric: Any) -> list[str]:
-        """Return top 1 of mmpretrain's own Accuracy, if it is computed for one threshold."""
-        if (
-            not is_class_of(metric, 'mmpretrain.evaluation', 'Accuracy')
-            or 1 not in metric.topk
-            or len(metric.thrs) != 1
-        ):
+        """Return top 1 of mmpretrain's Accuracy, if it is computed for one threshold."""
+        if 1 not in metric.topk or len(metric.thrs) != 1:
             return []
         return [f'{metric.prefix}/top1']
 

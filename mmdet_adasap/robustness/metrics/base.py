@@ -10,12 +10,16 @@ import io
 import logging
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.pool import ThreadPool
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
+
+from ...errors import one_line
+from ...integration import quiet_logging
 
 
 class Score(NamedTuple):
@@ -43,14 +47,18 @@ class MetricAdapter(ABC):
         key (str): Name of P among the metric's, as 'pascal_voc/mAP'.
 
     Attributes:
+        metric_class (tuple[str, str]): Module and name of the class that the adapter is for.
         metric (BaseMetric): The metric.
         key (str): Name of P.
+        others (tuple[str, ...]): P of other metrics of the evaluator, which were not taken.
         resamples (bool): Whether :meth:`score` can resample.
         has_reference (bool): Whether :meth:`check` compares.
         has_examples (bool): Whether :meth:`example` gives anything.
     """
 
+    metric_class: tuple[str, str] = ('', '')
     key: str
+    others: tuple[str, ...] = ()
     resamples = True
     has_reference = False
     has_examples = False
@@ -61,7 +69,11 @@ class MetricAdapter(ABC):
 
     @staticmethod
     def keys(metric: BaseMetric) -> Sequence[str]:
-        """Return the figures of a metric that can be P, that of the task's benchmark first."""
+        """Return the figures of a metric that can be P, that of the task's benchmark first.
+
+        Args:
+            metric (BaseMetric): Of the class ``metric_class``, or of one that derives from it.
+        """
         return ()
 
     def check_images(self, images: int) -> None:
@@ -69,6 +81,16 @@ class MetricAdapter(ABC):
 
         Raises:
             ValueError: If the metric cannot leave out the others. By default any number is right.
+        """
+
+    def check_annotations(self, infos: Sequence[Mapping]) -> None:
+        """Raise ValueError, before anything is tested, if the metric compares with other images.
+
+        Args:
+            infos (Sequence[Mapping]): The dataset's infos of all images that will be tested.
+
+        Raises:
+            ValueError: If its annotation file is of others. By default it has none.
         """
 
     @abstractmethod
@@ -113,6 +135,42 @@ class MetricAdapter(ABC):
         return {}
 
 
+ANNOTATIONS = ('_coco_api', '_lvis_api')
+"""Attributes of mmdet's metrics that hold the annotations; private, as of mmdet 3.3."""
+
+
+def check_annotations(metric: BaseMetric, infos: Sequence[Mapping]) -> None:
+    """Raise ValueError if a metric's annotation file, if it has one, is not of these images.
+
+    With another file than the dataset's a metric compares with objects of other images that have
+    the same ids, or leaves images out.
+
+    Args:
+        metric (BaseMetric): The metric.
+        infos (Sequence[Mapping]): The dataset's infos of all images that will be tested.
+    """
+    apis = [getattr(metric, name, None) for name in ANNOTATIONS]
+    listed = next((api.imgs for api in apis if api is not None), None)
+    if listed is None:
+        return
+    where = f'ann_file of {type(metric).__name__}'
+    remedy = 'give it the annotation file of the test set'
+    lacking = [info['img_id'] for info in infos if info['img_id'] not in listed]
+    if lacking:
+        raise ValueError(
+            f'{where} lacks {len(lacking)} of {len(infos)} images tested (image id '
+            f'{lacking[0]!r}): {remedy}'
+        )
+    for info in infos:
+        there, here = listed[info['img_id']].get('file_name'), info.get('img_path')
+        # Without folder and ending: the same images may lie elsewhere in another format.
+        if there and here and PurePath(there).stem != PurePath(here).stem:
+            raise ValueError(
+                f'{where}: image id {info["img_id"]!r} is {there} there and {here} in the test '
+                f'set: {remedy}'
+            )
+
+
 def process(metric: BaseMetric, samples: Sequence[dict], batch: Any) -> list:
     """Return the results that a metric's ``process`` adds for each image of a batch.
 
@@ -129,7 +187,8 @@ def process(metric: BaseMetric, samples: Sequence[dict], batch: Any) -> list:
     """
     # Metrics collect results of all batches until they are evaluated, and this needs one batch.
     metric.results.clear()
-    metric.process(batch, list(samples))
+    with _errors_named(metric):
+        metric.process(batch, list(samples))
     results = list(metric.results)
     metric.results.clear()
     if len(results) != len(samples):
@@ -142,7 +201,7 @@ def process(metric: BaseMetric, samples: Sequence[dict], batch: Any) -> list:
 
 def compute(metric: BaseMetric, results: Sequence) -> dict[str, float]:
     """Return the figures that a metric computes, by full names, without printing them."""
-    with silent(), _eval_map_in_threads():
+    with silent(), _eval_map_in_threads(), _errors_named(metric):
         metrics = metric.compute_metrics(list(results))
     prefix = f'{metric.prefix}/' if metric.prefix else ''
     return {
@@ -151,6 +210,18 @@ def compute(metric: BaseMetric, results: Sequence) -> dict[str, float]:
         # Some metrics add texts and lists, which are no figures.
         if np.ndim(value) == 0 and not isinstance(value, str)
     }
+
+
+@contextlib.contextmanager
+def _errors_named(metric: BaseMetric) -> Iterator[None]:
+    """Let an error that a metric did not mean for users say which metric it was."""
+    try:
+        yield
+    except (AssertionError, AttributeError, LookupError, TypeError, NotImplementedError) as error:
+        raise ValueError(
+            f'{type(metric).__name__} cannot be computed ({one_line(error)}): the model or the '
+            f'pipeline may not give what it compares; choose another metric'
+        ) from error
 
 
 @contextlib.contextmanager
@@ -195,21 +266,8 @@ def replaced(owner: object, name: str, value: object) -> Iterator[None]:
 def silent() -> Iterator[None]:
     """Suppress the tables that metrics print and log."""
     # Metrics log at INFO; warnings of other code are suppressed as well, errors are not.
-    before = logging.root.manager.disable
-    logging.disable(max(before, logging.WARNING))
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before)
-
-
-def is_class_of(metric: object, library: str, name: str) -> bool:
-    """Return whether a metric is of exactly this class of a library, without importing it.
-
-    A subclass may compute something else, so it is treated as any other metric.
-    """
-    return type(metric) is getattr(sys.modules.get(library), name, None)
+    with quiet_logging(logging.WARNING), contextlib.redirect_stdout(io.StringIO()):
+        yield
 
 
 def detection_example(sample: dict, at_most: int = 30) -> dict:

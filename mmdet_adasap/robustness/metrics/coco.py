@@ -2,7 +2,7 @@
 """Figures of COCO, unrounded, from the matches that pycocotools made."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,9 +11,9 @@ from .average_precision import Ranking, average_precision
 from .base import (
     MetricAdapter,
     Score,
+    check_annotations,
     compute,
     detection_example,
-    is_class_of,
     process,
     replaced,
 )
@@ -61,12 +61,13 @@ class CocoAdapter(MetricAdapter):
     has the figures unrounded and the matches of every image.
     """
 
+    metric_class = 'mmdet.evaluation', 'CocoMetric'
     has_examples = True
 
     @staticmethod
     def keys(metric: Any) -> list[str]:
-        """Return the figures of mmdet's own CocoMetric for boxes or masks, mAP first."""
-        if not is_class_of(metric, 'mmdet.evaluation', 'CocoMetric') or metric.format_only:
+        """Return the figures of mmdet's CocoMetric for boxes or masks, mAP first."""
+        if metric.format_only:
             return []
         kinds = [kind for kind in metric.metrics if kind in ('bbox', 'segm')]
         return [f'{metric.prefix}/{kind}_{name}' for kind in kinds for name in FIGURES]
@@ -89,6 +90,10 @@ class CocoAdapter(MetricAdapter):
             )
         if self.figure.iou is not None and self.figure.iou not in list(metric.iou_thrs):
             raise ValueError(f'{key}: iou_thrs={metric.iou_thrs} lacks {self.figure.iou}')
+
+    def check_annotations(self, infos: Sequence[Mapping]) -> None:
+        """Raise ValueError if CocoMetric's annotation file is of other images."""
+        check_annotations(self.metric, infos)
 
     def per_image(self, samples: Sequence[dict], batch: Any) -> list:
         """Return annotations and detections of each image, as CocoMetric keeps them."""

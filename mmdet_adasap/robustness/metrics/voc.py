@@ -12,7 +12,6 @@ from .base import (
     Score,
     compute,
     detection_example,
-    is_class_of,
     process,
     to_numpy,
 )
@@ -48,17 +47,14 @@ class VOCAdapter(MetricAdapter):
     matches once and gives the same mAP to the last bit.
     """
 
+    metric_class = 'mmdet.evaluation', 'VOCMetric'
     has_examples = True
     has_reference = True
 
     @staticmethod
     def keys(metric: Any) -> list[str]:
-        """Return the mAP of mmdet's own VOCMetric, if it is over boxes of all sizes."""
-        if (
-            not is_class_of(metric, 'mmdet.evaluation', 'VOCMetric')
-            or metric.metric != 'mAP'
-            or metric.scale_ranges
-        ):
+        """Return the mAP of mmdet's VOCMetric, if it is over boxes of all sizes."""
+        if metric.metric != 'mAP' or metric.scale_ranges:
             return []
         return [f'{metric.prefix}/mAP']
 

@@ -1,5 +1,6 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,20 @@ def read(root, corruption='gaussian_noise', severity=3, **changed) -> list[tuple
     dataset = ImageNetC(str(root), corruption, severity, **settings)
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]
     return [(info['img_id'], info['gt_label'], info['img_path']) for info in infos]
+
+
+@pytest.mark.parametrize(
+    ('kind', 'name'), [('ImageNetC', 'ImageNet-C'), ('CIFAR10C', 'CIFAR-10-C')]
+)
+def test_corruption_that_this_package_alone_has(tmp_path, monkeypatch, kind, name):
+    """As one that is added to it: no archive lacks it."""
+    monkeypatch.setitem(CORRUPTIONS, 'haze', CORRUPTIONS['fog'])
+    module = sys.modules['mmdet_adasap.robustness.corruptions.corrupt']
+    monkeypatch.setattr(module, 'EXTRAS', (*module.EXTRAS, 'haze'))
+    dataset = dict(type=kind, data_root=str(tmp_path), corruption='haze', severity=3)
+    message = f"corruption='haze' is not in {name}, which has gaussian_noise, .*: compute it"
+    with pytest.raises(ValueError, match=message):
+        DATASETS.build(dataset)
 
 
 class TestImageNetC:

@@ -203,6 +203,8 @@ class Plan:
             found = [*_run_tool('robustness.py'), str(config)]
             found += [f'{model}={_last_checkpoint(trained)}' for model, trained in models.items()]
             found += ['--severities', *map(str, severities), '--workers', str(workers)]
+            # The README's figures are of a CPU; a GPU would round otherwise.
+            found += ['--device', 'cpu']
             return [*found, '--out', str(step.folder)]
 
         self._add(step, name, command, 'test.log', models.values())
