@@ -116,8 +116,8 @@ ARMS = {
     'magnitude, MACs 0.4': arm('MagnitudeImportance', 0.9, dict(flops=TARGET)),
     'uniform, Taylor, MACs 0.4': arm('UniformTaylor', 0.9, dict(flops=TARGET)),
 }
-"""Settings of AdaSAPHook by the arm's name. 'at most' is max_pruning_ratio, 1 where it is not named;
-the arms that limit MACs run from the long training alone."""
+"""Settings of AdaSAPHook by the arm's name. 'at most' is max_pruning_ratio, which is 1 where it is
+not named; the arms that limit MACs run from the long training alone."""
 
 
 def yolox(data: Path) -> dict:
@@ -328,13 +328,13 @@ def run_model(name: str, args: argparse.Namespace, done: set, results: Path) -> 
     for seed, which, label in tqdm(jobs, desc=name, disable=not sys.stderr.isatty()):
         iterations = lengths[('short', 'long').index(which)]
         folder = args.out / f'{name}_{which}_{seed}'
-        dense_file, dense_score = folder / 'dense' / f'iter_{iterations}.pth', folder / 'dense.json'
+        dense_score = folder / 'dense.json'
         if not dense_score.exists():
             dense = train(cfg, folder / 'dense', iterations, max(iterations // 3, 1), lr, seed)
             dense_score.write_text(json.dumps(dense.scores))
-        dense_mAP = json.loads(dense_score.read_text())[-1]
+        dense_metric = json.loads(dense_score.read_text())[-1]
         pruned = copy.deepcopy(cfg)
-        pruned.load_from = str(dense_file)
+        pruned.load_from = str(folder / 'dense' / f'iter_{iterations}.pth')
         pruned.default_hooks.adasap = dict(
             type='AdaSAPHook',
             by_epoch=False,
@@ -346,7 +346,7 @@ def run_model(name: str, args: argparse.Namespace, done: set, results: Path) -> 
             **ARMS[label],
         )
         start = time.perf_counter()
-        line = dict(model=name, training=which, seed=seed, arm=label, dense=dense_mAP)
+        line = dict(model=name, training=which, seed=seed, arm=label, dense=dense_metric)
         try:
             runner = train(pruned, folder / 'arm', TOTAL, WARMUP + PRUNE, lr / 2, seed)
         except Exception as error:
@@ -415,7 +415,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--models', nargs='+', choices=MODELS, default=list(MODELS))
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
-    parser.add_argument('--training', nargs='+', choices=('short', 'long'), default=['short', 'long'])
+    parser.add_argument(
+        '--training', nargs='+', choices=('short', 'long'), default=['short', 'long']
+    )
     parser.add_argument('--arms', nargs='+', choices=ARMS, default=list(ARMS))
     parser.add_argument('--out', type=Path, default=ROOT / 'work_dirs' / 'criteria')
     parser.add_argument('--data', type=Path, default=ROOT / 'data' / 'criteria')

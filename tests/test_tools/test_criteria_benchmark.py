@@ -1,0 +1,86 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""The criteria that tools/benchmarks/criteria.py compares with ours, and its table."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mmdet_adasap.pruning import Pruner, TaylorImportance, named_tensors
+from mmdet_adasap.registry import IMPORTANCES
+
+PATH = Path(__file__).parents[2] / 'tools' / 'benchmarks' / 'criteria.py'
+
+
+@pytest.fixture(scope='module')
+def tool():
+    """The tool as a module; what it registers goes when the tests are over."""
+    spec = importlib.util.spec_from_file_location('criteria_benchmark', PATH)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    for name in ('GroupMagnitudeImportance', 'UniformMagnitude', 'UniformTaylor'):
+        IMPORTANCES.module_dict.pop(name, None)
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 40, 3), nn.BatchNorm2d(40), nn.Conv2d(40, 20, 1), nn.Conv2d(20, 4, 1)
+    net = nn.Sequential(*layers)
+    nn.init.uniform_(net[1].weight)
+    return net
+
+
+def forward(model: nn.Module) -> torch.Tensor:
+    return model(torch.linspace(-1, 1, 3 * 8 * 8).reshape(1, 3, 8, 8))
+
+
+def test_group_magnitude_is_the_mean_square_of_all_parts_over_its_mean(tool, net):
+    pruner = Pruner(net, forward, dict(params=0.5), tool.GroupMagnitudeImportance())
+    group = pruner.channels.groups[0]
+    found = pruner.importance.scores(group, named_tensors(net), torch.ones(40, dtype=torch.bool))
+    conv, norm, reader = net[0].weight, net[1].weight, net[2].weight
+    parts = [conv.square().sum((1, 2, 3)), norm.square(), reader.square().sum((0, 2, 3))]
+    expected = torch.stack(parts).mean(0)
+    torch.testing.assert_close(found, expected / expected.mean())
+
+
+@pytest.mark.parametrize('name', ['UniformMagnitude', 'UniformTaylor'])
+def test_uniform_takes_the_same_share_of_each_group_the_least_important_first(tool, net, name):
+    importance = getattr(tool, name)()
+    pruner = Pruner(net, forward, dict(params=0.5), importance)
+    forward(net).square().sum().backward()
+    pruner.observe()
+    plain = TaylorImportance() if 'Taylor' in name else tool.MagnitudeImportance()
+    plain.observe(pruner.channels.groups, dict(net.named_parameters()))
+    kept = pruner.select(0.5)
+    shares = [k.mean() for k in kept]
+    assert max(shares) - min(shares) <= 0.05
+    full = [torch.ones(g.size, dtype=torch.bool) for g in pruner.channels.groups]
+    for group, every, k in zip(pruner.channels.groups, full, kept, strict=True):
+        scores = plain.scores(group, named_tensors(net), every).detach().numpy()
+        assert scores[k].min() >= scores[~k].max()
+
+
+def test_table_has_the_mean_and_deviation_over_seeds(tool):
+    line = dict(model='resnet', training='long', arm='Taylor', params=0.4, flops=0.5)
+    lines = [
+        line | dict(seed=seed, dense=70.0 + seed, after=60.0 + seed, end=65.0 + seed)
+        for seed in range(3)
+    ]
+    lines.append(line | dict(arm='magnitude', seed=0, dense=70.0, error='cannot be reached'))
+    table = tool.table(lines)
+    assert 'resnet, long training, dense 71.000 ± 1.000, 3 seeds' in table
+    assert '| Taylor | 61.000 ± 1.000 | 66.000 ± 1.000 | 0.40 | 0.50 |' in table
+    assert '| magnitude | cannot be reached' in table
+    assert np.isclose(float(tool.spread([1.0]).split()[0]), 1)
+
+
+def test_every_model_has_a_config(tool, tmp_path):
+    for make, *_ in tool.MODELS.values():
+        cfg = make(tmp_path)
+        assert str(tmp_path) in str(cfg.train_dataloader.dataset.data_root)
