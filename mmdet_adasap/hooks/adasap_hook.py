@@ -18,6 +18,7 @@ from ..integration import (
 from ..optim import AdaSAPOptimWrapper, observe_clean_gradients, preserve_rng_state
 from ..pruning import META_KEY, PHASES, Pruner
 from . import preflight, resume, runner_state, training_log
+from .model_copies import check_no_copy
 from .runner_state import averaged_models, optimizers_of
 from .schedule import Phases
 from .settings import AdaSAPSettings
@@ -80,6 +81,7 @@ class AdaSAPHook(Hook):
         self.start_fraction = 1.0
         self.has_loaded = False
         self._loaded_state: Mapping = {}
+        self._untrained: frozenset[str] = frozenset()
         self._watch: training_log.LossRatioWatch | None = None
 
     def before_run(self, runner: Runner) -> None:
@@ -131,6 +133,7 @@ class AdaSAPHook(Hook):
     def _find_channels(self, runner: Runner) -> None:
         settings, model = self.settings, unwrapped(runner.model)
         with preserve_rng_state(model):
+            check_no_copy(model, lambda: runner_state.running_modules(runner))
             forward = runner_state.sample_forward(runner)
             self.pruner = Pruner(
                 model, forward, settings.target, settings.importance, settings.round_to
@@ -185,6 +188,9 @@ class AdaSAPHook(Hook):
             self._enter_phase(runner, done)
 
     def _prune(self, runner: Runner, event: int) -> None:
+        self._untrained = training_log.log_untrained(
+            runner.logger, self.pruner.untrained_layers(), self._untrained
+        )
         with raise_on_all_ranks():
             kept = self.pruner.select(self._target_after(event))
         # Rounding may differ from device to device; the choice must not.

@@ -14,9 +14,9 @@ from .model_state import (
     preserve_modes,
     preserve_state,
 )
-from .pruner import Pruner, check_target
+from .pruner import Pruner, check_target, listed
 from .selection import select_channels
-from .slicing import channel_counts, check_dense, check_fits, check_states, cut, mismatched_state
+from .slicing import channel_counts, check_dense, check_fits, check_states, cut, uncuttable_state
 from .structure import (
     META_KEY,
     PHASES,
@@ -62,9 +62,9 @@ __all__ = [
     'indices_from_masks',
     'is_cut',
     'last_cut',
+    'listed',
     'mask',
     'masks_from_structure',
-    'mismatched_state',
     'named_tensors',
     'output_tensors',
     'per_channel',
@@ -74,6 +74,7 @@ __all__ = [
     'select_channels',
     'tag_model',
     'trace_channels',
+    'uncuttable_state',
     'verify_cut',
     'with_integer_axes',
 ]

@@ -67,6 +67,12 @@ def _is_fraction(value: object) -> bool:
     return number and 0 < value <= 1
 
 
+def listed(names: list[str]) -> str:
+    """Return the first ten names of a list, and how many more there are."""
+    more = [f'{len(names) - 10} more'] if len(names) > 10 else []
+    return ', '.join(names[:10] + more)
+
+
 def _kind(value: object) -> str:
     if isinstance(value, Tensor):
         return f'one of shape {list(value.shape)}'
@@ -243,9 +249,14 @@ class Pruner:
             raise ValueError(f'fraction={fraction!r} must be above 0 and at most 1')
         self._check_finite()
         tensors = named_tensors(self.model)
-        scores = []
+        parameters = dict(self.model.named_parameters())
+        scores, unseen = [], []
         with torch.no_grad():
             for group, kept in zip(self.channels.groups, self.masks.kept, strict=True):
+                # Training could not make up for the loss of what these layers make.
+                if group.untrained_layers(parameters):
+                    scores.append(np.full(group.size, np.inf))
+                    continue
                 device = tensors[group.members[0].name].device
                 mask = torch.as_tensor(kept, device=device)
                 found = self.importance.scores(group, tensors, mask)
@@ -257,8 +268,34 @@ class Pruner:
                     )
                 # A score that is not a number says nothing against its channel.
                 scores.append(np.nan_to_num(found.cpu().numpy(), nan=np.inf, posinf=np.inf))
-        limit = self._limit(fraction)
-        return select_channels(scores, self.masks.kept, self.cost, limit, self._steps)
+                unseen += [group.name] if found.isnan().all() else []
+        try:
+            limit = self._limit(fraction)
+            return select_channels(scores, self.masks.kept, self.cost, limit, self._steps)
+        except UnreachableTargetError as error:
+            raise UnreachableTargetError(f'{error}{self._kept_whole(unseen)}') from None
+
+    def untrained_layers(self) -> list[str]:
+        """Return the layers that are not trained now, and so keep the channels they have."""
+        parameters = dict(self.model.named_parameters())
+        found = [group.untrained_layers(parameters) for group in self.channels.groups]
+        return list(dict.fromkeys(name for names in found for name in names))
+
+    def _kept_whole(self, unseen: list[str]) -> str:
+        """Return what an event could not cut, and what to do, for the message of an error.
+
+        Args:
+            unseen (list[str]): Layers of which the criterion knows nothing.
+        """
+        found = {
+            'not trained now': self.untrained_layers(),
+            f'without a score of {type(self.importance).__name__}, as without a gradient': unseen,
+        }
+        found = [f'{reason}: {listed(names)}' for reason, names in found.items() if names]
+        if not found:
+            return ''
+        higher = f'set a higher target than target=dict({self.resource}={self.target:g})'
+        return f'; left whole: {"; ".join(found)}. Train them up to the last event, or {higher}'
 
     def _check_finite(self) -> None:
         """Raise DivergedError if a parameter holds a NaN or infinity."""
