@@ -16,7 +16,7 @@ from ..integration import (
     unwrapped,
 )
 from ..optim import AdaSAPOptimWrapper, observe_clean_gradients, preserve_rng_state
-from ..pruning import META_KEY, PHASES, Pruner
+from ..pruning import META_KEY, PHASES, Pruner, check_states
 from . import preflight, resume, runner_state, training_log
 from .model_copies import check_no_copy
 from .runner_state import averaged_models, optimizers_of
@@ -192,6 +192,7 @@ class AdaSAPHook(Hook):
             runner.logger, self.pruner.untrained_layers(), self._untrained
         )
         with raise_on_all_ranks():
+            check_states(optimizers_of(runner))  # now rather than at the cut
             kept = self.pruner.select(self._target_after(event))
         # Rounding may differ from device to device; the choice must not.
         kept = broadcast_from_rank_0(kept)

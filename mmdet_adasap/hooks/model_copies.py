@@ -35,8 +35,12 @@ def check_no_copy(model: nn.Module, running_modules: Callable[[], set[str]]) -> 
     for name, module in model.named_modules():
         if isinstance(module, BaseAveragedModel):
             raise ValueError(_message(name, 'other layers', 'backbone'))
+    pairs = list(_look_alikes(model))
+    # A larger teacher that stays as it is may have the neck of its student; that is no copy.
+    if _numel_of_outer(model, {copy for _, copy in pairs}) < 0.5 * _untrained_numel(model):
+        return
     ran: set[str] | None = None
-    for network, copy in _look_alikes(model):
+    for network, copy in pairs:
         if not COPY_WORDS.search(copy):
             ran = running_modules() if ran is None else ran
             # Blocks of one network all run; of a network and its copy only one does.
@@ -47,11 +51,22 @@ def check_no_copy(model: nn.Module, running_modules: Callable[[], set[str]]) -> 
 
 def _message(copy: str, network: str, prefix: str) -> str:
     return (
-        f'model: {copy} is a copy of {network} and follows what that learns, and AdaSAPHook '
-        f'cannot cut both alike; train without AdaSAPHook, and then prune the network by itself, '
-        f"in its own config with init_cfg=dict(type='Pretrained', prefix={prefix!r}, "
-        f'checkpoint=...)'
+        f'model: {copy} is a copy of {network} that is not trained itself, as a teacher or '
+        f'moving average, and AdaSAPHook cannot cut both alike; train without it, and then prune '
+        f"the network by itself, in its own config with init_cfg=dict(type='Pretrained', "
+        f'prefix={prefix!r}, checkpoint=...)'
     )
+
+
+def _untrained_numel(model: nn.Module) -> int:
+    """Return how many numbers are in parameters that are not trained."""
+    return sum(p.numel() for p in model.parameters() if not p.requires_grad)
+
+
+def _numel_of_outer(model: nn.Module, names: set[str]) -> int:
+    """Return how many parameters some modules have, each counted once where they are nested."""
+    outer = [n for n in names if not any(n.startswith(f'{other}.') for other in names)]
+    return sum(p.numel() for name in outer for p in model.get_submodule(name).parameters())
 
 
 def _look_alikes(model: nn.Module) -> Iterator[tuple[str, str]]:

@@ -92,8 +92,8 @@ def kept_keys(optimizer: Optimizer) -> set[str]:
 @contextlib.contextmanager
 def _undisturbed(optimizer: Optimizer) -> Iterator[None]:
     """Let the block step with gradients, and restore the random generators after it."""
-    first = optimizer.param_groups[0]['params'][:1]
-    with preserve_rng_state(nn.ParameterList(first)), torch.enable_grad():
+    parameters = [p for group in optimizer.param_groups for p in group['params']]
+    with preserve_rng_state(nn.ParameterList(parameters[:1])), torch.enable_grad():
         yield
 
 

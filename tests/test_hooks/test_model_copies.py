@@ -108,6 +108,17 @@ def test_a_network_without_frozen_layers_is_not_run():
     check_no_copy(heads, lambda: {'semantic', 'other'})
 
 
+def test_a_fixed_teacher_of_another_size_is_no_copy():
+    """Even if its neck is that of the student, as in LAD of mmdet."""
+    neck = nn.Sequential(nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1))
+    parts = dict(backbone=ToyModel(), neck=neck, teacher_backbone=frozen(ToyModel(width=16)))
+    parts['teacher_neck'] = frozen(copy.deepcopy(neck))
+    check_no_copy(nn.ModuleDict(parts), lambda: {'backbone', 'neck'})
+    del parts['teacher_backbone']
+    with pytest.raises(ValueError, match=r'^model: teacher_neck is a copy of neck'):
+        check_no_copy(nn.ModuleDict(parts), lambda: {'backbone', 'neck'})
+
+
 def test_soft_teacher_of_mmdet():
     mmdet = pytest.importorskip('mmdet')
     from mmdet.registry import MODELS
