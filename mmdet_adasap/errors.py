@@ -108,3 +108,9 @@ class UnreadableImagesError(AdaSAPError, ValueError):
 
     def __reduce__(self) -> tuple:
         return type(self), (*self.args, self.results)  # else copies are made of the message alone
+
+
+def listed(names: list[str]) -> str:
+    """Return the first ten names of a list, and how many more there are."""
+    more = [f'{len(names) - 10} more'] if len(names) > 10 else []
+    return ', '.join(names[:10] + more)

@@ -16,9 +16,10 @@ from ..integration import (
     unwrapped,
 )
 from ..optim import AdaSAPOptimWrapper, observe_clean_gradients, preserve_rng_state
-from ..pruning import META_KEY, PHASES, Pruner
+from ..pruning import META_KEY, PHASES, Pruner, check_states
 from . import preflight, resume, runner_state, training_log, training_plan
 from .collapse_watch import CollapseWatch
+from .model_copies import check_no_copy
 from .runner_state import averaged_models, optimizers_of
 from .schedule import Phases
 from .settings import AdaSAPSettings
@@ -81,6 +82,7 @@ class AdaSAPHook(Hook):
         self.start_fraction = 1.0
         self.has_loaded = False
         self._loaded_state: Mapping = {}
+        self._untrained: frozenset[str] = frozenset()
         self._watch: training_log.LossRatioWatch | None = None
         self._collapse: CollapseWatch | None = None
         self._has_forecast = False
@@ -134,6 +136,7 @@ class AdaSAPHook(Hook):
     def _find_channels(self, runner: Runner) -> None:
         settings, model = self.settings, unwrapped(runner.model)
         with preserve_rng_state(model):
+            check_no_copy(model, lambda: runner_state.running_modules(runner))
             forward = runner_state.sample_forward(runner)
             self.pruner = Pruner(
                 model,
@@ -194,7 +197,11 @@ class AdaSAPHook(Hook):
             self._enter_phase(runner, done)
 
     def _prune(self, runner: Runner, event: int) -> None:
+        self._untrained = training_log.log_untrained(
+            runner.logger, self.pruner.untrained_layers(), self._untrained
+        )
         with raise_on_all_ranks():
+            check_states(optimizers_of(runner))  # now rather than at the cut
             if not self._has_forecast:  # a criterion that reads gradients has them from now on
                 self._has_forecast = training_plan.log_forecast(runner.logger, self.pruner)
             kept = self.pruner.select(self._target_after(event))

@@ -3,19 +3,15 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 
-import torch
 from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
-from torch import nn
-from torch.optim import Optimizer
 
 from ..optim import AdaSAPOptimWrapper
-from ..pruning import check_states
 from ..robustness.datasets import check_voc_dataset
+from .optimizer_trial import check_optimizer
 from .schedule import Phases
 from .settings import PERTURBATION_KEYS, AdaSAPSettings
 
@@ -90,7 +86,7 @@ def check_optim_wrapper(settings: AdaSAPSettings, optim_wrapper: OptimWrapper) -
 
     Raises:
         ValueError: Naming the key to change.
-        OptimizerStateError: If the optimizer keeps a state that cannot be cut.
+        OptimizerStateError: If the optimizer keeps what cannot be cut.
     """
     name = type(optim_wrapper).__name__
     takes_perturbations = isinstance(optim_wrapper, AdaSAPOptimWrapper)
@@ -120,52 +116,7 @@ def check_optim_wrapper(settings: AdaSAPSettings, optim_wrapper: OptimWrapper) -
         raise ValueError(
             f'optim_wrapper: AdaSAPHook works with one optimizer, and {name} holds several'
         )
-    _check_optimizer(optim_wrapper.optimizer)
-
-
-def _check_optimizer(optimizer: Optimizer) -> None:
-    """Let an optimizer of this kind make its state for a parameter, and see if it can be cut.
-
-    Raises:
-        OptimizerStateError: If it cannot.
-        ValueError: If it cannot be stepped without further arguments.
-    """
-    trial = step_trial_optimizer(optimizer)
-    if trial is not None:
-        check_states([trial])
-
-
-def step_trial_optimizer(optimizer: Optimizer) -> Optimizer | None:
-    """Build an optimizer of the same kind for one small parameter, and step it once.
-
-    Its state shows what the real one will keep, which nothing says before the first step.
-
-    Args:
-        optimizer (Optimizer): The real one; it is not touched.
-
-    Returns:
-        Optimizer | None: The one that has stepped; None if its class wants further arguments.
-
-    Raises:
-        ValueError: If its ``step`` does.
-    """
-    parameter = nn.Parameter(torch.zeros(4, 3))
-    parameter.grad = torch.zeros(4, 3)
-    # AdamW's defaults hold values beside these, which its own __init__ would not take.
-    known = inspect.signature(type(optimizer)).parameters
-    try:
-        arguments = {key: value for key, value in optimizer.defaults.items() if key in known}
-        trial = type(optimizer)([parameter], **arguments)
-    except Exception:
-        return None  # the cut itself looks once more
-    try:
-        trial.step()
-    except TypeError as error:
-        raise ValueError(
-            f'optim_wrapper.optimizer: {type(optimizer).__name__} cannot be stepped as mmengine '
-            f'does ({error}); use SGD, Adam or AdamW'
-        ) from error
-    return trial
+    check_optimizer(optim_wrapper.optimizer)
 
 
 def check_single_hook(hooks: Sequence[Hook], kind: type[Hook]) -> None:

@@ -20,9 +20,9 @@ from ..pruning import (
     digest,
     is_cut,
     last_cut,
-    mismatched_state,
+    uncuttable_state,
 )
-from .preflight import step_trial_optimizer
+from .optimizer_trial import kept_keys
 from .runner_state import is_resume_asked_for, is_resumed, loaded_file
 from .schedule import Phases
 from .settings import PERTURBATION_KEYS, AdaSAPSettings
@@ -57,14 +57,8 @@ def check_resumable(checkpoint: Mapping, runner: Runner) -> None:
             'would start anew; train without save_param_scheduler=False, or start anew with '
             'load_from'
         )
-    state = checkpoint['optimizer'].get('state')
-    groups = checkpoint['optimizer'].get('param_groups')
-    is_whole = isinstance(state, Mapping) and isinstance(groups, list)
-    if not is_whole or not all(isinstance(part, Mapping) for part in (*state.values(), *groups)):
-        raise ValueError(f'resume: optimizer.state or param_groups is malformed; {REMEDY}')
     optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
-    if optimizer is not None:  # check_optim_wrapper says so where there are several
-        _check_same_optimizer(state.values(), optimizer)
+    _check_optimizer_state(checkpoint['optimizer'], optimizer)
     own = checkpoint.get(STATE_KEY)
     saved = own.get('holds') if isinstance(own, Mapping) else None
     if isinstance(saved, Mapping):
@@ -76,10 +70,30 @@ def check_resumable(checkpoint: Mapping, runner: Runner) -> None:
                 )
 
 
+def _check_optimizer_state(saved: Mapping, optimizer: Optimizer | None) -> None:
+    """Raise ValueError if the state of an optimizer is malformed, or that of another kind.
+
+    Args:
+        saved (Mapping): What the checkpoint has.
+        optimizer (Optimizer, optional): That of the run; None where there are several, which
+            check_optim_wrapper reports, or none yet.
+    """
+    # Optimizers that wrap another one may write a state_dict of a layout of their own.
+    if optimizer is not None and not {'state', 'param_groups'} <= optimizer.state_dict().keys():
+        return
+    state, groups = saved.get('state'), saved.get('param_groups')
+    is_whole = isinstance(state, Mapping) and isinstance(groups, list)
+    # Under a name, and not the number of a parameter, some optimizers keep a count of steps.
+    of_parameters = [v for key, v in state.items() if type(key) is int] if is_whole else []
+    if not is_whole or not all(isinstance(part, Mapping) for part in (*of_parameters, *groups)):
+        raise ValueError(f'resume: optimizer.state or param_groups is malformed; {REMEDY}')
+    if optimizer is not None:
+        _check_same_optimizer(of_parameters, optimizer)
+
+
 def _check_same_optimizer(states: Iterable[Mapping], optimizer: Optimizer) -> None:
     """Raise ValueError if another kind of optimizer wrote the state of a checkpoint."""
-    trial = step_trial_optimizer(optimizer)
-    needed = next(iter(trial.state.values()), {}).keys() if trial else ()
+    needed = kept_keys(optimizer)
     for state in states:
         missing = sorted(needed - state.keys())
         if missing:
@@ -219,10 +233,10 @@ def check_start(
         if structure is not None:
             _check_pruned_start(settings, structure, loaded_file(runner))
         return
-    for key, shape, expected in mismatched_state(runner.optim_wrapper.optimizer):
+    for entry in uncuttable_state(runner.optim_wrapper.optimizer):
         raise ValueError(
-            f'resume: {key} of the optimizer has the shape {shape} and its parameter {expected}; '
-            f'resume from a checkpoint as train.py writes it, or start anew with load_from'
+            f'resume: the checkpoint gives the optimizer {entry}; resume from one as train.py '
+            f'writes it, or start anew with load_from'
         )
     if state is None:
         return

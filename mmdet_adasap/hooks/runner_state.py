@@ -17,8 +17,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..integration import rewrap_model, unwrapped
-from ..models import complete_forward
-from ..pruning import ForwardFn, eval_mode, last_cut
+from ..models import complete_forward, raw_forward
+from ..pruning import ForwardFn, eval_mode, last_cut, preserve_state
 
 
 def is_resume_asked_for(runner: Runner) -> bool:
@@ -70,6 +70,34 @@ def sample_forward(runner: Runner) -> ForwardFn:
             lambda: _first_batch(model, runner.train_loop, images=2),
             lambda line: runner.logger.warning(f'AdaSAP: {line}'),
         )
+
+
+def running_modules(runner: Runner) -> set[str]:
+    """Return the modules that take part in a run of the model on the first validation image.
+
+    Returns:
+        set[str]: Their names. A module takes part if it is called, or one inside it is.
+    """
+    model = unwrapped(runner.model)
+    batch = _first_batch(model, runner.val_loop or runner.train_loop)
+    ran: set[str] = set()
+
+    def note(name: str) -> None:
+        while name and name not in ran:
+            ran.add(name)
+            name = name.rpartition('.')[0]
+
+    handles = [
+        module.register_forward_pre_hook(lambda *_, name=name: note(name))
+        for name, module in model.named_modules()
+    ]
+    try:
+        with eval_mode(model), preserve_state(model):
+            raw_forward(batch)(model)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return ran
 
 
 def _first_batch(model: nn.Module, loop: BaseLoop, images: int = 1) -> dict | tuple | list:

@@ -2,13 +2,14 @@
 """What the log of a run says of AdaSAP: channels, radii, each iteration, and the cut."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from ..errors import listed
 from ..pruning import NOT_TRAINED, PHASES, PrunableChannels
 from ..sharpness import Perturbation
 
@@ -47,6 +48,28 @@ def log_channels(logger: logging.Logger, channels: PrunableChannels, model: nn.M
             f'AdaSAP leaves {", ".join(unseen)} whole because raw outputs do not depend on '
             f'them; if they read channels that are cut, training will stop after the cut'
         )
+
+
+def log_untrained(
+    logger: logging.Logger, names: Sequence[str], known: frozenset[str]
+) -> frozenset[str]:
+    """Warn once of layers that have been frozen since the channels were found.
+
+    Args:
+        logger (logging.Logger): The run's.
+        names (Sequence[str]): Layers that are not trained at a pruning event.
+        known (frozenset[str]): Those that were named before.
+
+    Returns:
+        frozenset[str]: All that have been named now.
+    """
+    new = [name for name in names if name not in known]
+    if new:
+        logger.warning(
+            f'AdaSAP leaves {len(new)} layers and what is tied to them whole while they are not '
+            f'trained: {listed(new)}'
+        )
+    return known.union(new)
 
 
 class LossRatioWatch:

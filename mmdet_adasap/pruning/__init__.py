@@ -14,9 +14,9 @@ from .model_state import (
     preserve_modes,
     preserve_state,
 )
-from .pruner import MAX_PRUNING_RATIO, Pruner, check_max_pruning_ratio, check_target
+from .pruner import Pruner
 from .selection import select_channels
-from .slicing import channel_counts, check_dense, check_fits, check_states, cut, mismatched_state
+from .slicing import channel_counts, check_dense, check_fits, check_states, cut, uncuttable_state
 from .structure import (
     META_KEY,
     PHASES,
@@ -31,6 +31,7 @@ from .structure import (
     tag_model,
     with_integer_axes,
 )
+from .target import MAX_PRUNING_RATIO, check_max_pruning_ratio, check_target
 from .tracing import trace_channels
 
 __all__ = [
@@ -66,7 +67,6 @@ __all__ = [
     'last_cut',
     'mask',
     'masks_from_structure',
-    'mismatched_state',
     'named_tensors',
     'output_tensors',
     'per_channel',
@@ -76,6 +76,7 @@ __all__ = [
     'select_channels',
     'tag_model',
     'trace_channels',
+    'uncuttable_state',
     'verify_cut',
     'with_integer_axes',
 ]

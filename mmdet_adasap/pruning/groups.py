@@ -2,7 +2,7 @@
 """Channel groups: which indices of which tensors make one channel."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -58,6 +58,15 @@ class ChannelGroup:
     def name(self) -> str:
         """The layer that first makes these channels."""
         return next(m.name for m in self.members if m.is_output).rpartition('.')[0]
+
+    def untrained_layers(self, parameters: Mapping[str, nn.Parameter]) -> list[str]:
+        """Return the layers that make these channels and whose weight is not trained now.
+
+        Args:
+            parameters (Mapping[str, nn.Parameter]): The parameters of the model by name.
+        """
+        makers = [m.name for m in self.members if m.is_output and m.name in parameters]
+        return [n.rpartition('.')[0] for n in makers if not parameters[n].requires_grad]
 
 
 @dataclass

@@ -118,6 +118,9 @@ class TaylorImportance(Importance):
     the normalisation is missing or frozen, :math:`e_l = w_l \cdot g_{w_l} + b_l g_{b_l}`.
     Gradients are those of the clean first pass; a channel whose effect is not finite counts as 0.
 
+    Where none of the layers :math:`l` got a gradient in the whole interval, as in a branch that
+    did not run, the score is that of the interval before; NaN if there is none.
+
     Args:
         normalize (bool): See :class:`Importance`. Defaults to False, since a change of the
             loss is the same in every layer.
@@ -127,27 +130,48 @@ class TaylorImportance(Importance):
 
     def __init__(self, normalize: bool = False) -> None:
         super().__init__(normalize)
-        self.start_interval()
+        # Both are NaN for a group of which no gradient has been seen.
+        self._sums: list[Tensor] = []
+        self._last: list[Tensor] = []
+        self._count = 0
 
     def start_interval(self) -> None:
-        """Forget the effects of the last interval."""
-        self._sums: list[Tensor] = []
-        self._count = 0
+        """Begin anew; the last effects stay for groups of which the next interval sees nothing."""
+        if self._count:
+            self._last = [self._mean_effect(i) for i in range(len(self._sums))]
+        self._sums, self._count = [], 0
+
+    def _mean_effect(self, index: int) -> Tensor:
+        """Return the mean effects of a group, in the last interval that has seen any."""
+        mean = self._sums[index] / self._count
+        if not self._last:
+            return mean
+        return torch.where(mean.isnan(), self._last[index].to(mean.device), mean)
 
     def observe(self, groups: list[ChannelGroup], parameters: Mapping[str, nn.Parameter]) -> None:
         """Add the effects of one clean backward pass."""
         effects = [self._effect(group, parameters) for group in groups]
+        if [len(last) for last in self._last] != [group.size for group in groups]:
+            self._last = []  # of another model
         if self._count:
-            effects = [a.to(b.device) + b for a, b in zip(self._sums, effects, strict=True)]
+            sums = [a.to(b.device) for a, b in zip(self._sums, effects, strict=True)]
+            effects = [
+                torch.where(a.isnan(), b, a + b.nan_to_num(0))
+                for a, b in zip(sums, effects, strict=True)
+            ]
         self._sums = effects
         self._count += 1
 
     def _effect(self, group: ChannelGroup, parameters: Mapping[str, nn.Parameter]) -> Tensor:
-        """Return |sum of e_l| of every channel of a group, float of shape ``[group.size]``."""
+        """Return |sum of e_l| of every channel of a group, float of shape ``[group.size]``.
+
+        All are NaN if no layer that makes them has a gradient: 0 would say that they are useless.
+        """
         producers = [m for m in group.members if m.is_output]
         # Vectors have one axis and so one member; a weight may be there by both of its axes.
         vectors = {m.name: m for m in group.members if m.name in parameters and not m.is_output}
         total = torch.zeros(group.size, device=parameters[producers[0].name].device)
+        is_seen = False
         for producer in producers:
             norm = producer.following_norm
             norm = [n for n in norm if n in vectors and parameters[n].requires_grad]
@@ -158,8 +182,11 @@ class TaylorImportance(Importance):
             for part in parts:
                 parameter = parameters[part.name]
                 if parameter.grad is not None:
+                    is_seen = True
                     effect = (parameter.detach() * parameter.grad).float()
                     total += per_channel(effect, part)
+        if not is_seen:
+            return torch.full_like(total, torch.nan)
         return total.abs().nan_to_num(0, 0, 0)
 
     def scores(self, group: ChannelGroup, tensors: Mapping[str, Tensor], kept: Tensor) -> Tensor:
@@ -172,21 +199,24 @@ class TaylorImportance(Importance):
             raise NoGradientsError(
                 'TaylorImportance has seen no gradients; call observe() after a backward pass'
             )
-        return self._normalized(self._sums[group.index].to(kept.device) / self._count, kept)
+        return self._normalized(self._mean_effect(group.index).to(kept.device), kept)
 
     def state_dict(self) -> dict:
         """Return the sums of effects so far, and how many they are of."""
-        return {'sums': [s.cpu() for s in self._sums], 'count': self._count}
+        sums, last = ([s.cpu() for s in found] for found in (self._sums, self._last))
+        return {'sums': sums, 'count': self._count, 'last': last}
 
     def load_state_dict(self, state: dict, groups: list[ChannelGroup]) -> None:
         """Restore the sums, see :meth:`Importance.load_state_dict`."""
         sums, count = list(state['sums']), state['count']
         if type(count) is not int or count < 0 or bool(count) != bool(sums):
             raise ValueError(f'count is {count!r} beside {len(sums)} sums')
-        shapes = [tuple(s.shape) if isinstance(s, Tensor) else s for s in sums]
-        if shapes != [(group.size,) for group in groups] and count:
-            raise ValueError(f'sums of {len(groups)} groups of channels are needed')
-        self._sums, self._count = sums, count
+        last = list(state.get('last', ()))  # 0.1 did not write it
+        for key, found in (('sums', sums), ('last', last)):
+            shapes = [tuple(s.shape) if isinstance(s, Tensor) else s for s in found]
+            if found and shapes != [(group.size,) for group in groups]:
+                raise ValueError(f'{key} of {len(groups)} groups of channels are needed')
+        self._sums, self._last, self._count = sums, last, count
 
 
 def per_channel(values: Tensor, member: Member) -> Tensor:

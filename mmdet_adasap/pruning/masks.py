@@ -90,10 +90,15 @@ class ChannelMasks:
                 _zero(parameter.grad, axes)
 
             parameter = self._parameters[name]
-            # Fires after every accumulation, before an optimizer or a perturbation reads .grad;
-            # PyTorch refuses such a hook on a parameter that needs no gradient.
-            if parameter.requires_grad:
-                self._handles.append(parameter.register_post_accumulate_grad_hook(zero_gradient))
+            if not (parameter.is_floating_point() or parameter.is_complex()):
+                continue
+            # PyTorch refuses such a hook on a parameter that needs no gradient. One that is frozen
+            # now may train again before the next event, and its removed channels must stay zero.
+            is_trained = parameter.requires_grad
+            parameter.requires_grad = True
+            # Fires after every accumulation, before an optimizer or a perturbation reads .grad.
+            self._handles.append(parameter.register_post_accumulate_grad_hook(zero_gradient))
+            parameter.requires_grad = is_trained
 
     def release(self) -> None:
         """Stop watching gradients; what is zero stays zero."""

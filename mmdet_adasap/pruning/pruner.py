@@ -4,14 +4,13 @@
 import hashlib
 import math
 from collections.abc import Iterable, Mapping
-from numbers import Real
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..errors import DivergedError, StructureError, UnreachableTargetError
+from ..errors import DivergedError, StructureError, UnreachableTargetError, listed
 from .analysis import attribute_counts, find_channels
 from .equivalence import verify_cut
 from .importance import Importance
@@ -33,49 +32,13 @@ from .structure import (
     tag_model,
     tagged_structure,
 )
-
-RESOURCES = ('params', 'flops')
-MAX_PRUNING_RATIO = 0.9
-"""Default of ``max_pruning_ratio``."""
-
-
-def check_target(target: object) -> tuple[str, float]:
-    """Check a target, ``dict(params=0.4)`` or ``dict(flops=0.5)``.
-
-    Returns:
-        tuple[str, float]: The resource, and the fraction of it that is to remain.
-
-    Raises:
-        ValueError: If it is anything else.
-    """
-    if not isinstance(target, Mapping) or len(target) != 1 or next(iter(target)) not in RESOURCES:
-        raise ValueError(
-            f'target={target!r} must be a dict with exactly one of the keys {RESOURCES}, for '
-            f'example target=dict(params=0.4); over a base config that has the other one write '
-            f'target=dict(_delete_=True, flops=0.5)'
-        )
-    ((resource, fraction),) = target.items()
-    if not _is_fraction(fraction):
-        raise ValueError(
-            f'target={target!r}: {resource} must be a fraction of the dense model above 0 and '
-            f'at most 1, for example target=dict({resource}=0.4)'
-        )
-    return resource, float(fraction)
-
-
-def check_max_pruning_ratio(value: object) -> None:
-    """Raise ValueError if the largest share that a group may lose is no number in (0, 1]."""
-    if not _is_fraction(value):
-        raise ValueError(
-            f'max_pruning_ratio={value!r} must be a number above 0 and at most 1, for example '
-            f'0.9: a layer then keeps a tenth of its channels or more'
-        )
-
-
-def _is_fraction(value: object) -> bool:
-    # numpy's float32 is no Real. True is one, but no fraction.
-    number = isinstance(value, Real | np.floating) and not isinstance(value, bool)
-    return number and 0 < value <= 1
+from .target import (
+    MAX_PRUNING_RATIO,
+    RESOURCES,
+    check_max_pruning_ratio,
+    check_target,
+    is_fraction,
+)
 
 
 def _kind(value: object) -> str:
@@ -259,13 +222,18 @@ class Pruner:
             UnreachableTargetError: If protected and rounded channels leave more.
             ValueError: If the fraction is not one.
         """
-        if not _is_fraction(fraction):
+        if not is_fraction(fraction):
             raise ValueError(f'fraction={fraction!r} must be above 0 and at most 1')
         self._check_finite()
         tensors = named_tensors(self.model)
-        scores = []
+        parameters = dict(self.model.named_parameters())
+        scores, unseen = [], []
         with torch.no_grad():
             for group, kept in zip(self.channels.groups, self.masks.kept, strict=True):
+                # Training could not make up for the loss of what these layers make.
+                if group.untrained_layers(parameters):
+                    scores.append(np.full(group.size, np.inf))
+                    continue
                 device = tensors[group.members[0].name].device
                 mask = torch.as_tensor(kept, device=device)
                 found = self.importance.scores(group, tensors, mask)
@@ -277,8 +245,35 @@ class Pruner:
                     )
                 # A score that is not a number says nothing against its channel.
                 scores.append(np.nan_to_num(found.cpu().numpy(), nan=np.inf, posinf=np.inf))
-        limit = self._limit(fraction)
-        return select_channels(scores, self.masks.kept, self.cost, limit, self._steps, self._least)
+                unseen += [group.name] if found.isnan().all() else []
+        try:
+            limit = self._limit(fraction)
+            kept, steps, least = self.masks.kept, self._steps, self._least
+            return select_channels(scores, kept, self.cost, limit, steps, least)
+        except UnreachableTargetError as error:
+            raise UnreachableTargetError(f'{error}{self._kept_whole(unseen)}') from None
+
+    def untrained_layers(self) -> list[str]:
+        """Return the layers that are not trained now, and so keep the channels they have."""
+        parameters = dict(self.model.named_parameters())
+        found = [group.untrained_layers(parameters) for group in self.channels.groups]
+        return list(dict.fromkeys(name for names in found for name in names))
+
+    def _kept_whole(self, unseen: list[str]) -> str:
+        """Return what an event could not cut, and what to do, for the message of an error.
+
+        Args:
+            unseen (list[str]): Layers of which the criterion knows nothing.
+        """
+        found = {
+            'not trained now': self.untrained_layers(),
+            f'without a score of {type(self.importance).__name__}, as without a gradient': unseen,
+        }
+        found = [f'{reason}: {listed(names)}' for reason, names in found.items() if names]
+        if not found:
+            return ''
+        higher = f'set a higher target than target=dict({self.resource}={self.target:g})'
+        return f'; left whole: {"; ".join(found)}. Train them up to the last event, or {higher}'
 
     def _check_finite(self) -> None:
         """Raise DivergedError if a parameter holds a NaN or infinity."""

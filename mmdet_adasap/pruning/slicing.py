@@ -3,8 +3,11 @@
 
 import math
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from numbers import Number
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -22,7 +25,7 @@ REMEDY = 'the config must build the model that was pruned, before pruning'
 
 
 def check_states(optimizers: Iterable[Optimizer]) -> None:
-    """Raise OptimizerStateError if optimizer state does not have the shape of its parameter.
+    """Raise OptimizerStateError if an optimizer keeps what cannot be cut with its parameter.
 
     Args:
         optimizers (Iterable[Optimizer]): Those whose state is to be cut.
@@ -31,29 +34,57 @@ def check_states(optimizers: Iterable[Optimizer]) -> None:
         OptimizerStateError: Naming the optimizer, the entry and the remedy.
     """
     for optimizer in optimizers:
-        for key, shape, expected in mismatched_state(optimizer):
+        for entry in uncuttable_state(optimizer):
             raise OptimizerStateError(
-                f'optim_wrapper.optimizer: {type(optimizer).__name__} keeps {key!r} of shape '
-                f'{shape} for a parameter of shape {expected}, which cannot be cut with it; use '
-                f'SGD, Adam or AdamW'
+                f'optim_wrapper.optimizer: {type(optimizer).__name__} keeps {entry}, which cannot '
+                f'be cut with it; use SGD, Adam or AdamW'
             )
 
 
-def mismatched_state(optimizer: Optimizer) -> Iterator[tuple[str, tuple, tuple]]:
-    """Yield the entries of an optimizer's state that do not have the shape of their parameter.
+def uncuttable_state(optimizer: Optimizer) -> Iterator[str]:
+    """Yield the entries of an optimizer's state that cannot follow a cut.
+
+    What can are tensors of the shape of their parameter, which are sliced like it, and single
+    numbers, as counts of steps, which are left alone. A tensor of another shape, a list of tensors
+    or an object may be anything: factored moments, preconditioners, a flattened buffer.
 
     Args:
         optimizer (Optimizer): The optimizer.
 
     Yields:
-        tuple[str, tuple, tuple]: The entry, its shape, and that of the parameter.
+        str: The entry, what it is, and the shape of the parameter.
     """
-    for parameter, state in optimizer.state.items():
-        for key, value in state.items():
-            # Counts of steps and the like are single numbers, which a cut leaves alone.
-            single = not isinstance(value, Tensor) or value.numel() <= 1
-            if not single and value.shape != parameter.shape:
-                yield key, tuple(value.shape), tuple(parameter.shape)
+    for owner, state in optimizer.state.items():
+        if not isinstance(owner, Tensor):  # MADGRAD counts its steps under a name
+            if not _is_single(state):
+                yield f'{owner!r}, {_description(state)}, for no single parameter'
+            continue
+        entries = state if isinstance(state, Mapping) else {'state': state}
+        for key, value in entries.items():
+            follows = isinstance(value, Tensor) and value.shape == owner.shape
+            if not follows and not _is_single(value):
+                shape = tuple(owner.shape)
+                yield f'{key!r}, {_description(value)}, for a parameter of shape {shape}'
+
+
+def _is_single(value: object) -> bool:
+    """Return whether a value is a number, a name or the like, or consists of such alone."""
+    if isinstance(value, Tensor):
+        return value.numel() <= 1
+    if isinstance(value, Mapping):
+        return all(_is_single(item) for item in value.values())
+    if isinstance(value, list | tuple | set | frozenset | deque):
+        return all(_is_single(item) for item in value)
+    return value is None or isinstance(
+        value, Number | str | np.generic | torch.dtype | torch.device
+    )
+
+
+def _description(value: object) -> str:
+    """Return what a value is, as a part of a sentence."""
+    if isinstance(value, Tensor):
+        return f'a tensor of shape {tuple(value.shape)}'
+    return f'an object of type {type(value).__name__}'
 
 
 def check_dense(model: nn.Module, structure: Mapping) -> None:

@@ -328,7 +328,8 @@ class UniformPerturbation(Perturbation):
         return self.parameters == 'all' or block.is_weight
 
     def _radii(self, weights: list[Tensor], blocks: list[Block], keep: Tensor) -> Tensor:
-        return keep * self.rho
+        # bool times a number is float32, which would round the radii of float64 weights to 5e-8.
+        return keep.to(weights[0].dtype) * self.rho
 
 
 def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> str:

@@ -247,11 +247,56 @@ class TestTaylor:
         raw = plain.scores(groups[0], {}, kept)
         torch.testing.assert_close(divided.scores(groups[0], {}, kept), raw / raw[:5].mean())
 
-    def test_parameters_without_gradient_add_nothing(self):
-        model = Net(
-            lambda n, x: n.head(F.relu(n.a(x))), a=nn.Conv2d(3, 4, 1), head=nn.Conv2d(4, 2, 1)
-        )
-        groups = trace(model, torch.randn(1, 3, 8, 8)).groups
+    def test_group_without_a_gradient_has_no_score(self):
+        """0 would say that its channels are useless."""
+        model, groups = one_group()
         criterion = TaylorImportance()
         criterion.observe(groups, dict(model.named_parameters()))
-        assert criterion.scores(groups[0], {}, torch.ones(4, dtype=torch.bool)).tolist() == [0] * 4
+        assert criterion.scores(groups[0], {}, ALL_OF_FOUR).isnan().all()
+        normalized = TaylorImportance(normalize=True)
+        normalized.observe(groups, dict(model.named_parameters()))
+        assert normalized.scores(groups[0], {}, ALL_OF_FOUR).isnan().all()
+
+    @pytest.mark.parametrize('saved', [False, True])
+    def test_interval_without_a_gradient_has_the_scores_of_the_one_before(self, saved, tmp_path):
+        model, groups = one_group()
+        parameters = dict(model.named_parameters())
+        criterion = TaylorImportance()
+        model(torch.ones(2, 3, 4, 4)).square().sum().backward()
+        criterion.observe(groups, parameters)
+        scores = criterion.scores(groups[0], {}, ALL_OF_FOUR)
+        assert scores.all()
+        gradients = {name: p.grad for name, p in parameters.items()}
+        for _ in range(2):  # intervals
+            criterion.start_interval()
+            model.zero_grad()
+            criterion.observe(groups, parameters)
+            if saved:
+                torch.save(criterion.state_dict(), tmp_path / 'state.pth')
+                criterion = TaylorImportance()
+                state = torch.load(tmp_path / 'state.pth', weights_only=True)
+                criterion.load_state_dict(state, groups)
+            assert torch.equal(criterion.scores(groups[0], {}, ALL_OF_FOUR), scores)
+        for name, parameter in parameters.items():  # half of the passes of this interval
+            parameter.grad = gradients[name]
+        criterion.observe(groups, parameters)
+        assert torch.equal(criterion.scores(groups[0], {}, ALL_OF_FOUR), scores / 2)
+
+    def test_state_without_the_interval_before(self):
+        """As versions up to 0.1 wrote it."""
+        _, groups = one_group()
+        criterion = TaylorImportance()
+        criterion.load_state_dict(dict(sums=[torch.ones(4)], count=2), groups)
+        assert criterion.scores(groups[0], {}, ALL_OF_FOUR).tolist() == [0.5] * 4
+        with pytest.raises(ValueError, match='last of 1 groups'):
+            criterion.load_state_dict(dict(sums=[], count=0, last=[torch.ones(3)]), groups)
+
+
+ALL_OF_FOUR = torch.ones(4, dtype=torch.bool)
+
+
+def one_group() -> tuple[Net, list[ChannelGroup]]:
+    model = Net(lambda n, x: n.head(F.relu(n.a(x))), a=nn.Conv2d(3, 4, 1), head=nn.Conv2d(4, 2, 1))
+    with torch.no_grad():
+        model.a.weight.copy_(torch.linspace(0.1, 1, 12).reshape(4, 3, 1, 1))
+    return model, trace(model, torch.randn(1, 3, 8, 8)).groups

@@ -16,6 +16,10 @@ OPTIMIZERS = {
     'nesterov': lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, nesterov=True),
     'adamw': lambda p: torch.optim.AdamW(p, lr=1e-3, weight_decay=0.05),
     'amsgrad': lambda p: torch.optim.Adam(p, lr=1e-3, weight_decay=0.05, amsgrad=True),
+    **{
+        name: lambda p, name=name: getattr(torch.optim, name)(p, lr=1e-3)
+        for name in ('Adadelta', 'Adagrad', 'ASGD', 'NAdam', 'RAdam')
+    },
 }
 
 
@@ -148,6 +152,23 @@ def test_gradients_are_zero_before_the_optimizer():
     model.zero_grad()
     model(x).sum().backward()
     assert any(removed(model.get_parameter(n).grad, a).any() for n, a in gone.items())
+
+
+def test_layers_that_are_frozen_at_the_event_stay_zero_when_they_train_again():
+    """The head reads sigmoids, which are not 0 where their channel is: it gets a gradient."""
+    model = net()
+    channels = trace(model, torch.randn(1, 3, 8, 8).double())
+    optimizer = OPTIMIZERS['sgd'](model.parameters())
+    train(model, optimizer, 2)
+    model.head.requires_grad_(False)
+    masks = ChannelMasks(model, channels.groups)
+    kept = random_choice(channels, 0.5)
+    masks.remove(kept, [optimizer])
+    assert not model.head.weight.requires_grad
+    model.head.requires_grad_(True)
+    train(model, optimizer, 3)
+    gone = removed_indices(channels.groups, kept)['head.weight']
+    assert not removed(model.head.weight, gone).any()
 
 
 def test_kept_is_not_shared_with_the_caller():

@@ -52,6 +52,32 @@ def transcribed(weights, grads, radii, scope, asam, eta=0.01):
     return eps
 
 
+@pytest.mark.parametrize('scope', SCOPES)
+@pytest.mark.parametrize('asam', [True, False])
+@pytest.mark.parametrize('kind', [AdaptivePerturbation, UniformPerturbation])
+def test_float64_is_exact(kind, scope, asam):
+    """Radii of weights in float64 are not rounded to float32, which would be 5e-8 of ε."""
+    model = two_layers().double()
+    torch.manual_seed(1)
+    model(torch.randn(5, 3, dtype=torch.float64)).square().sum().backward()
+    weights = {n: p for n, p in model.named_parameters() if n.endswith('weight')}
+    grads = {n: p.grad.clone() for n, p in weights.items()}
+    if kind is UniformPerturbation:
+        perturbation = kind(rho=0.1, scope=scope, asam=asam, parameters='weights')
+        radii = {name: [0.1] * len(weight) for name, weight in weights.items()}
+    else:
+        perturbation, radii = kind(0.03, 0.3, scope=scope, asam=asam), {}
+        for name, weight in weights.items():
+            s = [float(row.norm()) for row in weight.detach()]
+            radii[name] = [0.3 - (x - min(s)) / (max(s) - min(s)) * (0.3 - 0.03) for x in s]
+    expected = transcribed(weights, grads, radii, scope, asam)
+    perturbation.attach(model)
+    delta, stats = moved(model, perturbation)
+    for name in weights:
+        torch.testing.assert_close(delta[name], expected[name], rtol=1e-12, atol=1e-15)
+    assert stats.mean_rho.dtype == torch.float64
+
+
 class TestAdaptivePerturbation:
     @pytest.mark.parametrize('scope', SCOPES)
     @pytest.mark.parametrize('asam', [True, False])

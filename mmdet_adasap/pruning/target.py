@@ -1,0 +1,51 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""What a user asks for: how much of a model is to remain, and how much a layer may lose."""
+
+from collections.abc import Mapping
+from numbers import Real
+
+import numpy as np
+
+RESOURCES = ('params', 'flops')
+MAX_PRUNING_RATIO = 0.9
+"""Default of ``max_pruning_ratio``."""
+
+
+def check_target(target: object) -> tuple[str, float]:
+    """Check a target, ``dict(params=0.4)`` or ``dict(flops=0.5)``.
+
+    Returns:
+        tuple[str, float]: The resource, and the fraction of it that is to remain.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    if not isinstance(target, Mapping) or len(target) != 1 or next(iter(target)) not in RESOURCES:
+        raise ValueError(
+            f'target={target!r} must be a dict with exactly one of the keys {RESOURCES}, for '
+            f'example target=dict(params=0.4); over a base config that has the other one write '
+            f'target=dict(_delete_=True, flops=0.5)'
+        )
+    ((resource, fraction),) = target.items()
+    if not is_fraction(fraction):
+        raise ValueError(
+            f'target={target!r}: {resource} must be a fraction of the dense model above 0 and '
+            f'at most 1, for example target=dict({resource}=0.4)'
+        )
+    return resource, float(fraction)
+
+
+def check_max_pruning_ratio(value: object) -> None:
+    """Raise ValueError if the largest share that a group may lose is no number in (0, 1]."""
+    if not is_fraction(value):
+        raise ValueError(
+            f'max_pruning_ratio={value!r} must be a number above 0 and at most 1, for example '
+            f'0.9: a layer then keeps a tenth of its channels or more'
+        )
+
+
+def is_fraction(value: object) -> bool:
+    """Return whether a value is a number above 0 and at most 1."""
+    # numpy's float32 is no Real. True is one, but no fraction.
+    number = isinstance(value, Real | np.floating) and not isinstance(value, bool)
+    return number and 0 < value <= 1
