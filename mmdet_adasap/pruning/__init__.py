@@ -14,7 +14,7 @@ from .model_state import (
     preserve_modes,
     preserve_state,
 )
-from .pruner import Pruner, check_target
+from .pruner import RESOURCES, Pruner, check_target
 from .selection import select_channels
 from .slicing import channel_counts, check_dense, check_fits, check_states, cut, mismatched_state
 from .structure import (
@@ -32,11 +32,13 @@ from .structure import (
     with_integer_axes,
 )
 from .tracing import trace_channels
+from .training_pass import unused_weights
 
 __all__ = [
     'META_KEY',
     'NOT_TRAINED',
     'PHASES',
+    'RESOURCES',
     'ChannelGroup',
     'ChannelMasks',
     'ForwardFn',
@@ -74,6 +76,7 @@ __all__ = [
     'select_channels',
     'tag_model',
     'trace_channels',
+    'unused_weights',
     'verify_cut',
     'with_integer_axes',
 ]

@@ -3,6 +3,7 @@
 
 import hashlib
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from numbers import Real
 
@@ -17,7 +18,7 @@ from .equivalence import verify_cut
 from .importance import Importance
 from .masks import ChannelMasks
 from .model_state import ForwardFn, check_model
-from .selection import minimum_counts, select_channels
+from .selection import select_channels
 from .slicing import cut
 from .structure import (
     VERSION,
@@ -33,6 +34,7 @@ from .structure import (
     tag_model,
     tagged_structure,
 )
+from .unreachable import unreachable_message
 
 RESOURCES = ('params', 'flops')
 
@@ -46,7 +48,13 @@ def check_target(target: object) -> tuple[str, float]:
     Raises:
         ValueError: If it is anything else.
     """
-    if not isinstance(target, Mapping) or len(target) != 1 or next(iter(target)) not in RESOURCES:
+    if not isinstance(target, Mapping):
+        example = f'{target:g}' if _is_fraction(target) else '0.4'
+        raise ValueError(
+            f'target={_shown(target)} must be a dict that says what is counted; write '
+            f'target=dict(params={example}) or target=dict(flops={example})'
+        )
+    if len(target) != 1 or next(iter(target)) not in RESOURCES:
         raise ValueError(
             f'target={target!r} must be a dict with exactly one of the keys {RESOURCES}, for '
             f'example target=dict(params=0.4); over a base config that has the other one write '
@@ -65,6 +73,10 @@ def _is_fraction(value: object) -> bool:
     # numpy's float32 is no Real. True is one, but no fraction.
     number = isinstance(value, Real | np.floating) and not isinstance(value, bool)
     return number and 0 < value <= 1
+
+
+def _shown(value: object) -> str:
+    return f'a {type(value).__name__}' if isinstance(value, Tensor | nn.Module) else repr(value)
 
 
 def _kind(value: object) -> str:
@@ -123,7 +135,7 @@ class Pruner:
         self.cost = self.channels.cost(self.resource)
         self._steps = self.channels.group_steps(round_to)
         self._start = base = tagged_structure(model)
-        self._is_cut = False
+        self._is_cut = self._is_selected = False
         self._base = base or {'keep': {}, 'attrs': {}}
         present = {r: self.channels.cost(r)(self.channels.group_sizes) for r in RESOURCES}
         self.dense = present
@@ -148,30 +160,15 @@ class Pruner:
 
     def _check_reachable(self) -> None:
         """Raise UnreachableTargetError if even the smallest groups leave more than the target."""
-        least = self.cost(minimum_counts(self.channels.group_sizes, self._steps))
-        fraction = least / self.dense[self.resource]
-        if least > self._limit(self.target):
+        limit = self._limit(self.target)
+        message = unreachable_message(
+            self.model, self.channels, self.resource, self.dense, limit, self.round_to
+        )
+        if message is not None:
             raise UnreachableTargetError(
-                f'target=dict({self.resource}={self.target:g}) cannot be reached: with protected '
-                f'layers and round_to={self.round_to} at least {fraction:.4f} remain; '
-                f'{self._remedy(fraction)}{self._protection()}'
+                f'target=dict({self.resource}={self.target:g}) cannot be reached: {message} '
+                f'(tools/list_groups.py lists what stays and why)'
             )
-
-    def _remedy(self, fraction: float) -> str:
-        """Return what to set instead of the target, for the message above."""
-        if fraction > 0.9995:  # rounded up to three digits that would be a target of 1.000
-            return 'lower round_to, or leave less of it untrained'
-        return f'set a target of {np.ceil(fraction * 1000) / 1000:.3f} or more'
-
-    def _protection(self) -> str:
-        """Return the three reasons that protect most parameters, for the same message."""
-        tensors = named_tensors(self.model)
-        protected = {
-            reason: sum(tensors[name].numel() for name in {axis.name for axis in axes})
-            for reason, axes in self.channels.frozen.items()
-        }
-        reasons = sorted(protected, key=protected.get, reverse=True)[:3]
-        return f' (protected: {"; ".join(reasons)}; see tools/list_groups.py)' if reasons else ''
 
     def remaining(self, resource: str | None = None) -> float:
         """Return the fraction of the dense model that the kept channels leave.
@@ -226,6 +223,7 @@ class Pruner:
         """
         self._check_not_cut()
         self.masks.remove(kept, optimizers, copies)
+        self._is_selected = True
         self.importance.start_interval()
 
     def select(self, fraction: float) -> list[np.ndarray]:
@@ -286,6 +284,7 @@ class Pruner:
         check_structure(structure)
         keep = relative_to(structure['keep'], self._base['keep'])
         self.masks.remove(masks_from_structure(self.channels.groups, keep), optimizers)
+        self._is_selected = True
 
     def digest(self) -> str:
         """Return 16 hexadecimal digits of a SHA-256 of the groups and the kept channels."""
@@ -336,9 +335,22 @@ class Pruner:
             EquivalenceError: If the slim model would not give what the masked one gives; nothing
                 is changed then.
             OptimizerStateError: If an optimizer's state cannot follow.
-            RuntimeError: If the model was cut already.
+            RuntimeError: If the model was cut already, or no channels were selected.
         """
         self._check_not_cut()
+        if not self._is_selected:
+            raise RuntimeError(
+                f'cut() removes what prune_to() has masked, and that was not called; call '
+                f'prune_to({self.target:g}) first'
+            )
+        remaining = self.remaining()
+        if remaining * self.dense[self.resource] > self._limit(self.target):
+            warnings.warn(
+                f'cut() leaves {remaining:.4f} of the {self.resource}, more than '
+                f'target=dict({self.resource}={self.target:g}); call prune_to({self.target:g}) '
+                f'before it',
+                stacklevel=2,
+            )
         keep, attrs = self._cut_indices()
         verify_cut(self.model, keep, self.forward, attrs)
         structure = self._make_structure('finetune', keep, attrs)
