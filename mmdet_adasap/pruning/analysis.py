@@ -10,16 +10,16 @@ import torch
 from torch import nn
 
 from ..errors import EquivalenceError, one_line
-from .equivalence import verify_cut
+from .equivalence import raw_outputs, verify_cut
 from .groups import ChannelGroup, PrunableChannels
 from .model_state import ForwardFn, copy_model
-from .slicing import channel_counts
+from .slicing import channel_counts, cut
 from .structure import Keep, indices_from_masks
 from .tracing import trace_channels
 from .training_pass import unused_weights, with_training_pass
 from .trial_cuts import trial_cuts
 
-MAX_TRIALS = 20
+MAX_TRIALS = 50
 """Searches for what goes wrong before a model is refused; each leaves another kind of channels
 whole. A limit of our own, so that a model of which nothing is understood ends with an error and
 not after hours."""
@@ -116,16 +116,38 @@ class _Trial:
 
     def error(self, groups: Collection[int] | None = None) -> EquivalenceError | None:
         """Cut some groups (all by default), and return what is wrong; None if nothing is."""
+        try:
+            verify_cut(self.model, *self._cut_of(groups))
+        except EquivalenceError as error:
+            return error
+        return None
+
+    def _cut_of(self, groups: Collection[int] | None) -> tuple:
+        """Return what :func:`verify_cut` needs besides the model to cut some groups."""
         kept = self.kept
         if groups is not None:
             kept = [k if g in groups else np.ones_like(k) for g, k in enumerate(kept)]
         keep = indices_from_masks(self.model, self.channels.groups, kept)
-        attrs = attribute_counts(self.model, self.channels, keep, kept)
-        try:
-            verify_cut(self.model, keep, self.forward, attrs)
-        except EquivalenceError as error:
-            return error
-        return None
+        return keep, self.forward, attribute_counts(self.model, self.channels, keep, kept)
+
+    def _is_wrong(self, groups: Collection[int], like: EquivalenceError) -> bool:
+        """Return whether cutting some groups goes wrong.
+
+        Args:
+            groups (Collection[int]): Indices of the groups.
+            like (EquivalenceError): What goes wrong when more are cut.
+        """
+        if like.__cause__ is not None:
+            # The cut model did not run. To see that again takes a part of its run, and neither
+            # the masked model nor fingerprints.
+            keep, forward, attrs = self._cut_of(groups)
+            slim = copy_model(self.model)
+            cut(slim, keep, attrs)
+            try:
+                raw_outputs(slim, forward)
+            except Exception:  # whatever the model raises
+                return True
+        return self.error(groups) is not None
 
     def wrong_groups(self, error: EquivalenceError) -> tuple[list[int], EquivalenceError]:
         """Return the first group whose cut goes wrong, and those like it that do.
@@ -147,11 +169,13 @@ class _Trial:
         right, wrong = 0, len(self.kept)
         while wrong - right > 1:
             middle = (right + wrong) // 2
-            found = self.error(range(middle))
-            right, wrong, error = (right, middle, found) if found else (middle, wrong, error)
+            if self._is_wrong(range(middle), error):
+                wrong = middle
+            else:
+                right = middle
+        error = self.error(range(wrong)) or error
         alike = _groups_alike(self.model, self.channels.groups, self.channels.groups[right])
-        alike = [g for g in alike if self.error([g])]
-        return [right, *alike], error
+        return [right, *(g for g in alike if self._is_wrong([g], error))], error
 
 
 def _groups_alike(model: nn.Module, groups: list[ChannelGroup], group: ChannelGroup) -> list[int]:
