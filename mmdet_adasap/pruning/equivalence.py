@@ -335,13 +335,17 @@ def _compare_in_double(
     masked: nn.Module, slim: nn.Module, forward: ForwardFn
 ) -> tuple[float, str | None] | None:
     """Compare in float64; return None if the models cannot run so. Both are converted in place."""
-    models = masked.double(), slim.double()
-    for module in (module for model in models for module in model.modules()):
-        module.register_forward_pre_hook(_inputs_in_double, with_kwargs=True)
     try:
-        return _compare_runs(*models, forward)
+        return _compare_runs(in_double(masked), in_double(slim), forward)
     except EquivalenceError:
         return None
+
+
+def in_double(model: nn.Module) -> nn.Module:
+    """Convert a model to float64, in place, so that it takes inputs in float32; return it."""
+    for module in model.double().modules():
+        module.register_forward_pre_hook(_inputs_in_double, with_kwargs=True)
+    return model
 
 
 def _inputs_in_double(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:

@@ -27,7 +27,9 @@ Width = tuple[tuple[int, Fraction], ...]
 """Groups on an axis, and the part of it that each makes up; the rest of the axis stays."""
 
 
-def trial_cuts(model: nn.Module, groups: Sequence[ChannelGroup]) -> list[list[np.ndarray]]:
+def trial_cuts(
+    model: nn.Module, groups: Sequence[ChannelGroup], seed: int = 0
+) -> list[list[np.ndarray]]:
     """Return trial cuts, in one of which at least any two widths keep different shares.
 
     All of them are the same in every process. The first one cuts every group of two or more
@@ -36,11 +38,12 @@ def trial_cuts(model: nn.Module, groups: Sequence[ChannelGroup]) -> list[list[np
     Args:
         model (nn.Module): The dense model.
         groups (Sequence[ChannelGroup]): Its channel groups.
+        seed (int): Of the random numbers. Defaults to 0.
 
     Returns:
         list[list[np.ndarray]]: bool of shape ``[size]`` for each group, for each cut.
     """
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     widths = _widths(model, groups)
     shares: list[tuple[Fraction, ...]] = [()] * len(groups)  # of every group in every cut
     cuts: list[list[np.ndarray]] = []
