@@ -66,7 +66,9 @@ def find_channels(
             continue
         wrong, error = trial.wrong_groups(error)
         names = [channels.groups[g].name for g in wrong]
-        channels = channels.leave_whole(wrong, str(error))
+        channels = channels.leave_whole(
+            {g: f'{error}' if g == wrong[0] else f'as {names[0]}: {error}' for g in wrong}
+        )
         if report is not None:
             more = f' and {len(names) - 3} more' if len(names) > 3 else ''
             report(f'{", ".join(names[:3])}{more} left whole: {error}')

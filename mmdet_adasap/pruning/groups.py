@@ -2,7 +2,7 @@
 """Channel groups: which indices of which tensors make one channel."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -117,17 +117,17 @@ class PrunableChannels:
         """Return the cost of a resource, ``'params'`` or ``'flops'``."""
         return {'params': self.params, 'flops': self.flops}[resource]
 
-    def leave_whole(self, groups: Collection[int], reason: str) -> 'PrunableChannels':
+    def leave_whole(self, reasons: Mapping[int, str]) -> 'PrunableChannels':
         """Return the channels without some groups, which stay as they are.
 
         Args:
-            groups (Collection[int]): Indices of the groups.
-            reason (str): Why, for :attr:`excluded` and :attr:`frozen`.
+            reasons (Mapping[int, str]): Index of a group to why it stays, for :attr:`excluded`
+                and :attr:`frozen`.
 
         Returns:
             PrunableChannels: The others, numbered anew.
         """
-        sizes = {g: self.groups[g].size for g in groups}
+        sizes = {g: self.groups[g].size for g in reasons}
         others = [group for group in self.groups if group.index not in sizes]
         number = {group.index: new for new, group in enumerate(others)}
 
@@ -138,16 +138,19 @@ class PrunableChannels:
                 number[g]: n for g, n in per_channel.items() if g not in sizes
             }
 
-        whole = [self.groups[g] for g in sorted(sizes)]
-        axes = [TensorDim(member.name, member.axis) for group in whole for member in group.members]
+        frozen, excluded = dict(self.frozen), dict(self.excluded)
+        for g, reason in reasons.items():
+            excluded[self.groups[g].name] = reason
+            axes = [TensorDim(member.name, member.axis) for member in self.groups[g].members]
+            frozen[reason] = [*frozen.get(reason, []), *axes]
         return replace(
             self,
             groups=[replace(group, index=number[group.index]) for group in others],
             params=self.params.hold(sizes),
             flops=self.flops.hold(sizes),
-            frozen={**self.frozen, reason: [*self.frozen.get(reason, []), *axes]},
+            frozen=frozen,
             attributes={key: hold(size) for key, size in self.attributes.items()},
-            excluded={**self.excluded, **{group.name: reason for group in whole}},
+            excluded=excluded,
         )
 
     def traced_attributes(self, kept: list[np.ndarray]) -> dict[str, dict[str, int]]:

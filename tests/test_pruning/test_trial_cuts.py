@@ -102,6 +102,7 @@ def test_only_the_blocks_that_fail_are_left_whole():
         *(f'blocks.{i}.k' for i in (0, 3)),  # with q, which is added
     }
     assert len(lines) == 2
+    assert channels.excluded['blocks.2.q'].startswith('as blocks.1.q: the cut model does not run;')
     assert_cuts(model, X, channels)
 
 
@@ -116,7 +117,7 @@ def test_a_group_left_whole_counts_as_fixed():
         )
     )
     channels = trace(model, X)
-    whole = channels.leave_whole([0], 'for a test')
+    whole = channels.leave_whole({0: 'for a test'})
     assert [(g.index, g.name, g.size) for g in whole.groups] == [(0, 'b', 6)]
     for cost, left in ((channels.params, whole.params), (channels.flops, whole.flops)):
         assert [cost(np.array([8, n])) for n in (1, 4, 6)] == [
