@@ -13,6 +13,7 @@ from ..errors import NoGradientsError, StructureError, one_line
 from ..models import candidate_sizes, complete_forward, raw_forward, synthetic_batch
 from ..pruning import (
     META_KEY,
+    RESOURCES,
     ForwardFn,
     Importance,
     Pruner,
@@ -20,11 +21,14 @@ from ..pruning import (
     check_fits,
     check_model,
     check_structure,
+    check_target,
     cut,
     eval_mode,
     is_cut,
+    output_tensors,
     preserve_state,
     tag_model,
+    unused_weights,
     with_integer_axes,
 )
 from ..pruning import mask as mask_channels
@@ -40,6 +44,7 @@ def prune_model(
     importance: str | Mapping | Importance = 'magnitude',
     round_to: int = 8,
     inputs: Tensor | tuple | None = None,
+    forward: ForwardFn | None = None,
 ) -> dict:
     """Cut the least important channels of a model, in place and at once.
 
@@ -57,6 +62,8 @@ def prune_model(
         round_to (int): Channels that a layer keeps are a multiple of it. Defaults to 8.
         inputs (Tensor | tuple, optional): For a torch module that mmengine knows nothing of:
             what its ``forward`` takes.
+        forward (Callable, optional): Instead of both: takes the model, runs it on a real input and
+            returns its raw outputs, those before a top-k or NMS. What it returns is never cut.
 
     Returns:
         dict: The structure, plain data, see ``pruning/structure.py``; for
@@ -64,18 +71,21 @@ def prune_model(
 
     Raises:
         ValueError: If an argument is not valid, or the target cannot be reached.
-        EquivalenceError: If the cut stays wrong whatever modules are excluded.
+        EquivalenceError: If the cut stays wrong whatever is left whole.
 
     Examples:
         >>> structure = prune_model(model, target=dict(params=0.4))
         >>> apply_structure(fresh_dense_model, structure)
     """
+    _check_not_swapped(data, target)
     target = dict(params=0.5) if target is None else target
-    pruner = Pruner(
-        model, build_forward(model, data, inputs), target, _build_importance(importance), round_to
-    )
-    for name, reason in pruner.channels.excluded.items():
-        warnings.warn(f'{name or "the model"} is left whole: {reason}', stacklevel=2)
+    check_target(target)
+    if forward is None:
+        forward = build_forward(model, data, inputs)
+    else:
+        _check_forward(model, forward, data, inputs)
+    pruner = Pruner(model, forward, target, _build_importance(importance), round_to)
+    _warn_of_what_stays(pruner)
     # Masking zeroes weights; if the cut then fails, the model is to be as it was.
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     try:
@@ -87,6 +97,59 @@ def prune_model(
             for name, parameter in model.named_parameters():
                 parameter.copy_(before[name])
         raise
+
+
+def _check_not_swapped(data: object, target: object) -> None:
+    """Raise ValueError if a target stands where data belong, which come first."""
+    if isinstance(data, Mapping) and len(data) == 1 and next(iter(data)) in RESOURCES:
+        inputs = '' if target is None else ', inputs=...'
+        raise ValueError(
+            f'data={data!r} is a target, and the second argument of prune_model is a batch; write '
+            f'prune_model(model, target={data!r}{inputs})'
+        )
+
+
+def _check_forward(model: nn.Module, forward: object, data: object, inputs: object) -> None:
+    """Raise ValueError if a user's forward cannot be used."""
+    if data is not None or inputs is not None:
+        raise ValueError('forward is given with data or inputs; give one of the three')
+    if not callable(forward):
+        raise ValueError(
+            f'forward is a {type(forward).__name__}, and must be a function of the model, for '
+            f'example forward=lambda model: model(images)'
+        )
+    check_model(model)
+    try:
+        with eval_mode(model), preserve_state(model):
+            outputs = forward(model)
+    except Exception as error:  # whatever the model raises
+        raise ValueError(
+            f'forward: {type(model).__name__} does not run with it ({one_line(error)}); it must '
+            f'take the model, run it, and return its raw outputs'
+        ) from error
+    output_tensors(outputs)
+
+
+def _warn_of_what_stays(pruner: Pruner) -> None:
+    """Warn of layers left whole after a trial or not met at all, and if nothing is to go."""
+    for name, reason in pruner.channels.excluded.items():
+        warnings.warn(f'{name or "the model"} is left whole: {reason}', stacklevel=3)
+    unused = unused_weights(pruner.model, pruner.channels)
+    if unused:
+        more = f' and {len(unused) - 3} more' if len(unused) > 3 else ''
+        warnings.warn(
+            f'{", ".join(unused[:3])}{more} took no part in the run, in eval mode or in train '
+            f'mode, and are left whole; if you use them, give a forward that runs them as well: '
+            f'they may read channels that are cut',
+            stacklevel=3,
+        )
+    remaining = pruner.remaining()
+    if remaining <= pruner.target:
+        warnings.warn(
+            f'target=dict({pruner.resource}={pruner.target:g}) removes nothing: '
+            f'{remaining:.4f} of the dense model are there; set a lower one',
+            stacklevel=3,
+        )
 
 
 def predict_slim_channels(
@@ -111,7 +174,7 @@ def predict_slim_channels(
 
     Raises:
         ValueError: If an argument is not valid, or the target cannot be reached.
-        EquivalenceError: If the cut stays wrong whatever modules are excluded.
+        EquivalenceError: If the cut stays wrong whatever is left whole.
     """
     pruner = Pruner(model, forward, target, _build_importance(importance), round_to)
     kept = _with_scores(importance, lambda: pruner.select(pruner.target))
@@ -185,9 +248,11 @@ def build_forward(
             raise ValueError('data and inputs are both given; give one of them')
         return _forward_of_inputs(model, inputs if isinstance(inputs, tuple) else (inputs,))
     if not hasattr(model, 'data_preprocessor'):
+        given = ' instead of data' if data is not None else ''
         raise ValueError(
-            f'inputs is needed for {type(model).__name__}, which is not a model of mmengine: give '
-            f'what its forward takes, for example inputs=torch.rand(1, 3, 224, 224)'
+            f'inputs is needed for {type(model).__name__}{given}, which is not a model of '
+            f'mmengine: give what its forward takes by name, for example '
+            f'prune_model(model, inputs=torch.rand(1, 3, 224, 224))'
         )
     with eval_mode(model):
         if data is not None:

@@ -100,7 +100,10 @@ def describe(model: torch.nn.Module, channels) -> dict:
             }
         )
     frozen = defaultdict(list)
+    in_trial = set(channels.excluded.values())
     for reason, axes in channels.frozen.items():
+        if reason in in_trial:
+            continue
         frozen[reason] += sorted({dim.name for dim in axes})
     return {
         'params': channels.params(sizes),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from ..errors import listed
-from ..pruning import NOT_TRAINED, PHASES, PrunableChannels
+from ..pruning import NOT_TRAINED, PHASES, PrunableChannels, unused_weights
 from ..sharpness import Perturbation
 
 ONE_PASS = dict(mean_rho=0.0, eps_ratio=0.0, loss_ratio=1.0)
@@ -40,13 +40,11 @@ def log_channels(logger: logging.Logger, channels: PrunableChannels, model: nn.M
         )
     for name, reason in channels.excluded.items():
         logger.warning(f'AdaSAP leaves {name or "the model"} whole: {reason}')
-    parameters = dict(model.named_parameters())
-    # Biases and factors of a norm go with the weight that makes their channels.
-    unseen = [name for name in channels.unused_parameters if parameters[name].dim() > 1]
+    unseen = unused_weights(model, channels)
     if unseen:
         logger.warning(
-            f'AdaSAP leaves {", ".join(unseen)} whole because raw outputs do not depend on '
-            f'them; if they read channels that are cut, training will stop after the cut'
+            f'AdaSAP leaves {", ".join(unseen)} whole: no run reached them, in eval mode, in '
+            f'train mode or with the loss; should training reach them, it may stop after the cut'
         )
 
 

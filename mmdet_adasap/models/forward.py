@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
 from ..optim import BufferSnapshot
-from ..pruning import preserve_modes, preserve_state, trace_channels
+from ..pruning import preserve_modes, preserve_state, trace_channels, unused_weights
 
 PROPOSAL_SIZES = (16, 48, 96, 160, 288, 512, 1024)
 """Side lengths of the fixed proposals in pixels. With the finest scale of 56 pixels that mmdet's
@@ -98,9 +98,7 @@ def complete_forward(
 
 def _has_unused_layers(model: nn.Module, forward: Callable[[nn.Module], object]) -> bool:
     """Return whether some weights take no part in a run of the model."""
-    parameters = dict(model.named_parameters())
-    unused_parameters = trace_channels(model, forward).unused_parameters
-    return any(parameters[name].dim() > 1 for name in unused_parameters)
+    return bool(unused_weights(model, trace_channels(model, forward)))
 
 
 def _call(model: nn.Module, batch: dict | tuple | list, mode: str) -> object:

@@ -31,14 +31,16 @@ from .structure import (
     tag_model,
     with_integer_axes,
 )
-from .target import MAX_PRUNING_RATIO, check_max_pruning_ratio, check_target
+from .target import MAX_PRUNING_RATIO, RESOURCES, check_max_pruning_ratio, check_target
 from .tracing import trace_channels
+from .training_pass import unused_weights
 
 __all__ = [
     'MAX_PRUNING_RATIO',
     'META_KEY',
     'NOT_TRAINED',
     'PHASES',
+    'RESOURCES',
     'ChannelGroup',
     'ChannelMasks',
     'ForwardFn',
@@ -77,6 +79,7 @@ __all__ = [
     'tag_model',
     'trace_channels',
     'uncuttable_state',
+    'unused_weights',
     'verify_cut',
     'with_integer_axes',
 ]

@@ -1,77 +1,206 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Find the channels of a model that can be removed, and prove it by a trial cut."""
 
-from collections.abc import Callable, Collection, Mapping
+import warnings
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
-from ..errors import EquivalenceError
-from .equivalence import verify_cut
-from .groups import PrunableChannels
+from ..errors import EquivalenceError, one_line
+from .equivalence import raw_outputs, verify_cut
+from .groups import ChannelGroup, PrunableChannels
 from .model_state import ForwardFn, copy_model
-from .slicing import channel_counts
+from .slicing import channel_counts, cut
 from .structure import Keep, indices_from_masks
 from .tracing import trace_channels
+from .training_pass import unused_weights, with_training_pass
+from .trial_cuts import trial_cuts
 
-MAX_TRIALS = 20
-"""Trial cuts before a model is refused; each excludes another kind of module. A limit of our own,
-so that a model of which nothing is understood ends with an error and not after hours."""
+MAX_TRIALS = 50
+"""Searches for what goes wrong before a model is refused; each leaves another kind of channels
+whole. A limit of our own, so that a model of which nothing is understood ends with an error and
+not after hours."""
 
 
 def find_channels(
     model: nn.Module, forward: ForwardFn, report: Callable[[str], None] | None = None
 ) -> PrunableChannels:
-    """Trace a model, cut half of every group of a copy, and compare with the masked model.
+    """Trace a model, cut a share of every group of a copy, and compare with the masked model.
 
-    Where they differ, the module that differs first is excluded, with all others of its class
-    (unless that is a plain layer of PyTorch). Then the model is traced again, until they agree.
-    Where that does not help, all modules inside it are excluded, too, and then the module around
-    it. All this is done with a copy in
-    which scales and weights that were zero are small numbers, so that no error hides behind them.
+    No two groups lose the same share, see :mod:`~mmdet_adasap.pruning.trial_cuts`. Where the
+    models differ, the group to blame is searched for by bisection and left whole, and so are
+    those in the same place of other modules of its kind, if they fail as well. All this is done
+    with a copy in which scales and weights that were zero are small numbers, so that no error
+    hides behind them. If weights take no part in the run, the model runs in train mode as well.
 
     Args:
         model (nn.Module): The dense model.
         forward (Callable): Runs a model on a real input and returns its raw outputs.
-        report (Callable, optional): Called with a line for every kind of module that is excluded.
+        report (Callable, optional): Called with a line for every kind of layer left whole.
 
     Returns:
-        PrunableChannels: Groups whose cut is proven. ``excluded`` maps modules that no channel is
-        taken from to the reason.
+        PrunableChannels: Groups whose cut is proven. ``excluded`` maps layers that keep their
+        output channels to the reason.
 
     Raises:
-        EquivalenceError: If the cut stays wrong whatever is excluded.
+        EquivalenceError: If the cut stays wrong whatever is left whole.
     """
-    excluded: dict[str, str] = {}
-    shape_only = True
     model = _copy_without_zeros(model)
+    channels, forward = _trace_both_modes(model, forward)
+    shape_only = True
     for _ in range(MAX_TRIALS):
-        channels = trace_channels(model, forward, excluded, shape_only)
-        kept = _random_half(channels)
-        keep = indices_from_masks(model, channels.groups, kept)
-        try:
-            verify_cut(model, keep, forward, attribute_counts(model, channels, keep, kept))
-        except EquivalenceError as error:
-            if shape_only:
-                # A placeholder may have reached Python unnoticed and changed what the model
-                # does. Before a module is blamed, the trace is repeated with all arithmetic.
-                shape_only = False
-                continue
-            alike = _modules_to_exclude(model, error.module, excluded)
-            if not alike:
-                raise EquivalenceError(f'this model cannot be pruned yet: {error}', '') from error
-            excluded.update(dict.fromkeys(alike, str(error)))
-            if report is not None:
-                names = ', '.join(name or 'the model' for name in alike[:3])
-                more = f' and {len(alike) - 3} more' if len(alike) > 3 else ''
-                report(f'{names}{more} left whole: {error}')
-        else:
-            channels.excluded = excluded
+        trials = [
+            _Trial(model, channels, forward, kept) for kept in trial_cuts(model, channels.groups)
+        ]
+        trial, error = next(((t, e) for t in trials if (e := t.error())), (None, None))
+        if error is None:
             return channels
+        if shape_only:
+            # A placeholder may have reached Python unnoticed and changed what the model does.
+            # Before a group is blamed, the trace is repeated with all arithmetic.
+            shape_only = False
+            channels = trace_channels(model, forward, shape_only=False)
+            continue
+        wrong, error = trial.wrong_groups(error)
+        names = [channels.groups[g].name for g in wrong]
+        channels = channels.leave_whole(
+            {g: f'{error}' if g == wrong[0] else f'as {names[0]}: {error}' for g in wrong}
+        )
+        if report is not None:
+            more = f' and {len(names) - 3} more' if len(names) > 3 else ''
+            report(f'{", ".join(names[:3])}{more} left whole: {error}')
     raise EquivalenceError(
-        f'this model cannot be pruned yet: {MAX_TRIALS} kinds of its modules went wrong'
+        f'this model cannot be pruned yet: {MAX_TRIALS} kinds of its layers went wrong'
     )
+
+
+def _trace_both_modes(model: nn.Module, forward: ForwardFn) -> tuple[PrunableChannels, ForwardFn]:
+    """Trace a model, in train mode too if weights take no part in eval mode.
+
+    Returns:
+        tuple[PrunableChannels, Callable]: The channels, and the function that was traced.
+    """
+    channels = trace_channels(model, forward)
+    unused = unused_weights(model, channels)
+    if not unused:
+        return channels, forward
+    try:
+        both = with_training_pass(model, forward)
+        return trace_channels(model, both), both
+    except Exception as error:  # whatever the model raises
+        warnings.warn(
+            f'{type(model).__name__} does not run in train mode with this input '
+            f'({one_line(error)}), so it is not known which channels {", ".join(unused[:3])} '
+            f'read; give an input that it trains with',
+            stacklevel=2,
+        )
+    return channels, forward
+
+
+@dataclass
+class _Trial:
+    """A trial cut of a model.
+
+    Args:
+        model (nn.Module): The dense model, left as it is.
+        channels (PrunableChannels): Its channels.
+        forward (Callable): Runs it and returns its raw outputs.
+        kept (list[np.ndarray]): bool of shape ``[size]`` for each group.
+    """
+
+    model: nn.Module
+    channels: PrunableChannels
+    forward: ForwardFn
+    kept: list[np.ndarray]
+
+    def error(self, groups: Collection[int] | None = None) -> EquivalenceError | None:
+        """Cut some groups (all by default), and return what is wrong; None if nothing is."""
+        try:
+            verify_cut(self.model, *self._cut_of(groups))
+        except EquivalenceError as error:
+            return error
+        return None
+
+    def _cut_of(self, groups: Collection[int] | None) -> tuple:
+        """Return what :func:`verify_cut` needs besides the model to cut some groups."""
+        kept = self.kept
+        if groups is not None:
+            kept = [k if g in groups else np.ones_like(k) for g, k in enumerate(kept)]
+        keep = indices_from_masks(self.model, self.channels.groups, kept)
+        return keep, self.forward, attribute_counts(self.model, self.channels, keep, kept)
+
+    def _is_wrong(self, groups: Collection[int], like: EquivalenceError) -> bool:
+        """Return whether cutting some groups goes wrong.
+
+        Args:
+            groups (Collection[int]): Indices of the groups.
+            like (EquivalenceError): What goes wrong when more are cut.
+        """
+        if like.__cause__ is not None:
+            # The cut model did not run. To see that again takes a part of its run, and neither
+            # the masked model nor fingerprints.
+            keep, forward, attrs = self._cut_of(groups)
+            slim = copy_model(self.model)
+            cut(slim, keep, attrs)
+            try:
+                raw_outputs(slim, forward)
+            except Exception:  # whatever the model raises
+                return True
+        return self.error(groups) is not None
+
+    def wrong_groups(self, error: EquivalenceError) -> tuple[list[int], EquivalenceError]:
+        """Return the first group whose cut goes wrong, and those like it that do.
+
+        Args:
+            error (EquivalenceError): What went wrong when all were cut.
+
+        Returns:
+            tuple[list[int], EquivalenceError]: The groups, and what goes wrong with the first.
+
+        Raises:
+            EquivalenceError: If the model cannot even be compared with a copy of itself.
+        """
+        nothing_cut = self.error([])
+        if nothing_cut is not None:
+            raise EquivalenceError(f'this model cannot be pruned yet: {nothing_cut}')
+        # The first `right` groups can be cut, and the first `wrong` cannot: the two close in on
+        # one group whose cut makes the difference.
+        right, wrong = 0, len(self.kept)
+        while wrong - right > 1:
+            middle = (right + wrong) // 2
+            if self._is_wrong(range(middle), error):
+                wrong = middle
+            else:
+                right = middle
+        error = self.error(range(wrong)) or error
+        alike = _groups_alike(self.model, self.channels.groups, self.channels.groups[right])
+        return [right, *(g for g in alike if self._is_wrong([g], error))], error
+
+
+def _groups_alike(model: nn.Module, groups: list[ChannelGroup], group: ChannelGroup) -> list[int]:
+    """Return groups whose outputs are in the same place of other modules of the same class.
+
+    What goes wrong in one block of a backbone is likely to go wrong in the others.
+    """
+    modules = dict(model.named_modules())
+    alike = set()
+    for member in group.members:
+        owner = member.name.rpartition('.')[0]
+        while owner and type(modules[owner]).__module__.startswith('torch.nn.'):
+            owner = owner.rpartition('.')[0]
+        if not member.is_output or not owner:
+            continue
+        place = member.name.removeprefix(owner)
+        kind = type(modules[owner])
+        alike |= {f'{name}{place}' for name, module in modules.items() if type(module) is kind}
+    return [
+        other.index
+        for other in groups
+        if other is not group and any(m.is_output and m.name in alike for m in other.members)
+    ]
 
 
 @torch.no_grad()
@@ -98,50 +227,6 @@ def _copy_without_zeros(model: nn.Module) -> nn.Module:
     return model
 
 
-def _modules_to_exclude(model: nn.Module, name: str, excluded: Collection[str]) -> list[str]:
-    """Return the modules to exclude when one went wrong; none if all around it are already.
-
-    A module that is excluded and still wrong takes in all modules inside it. Then the one around
-    it is next.
-    """
-    modules = dict(model.named_modules())
-    while name:
-        if not (name in excluded or _is_stateless(modules[name])):
-            return [n for n in _alike(modules, name) if n not in excluded]
-        inside = [
-            n
-            for around in (_alike(modules, name) if name in excluded else ())
-            for n in modules
-            if n.startswith(f'{around}.') and n not in excluded
-        ]
-        if inside:
-            return inside
-        name = name.rpartition('.')[0]
-    return [] if name in excluded else [name]
-
-
-def _alike(modules: Mapping[str, nn.Module], name: str) -> list[str]:
-    """Return a module and all others of its class, unless that is a layer of PyTorch."""
-    kind = type(modules[name])
-    # One Linear that is wrong says nothing of the others; one block of a backbone does.
-    if kind.__module__.startswith('torch.nn.'):
-        return [name]
-    return [name, *(n for n, m in modules.items() if type(m) is kind and n != name)]
-
-
-def _is_stateless(module: nn.Module) -> bool:
-    """Return whether a module is a dropout, an activation or a container of PyTorch.
-
-    What goes wrong in one was passed to it, so the module around it is to blame. A subclass with
-    a forward of its own is none: what it does is its own.
-    """
-    if isinstance(module, nn.Unflatten):  # it has no parameters, but a size that a cut breaks
-        return False
-    defined_by = next(base for base in type(module).__mro__ if 'forward' in vars(base))
-    plain = defined_by.__module__.startswith('torch.nn.') and 'forward' not in vars(module)
-    return plain and not any(True for _ in module.parameters(recurse=False))
-
-
 def attribute_counts(
     model: nn.Module, channels: PrunableChannels, keep: Keep, kept: list[np.ndarray]
 ) -> dict[str, dict[str, int]]:
@@ -160,9 +245,3 @@ def attribute_counts(
     for module, attributes in channel_counts(model, keep).items():
         counts[module] = {**counts.get(module, {}), **attributes}
     return counts
-
-
-def _random_half(channels: PrunableChannels) -> list[np.ndarray]:
-    """Keep a random half of every group, since a regular one may hide a wrong tie."""
-    rng = np.random.default_rng(0)
-    return [rng.permutation(group.size) < (group.size + 1) // 2 for group in channels.groups]

@@ -1,6 +1,8 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Count a model's parameters or FLOPs for any number of kept channels, without cutting it."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 
@@ -66,6 +68,28 @@ class Cost:
         # last axis is a constant 1 that pads terms with few factors.
         left = np.append(fixed + per_channel @ np.asarray(kept, dtype=np.float64), 1.0)
         return self.constant + round(float(coefficients @ left[factors].prod(axis=1)))
+
+    def hold(self, sizes: Mapping[int, int]) -> 'Cost':
+        """Return the same cost where some groups always keep a certain number of channels.
+
+        Args:
+            sizes (Mapping[int, int]): Group to the channels that it keeps.
+
+        Returns:
+            Cost: Of the other groups, numbered anew in their order.
+        """
+        others = [g for g in range(self.num_groups) if g not in sizes]
+        number = {g: new for new, g in enumerate(others)}
+        axes = []
+        for fixed, per_channel in self._axes:
+            held = sum(count * sizes[g] for g, count in per_channel if g in sizes)
+            left = {number[g]: count for g, count in per_channel if g not in sizes}
+            axes.append((fixed + round(held), left))
+        cost = Cost(len(others))
+        cost.constant = self.constant
+        for coefficient, factors in zip(self._coefficients, self._factors, strict=True):
+            cost.add(coefficient, *(axes[axis] for axis in factors))
+        return cost
 
     def _pack(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return fixed parts, indices per channel, coefficients and axes as arrays."""

@@ -7,11 +7,14 @@ difference means that the trace has tied, or left untied, the wrong channels.
 
 import contextlib
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import EquivalenceError
@@ -26,6 +29,10 @@ rounding error of 1.2e-7: sums over fewer channels are added in another order.""
 INNER_TOLERANCE = 1e-4
 """The same for what single operations return, relative to its own norm. Wider than TOLERANCE,
 since one tensor in the middle may consist of small differences of large numbers."""
+
+MAX_HELD_ENTRIES = 2**24
+"""Numbers that decisions were made from and that one run holds, a limit of our own: 64 MiB of
+float32. Later decisions are not compared then."""
 
 
 def raw_outputs(model: nn.Module, forward: ForwardFn) -> list[Tensor]:
@@ -108,19 +115,29 @@ def verify_cut(
     masked, slim = copy_model(model), copy_model(model)
     mask(masked, keep)
     cut(slim, keep, attrs)
-    reference = _run(masked, forward, 'the model')
-    found, where = _compare(_run(slim, forward, 'the cut model'), reference)
+    found, where = _compare_runs(masked, slim, forward)
     if where is not None:
         # Deep models of random weights may amplify rounding beyond the tolerance. In float64 that
         # vanishes, and a wrong tie does not.
-        found, where = _compare_in_double(slim, masked, forward) or (found, where)
+        found, where = _compare_in_double(masked, slim, forward) or (found, where)
     if where is not None:
         raise EquivalenceError(
             f'the cut model differs from the masked one by {found:.1e} of what '
-            f'{where or "the model itself"} returns; its channels are not understood',
+            f'{where or "the model itself"} returns; its channels are not understood'
+            f'{_hint(where)}',
             where,
         )
     return found
+
+
+def _hint(where: str) -> str:
+    """Return what else may be wrong if only the outputs differ, and no operation before them."""
+    if where:
+        return ''
+    return (
+        ', or it selects from equal scores (top-k, NMS) out of sight of PyTorch: then give a '
+        'forward that returns what the selection is made from'
+    )
 
 
 class _Fingerprint(NamedTuple):
@@ -136,20 +153,44 @@ class _Fingerprint(NamedTuple):
     total: float
 
 
+class _Decision(NamedTuple):
+    """What an operation has decided (a top-k, an NMS, a threshold), and from which numbers.
+
+    Of equal scores rounding picks one. Where a second run decides from the same numbers, it gets
+    what the first one decided, so that what follows can be compared.
+    """
+
+    numbers: list[Tensor]
+    decided: object
+
+
+DecisionKey = tuple[str, str, int]
+"""Name of the running module, the operation, and how many of these came before."""
+
+
 class _Run(NamedTuple):
-    """Raw outputs of one run, and a fingerprint of what every operation returned."""
+    """Raw outputs of one run, a fingerprint of what every operation returned, and decisions."""
 
     outputs: list[Tensor]
     operations: list[_Fingerprint]
+    decisions: dict[DecisionKey, _Decision]
 
 
 class _FingerprintMode(TorchDispatchMode):
-    """Takes the fingerprint of every tensor that an operation returns, in eval mode."""
+    """Takes the fingerprint of every tensor that an operation returns, in eval mode.
 
-    def __init__(self) -> None:
+    Args:
+        earlier (dict): Decisions of an earlier run, which this one is to follow.
+    """
+
+    def __init__(self, earlier: Mapping[DecisionKey, _Decision]) -> None:
         super().__init__()
         self.module_stack: list[tuple[str, nn.Module]] = []
         self.operations: list[_Fingerprint] = []
+        self.decisions: dict[DecisionKey, _Decision] = {}
+        self._earlier = earlier
+        self._number: Counter = Counter()
+        self._held_entries = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         operation = func._schema.name
@@ -167,6 +208,8 @@ class _FingerprintMode(TorchDispatchMode):
             for tensor in tensors_in(out):
                 tensor.zero_()
             return out
+        if _decides(func, args, out):
+            out = self._decide((name, operation), args, out)
         # A view was compared as its base. In train mode dropout is random, and the two runs draw
         # numbers for tensors of different shapes.
         if func.is_view or (module and module.training):
@@ -179,14 +222,61 @@ class _FingerprintMode(TorchDispatchMode):
                 self.operations.append(_Fingerprint(name, operation, tensor.shape, norm, total))
         return out
 
+    def _decide(self, place: tuple[str, str], args: tuple, out: object) -> object:
+        """Note a decision, or return what an earlier run has decided from the same numbers."""
+        key = (*place, self._number[place])
+        self._number[place] += 1
+        numbers = [t.detach() for t in tensors_in(args) if t.is_floating_point()]
+        before = self._earlier.get(key)
+        if before is not None:
+            same = len(numbers) == len(before.numbers) and all(
+                difference([a], [b]) <= TOLERANCE
+                for a, b in zip(numbers, before.numbers, strict=True)
+            )
+            return _cloned(before.decided) if same else out
+        self._held_entries += sum(t.numel() for t in numbers)
+        if self._held_entries <= MAX_HELD_ENTRIES:
+            self.decisions[key] = _Decision(_cloned(numbers), _cloned(out))
+        return out
 
-def _run(model: nn.Module, forward: ForwardFn, which: str) -> _Run:
-    """Run a model and take fingerprints.
+
+def _decides(func: OpOverload, args: tuple, out: object) -> bool:
+    """Return whether an operation makes indices or flags from numbers."""
+    if func.is_view or func._schema.is_mutable:
+        return False
+    results = list(tensors_in(out))
+    return any(not t.is_floating_point() for t in results) and any(
+        t.is_floating_point() for t in tensors_in(args)
+    )
+
+
+def _cloned(value: object) -> object:
+    """Copy a tensor, or the tensors in a list or tuple; what is written into one is not seen."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(_cloned, value))
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+def _compare_runs(
+    masked: nn.Module, slim: nn.Module, forward: ForwardFn
+) -> tuple[float, str | None]:
+    """Run both models and compare, see :func:`_compare`."""
+    reference = _run(masked, forward, 'the model')
+    return _compare(_run(slim, forward, 'the cut model', reference.decisions), reference)
+
+
+def _run(
+    model: nn.Module,
+    forward: ForwardFn,
+    which: str,
+    decisions: Mapping[DecisionKey, _Decision] = MappingProxyType({}),
+) -> _Run:
+    """Run a model and take fingerprints; follow the decisions of an earlier run.
 
     Raises:
         EquivalenceError: If it does not run, naming the innermost module that was running.
     """
-    observer, handles = _FingerprintMode(), []
+    observer, handles = _FingerprintMode(decisions), []
     for name, module in model.named_modules():
 
         def enter(module: nn.Module, args: tuple, name: str = name) -> None:
@@ -208,7 +298,7 @@ def _run(model: nn.Module, forward: ForwardFn, which: str) -> _Run:
     finally:
         for handle in handles:
             handle.remove()
-    return _Run(outputs, observer.operations)
+    return _Run(outputs, observer.operations, observer.decisions)
 
 
 def _compare(slim: _Run, masked: _Run) -> tuple[float, str | None]:
@@ -249,22 +339,30 @@ def _fingerprint_difference(slim: _Fingerprint, masked: _Fingerprint) -> float:
 
 
 def _compare_in_double(
-    slim: nn.Module, masked: nn.Module, forward: ForwardFn
+    masked: nn.Module, slim: nn.Module, forward: ForwardFn
 ) -> tuple[float, str | None] | None:
     """Compare in float64; return None if the models cannot run so. Both are converted in place."""
-    models = slim.double(), masked.double()
-    for module in (module for model in models for module in model.modules()):
-        module.register_forward_pre_hook(_inputs_in_double, with_kwargs=True)
     try:
-        return _compare(*(_run(model, forward, 'it') for model in models))
+        return _compare_runs(in_double(masked), in_double(slim), forward)
     except EquivalenceError:
         return None
+
+
+def in_double(model: nn.Module) -> nn.Module:
+    """Convert a model to float64, in place, so that it takes inputs in float32; return it."""
+    for module in model.double().modules():
+        module.register_forward_pre_hook(_inputs_in_double, with_kwargs=True)
+    return model
 
 
 def _inputs_in_double(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
     """Convert what ``forward`` passes to a module, since that brings its own input in float32."""
 
     def double(value: object) -> object:
-        return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+        if isinstance(value, Tensor):
+            return value.double() if value.is_floating_point() else value
+        if type(value) in (list, tuple):  # images of a detector of torchvision
+            return type(value)(map(double, value))
+        return value
 
     return tuple(map(double, args)), {key: double(value) for key, value in kwargs.items()}

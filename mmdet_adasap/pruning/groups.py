@@ -3,7 +3,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from torch import nn
@@ -13,6 +13,9 @@ from .cost import Cost
 
 NOT_TRAINED = 'weight that is not trained'
 """Reason for which frozen stages keep their channels, a key of :attr:`PrunableChannels.frozen`."""
+
+OUTPUT = 'output of the model'
+"""Reason for which heads keep their outputs, another one."""
 
 Size = tuple[int, dict[int, float]]
 """Length of an axis: the fixed part, and group to indices for each channel that it keeps."""
@@ -81,8 +84,8 @@ class PrunableChannels:
         unused_parameters (list[str]): Parameters that took no part in the run; none is cut.
         attributes (dict[tuple[str, str], Size]): Module and attribute to the number of channels
             that it holds for code which runs in the module.
-        excluded (dict[str, str]): Module that no channel is taken from, since a trial cut of it
-            went wrong, to the reason.
+        excluded (dict[str, str]): Layer that keeps its output channels, since a trial cut of
+            them went wrong, to the reason.
     """
 
     groups: list[ChannelGroup]
@@ -122,6 +125,42 @@ class PrunableChannels:
     def cost(self, resource: str) -> Cost:
         """Return the cost of a resource, ``'params'`` or ``'flops'``."""
         return {'params': self.params, 'flops': self.flops}[resource]
+
+    def leave_whole(self, reasons: Mapping[int, str]) -> 'PrunableChannels':
+        """Return the channels without some groups, which stay as they are.
+
+        Args:
+            reasons (Mapping[int, str]): Index of a group to why it stays, for :attr:`excluded`
+                and :attr:`frozen`.
+
+        Returns:
+            PrunableChannels: The others, numbered anew.
+        """
+        sizes = {g: self.groups[g].size for g in reasons}
+        others = [group for group in self.groups if group.index not in sizes]
+        number = {group.index: new for new, group in enumerate(others)}
+
+        def hold(size: Size) -> Size:
+            fixed, per_channel = size
+            held = sum(n * sizes[g] for g, n in per_channel.items() if g in sizes)
+            return fixed + round(held), {
+                number[g]: n for g, n in per_channel.items() if g not in sizes
+            }
+
+        frozen, excluded = dict(self.frozen), dict(self.excluded)
+        for g, reason in reasons.items():
+            excluded[self.groups[g].name] = reason
+            axes = [TensorDim(member.name, member.axis) for member in self.groups[g].members]
+            frozen[reason] = [*frozen.get(reason, []), *axes]
+        return replace(
+            self,
+            groups=[replace(group, index=number[group.index]) for group in others],
+            params=self.params.hold(sizes),
+            flops=self.flops.hold(sizes),
+            frozen=frozen,
+            attributes={key: hold(size) for key, size in self.attributes.items()},
+            excluded=excluded,
+        )
 
     def traced_attributes(self, kept: list[np.ndarray]) -> dict[str, dict[str, int]]:
         """Return the traced attributes that change, with their new values.

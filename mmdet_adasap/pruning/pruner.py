@@ -3,6 +3,7 @@
 
 import hashlib
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -39,6 +40,7 @@ from .target import (
     check_target,
     is_fraction,
 )
+from .unreachable import unreachable_message
 
 
 def _kind(value: object) -> str:
@@ -106,7 +108,7 @@ class Pruner:
         sizes = self.channels.group_sizes
         self._least = minimum_counts(sizes, self._steps, max_pruning_ratio)
         self._start = base = tagged_structure(model)
-        self._is_cut = False
+        self._is_cut = self._is_selected = False
         self._base = base or {'keep': {}, 'attrs': {}}
         present = {r: self.channels.cost(r)(self.channels.group_sizes) for r in RESOURCES}
         self.dense = present
@@ -131,30 +133,21 @@ class Pruner:
 
     def _check_reachable(self) -> None:
         """Raise UnreachableTargetError if even the smallest groups leave more than the target."""
-        least = self.cost(self._least)
-        fraction = least / self.dense[self.resource]
-        if least > self._limit(self.target):
+        limit = self._limit(self.target)
+        message = unreachable_message(
+            self.model,
+            self.channels,
+            self.resource,
+            self.dense,
+            limit,
+            self.round_to,
+            self.max_pruning_ratio,
+        )
+        if message is not None:
             raise UnreachableTargetError(
-                f'target=dict({self.resource}={self.target:g}) cannot be reached: with protected '
-                f'layers and round_to={self.round_to} at least {fraction:.4f} remain; '
-                f'{self._remedy(fraction)}{self._protection()}'
+                f'target=dict({self.resource}={self.target:g}) cannot be reached: {message} '
+                f'(tools/list_groups.py lists what stays and why)'
             )
-
-    def _remedy(self, fraction: float) -> str:
-        """Return what to set instead of the target, for the message above."""
-        if fraction > 0.9995:  # rounded up to three digits that would be a target of 1.000
-            return 'lower round_to, or leave less of it untrained'
-        return f'set a target of {np.ceil(fraction * 1000) / 1000:.3f} or more'
-
-    def _protection(self) -> str:
-        """Return the three reasons that protect most parameters, for the same message."""
-        tensors = named_tensors(self.model)
-        protected = {
-            reason: sum(tensors[name].numel() for name in {axis.name for axis in axes})
-            for reason, axes in self.channels.frozen.items()
-        }
-        reasons = sorted(protected, key=protected.get, reverse=True)[:3]
-        return f' (protected: {"; ".join(reasons)}; see tools/list_groups.py)' if reasons else ''
 
     def remaining(self, resource: str | None = None) -> float:
         """Return the fraction of the dense model that the kept channels leave.
@@ -209,6 +202,7 @@ class Pruner:
         """
         self._check_not_cut()
         self.masks.remove(kept, optimizers, copies)
+        self._is_selected = True
         self.importance.start_interval()
 
     def select(self, fraction: float) -> list[np.ndarray]:
@@ -301,6 +295,7 @@ class Pruner:
         check_structure(structure)
         keep = relative_to(structure['keep'], self._base['keep'])
         self.masks.remove(masks_from_structure(self.channels.groups, keep), optimizers)
+        self._is_selected = True
 
     def digest(self) -> str:
         """Return 16 hexadecimal digits of a SHA-256 of the groups and the kept channels."""
@@ -351,9 +346,22 @@ class Pruner:
             EquivalenceError: If the slim model would not give what the masked one gives; nothing
                 is changed then.
             OptimizerStateError: If an optimizer's state cannot follow.
-            RuntimeError: If the model was cut already.
+            RuntimeError: If the model was cut already, or no channels were selected.
         """
         self._check_not_cut()
+        if not self._is_selected:
+            raise RuntimeError(
+                f'cut() removes what prune_to() has masked, and that was not called; call '
+                f'prune_to({self.target:g}) first'
+            )
+        remaining = self.remaining()
+        if remaining * self.dense[self.resource] > self._limit(self.target):
+            warnings.warn(
+                f'cut() leaves {remaining:.4f} of the {self.resource}, more than '
+                f'target=dict({self.resource}={self.target:g}); call prune_to({self.target:g}) '
+                f'before it',
+                stacklevel=2,
+            )
         keep, attrs = self._cut_indices()
         verify_cut(self.model, keep, self.forward, attrs)
         structure = self._make_structure('finetune', keep, attrs)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from numbers import Real
 
 import numpy as np
+from torch import Tensor, nn
 
 RESOURCES = ('params', 'flops')
 MAX_PRUNING_RATIO = 0.9
@@ -20,7 +21,13 @@ def check_target(target: object) -> tuple[str, float]:
     Raises:
         ValueError: If it is anything else.
     """
-    if not isinstance(target, Mapping) or len(target) != 1 or next(iter(target)) not in RESOURCES:
+    if not isinstance(target, Mapping):
+        example = f'{target:g}' if is_fraction(target) else '0.4'
+        raise ValueError(
+            f'target={_shown(target)} must be a dict that says what is counted; write '
+            f'target=dict(params={example}) or target=dict(flops={example})'
+        )
+    if len(target) != 1 or next(iter(target)) not in RESOURCES:
         raise ValueError(
             f'target={target!r} must be a dict with exactly one of the keys {RESOURCES}, for '
             f'example target=dict(params=0.4); over a base config that has the other one write '
@@ -49,3 +56,7 @@ def is_fraction(value: object) -> bool:
     # numpy's float32 is no Real. True is one, but no fraction.
     number = isinstance(value, Real | np.floating) and not isinstance(value, bool)
     return number and 0 < value <= 1
+
+
+def _shown(value: object) -> str:
+    return f'a {type(value).__name__}' if isinstance(value, Tensor | nn.Module) else repr(value)

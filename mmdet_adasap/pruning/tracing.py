@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from ..errors import NeedsValuesError
 from .channel_ids import ChannelLabel, ChannelUnionFind
-from .groups import PrunableChannels, build_channels
+from .groups import OUTPUT, PrunableChannels, build_channels
 from .label_store import LabelStore
 from .model_state import ForwardFn, eval_mode, output_tensors, preserve_state, tensors_in
 from .rules import EXTENSION_RULES, RULES, Call, is_pointwise, label_axes, pointwise
@@ -56,7 +56,7 @@ def trace_channels(
     for tensor in outputs:
         label = tracer.labels.get(tensor)
         for nodes in label.axes.values() if label else ():
-            tracer.nodes.freeze(nodes, 'output of the model')
+            tracer.nodes.freeze(nodes, OUTPUT)
     return build_channels(
         model, tracer.nodes, tracer.flops, tracer.labels.unused_parameters, tracer.attributes
     )

@@ -95,6 +95,23 @@ class TestPruneModel:
         [
             (dict(inputs=None), 'inputs is needed for Sequential'),
             (dict(data=IMAGES), 'data and inputs are both given'),
+            (dict(inputs=None, data=IMAGES), 'inputs is needed for Sequential instead of data'),
+            (dict(inputs=None, data=IMAGES), 'prune_model(model, inputs=torch.rand('),
+            (dict(inputs=None, data=IMAGES, target=0.5), 'write target=dict(params=0.5) or'),
+            (dict(target=0.5), 'target=0.5 must be a dict that says what is counted; write'),
+            (dict(target=IMAGES), 'target=a Tensor must be a dict'),
+            (
+                dict(inputs=None, data=dict(params=0.3), target=IMAGES),
+                "write prune_model(model, target={'params': 0.3}, inputs=...)",
+            ),
+            (dict(data=dict(flops=0.3)), "write prune_model(model, target={'flops': 0.3})"),
+            (dict(forward=lambda m: m(IMAGES)), 'forward is given with data or inputs; give one'),
+            (dict(inputs=None, forward=IMAGES), 'forward is a Tensor, and must be a function'),
+            (
+                dict(inputs=None, forward=lambda m: m(IMAGES[:, :1])),
+                'forward: Sequential does not run with it (RuntimeError: ',
+            ),
+            (dict(inputs=None, forward=lambda m: None), 'forward must return the raw output'),
             (dict(importance='size'), "importance='size' is unknown; use one of ['magnitude'"),
             (dict(importance='taylor'), "importance='taylor' needs training steps"),
             (dict(importance=TaylorImportance()), 'needs training steps'),
@@ -111,6 +128,42 @@ class TestPruneModel:
             prune_model(model, **{'inputs': IMAGES, **kwargs})
         for name, tensor in model.state_dict().items():
             assert torch.equal(tensor, before[name])
+
+
+def test_a_target_that_is_reached_already_is_told():
+    model = net()
+    prune_model(model, inputs=IMAGES, target=dict(params=0.5), round_to=1)
+    with pytest.warns(
+        UserWarning, match=r'^target=dict\(params=0\.9\) removes nothing: 0\.\d+ of'
+    ):
+        prune_model(model, inputs=IMAGES, target=dict(params=0.9), round_to=1)
+
+
+class Detector(nn.Module):
+    """Gives the best boxes, as torchvision's SSD; scores differ by rounding alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features, self.boxes = nn.Conv2d(3, 64, 3), nn.Conv2d(64, 4, 1)
+
+    def raw(self, x):
+        y = self.features(x)
+        return y.sum(1).flatten(1), self.boxes(y).flatten(2)
+
+    def forward(self, x):
+        scores, boxes = self.raw(x)
+        scores, places = torch.cat([scores, (3 * scores) / 3], 1).topk(9)
+        return scores, boxes.gather(2, (places % 36)[:, None].expand(-1, 4, -1))
+
+
+@pytest.mark.parametrize('raw', [False, True])
+def test_outputs_behind_a_selection(raw):
+    torch.manual_seed(0)
+    model = Detector()
+    given = dict(forward=lambda model: model.raw(IMAGES)) if raw else dict(inputs=IMAGES)
+    prune_model(model, target=dict(params=0.3), round_to=1, **given)
+    assert model.features.out_channels < 32
+    assert model.boxes.out_channels == 4
 
 
 class TestApplyStructure:

@@ -248,7 +248,7 @@ def test_axis_of_heads(sizes, axis):
 
 
 def test_a_number_of_heads_that_cannot_follow():
-    """The module is left whole, and named; what is around it is cut."""
+    """The layer that makes them is left whole, and named; what is around it is cut."""
 
     class Renamed(Attention):
         num_heads = property(lambda self: self.branches)
@@ -258,7 +258,7 @@ def test_a_number_of_heads_that_cannot_follow():
     attention.__class__ = Renamed
     model = block(attention)
     channels = find_channels(model, runs(tokens()))
-    assert list(channels.excluded) == ['attn']
+    assert list(channels.excluded) == ['attn.qkv']
     assert [g.name for g in channels.groups] == ['up']
     assert_cuts(model, tokens(), channels)
 

@@ -179,7 +179,7 @@ def test_unreachable_says_what_is_reachable(resource, round_to):
 
 def test_a_model_that_cannot_be_pruned_at_all():
     with pytest.raises(
-        UnreachableTargetError, match=r'at least 1\.0000 remain.*; output of the model; '
+        UnreachableTargetError, match=r'at least 1\.0000 remain; .*: output of the model; nothing'
     ):
         Pruner(nn.Conv2d(3, 8, 1), runs(X), dict(params=0.5), MagnitudeImportance())
     pruner = Pruner(nn.Conv2d(3, 8, 1), runs(X), dict(params=1.0), MagnitudeImportance())
@@ -331,3 +331,22 @@ class Uncopied(nn.Module):
 
     def forward(self, x):
         return self.a(x)
+
+
+def test_a_cut_without_a_selection_is_refused():
+    pruner = Pruner(chain(), runs(X), dict(params=0.5), MagnitudeImportance())
+    with pytest.raises(
+        RuntimeError, match=r'^cut\(\) removes what .*; call prune_to\(0\.5\) first$'
+    ):
+        pruner.cut()
+    pruner.prune_to(0.5)
+    assert pruner.cut()['reached']['params'] <= 0.5
+
+
+def test_a_cut_above_the_target_is_told():
+    pruner = Pruner(chain(), runs(X), dict(params=0.5), MagnitudeImportance())
+    pruner.prune_to(0.8)
+    with pytest.warns(
+        UserWarning, match=r'more than target=dict\(params=0\.5\); call prune_to\(0\.'
+    ):
+        pruner.cut()

@@ -1,30 +1,36 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Find and cut the channels of one config of every model folder in mmdet's or mmpretrain's zoo.
+"""Find and cut the channels of the models of mmdet, mmpretrain, torchvision or timm.
 
-Of each folder the first config is taken that builds and runs on a CPU, with random weights, the
-plain ones first. Half of every channel group goes; the slim model has to give what the masked
-one gives. "left" is what remains of the parameters, "at least" what remains where every group
-keeps one channel. Each config has a process of its own. The results are written after every
-folder, and a second call goes on where the first one stopped.
+Of each folder of mmdet and mmpretrain the first config is taken that builds and runs on a CPU,
+the plain ones first. Weights are random, nothing is downloaded. Every channel group loses
+another share, by other chances than in the trial; the slim model has to give what the masked one
+gives, in float64 where the model runs so. "left" is what remains of the parameters, "at least"
+what remains where every group keeps one channel. Each model has a process of its own. The
+results are written after every model, and a second call goes on where the first one stopped.
 
 examples:
   python tools/benchmarks/zoo.py
-  python tools/benchmarks/zoo.py --package mmpretrain
-  python tools/benchmarks/zoo.py --folders ssd yolox retinanet --redo
+  python tools/benchmarks/zoo.py --package mmpretrain --workers 4
+  python tools/benchmarks/zoo.py --package timm --limit 5
+  python tools/benchmarks/zoo.py --models ssd yolox retinanet --redo
   python tools/benchmarks/zoo.py --config mmdet::ssd/ssd300_coco.py      # one, as JSON
 """
 
 import argparse
 import collections
+import copy
 import json
+import os
 import subprocess
 import sys
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
 import torch
+import zoo_models
 
 # Parts of configs, sets of data, trackers, and training tricks over models of other folders.
 NO_MODELS = {
@@ -50,19 +56,32 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--package',
-        choices=('mmdet', 'mmpretrain'),
+        choices=('mmdet', 'mmpretrain', 'torchvision', 'timm'),
         default='mmdet',
         help='whose zoo it is (default: mmdet)',
     )
-    parser.add_argument('--folders', nargs='+', help="only these folders of the package's configs")
+    parser.add_argument(
+        '--models',
+        '--folders',
+        dest='models',
+        nargs='+',
+        help="only these models, or folders of the package's configs",
+    )
+    parser.add_argument('--limit', type=int, help='look at so many models that were not yet')
+    parser.add_argument(
+        '--workers', type=int, default=1, help='processes at a time, one a core (default: 1)'
+    )
     parser.add_argument(
         '--out',
         type=Path,
         help='results (default: work_dirs/zoo.json, or work_dirs/zoo_mmpretrain.json)',
     )
     parser.add_argument('--redo', action='store_true', help='also what is in the results')
-    parser.add_argument('--config', help='look at one config, in this process')
+    parser.add_argument('--config', help='look at one config or model, in this process')
     args = parser.parse_args()
+    for key in ('limit', 'workers'):
+        if (value := getattr(args, key)) is not None and value < 1:
+            parser.error(f'--{key} {value}: must be at least 1')
     if args.out is None:
         args.out = Path('work_dirs/zoo.json')
         if args.package != 'mmdet':
@@ -70,21 +89,31 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def look_at(config: str) -> dict:
-    """Prune one config's model by half of every group."""
+def build(config: str) -> tuple[torch.nn.Module, object]:
+    """A model with random weights, and what runs it."""
     from mmdet_adasap.apis import build_dense, build_forward
+
+    package, _, name = config.partition('::')
+    if package in ('timm', 'torchvision'):
+        model, forward = zoo_models.build(package, name)
+        return randomised(model), forward
+    model = randomised(build_dense(config))
+    return model, build_forward(model)
+
+
+def look_at(config: str) -> dict:
+    """Prune one model by another share of every group."""
     from mmdet_adasap.errors import EquivalenceError
-    from mmdet_adasap.pruning import indices_from_masks, verify_cut
-    from mmdet_adasap.pruning.analysis import attribute_counts, find_channels
+    from mmdet_adasap.pruning.analysis import find_channels
     from mmdet_adasap.pruning.model_state import eval_mode
     from mmdet_adasap.pruning.selection import minimum_counts
     from mmdet_adasap.pruning.tracing import trace_channels
+    from mmdet_adasap.pruning.trial_cuts import trial_cuts
 
     torch.manual_seed(0)
     start = time.perf_counter()
-    model = randomised(build_dense(config))
     try:
-        forward = build_forward(model)
+        model, forward = build(config)
     except Exception as error:
         return {'failed': 'does not run', 'reason': first_line(error)}
     with eval_mode(model):
@@ -98,17 +127,16 @@ def look_at(config: str) -> dict:
     except EquivalenceError as error:
         return {'failed': 'refused', 'reason': first_line(error)}
     found = time.perf_counter()
-    # Another half than that of the trial, by chance.
-    rng = np.random.default_rng(1)
-    kept = [rng.permutation(g.size) < (g.size + 1) // 2 for g in channels.groups]
-    keep = indices_from_masks(model, channels.groups, kept)
-    apart = verify_cut(model, keep, forward, attribute_counts(model, channels, keep, kept))
-    counts = np.array([k.sum() for k in kept], dtype=np.int64)
+    # Other channels and shares than those of the trials, by chance.
+    cuts = trial_cuts(model, channels.groups, seed=1)
+    apart = max(verify(model, channels, kept, forward) for kept in cuts)
+    counts = np.array([k.sum() for k in cuts[0]], dtype=np.int64)
     dense = channels.params(channels.group_sizes)
     frozen = {reason: len(axes) for reason, axes in channels.frozen.items()}
     return {
         'params': dense,
         'groups': len(channels.groups),
+        'channels': int(channels.group_sizes.sum()),
         'left': channels.params(counts) / dense,
         'least': channels.params(minimum_counts(channels.group_sizes, 1)) / dense,
         'apart': apart,
@@ -122,6 +150,23 @@ def look_at(config: str) -> dict:
             'find': found - traced,
         },
     }
+
+
+def verify(model, channels, kept, forward) -> float:
+    """The difference between slim and masked, in float64 if the model runs in it."""
+    from mmdet_adasap.pruning import indices_from_masks, raw_outputs, verify_cut
+    from mmdet_adasap.pruning.analysis import attribute_counts
+    from mmdet_adasap.pruning.equivalence import in_double
+
+    keep = indices_from_masks(model, channels.groups, kept)
+    attrs = attribute_counts(model, channels, keep, kept)
+    found = verify_cut(model, keep, forward, attrs)
+    double = in_double(copy.deepcopy(model))
+    try:
+        raw_outputs(double, forward)
+    except Exception:  # it brings tensors of its own in float32
+        return found
+    return verify_cut(double, keep, forward, attrs)
 
 
 def randomised(model: torch.nn.Module) -> torch.nn.Module:
@@ -151,23 +196,25 @@ def candidates(package: str, folder: Path) -> list[Path]:
     return sorted(files or folder.glob('*.py'), key=rank)[:CANDIDATES] + below
 
 
+def in_a_process(name: str) -> dict:
+    """What looking at one model in a process of its own has found."""
+    command = [sys.executable, __file__, '--config', name]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        return {'config': name, 'failed': 'too slow', 'reason': f'more than {SECONDS} s'}
+    lines = done.stdout.strip().splitlines() or ['']
+    if done.returncode:
+        errors = done.stderr.strip().splitlines() or ['']
+        return {'config': name, 'failed': 'does not build', 'reason': errors[-1][:300]}
+    return {'config': name, **json.loads(lines[-1])}
+
+
 def look_at_folder(package: str, folder: Path) -> dict:
     """The first config that can be looked at; else what stopped the first one."""
     first = None
     for config in candidates(package, folder):
-        name = f'{package}::{config.relative_to(folder.parent)}'
-        command = [sys.executable, __file__, '--config', name]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
-            lines = done.stdout.strip().splitlines() or ['']
-            if done.returncode:
-                errors = done.stderr.strip().splitlines() or ['']
-                found = {'failed': 'does not build', 'reason': errors[-1][:300]}
-            else:
-                found = json.loads(lines[-1])
-        except subprocess.TimeoutExpired:
-            found = {'failed': 'too slow', 'reason': f'more than {SECONDS} s'}
-        found = {'config': name, **found}
+        found = in_a_process(f'{package}::{config.relative_to(folder.parent)}')
         first = first or found
         if found.get('failed') in (None, 'refused', 'wrong cut', 'too slow'):
             return found
@@ -179,15 +226,15 @@ def first_line(error: Exception) -> str:
     return text.splitlines()[0][:300]
 
 
-def line_of(folder: str, found: dict) -> str:
+def line_of(model: str, found: dict) -> str:
     if 'failed' in found:
-        return f'{folder:<22} {found["failed"]}: {found["reason"][:110]}'
-    whole = f', {len(found["whole"])} modules whole' if found['whole'] else ''
+        return f'{model:<28} {found["failed"]}: {found["reason"][:110]}'
+    whole = f', {len(found["whole"])} layers whole' if found['whole'] else ''
     seconds = found['seconds']
     times = f'trace {seconds["trace"]:.1f} s, find {seconds["find"]:.1f} s'
     left = f'{found["left"]:.3f} left, {found["least"]:.3f} at least'
     numbers = f'{left}, {found["groups"]} groups, apart {found["apart"]:.0e}'
-    return f'{folder:<22} {numbers}, {times}{whole}'
+    return f'{model:<28} {numbers}, {times}{whole}'
 
 
 def read_results(path: Path) -> dict:
@@ -203,17 +250,67 @@ def read_results(path: Path) -> dict:
     return results
 
 
-def summary(results: dict) -> str:
+def table(package: str, results: dict) -> str:
+    """Models, those that are pruned, refused and wrong, and the largest difference."""
     found = [r for r in results.values() if 'failed' not in r]
     pruned = [r for r in found if r['groups']]
-    small = [r for r in pruned if r['left'] <= 0.6]
     failed = collections.Counter(r['failed'] for r in results.values() if 'failed' in r)
-    others = ', '.join(f'{count} {reason}' for reason, count in failed.most_common())
-    return (
-        f'{len(results)} folders: {len(pruned)} pruned, {len(small)} of them to 0.6 of their '
-        f'parameters or less; {len(found) - len(pruned)} whole, where nothing can go; '
-        f'{failed["wrong cut"]} wrong cuts; the rest: {others or "none"}'
-    )
+    rows = [
+        (f'models of {package}', len(results)),
+        ('channels found and cut', len(pruned)),
+        ('  to 0.6 of their parameters or less', sum(r['left'] <= 0.6 for r in pruned)),
+        ('  with layers left whole after a trial', sum(bool(r['whole']) for r in pruned)),
+        ('nothing can go', len(found) - len(pruned)),
+        ('refused', failed.pop('refused', 0)),
+        ('wrong cuts', failed.pop('wrong cut', 0)),
+        *failed.most_common(),
+        (
+            'largest difference, slim to masked',
+            f'{max((r["apart"] for r in found), default=0):.0e}',
+        ),
+    ]
+    lines = [f'{name:<42} {value:>6}' for name, value in rows]
+    lines += [
+        f'{r["failed"]}: {name}: {r["reason"]}'
+        for name, r in results.items()
+        if r.get('failed') in ('refused', 'wrong cut')
+    ]
+    return '\n'.join(lines)
+
+
+def bar(done: int, of: int) -> str:
+    filled = 20 * done // of
+    return f'[{"#" * filled}{"." * (20 - filled)}] {done:>{len(str(of))}}/{of}'
+
+
+def sources(package: str) -> dict:
+    """Names of the models, or of the folders of configs, to functions that look at them."""
+    from mmdet_adasap.distributions import package_folder
+    from mmdet_adasap.env import remedy
+
+    if package in ('timm', 'torchvision'):
+        if package_folder(package) is None:
+            sys.exit(
+                f'zoo: {package} is not installed. Remedy: pip install -r '
+                f'requirements/benchmarks.txt'
+            )
+        return {
+            name: lambda name=name: in_a_process(f'{package}::{name}')
+            for name in zoo_models.names(package)
+        }
+    installed = package_folder(package)
+    if installed is None:
+        sys.exit(f'zoo: {package} is not installed. Remedy: {remedy(package)}')
+    root = installed / '.mim' / 'configs'
+    if not root.is_dir():
+        sys.exit(
+            f'zoo: {root} is missing: install {package} as a package, which carries its configs'
+        )
+    return {
+        path.name: lambda path=path: look_at_folder(package, path)
+        for path in sorted(root.iterdir())
+        if path.is_dir() and path.name not in NO_MODELS
+    }
 
 
 def main() -> None:
@@ -230,36 +327,25 @@ def main() -> None:
         print(json.dumps(found))
         return
 
-    from mmdet_adasap.distributions import package_folder
-    from mmdet_adasap.env import remedy
     from mmdet_adasap.fileio import write_atomically
 
-    package = package_folder(args.package)
-    if package is None:
-        sys.exit(f'zoo: {args.package} is not installed. Remedy: {remedy(args.package)}')
-    root = package / '.mim' / 'configs'
-    if not root.is_dir():
-        sys.exit(
-            f'zoo: {root} is missing: install {args.package} as a package, which carries its '
-            f'configs'
-        )
-    folders = sorted(path for path in root.iterdir() if path.is_dir())
-    folders = [path for path in folders if path.name not in NO_MODELS]
-    if args.folders:
-        unknown = set(args.folders) - {path.name for path in folders}
-        if unknown:
-            sys.exit(f'zoo: --folders {" ".join(sorted(unknown))}: not in {root}')
-        folders = [path for path in folders if path.name in args.folders]
+    models = sources(args.package)
+    unknown = set(args.models or ()) - models.keys()
+    if unknown:
+        sys.exit(f'zoo: --models {" ".join(sorted(unknown))}: not among those of {args.package}')
+    wanted = [name for name in models if not args.models or name in args.models]
     results = read_results(args.out)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    for number, folder in enumerate(folders, start=1):
-        before = folder.name in results and not args.redo
-        if not before:
-            results[folder.name] = look_at_folder(args.package, folder)
+    to_do = [name for name in wanted if args.redo or name not in results][: args.limit]
+    os.environ |= dict(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1')  # of the processes below
+    with ThreadPoolExecutor(args.workers) as pool:
+        running = {pool.submit(models[name]): name for name in to_do}
+        for done, future in enumerate(as_completed(running), start=1):
+            name = running[future]
+            results[name] = future.result()
             write_atomically(args.out, json.dumps(results, indent=2) + '\n')
-        progress = f'[{number}/{len(folders)}]'
-        print(f'{progress:>9} {line_of(folder.name, results[folder.name])}', flush=True)
-    print(summary(results))
+            print(f'{bar(done, len(to_do))} {line_of(name, results[name])}', flush=True)
+    print(table(args.package, {name: results[name] for name in wanted if name in results}))
     print(args.out)
 
 
