@@ -29,6 +29,7 @@ from .structure import (
     masks_from_structure,
     named_tensors,
     tag_model,
+    tagged_structure,
     with_integer_axes,
 )
 from .tracing import trace_channels
@@ -73,6 +74,7 @@ __all__ = [
     'raw_outputs',
     'select_channels',
     'tag_model',
+    'tagged_structure',
     'trace_channels',
     'verify_cut',
     'with_integer_axes',
