@@ -27,6 +27,28 @@ class UnreadableCheckpointError(AdaSAPError, ValueError):
     """Raised when a file is not a checkpoint, or not a whole one."""
 
 
+def unreadable(message: str, kind: type[Exception]) -> UnreadableCheckpointError:
+    """Return an UnreadableCheckpointError that is an error of another kind as well.
+
+    Code around mmengine's loading catches what that raises, and goes on to catch it.
+
+    Args:
+        message (str): The message.
+        kind (type[Exception]): The other kind.
+    """
+    if issubclass(UnreadableCheckpointError, kind):
+        return UnreadableCheckpointError(message)
+    # Some kinds want more than a message, as UnicodeDecodeError does, and make their text of it.
+    members = {
+        '__module__': __name__,
+        '__init__': lambda self, text: Exception.__init__(self, text),
+        '__str__': Exception.__str__,
+        '__reduce__': lambda self: (unreadable, (str(self), kind)),
+    }
+    both = type(UnreadableCheckpointError.__name__, (UnreadableCheckpointError, kind), members)
+    return both(message)
+
+
 class ExportMismatchError(AdaSAPError, RuntimeError):
     """Raised when an exported model does not give what the pruned one gives."""
 

@@ -19,6 +19,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     'mmengine.runner': (
         'mmdet_adasap.optim',
         'mmdet_adasap.hooks',
+        'mmdet_adasap.hooks.slim_model_hook:add_to_every_runner',
         'mmdet_adasap.checkpoint.guard:guard',
         # What mmdet and mmpretrain have in common is there with mmengine alone, too.
         'mmcv.transforms',

@@ -7,7 +7,7 @@ from pathlib import Path
 from mmengine.config import Config
 from torch import nn
 
-from ..checkpoint import load_checkpoint_dict, read_checkpoint
+from ..checkpoint import load_checkpoint_dict, meta_of, read_checkpoint
 from ..integration import build_dense, read_config
 
 
@@ -49,7 +49,7 @@ def init_pruned_detector(
         model = init_detector(config, None, palette, 'cpu', cfg_options)
     chosen = model.dataset_meta.get('palette', 'random')
     load_checkpoint_dict(model, found, str(checkpoint))
-    if not (found.get('meta') or {}).get('dataset_meta'):
+    if not meta_of(found).get('dataset_meta'):
         warnings.warn(
             f'{checkpoint} does not name its classes, so they are taken for those of COCO; set '
             f"model.dataset_meta = {{'classes': (...)}}",

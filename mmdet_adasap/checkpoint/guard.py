@@ -3,10 +3,11 @@
 
 mmengine logs weights of another shape and goes on with random ones. Loading is a function
 without a hook or a registry, so it is wrapped: where this package is imported and nothing has
-given the model its pruned shape, loading ends with an error instead. So does reading a file that
-is damaged or missing; the error names one to go on from. Three functions of mmengine are wrapped,
-and what a release no longer has is left alone, with a warning. If mmengine loaded strictly by
-default, and named what it cannot read, this file could go.
+given the model its pruned shape, loading ends with an error instead. Where a file is damaged or
+missing, mmengine's error also names one to go on from. All that is not of a pruned model is left
+to mmengine, whatever it holds. Three functions are wrapped, and what a release no longer has is
+left alone, with a warning. If mmengine loaded strictly by default, and named what it cannot read,
+this file could go.
 """
 
 import functools
@@ -18,10 +19,9 @@ from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner import runner as mmengine_runner
 
-from ..errors import UnreadableCheckpointError, one_line
+from ..errors import one_line, unreadable
 from ..integration import unwrapped
-from ..pruning import META_KEY, check_structure
-from .restore import check_weights_fit, read_parts
+from .restore import check_slim_weights
 from .safe_load import is_readable, resume_advice
 
 GUARDED = '_mmdet_adasap_guarded'
@@ -74,15 +74,11 @@ def _marked(guarded: Callable) -> Callable:
 
 
 def _check_weights_before(load: Callable) -> Callable:
-    """Wrap what loads weights into a model: those of a pruned model have to fit it."""
+    """Wrap what loads weights into a model: those of a slim model have to fit it."""
 
     @functools.wraps(load)
     def guarded(model, checkpoint, *args, **kwargs):
-        if isinstance(checkpoint, dict):
-            meta, weights = read_parts(checkpoint)
-            if meta.get(META_KEY) is not None:
-                check_structure(meta[META_KEY])
-                check_weights_fit(unwrapped(model), weights)
+        check_slim_weights(unwrapped(model), checkpoint)
         return load(model, checkpoint, *args, **kwargs)
 
     return _marked(guarded)
@@ -98,21 +94,16 @@ def _name_newest_after(load: Callable) -> Callable:
         if not os.path.isfile(path):
             raise FileNotFoundError(f'{path} is missing; {resume_advice(folder)}')
         try:
-            checkpoint = load(filename, *args, **kwargs)
+            return load(filename, *args, **kwargs)
         except Exception as error:
             # The device that tensors are loaded to may be missing or full.
             if is_readable(path):
                 raise
-            raise UnreadableCheckpointError(
+            raise unreadable(
                 f'{path} cannot be read as a checkpoint ({one_line(error)}); '
-                f'{resume_advice(folder, path)}'
+                f'{resume_advice(folder, path)}',
+                type(error),
             ) from error
-        if not isinstance(checkpoint, dict):
-            raise UnreadableCheckpointError(
-                f'{path} is not a checkpoint: it holds a {type(checkpoint).__name__}; '
-                f'{resume_advice(folder, path)}'
-            )
-        return checkpoint
 
     return _marked(guarded)
 
@@ -126,11 +117,9 @@ def _check_name_after(find: Callable) -> Callable:
         try:
             found = find(path)
         except UnicodeDecodeError as error:
-            raise UnreadableCheckpointError(
-                f'{record} is damaged; {resume_advice(path)}'
-            ) from error
-        if found == '':
-            raise UnreadableCheckpointError(f'{record} is empty; {resume_advice(path)}')
+            raise unreadable(f'{record} is damaged; {resume_advice(path)}', type(error)) from error
+        if found == '':  # mmengine would look for a file of that name
+            raise unreadable(f'{record} is empty; {resume_advice(path)}', FileNotFoundError)
         if found is not None and '://' not in found and not os.path.exists(found):
             folder = os.path.dirname(found)
             beside = resume_advice(folder if os.path.isdir(folder) else path)

@@ -30,6 +30,8 @@ def read_checkpoint(filename: str, map_location: str = 'cpu', mmap: bool = False
         UnreadableCheckpointError: If the file is damaged, or holds objects that mmengine does not
             write.
     """
+    if not os.path.exists(filename):
+        raise FileNotFoundError(f'{filename} is missing; name a checkpoint that is there')
     # torch raises an error for files in the format before torch 1.6, which are no zip files.
     mmap = mmap and zipfile.is_zipfile(filename)
     allowing = (
@@ -82,10 +84,18 @@ def _find_fault(checkpoint: object) -> str | None:
         for name, value in weights.items()
     ):
         return 'its state_dict is not one of tensors by name'
-    meta = checkpoint.get('meta') or {}
-    if not isinstance(meta, Mapping) or not isinstance(meta.get('dataset_meta') or {}, Mapping):
-        return 'its meta is not a dict'
+    if not isinstance(meta_of(checkpoint).get('dataset_meta') or {}, Mapping):
+        return 'its meta.dataset_meta is not a dict'
     return None
+
+
+def meta_of(checkpoint: object) -> Mapping:
+    """Return what a checkpoint says about its weights; nothing if that is not in mmengine's form.
+
+    Other programs may write a text there, which mmengine does not mind.
+    """
+    meta = checkpoint.get('meta') if isinstance(checkpoint, Mapping) else None
+    return meta if isinstance(meta, Mapping) else {}
 
 
 def is_readable(filename: str) -> bool:

@@ -179,12 +179,12 @@ def main() -> None:
         from ..apis import build_forward, find_image_size, predict_slim_channels
         from ..checkpoint import load_pruned
         from ..fileio import write_atomically
-        from ..integration import build_dense, find_hooks, image_side, read_config
+        from ..integration import build_dense, find_hooks, image_side, read_config, unwrapped
         from ..pruning import find_channels
     dense = {}
     try:
         config = read_config(args.config)
-        model = build_dense(config)
+        model = unwrapped(build_dense(config))
         structure = load_pruned(model, args.checkpoint) if args.checkpoint else None
         hook = next(iter(find_hooks(config, 'AdaSAPHook')), {})
         round_to = args.round_to or hook.get('round_to', 8)

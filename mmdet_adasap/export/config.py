@@ -10,7 +10,7 @@ import mmengine.registry
 from mmengine.config import Config
 from mmengine.registry import Registry
 
-from ..integration import is_mmpretrain_config
+from ..integration import is_mmpretrain_config, library_of, type_name
 from ..models import mobilenet_v1
 from ..registry import IMPORTANCES, PERTURBATIONS
 from ..version import __version__
@@ -29,6 +29,8 @@ VISUALIZER = dict(
 
 BUNDLED = {'MobileNetV1': Path(mobilenet_v1.__file__)}
 """Types of the plugin whose file is copied into the folder, since a slim model needs them."""
+PRETRAINED_INITS = ('Pretrained', 'PretrainedInit')
+"""The ``init_cfg`` that loads a file: by its name in mmengine's registry, and by its class."""
 HEADER = f"""\
 # A model that was pruned with mmdet_adasap {__version__}, which is not needed any more.
 #
@@ -66,6 +68,9 @@ def exported_config(config: Config, name: str) -> tuple[str, list[Path], list[st
     exported['custom_imports'] = _custom_imports(exported.get('custom_imports'), files)
     exported['load_from'] = f'{FOLDER}/model.pth'
     exported['resume'] = False
+    # A config in pure Python has names from here on, which need it.
+    if library_of(config):
+        exported['default_scope'] = library_of(config)
     exported['work_dir'] = f'./work_dirs/{name}'  # not that of the run that pruned
     if not is_mmpretrain_config(config):
         exported.setdefault('visualizer', VISUALIZER)
@@ -81,7 +86,7 @@ def _bundled_files(value: object) -> list[Path]:
     if not isinstance(value, dict):
         return []
     found = {file for item in value.values() for file in _bundled_files(item)}
-    file = BUNDLED.get(value.get('type'))
+    file = BUNDLED.get(type_name(value))
     return sorted(found | ({file} if file else set()))
 
 
@@ -98,7 +103,7 @@ def _custom_imports(custom_imports: dict | None, files: list[Path]) -> dict:
 
 def _plugin_classes(config: Config) -> dict[str, type]:
     """Return every class that the plugin registers, by name."""
-    scope = config.get('default_scope')
+    scope = library_of(config)
     if scope in ('mmdet', 'mmpretrain'):
         # registration.py registers data sets of the plugin when this is imported.
         import_module(f'{scope}.datasets')
@@ -152,7 +157,7 @@ def _replace_type(value: dict, key: str, own: dict[str, type], changes: list[str
     """Replace the type of one dict of a config, and drop arguments that its base lacks."""
     kind = value.get('type')
     cls = own.get(kind.rpartition('.')[2]) if isinstance(kind, str) else None
-    if cls is None or kind in BUNDLED:
+    if cls is None or type_name(value) in BUNDLED:
         return value
     base = _registered_base(cls)
     if base is None:
@@ -200,4 +205,4 @@ def _is_pretrained(key: str, value: object) -> bool:
     if key != 'init_cfg':
         return False
     found = value if isinstance(value, list | tuple) else [value]
-    return any(isinstance(v, dict) and v.get('type') == 'Pretrained' for v in found)
+    return any(isinstance(v, dict) and type_name(v) in PRETRAINED_INITS for v in found)

@@ -14,7 +14,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS
 from torch import nn
 
-from ..checkpoint import load_checkpoint_dict, read_checkpoint
+from ..checkpoint import load_checkpoint_dict, meta_of, read_checkpoint
 from ..errors import ExportMismatchError
 from ..integration import build_dense, find_hooks, is_classifier, is_detector, read_config
 from ..models import noise_batch, preprocess_batch, raw_forward
@@ -126,7 +126,7 @@ def _check_exportable(model: nn.Module, config: Config) -> None:
 
 def _cut_structure(checkpoint: object, filename: str | Path) -> dict:
     """Return the structure of a checkpoint of a cut model."""
-    structure = (checkpoint.get('meta') or {}).get(META_KEY)
+    structure = meta_of(checkpoint).get(META_KEY)
     if structure is None:
         raise ValueError(
             f'{filename} is dense or not a training checkpoint: there is no '
@@ -160,7 +160,7 @@ def _save_weights(model: nn.Module, dataset_meta: dict | None, file: Path) -> No
 
 def _dataset_meta(checkpoint: Mapping, config: Config) -> dict | None:
     """Return the classes that the checkpoint was trained for, else those of the config."""
-    found = (checkpoint.get('meta') or {}).get('dataset_meta')
+    found = meta_of(checkpoint).get('dataset_meta')
     if not found and 'test_dataloader' in config:
         dataset = copy.deepcopy(config.test_dataloader.dataset)
         found = DATASETS.build(dict(dataset, lazy_init=True)).metainfo

@@ -96,13 +96,14 @@ class AdaSAPHook(Hook):
         model = unwrapped(runner.model)
         is_resuming = runner_state.is_resume_asked_for(runner)
         with raise_on_all_ranks():
+            resume.check_is_checkpoint(checkpoint, runner_state.loaded_file(runner))
             if is_resuming:
                 resume.check_resumable(checkpoint, runner)
+            starts = runner_state.is_training(runner) and not is_resuming
             self.structure = restore_structure(
-                checkpoint, model, averaged_models(runner), optimizers_of(runner)
+                checkpoint, model, averaged_models(runner), optimizers_of(runner), starts
             )
-            starts_training = runner_state.is_training(runner) and not is_resuming
-            resume.check_weights(checkpoint, model, starts_training)
+            resume.check_weights(checkpoint, model, starts)
             loaded = resume.fingerprint(checkpoint)
         check_same_on_all_ranks('the checkpoints', loaded)
         runner_state.after_load(runner, self.structure)

@@ -12,7 +12,8 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..errors import StructureError
+from ..checkpoint import meta_of
+from ..errors import StructureError, UnreadableCheckpointError
 from ..pruning import (
     META_KEY,
     ChannelGroup,
@@ -31,6 +32,21 @@ STATE_KEY = 'mmdet_adasap'
 """Where a checkpoint has what resuming needs besides the structure: 'settings' of the run,
 'importance' as the criterion's state_dict, and 'holds', numbers of what mmengine saved."""
 REMEDY = 'resume from one as train.py writes it, or start anew with load_from'
+
+
+def check_is_checkpoint(checkpoint: object, filename: str) -> None:
+    """Raise UnreadableCheckpointError if a file holds no dict, as one of a whole model does not.
+
+    Args:
+        checkpoint (object): As loaded from a file.
+        filename (str): Where it is from, for the message.
+    """
+    weights = _weights(checkpoint) if isinstance(checkpoint, Mapping) else checkpoint
+    if not isinstance(weights, Mapping):
+        raise UnreadableCheckpointError(
+            f'load_from: {filename} is not a checkpoint: it holds a {type(weights).__name__} '
+            f'where tensors by name should be; take one as train.py writes it'
+        )
 
 
 def check_resumable(checkpoint: Mapping, runner: Runner) -> None:
@@ -159,7 +175,7 @@ def check_weights(checkpoint: Mapping, model: nn.Module, starts_training: bool) 
 
 def fingerprint(checkpoint: Mapping) -> str:
     """Return a digest of iteration, structure and weights, to compare between processes."""
-    meta = checkpoint.get('meta') or {}
+    meta = meta_of(checkpoint)
     # Sums instead of all bytes: equal in every process that has read the same file, and quick.
     sums = [
         (name, value.double().sum().item())

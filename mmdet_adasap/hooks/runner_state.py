@@ -35,9 +35,16 @@ def is_resumed(runner: Runner) -> bool:
 
 
 def is_training(runner: Runner) -> bool:
-    """Return whether a Runner is there to train, not only to test or validate."""
+    """Return whether a Runner trains or will, and does not only test or validate.
+
+    test.py has the settings of a training in its config, too. What is run is built before the
+    checkpoint is loaded.
+    """
     # The public train_loop would build it, and load the training set, when it is asked for.
-    return runner._train_loop is not None
+    if isinstance(runner._train_loop, BaseLoop):
+        return True
+    tests = any(isinstance(loop, BaseLoop) for loop in (runner._val_loop, runner._test_loop))
+    return runner._train_loop is not None and not tests
 
 
 def loaded_file(runner: Runner) -> str:
@@ -110,7 +117,7 @@ def _first_batch(model: nn.Module, loop: BaseLoop, images: int = 1) -> dict | tu
 
 def averaged_models(runner: Runner) -> list[nn.Module]:
     """Return the copies of the model that EMA hooks hold."""
-    return [averaging.module for averaging in _averaging(runner)]
+    return [unwrapped(averaging.module) for averaging in _averaging(runner)]
 
 
 def _averaging(runner: Runner) -> list[BaseAveragedModel]:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 import torch
+from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
@@ -153,6 +154,7 @@ def log_iteration(
     if message is not None:
         runner.logger.log(*message)
     stats = stats or ONE_PASS
+    _forget_other_phase(runner, phase)
     scalars = {
         'phase': PHASES.index(phase),
         **{key: stats[key] for key in ONE_PASS},
@@ -160,6 +162,20 @@ def log_iteration(
     }
     for key, value in scalars.items():
         runner.message_hub.update_scalar(f'train/{key}', value)
+
+
+def _forget_other_phase(runner: Runner, phase: str) -> None:
+    """Begin anew what the log averages over past iterations, if the last one had another phase.
+
+    mmengine's LogProcessor takes the mean of a window that knows nothing of phases.
+    """
+    history = runner.message_hub.log_scalars
+    last = history.get('train/phase')
+    if last is None or last.current() == PHASES.index(phase):
+        return
+    for key in ONE_PASS:
+        # In its place: the log has the keys in this order.
+        history[f'train/{key}'] = HistoryBuffer()
 
 
 def layer_shapes(model: nn.Module) -> dict[str, torch.Size]:

@@ -6,6 +6,7 @@ mended any more. These files depend on it as well, each for its own subject alon
 
 - ``checkpoint/guard.py``: three functions that mmengine loads checkpoints with;
 - ``hooks/runner_state.py``: private attributes of Runner, EMAHook and CheckpointHook;
+- ``hooks/slim_model_hook.py``: ``Runner.register_hooks``, which it adds a hook to;
 - ``hooks/atomic_checkpoint_hook.py``: three private methods of CheckpointHook;
 - ``apis/inference.py``: what mmpretrain's inferencer looks for on a model;
 - ``robustness/metrics/``: the pool of mmdet's eval_map, COCOeval, results that metrics keep;
@@ -17,9 +18,11 @@ from .compat import is_classifier, is_detector, quiet_logging, ssd_head_is_mende
 from .configs import (
     SHAPING,
     build_dense,
+    enter_scope,
     find_hooks,
     image_side,
     is_mmpretrain_config,
+    library_of,
     read_config,
     split_after_cropping,
     split_after_loading,
@@ -41,11 +44,13 @@ __all__ = [
     'build_dense',
     'check_same_on_all_ranks',
     'check_wrapper',
+    'enter_scope',
     'find_hooks',
     'image_side',
     'is_classifier',
     'is_detector',
     'is_mmpretrain_config',
+    'library_of',
     'quiet_logging',
     'raise_on_all_ranks',
     'read_config',

@@ -75,12 +75,32 @@ def build_dense(config: str | Path | Config) -> nn.Module:
     config = read_config(config)
     if not isinstance(config.get('model'), dict):
         raise ValueError(f'{config.filename}: model is missing or not a dict')
-    init_default_scope(config.get('default_scope', 'mmengine'))
+    enter_scope(config)
     model = config.model.to_dict()
     # As mmengine's Runner does. Configs of mmpretrain have it beside the model, of mmdet inside.
     if config.get('data_preprocessor'):
         model.setdefault('data_preprocessor', config.data_preprocessor.to_dict())
     return MODELS.build(ConfigDict(_without_weights(model)))
+
+
+def enter_scope(config: Config) -> None:
+    """Let names in a config be looked for in the library that it is for, as a Runner does.
+
+    A Runner takes ``default_scope=None`` of a config in pure Python as it is: then names, which
+    stand in the library's own code, are looked for in that library.
+    """
+    init_default_scope(library_of(config) or 'mmengine')
+
+
+def library_of(config: Config) -> str | None:
+    """Return the library that a config is for: its scope, or where the class of its model is from.
+
+    Configs in pure Python have classes in place of names, and those of mmdet have no scope.
+    """
+    kind = (config.get('model') or {}).get('type')
+    name = kind.__module__ if inspect.isclass(kind) else str(kind)
+    found = name.partition('.')[0]
+    return config.get('default_scope') or (found if found in ('mmdet', 'mmpretrain') else None)
 
 
 def _without_weights(value: object) -> object:
@@ -94,7 +114,7 @@ def _without_weights(value: object) -> object:
 
 def is_mmpretrain_config(config: Config) -> bool:
     """Return whether what a config names is looked for in mmpretrain first."""
-    return config.get('default_scope') == 'mmpretrain'
+    return library_of(config) == 'mmpretrain'
 
 
 def find_hooks(config: Config, name: str) -> list[Mapping]:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from mmengine.dist import all_gather_object, broadcast_object_list, get_world_size
-from mmengine.model import MMSeparateDistributedDataParallel, is_model_wrapper
+from mmengine.model import BaseTTAModel, MMSeparateDistributedDataParallel, is_model_wrapper
 from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import Runner
 from torch import distributed, nn
@@ -98,8 +98,13 @@ def check_same_on_all_ranks(name: str, digest: str) -> None:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the model without its distributed wrapper, if it has one."""
-    return model.module if is_model_wrapper(model) else model
+    """Return the model that weights are of, from inside the wrappers that mmengine looks into.
+
+    These are distributed ones, and those of test-time augmentation (``test.py --tta``).
+    """
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
 
 
 def check_wrapper(runner: Runner) -> None:
@@ -149,7 +154,7 @@ def rewrap_model(runner: Runner) -> None:
     if sync_bn is not None:
         runner.cfg.sync_bn = None
     try:
-        runner.model = runner.wrap_model(runner.cfg.get('model_wrapper_cfg'), unwrapped(old))
+        runner.model = runner.wrap_model(runner.cfg.get('model_wrapper_cfg'), old.module)
     finally:
         if sync_bn is not None:
             runner.cfg.sync_bn = sync_bn

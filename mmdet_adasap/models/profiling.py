@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 
 import torch
 from mmengine.analysis import get_model_complexity_info
+from mmengine.model import BaseTTAModel
 from torch import Tensor, nn
 
-from ..integration import quiet_logging
+from ..integration import quiet_logging, unwrapped
 from ..pruning import eval_mode
 
 WARMUP = 2
@@ -24,11 +25,14 @@ def preprocess_batch(model: nn.Module, batch: dict) -> dict:
 
     Args:
         model (nn.Module): A model of mmengine.
-        batch (dict): As ``test_step`` takes it; left as it is.
+        batch (dict): As ``test_step`` takes it; left as it is. Of test-time augmentation the first
+            view is taken.
 
     Returns:
         dict: ``inputs`` and ``data_samples``, preprocessed.
     """
+    if isinstance(model, BaseTTAModel):
+        model, batch = model.module, {key: views[0] for key, views in batch.items()}
     with eval_mode(model):
         return model.data_preprocessor(copy.deepcopy(batch), False)
 
@@ -76,6 +80,7 @@ def measure_latencies(models: Mapping[str, nn.Module], batch: dict, rounds: int)
 
     def network(model: nn.Module) -> Callable[[], object]:
         ready = preprocess_batch(model, batch)
+        model = unwrapped(model)  # that of test-time augmentation has no forward
         return lambda: model(ready['inputs'], ready['data_samples'], mode='tensor')
 
     networks = {name: network(model) for name, model in models.items()}

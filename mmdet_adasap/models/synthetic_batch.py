@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from ..integration import is_detector, is_mmpretrain_config
+from ..integration import is_detector, is_mmpretrain_config, type_name
 
 DEFAULT_SIZE = (640, 640)
 """Width and height of the image where the test pipeline names none; an own choice."""
@@ -118,7 +118,7 @@ def _classifier_batch(config: Config) -> dict:
     from mmcv.transforms import Compose
 
     pipeline = config.test_dataloader.dataset.pipeline
-    others = [t for t in pipeline if not t.type.endswith('LoadImageFromFile')]
+    others = [t for t in pipeline if type_name(t) != 'LoadImageFromFile']
     resized = any('scale' in t or 'crop_size' in t for t in others)
     side = DEFAULT_SIZE[0] if resized else CIFAR_SIZE
     data = Compose(others)(dict(img=_noise(side, side), img_shape=(side, side)))

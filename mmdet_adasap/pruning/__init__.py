@@ -29,6 +29,7 @@ from .structure import (
     masks_from_structure,
     named_tensors,
     tag_model,
+    tagged_structure,
     with_integer_axes,
 )
 from .target import MAX_PRUNING_RATIO, RESOURCES, check_max_pruning_ratio, check_target
@@ -77,6 +78,7 @@ __all__ = [
     'raw_outputs',
     'select_channels',
     'tag_model',
+    'tagged_structure',
     'trace_channels',
     'uncuttable_state',
     'unused_weights',

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 
+from ..integration import enter_scope
 from .corruptions import check_frost_photos
 from .engine import EvaluatedModel
 from .evaluation_settings import EvaluationSettings
@@ -57,12 +57,16 @@ def evaluate_robustness(
     _check_names([source.name for source in sources], settings.reference)
     configs, metrics = {}, {}
     for source in sources:
+        if not Path(source.checkpoint).is_file():
+            raise FileNotFoundError(
+                f'{source.name}: {source.checkpoint} is no file; name the checkpoint to test'
+            )
         configs[source.name], metrics[source.name] = read_test_config(
             source.config, settings.cfg_options, settings.metric
         )
     progress.say('reading the test set')
     # Names in configs are looked for in the library of the first one.
-    init_default_scope(configs[sources[0].name].get('default_scope', 'mmengine'))
+    enter_scope(configs[sources[0].name])
     test_set = build_test_set(
         {name: config.test_dataloader for name, config in configs.items()},
         settings.subset,

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..checkpoint import load_checkpoint_dict, read_checkpoint
 from ..errors import ModelFailedError
-from ..integration import build_dense, read_config
+from ..integration import build_dense, read_config, unwrapped
 from ..models import count_parameters, measure_flops, measure_latencies, preprocess_batch
 from .datasets import CLEAN, Unreadable, image_name
 from .engine import EvaluatedModel, loading_error
@@ -168,7 +168,7 @@ def measure_costs(models: Sequence[EvaluatedModel], test_set: TestSet) -> dict[s
             # FLOPs are of the network, on what the preprocessor made of the image.
             ready = preprocess_batch(model, batch)
             try:
-                flops = measure_flops(model, ready['inputs'], ready['data_samples'])
+                flops = measure_flops(unwrapped(model), ready['inputs'], ready['data_samples'])
             except Exception:  # mmengine counts the operations that it knows
                 flops = None
             costs[name] = {

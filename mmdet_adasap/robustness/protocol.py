@@ -19,6 +19,15 @@ from .evaluation_settings import EvaluationSettings
 
 FORMAT = 1
 """Version of the format of results.json; to be increased when a key changes its meaning."""
+MEANINGS = {
+    'config_sha256': (
+        'the config has another model, data_preprocessor, test_cfg, test_dataloader or '
+        'test_evaluator; paths in these count as well, as that of an exported folder does'
+    ),
+    'checkpoint_sha256': 'the file of the checkpoint has other bytes, under whatever name',
+    'sha256': 'ids, sizes or annotations of the images are others',
+}
+"""What it means that a digest differs, by the last part of its key."""
 PATHS = ('img_path', 'xml_path', 'seg_map_path', 'sample_idx')
 """Keys of a dataset's info that differ from one machine to another."""
 
@@ -144,13 +153,19 @@ def check_same_protocol(where: str, there: Mapping, here: Mapping) -> None:
         if old.get(key) != new.get(key):
             raise ProtocolMismatchError(
                 f'{where} holds results of another protocol: {key} is {_shown(old, key)} there '
-                f'and {_shown(new, key)} here; use the same settings to go on with it, or give '
-                f'another folder with --out'
+                f'and {_shown(new, key)} here{_meaning(key)}; use the same '
+                f'settings to go on with it, or give another folder with --out'
             )
 
 
 def _shown(values: Mapping, key: str) -> str:
     return json.dumps(values[key]) if key in values else 'missing'
+
+
+def _meaning(key: str) -> str:
+    """Return in words what it means that a digest differs, which itself says nothing."""
+    words = MEANINGS.get(key.rpartition('.')[2])
+    return f' ({words})' if words else ''
 
 
 def _flat(value: Mapping, prefix: str = '') -> list[tuple[str, Any]]:

@@ -399,13 +399,6 @@ class TestTesting:
         assert runner.model.fc.weight.shape == (16, 96)
         assert not runner.model.fc.weight.all()
 
-    def test_missing_hook_is_an_error(self, tmp_path):
-        train(settings(tmp_path))
-        cfg = settings(tmp_path, load_from=str(tmp_path / 'epoch_6.pth'))
-        cfg['default_hooks'].pop('adasap')
-        with pytest.raises(StructureError, match='AdaSAPHook among its default_hooks'):
-            build(cfg).load_or_resume()
-
     @pytest.mark.long
     @pytest.mark.parametrize('width', [4, 16])
     def test_other_model_is_an_error_and_stays_as_it_was(self, tmp_path, width):

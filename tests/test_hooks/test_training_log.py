@@ -1,12 +1,17 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import json
 import logging
 import math
 import re
+from pathlib import Path
 
 import pytest
 import torch
+from mmengine.runner import Runner
 
-from mmdet_adasap.hooks.training_log import LossRatioWatch
+from _utils.adasap_runs import build, kill_after, train, watch
+from _utils.toy import settings
+from mmdet_adasap.hooks.training_log import ONE_PASS, LossRatioWatch
 from mmdet_adasap.sharpness import AdaptivePerturbation, UniformPerturbation
 
 
@@ -62,3 +67,51 @@ def test_is_said_once_about_a_hundred_iterations():
 def test_of_a_phase_without_steps_nothing_is_said():
     watch = LossRatioWatch('finetune', 'finetune', UniformPerturbation(), 5, 5)
     assert watch.add(1.0) is None
+
+
+def logged(folder: Path) -> list[dict]:
+    """What the log has of iterations, those of resumed runs last."""
+    files = sorted(folder.glob('*/vis_data/scalars.json'), key=lambda file: file.stat().st_mtime)
+    rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    return [row for row in rows if 'loss_ratio' in row]
+
+
+MEANS = dict(type='LogProcessor', window_size=10, mean_pattern='loss|eps_ratio|mean_rho')
+
+
+def test_means_in_the_log_are_of_one_phase(tmp_path):
+    cfg = settings(tmp_path, log_processor=MEANS)
+    cfg['default_hooks']['logger']['interval'] = 1
+    runner, seen = build(cfg), []
+
+    def look(runner: Runner, **_) -> None:
+        stats = runner.optim_wrapper.last_stats
+        seen.append({key: float(stats[key]) for key in ONE_PASS})
+
+    watch(runner, after_train_iter=look)
+    runner.train()
+    rows = logged(tmp_path)
+    assert len(rows) == len(seen) == 36
+    starts = [max(start for start in (0, 6, 18) if start <= i) for i in range(36)]
+    for key in ONE_PASS:
+        for i, (start, row) in enumerate(zip(starts, rows, strict=True)):
+            values = [each[key] for each in seen[max(start, i - 9) : i + 1]]
+            assert row[key] == pytest.approx(sum(values) / len(values), rel=1e-5), (key, i)
+    assert [list(row) for row in rows] == [list(rows[0])] * 36
+
+
+@pytest.mark.parametrize('killed_at', [6, 13, 20])
+def test_means_of_a_resumed_run(tmp_path, killed_at):
+    """Where it is resumed from the last iteration of a phase, and within one."""
+    cfg = settings(tmp_path / 'whole', log_processor=MEANS)
+    cfg['default_hooks']['logger']['interval'] = 1
+    train(cfg)
+    cfg |= dict(work_dir=str(tmp_path / 'parts'))
+    kill_after(cfg, killed_at)
+    train(cfg | dict(resume=True))
+    whole = {row['step']: row for row in logged(tmp_path / 'whole')}
+    parts = {row['step']: row for row in logged(tmp_path / 'parts')}
+    assert whole.keys() == parts.keys()
+    for step, row in whole.items():
+        for key in ONE_PASS:
+            assert parts[step][key] == pytest.approx(row[key], rel=1e-6), (step, key)

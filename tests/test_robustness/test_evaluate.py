@@ -30,6 +30,7 @@ from mmdet_adasap.robustness.datasets.multi_view import CLEAN, Condition
 from mmdet_adasap.robustness.engine import loading_error
 from mmdet_adasap.robustness.metrics.bootstrap import interval
 from mmdet_adasap.robustness.metrics.mpc import summarize
+from mmdet_adasap.robustness.protocol import check_same_protocol
 from mmdet_adasap.robustness.report import write_report
 from mmdet_adasap.robustness.results import build_models
 from mmdet_adasap.robustness.run import Progress
@@ -485,3 +486,23 @@ def test_subset_is_fixed_and_nested(case, tmp_path):
         return {example['img_id'] for example in results['examples']}
 
     assert ids(3, 'a') == ids(3, 'b') < ids(5, 'c')
+
+
+def test_missing_checkpoint_is_noticed_before_anything_is_read(case, tmp_path):
+    said = []
+    with pytest.raises(FileNotFoundError, match=r'^gone: \S+gone\.pth is no file; name the'):
+        run(case, tmp_path, 'sharp', 'gone', progress=Progress(say=said.append))
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    ('key', 'words'),
+    [
+        ('config_sha256', 'another model, .* paths in these count as well'),
+        ('checkpoint_sha256', 'has other bytes, under whatever name'),
+    ],
+)
+def test_another_protocol_is_said_in_words(key, words):
+    there, here = ({'models': {'dull': {key: digest}}} for digest in 'ab')
+    with pytest.raises(ProtocolMismatchError, match=rf'models\.dull\.{key} is "a" .*{words}'):
+        check_same_protocol('out', there, here)

@@ -100,6 +100,34 @@ def whole(case) -> tuple[Path, dict]:
     return out, evaluate_robustness(sources(case), out, shifted_sets=shifts, **CELLS)
 
 
+VIEWS = """dict(
+        type='TestTimeAug',
+        transforms=[
+            [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)],
+            [dict(type='PackInputs')],
+        ],
+    ),"""
+
+
+def test_test_time_augmentation(case):
+    """As test.py --tta leaves a config in its work_dir."""
+    model = "dict(type='SeeingClassifier')"
+    text = (case / 'config.py').read_text().replace("dict(type='PackInputs'),", VIEWS)
+    text = text.replace(model, f"dict(type='AverageClsScoreTTA', module={model})")
+    (case / 'tta.py').write_text(text)
+    cells = dict(corruptions=['fog'], severities=[2], resamples=10)
+    found = evaluate_robustness(sources(case, 'tta.py')[1:], case / 'tta', **cells)
+    plain = evaluate_robustness(sources(case)[1:], case / 'plain', **cells)
+    config = Config.fromfile(case / 'tta.py')
+    config.update(work_dir=str(case / 'tta_runner'), load_from=str(case / 'dull.pth'))
+    expected = Runner.from_cfg(config).test()['accuracy/top1'] / 100
+    models = [each['models']['dull'] for each in (found, plain)]
+    assert models[0]['clean'] == pytest.approx(expected, abs=1e-6)  # of float32 there
+    assert models[0]['clean'] != models[1]['clean']
+    assert models[0]['cost']['flops'] == models[1]['cost']['flops']
+    assert models[0]['cost']['params'] == models[1]['cost']['params']
+
+
 def measured(case: Path, corruption: str, severity: int, data: str = 'images') -> float:
     """What mmpretrain's own Runner measures, corrupting behind the crop; a fraction."""
     config = Config.fromfile(case / 'config.py')

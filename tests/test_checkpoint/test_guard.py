@@ -1,0 +1,140 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""What mmengine loads without this package, it loads with it, and fails where it fails."""
+
+import copy
+import itertools
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
+from mmengine.runner import checkpoint as mmengine_checkpoint
+from mmengine.runner import runner as mmengine_runner
+from torch import nn
+
+import mmdet_adasap  # noqa: F401
+from mmdet_adasap.errors import UnreadableCheckpointError, message_for_user, unreadable
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+
+
+WEIGHTS = OrderedDict((name, tensor + 1) for name, tensor in net().state_dict().items())
+HELD = {
+    'weights alone': WEIGHTS,
+    'meta as text': dict(meta='trained by us', state_dict=WEIGHTS),
+    'meta as a list': dict(meta=[1], state_dict=WEIGHTS),
+    'no meta': dict(meta=None, state_dict=WEIGHTS),
+    'meta of another program': dict(meta=dict(mmdet_adasap=None), state_dict=WEIGHTS),
+    'other sizes': dict(state_dict={**WEIGHTS, '0.weight': torch.zeros(9, 3, 1, 1)}),
+    'tensor': torch.zeros(3),
+    'list': [1, 2],
+    'text': 'weights',
+    'none': None,
+    'module': net(),
+    'weights as a list': dict(state_dict=[1, 2]),
+    'weights as a module': dict(state_dict=net()),
+    'weights as text': dict(meta=dict(epoch=1), state_dict='see the other file'),
+    'structure without weights': dict(meta=dict(epoch=1)),
+}
+COUNT = itertools.count()
+WRITTEN = {
+    'empty': b'',
+    'text': b'see work_dirs\n',
+    'zeros': bytes(10_000),
+    'pickle': pickle.dumps(dict(state_dict=1)),
+    'no such module': b'cnowhere\nName\n.',
+    'not unicode': pickle.dumps('abc').replace(b'abc', b'\xff\xfe\xfd'),
+}
+
+
+def outcome(file: Path, load) -> tuple:
+    """What a load ends with, and the weights after it."""
+    model = net()
+    try:
+        kind = type(load(model, str(file)))
+    except Exception as error:
+        kind = error
+    return kind, model.state_dict()
+
+
+def read(model: nn.Module, file: str) -> object:
+    return CheckpointLoader.load_checkpoint(file)
+
+
+def run(model: nn.Module, file: str) -> object:
+    folder = Path(file).parent / 'run'
+    name = f'guard_{next(COUNT)}'
+    runner = Runner(model, str(folder), experiment_name=name, log_level='ERROR')
+    return runner.load_checkpoint(file)
+
+
+@pytest.fixture
+def without_us(monkeypatch):
+    """mmengine's functions as they are without this package."""
+
+    def restore() -> None:
+        load = mmengine_checkpoint._load_checkpoint_to_model
+        for module in (mmengine_checkpoint, mmengine_runner):
+            monkeypatch.setattr(module, '_load_checkpoint_to_model', load.__wrapped__)
+        schemes = CheckpointLoader._schemes
+        monkeypatch.setitem(schemes, '', schemes[''].__wrapped__)
+
+    return restore
+
+
+@pytest.mark.parametrize('load', [read, load_checkpoint, run])
+@pytest.mark.parametrize('name', [*HELD, *WRITTEN])
+def test_as_without_us(name, load, tmp_path, without_us):
+    file = tmp_path / 'other.pth'
+    if name in HELD:
+        torch.save(HELD[name], file)
+    else:
+        file.write_bytes(WRITTEN[name])
+    ours, weights = outcome(file, load)
+    without_us()
+    theirs, expected = outcome(file, load)
+    if isinstance(theirs, Exception):
+        assert isinstance(ours, type(theirs)), (ours, theirs)
+        # What mmengine reads and cannot use is said in its own words.
+        assert name in WRITTEN or str(ours) == str(theirs)
+    else:
+        assert ours == theirs
+    assert all(torch.equal(weights[key], expected[key]) for key in expected)
+
+
+@pytest.mark.parametrize('name', WRITTEN)
+def test_damage_is_named(name, tmp_path):
+    file = tmp_path / 'other.pth'
+    file.write_bytes(WRITTEN[name])
+    with pytest.raises(Exception, match='other') as caught:
+        load_checkpoint(net(), str(file))
+    if name != 'pickle':  # of which mmengine reads all, to find no tensors
+        assert isinstance(caught.value, UnreadableCheckpointError)
+        assert '\n' not in str(caught.value)
+        assert message_for_user(caught.value).startswith(f'{file} cannot be read as a checkpoint')
+
+
+@pytest.mark.parametrize(
+    ('record', 'kind'), [(b'', FileNotFoundError), (b'\xff\xfe', UnicodeDecodeError)]
+)
+def test_record_of_the_latest(tmp_path, record, kind):
+    (tmp_path / 'last_checkpoint').write_bytes(record)
+    with pytest.raises(kind) as caught:
+        mmengine_runner.find_latest_checkpoint(str(tmp_path))
+    assert isinstance(caught.value, UnreadableCheckpointError)
+
+
+@pytest.mark.parametrize(
+    'kind', [RuntimeError, EOFError, KeyError, OSError, UnicodeDecodeError, ModuleNotFoundError]
+)
+def test_error_of_two_kinds_reaches_another_process_whole(kind):
+    error = unreadable('a.pth cannot be read', kind)
+    for each in (error, pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert isinstance(each, kind)
+        assert isinstance(each, UnreadableCheckpointError)
+        assert str(each) == message_for_user(each) == 'a.pth cannot be read'
