@@ -8,6 +8,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 
 from ..integration import broadcast_from_rank_0, raise_on_all_ranks, unwrapped
+from ..registry import checks_arguments
 from ..robustness.corruptions import BENCHMARK, check_condition, check_frost_photos
 from ..robustness.datasets import CLEAN, Condition
 from ..robustness.engine import ConditionResult, EvaluatedModel, evaluate_conditions
@@ -45,13 +46,15 @@ class RobustnessHook(Hook):
             percents; see :func:`~mmdet_adasap.robustness.metrics.build_adapter`.
 
     Raises:
-        TypeError, ValueError: If an argument is of another type or value.
+        SettingError: If an argument is unexpected.
+        TypeError, ValueError: If one is of another type or value.
     """
 
     # Above EMAHook's (50, or 49 in mmdet's configs): after a validation it must come first, as
     # EMAHook then swaps the weights back for those that are trained.
     priority = 'ABOVE_NORMAL'
 
+    @checks_arguments
     def __init__(
         self,
         interval: int = 1,

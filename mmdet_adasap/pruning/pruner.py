@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..errors import DivergedError, StructureError, UnreachableTargetError
+from ..errors import DivergedError, StructureError, UnreachableTargetError, did_you_mean
 from .analysis import attribute_counts, find_channels
 from .equivalence import verify_cut
 from .importance import Importance
@@ -48,17 +48,33 @@ def check_target(target: object) -> tuple[str, float]:
     """
     if not isinstance(target, Mapping) or len(target) != 1 or next(iter(target)) not in RESOURCES:
         raise ValueError(
-            f'target={target!r} must be a dict with exactly one of the keys {RESOURCES}, for '
-            f'example target=dict(params=0.4); over a base config that has the other one write '
-            f'target=dict(_delete_=True, flops=0.5)'
+            f'target={target!r} must be a dict with exactly one of the keys {RESOURCES}'
+            f'{_hint_for_target(target)}'
         )
     ((resource, fraction),) = target.items()
     if not _is_fraction(fraction):
+        percent = isinstance(fraction, Real) and 1 < fraction <= 100
+        example = f'{fraction / 100:g}' if percent else '0.4'
+        quotes = ', without quotes' if isinstance(fraction, str) else ''
         raise ValueError(
             f'target={target!r}: {resource} must be a fraction of the dense model above 0 and '
-            f'at most 1, for example target=dict({resource}=0.4)'
+            f'at most 1, for example target=dict({resource}={example}){quotes}'
         )
     return resource, float(fraction)
+
+
+def _hint_for_target(target: object) -> str:
+    """Return what to write instead of a target that has no resource, two, or an unknown one."""
+    if not isinstance(target, Mapping):
+        fraction = target if _is_fraction(target) else 0.4
+        return f'; write target=dict(params={fraction}) or target=dict(flops={fraction})'
+    if set(target) == set(RESOURCES):
+        return (
+            '; leave one of them out, and over a base config that has the other one write '
+            'target=dict(_delete_=True, flops=0.5)'
+        )
+    unknown = [key for key in target if key not in RESOURCES]
+    return did_you_mean(unknown[0], RESOURCES) if unknown else '; write target=dict(params=0.4)'
 
 
 def _is_fraction(value: object) -> bool:
