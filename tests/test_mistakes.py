@@ -201,6 +201,16 @@ OTHERS = {
         dict(type='RobustnessHook', interval='5'),
         "RobustnessHook.interval='5' must be an int of at least 1",
     ),
+    'seed': (
+        HOOKS,
+        dict(type='RobustnessHook', seed='0'),
+        "RobustnessHook.seed='0' must be an int of at least 0",
+    ),
+    'one corruption': (
+        HOOKS,
+        dict(type='RobustnessHook', corruptions='fog'),
+        "RobustnessHook.corruptions='fog' must be a list, as ['fog', 'snow']",
+    ),
     'transform': (
         TRANSFORMS,
         dict(type='ImageCorruption', corruption='fog', serverity=3),
@@ -247,7 +257,11 @@ OF_WRAPPER = {
     ),
     'radius': (
         dict(type='AdaSAPOptimWrapper', perturbation=dict(type='UniformPerturbation', rho='a')),
-        "perturbation.rho='a' is not a number; give a number >= 0",
+        "optim_wrapper.perturbation.rho='a' is not a number; give a number >= 0",
+    ),
+    'no type': (
+        dict(type='AdaSAPOptimWrapper', perturbation=dict(rho_max=0.2)),
+        f"optim_wrapper.perturbation.type is missing in {{'rho_max': 0.2}}; {PERTURBATIONS}",
     ),
 }
 
@@ -327,8 +341,7 @@ def test_run(tmp_path, mistake):
 
 
 READ_BY_NOBODY = (
-    'of --cfg-options is read by nobody, since AdaSAPHook is in default_hooks; write '
-    '--cfg-options default_hooks.adasap'
+    'of --cfg-options is read by nobody; for AdaSAPHook write --cfg-options default_hooks.adasap'
 )
 OPTIONS = {
     'adasap.interval': (8, f'adasap.interval=8 {READ_BY_NOBODY}.interval=8'),
@@ -368,12 +381,24 @@ def test_options_that_nobody_reads(shipped, option):
     assert last_line(error.value) == line
 
 
+def test_options_of_the_other_hook_that_nobody_reads(shipped):
+    changed = with_options(shipped, {'robustness.interval': 2})
+    with pytest.raises(ValueError) as error:  # noqa: PT011  # the whole text is compared
+        check_unread_options(changed, 'RobustnessHook', 'robustness', frozenset())
+    assert last_line(error.value) == (
+        'robustness.interval=2 of --cfg-options is read by nobody; for RobustnessHook write '
+        '--cfg-options default_hooks.robustness.interval=2'
+    )
+    check_unread_options(changed, 'AdaSAPHook')
+
+
 def test_options_that_work(shipped):
     """Those of the hook, and what is not ours; a run of the toy asks, too."""
     options = {
         'default_hooks.adasap.interval': 8,
         'train_cfg.max_epochs': 3,
         'channels': [1],
+        'checkpoint.interval': 5,  # nobody reads it either, but it was not meant for us
         'work_dir': 'elsewhere',
     }
     changed = with_options(shipped, options)

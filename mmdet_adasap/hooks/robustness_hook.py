@@ -14,6 +14,7 @@ from ..robustness.datasets import CLEAN, Condition
 from ..robustness.engine import ConditionResult, EvaluatedModel, evaluate_conditions
 from ..robustness.metrics import MetricAdapter, build_adapter, summarize
 from ..robustness.test_set import TestSet, build_test_set
+from .unread_options import check_unread_options
 
 FIGURES = ('robustness/clean', 'robustness/mPC', 'robustness/rPC')
 NAMES = ('val_evaluator', 'metric of RobustnessHook', 'scale of RobustnessHook')
@@ -69,6 +70,9 @@ class RobustnessHook(Hook):
         for key, value in (('interval', interval), ('subset', subset)):
             if value is not None and (type(value) is not int or value < 1):
                 raise ValueError(f'RobustnessHook.{key}={value!r} must be an int of at least 1')
+        for key, value in (('seed', seed), ('num_workers', num_workers)):
+            if type(value) is not int or value < 0:
+                raise ValueError(f'RobustnessHook.{key}={value!r} must be an int of at least 0')
         names = BENCHMARK if corruptions is None else corruptions
         for key, value, kinds in (
             ('corruptions', names, "['fog', 'snow']"),
@@ -97,6 +101,14 @@ class RobustnessHook(Hook):
         self._built = None
         # The figures that CheckpointHook looks for after every validation.
         self._save_best_keys: list[str] = []
+
+    def before_run(self, runner: Runner) -> None:
+        """Refuse settings of the hook that an option put where nobody reads them.
+
+        Raises:
+            ValueError: Naming the option.
+        """
+        check_unread_options(runner.cfg, type(self).__name__, 'robustness', frozenset())
 
     def before_train(self, runner: Runner) -> None:
         """Build test set and adapter, so that a run that cannot be tested ends before it trains.

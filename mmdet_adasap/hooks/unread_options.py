@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Find settings of AdaSAPHook that ``--cfg-options`` put where nobody reads them.
+"""Find settings of our hooks that ``--cfg-options`` put where nobody reads them.
 
 A config is a program whose variables stay in what is read of it. ``configs/_base_/adasap.py`` has
 one that is called ``adasap``, and ``--cfg-options adasap.interval=8`` changes that, long after it
@@ -21,12 +21,17 @@ from ..integration import type_name
 from .settings import AdaSAPSettings
 
 SETTINGS = frozenset(field.name for field in fields(AdaSAPSettings) if field.init)
+TELLING = frozenset(('prune', 'round_to', 'importance', 'perturbation', 'finetune'))
+"""Those of them that no hook of mmengine or mmdet has: a dict with one of them is meant for ours.
+``checkpoint.interval`` is not."""
 READ = frozenset(inspect.signature(Runner.__init__).parameters)
 """Keys of a config that mmengine's Runner reads."""
 
 
-def check_unread_options(config: Config, hook: str) -> None:
-    """Raise ValueError if a setting of the hook was given outside of the hook's own dict.
+def check_unread_options(
+    config: Config, hook: str, word: str = 'adasap', settings: frozenset[str] = SETTINGS
+) -> None:
+    """Raise ValueError if a setting of a hook was given outside of the hook's own dict.
 
     It compares what the run was given with the config's file: where a variable of the file
     differs, an option has changed it. Without a file there were no options.
@@ -34,39 +39,47 @@ def check_unread_options(config: Config, hook: str) -> None:
     Args:
         config (Config): That of the run.
         hook (str): Type of the hook whose settings they are.
+        word (str): Keys with this word are meant for the hook. Defaults to 'adasap'.
+        settings (frozenset[str]): Keys that are meant for it, too. Defaults to those of
+            AdaSAPHook.
 
     Raises:
         ValueError: Naming the option, and the one that works.
     """
-    suspects = {key: value for key, value in config.items() if _is_suspect(key, value)}
+    suspects = {
+        key: value for key, value in config.items() if _is_suspect(key, value, word, settings)
+    }
     file = _read_again(config.filename) if suspects and config.filename else None
     if file is None:
         return
     hooks = config.get('default_hooks') or {}
     names = [name for name, value in hooks.items() if _is_hook(value, hook)]
-    place = f'default_hooks.{names[0] if names else "adasap"}'
+    place = f'default_hooks.{names[0] if names else word}'
     for key, value in suspects.items():
         before = dict(_leaves(file[key], key)) if key in file else {}
         for path, leaf in _leaves(value, key):
             if path not in before or before[path] != leaf:
                 raise ValueError(
-                    f'{path}={leaf!r} of --cfg-options is read by nobody, since {hook} is in '
-                    f'default_hooks; write --cfg-options {place}.{_setting_of(path)}={leaf}'
+                    f'{path}={leaf!r} of --cfg-options is read by nobody; for {hook} write '
+                    f'--cfg-options {place}.{_setting_of(path, word, settings)}={leaf}'
                 )
 
 
-def _is_suspect(key: str, value: object) -> bool:
+def _is_suspect(key: str, value: object, word: str, settings: frozenset[str]) -> bool:
     """Return whether a key that mmengine does not read looks like settings of the hook."""
     if key in READ:
         return False
-    if 'adasap' in key.lower() or key in SETTINGS:
+    if key in settings:
         return True
+    # A text or number of such a name is the user's own, and may be another each time, as a date.
     if not isinstance(value, Mapping):
         return False
-    inner = set(value) - {'type'}
-    # As `control` of configs/_base_, and `hooks.adasap.interval`.
-    return bool(inner) and (
-        inner <= SETTINGS or any('adasap' in str(name).lower() for name in inner)
+    if word in key.lower():
+        return True
+    inner = {str(name) for name in value} - {'type'}
+    # As `hooks.adasap.interval`, and `control` of configs/_base_.
+    return any(word in name.lower() for name in inner) or (
+        inner <= settings and bool(inner & TELLING)
     )
 
 
@@ -83,11 +96,12 @@ def _leaves(value: object, path: str) -> Iterator[tuple[str, object]]:
         yield from _leaves(inner, f'{path}.{key}')
 
 
-def _setting_of(path: str) -> str:
+def _setting_of(path: str, word: str, settings: frozenset[str]) -> str:
     """Return the part of a path that begins with a setting of the hook."""
     parts = path.split('.')
-    first = next((i for i, part in enumerate(parts) if part in SETTINGS), len(parts) - 1)
-    return '.'.join(parts[first:])
+    named = [i + 1 for i, part in enumerate(parts[:-1]) if word in part.lower()]
+    known = [i for i, part in enumerate(parts) if part in settings]
+    return '.'.join(parts[(named or known or [len(parts) - 1])[0] :])
 
 
 def _read_again(filename: str) -> Config | None:

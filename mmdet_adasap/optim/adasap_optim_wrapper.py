@@ -86,7 +86,7 @@ class AdaSAPOptimWrapper(GradientObserverMixin, OptimWrapper):
     @perturbation.setter
     def perturbation(self, perturbation: dict | Perturbation | None) -> None:
         self._perturbation: Perturbation | None = build(
-            PERTURBATIONS, perturbation, 'perturbation'
+            PERTURBATIONS, perturbation, 'optim_wrapper.perturbation'
         )
         self._attached_to: nn.Module | None = None
         self._warns_of_one_pass = False

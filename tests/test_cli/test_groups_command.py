@@ -1,7 +1,9 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 import functools
+import io
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,27 @@ def test_flops_are_for_the_image_of_the_test_pipeline(list_groups, tmp_path):
     assert found['flops'] == 137_593_856 * (96 * 160) // (128 * 128)
     code, out, _ = list_groups(config, '--image-size', '128')
     assert '0.138 GFLOPs (MACs) for 128x128 pixels (--image-size)' in out
+
+
+class ClosedPipe(io.StringIO):
+    """Stands for stdout behind which ``head`` has ended."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+    def fileno(self) -> int:
+        return self.descriptor
+
+
+def test_reader_that_has_gone_costs_no_work(list_groups, tmp_path, monkeypatch):
+    with (tmp_path / 'stream').open('w') as file:
+        for name in ('stdout', 'stderr'):
+            stream = ClosedPipe()
+            stream.descriptor = file.fileno()
+            monkeypatch.setattr(sys, name, stream)
+        code, *_ = list_groups(DEMO, '--json', tmp_path / 'groups.json')
+    assert code == 141
+    assert json.loads((tmp_path / 'groups.json').read_text())['params'] == 2_243_405
 
 
 @pytest.mark.long

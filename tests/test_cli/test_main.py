@@ -1,5 +1,4 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-import json
 import os
 import subprocess
 import sys
@@ -119,15 +118,6 @@ def test_reader_that_has_gone(buffered):
     """As with ``| head -0``: no traceback, and the status that a shell gives."""
     code, err = without_reader('--help', buffered=buffered)
     assert (code, err) == (141, '')
-
-
-@pytest.mark.long
-def test_reader_that_has_gone_costs_no_work(tmp_path):
-    pytest.importorskip('mmdet')
-    file = tmp_path / 'groups.json'
-    code, err = without_reader('groups', 'configs/demo/dense_yolox_tiny-voc.py', '--json', file)
-    assert (code, err) == (141, '')
-    assert json.loads(file.read_text())['params'] == 2_243_405
 
 
 def without_reader(*arguments: object, buffered: bool = True) -> tuple[int, str]:
