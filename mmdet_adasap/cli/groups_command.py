@@ -202,6 +202,12 @@ def examine(args: argparse.Namespace) -> tuple[dict, list[str]]:
     config = read_config(args.config)
     model = build_dense(config)
     structure = load_pruned(model, args.checkpoint) if args.checkpoint else None
+    if not args.checkpoint:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                # SSD's L2Norm holds uninitialised memory until a training begins: a NaN of it
+                # would be reported as a training that has diverged.
+                parameter.nan_to_num_(1.0, 1.0, 1.0)
     hook = next(iter(find_hooks(config, 'AdaSAPHook')), {})
     size, source = choose_image(config, model, args.image_size)
     forward = build_forward(model, image_size=size)
