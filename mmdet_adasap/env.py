@@ -30,6 +30,7 @@ from .distributions import (
     installed,
     package_folder,
 )
+from .fileio import quiet_on_closed_pipe
 
 
 @dataclass
@@ -317,6 +318,7 @@ def render(report: Report) -> str:
     return '\n'.join(lines)
 
 
+@quiet_on_closed_pipe
 def main(argv: list[str] | None = None) -> int:
     """Run the command line.
 

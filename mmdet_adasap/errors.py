@@ -1,5 +1,9 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""All exceptions of the package, and an exception as one line of text."""
+"""All exceptions of the package, an exception as one line of text, and what a typo may mean."""
+
+import difflib
+import re
+from collections.abc import Iterable
 
 
 class AdaSAPError(Exception):
@@ -21,6 +25,48 @@ def message_for_user(error: BaseException) -> str:
     text = ' '.join(str(text).split())
     meant_for_users = isinstance(error, AdaSAPError | OSError | ValueError | RuntimeError)
     return text if meant_for_users and text else f'{type(error).__name__}: {text}'
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return a question for the user who has mistyped a name.
+
+    Args:
+        word (str): What was written.
+        known (Iterable[str]): The names that there are.
+
+    Returns:
+        str: ``; did you mean 'interval'?``, with all names that begin as the word does or are in
+        it; '' if nothing is like it.
+    """
+    plain = {_letters(name): name for name in known}
+    typed = _letters(word)
+    # 'warm_up' and 'Target' are meant to the letter; 'prune_epochs' and 'rho' in part.
+    near = [plain[typed]] if typed in plain else []
+    if not near and len(typed) >= MIN_PART:
+        near = [
+            name
+            for form, name in plain.items()
+            if len(form) >= MIN_PART and (form.startswith(typed) or typed.startswith(form))
+        ]
+    near = near or [plain[form] for form in difflib.get_close_matches(typed, plain, n=1)]
+    return f'; did you mean {" or ".join(map(repr, near))}?' if near else ''
+
+
+def _letters(name: str) -> str:
+    """Return a name in small letters, without what separates its words."""
+    return re.sub(r'[^a-z0-9]', '', str(name).lower())
+
+
+MIN_PART = 3
+"""Letters that a name needs to be looked for inside another; an own choice. With fewer, the
+argument ``p`` would be the answer to every word with that first letter."""
+
+
+class SettingError(AdaSAPError, ValueError, TypeError):
+    """Raised when a config names a setting that there is not, or leaves out one that is needed.
+
+    It is a TypeError, too, which Python raises for such arguments.
+    """
 
 
 class UnreadableCheckpointError(AdaSAPError, ValueError):

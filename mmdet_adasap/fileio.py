@@ -1,12 +1,19 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Write files in one piece: whoever reads one finds the old or the new, never half of it."""
+"""Write files in one piece: whoever reads one finds the old or the new, never half of it.
+
+And end a program quietly whose reader has gone.
+"""
 
 import contextlib
 import errno
+import functools
 import os
 import re
 import secrets
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 try:
     import fcntl
@@ -15,6 +22,31 @@ except ImportError:  # Windows, where an open file cannot be removed anyway
 
 PARTIAL = re.compile(r'\..*\.[0-9a-f]{8}\.mmdet_adasap-partial', re.DOTALL)
 REMEDY = 'make room for it, or choose a folder on another disk'
+
+CLOSED_PIPE = 141
+"""Exit status of a program whose reader has gone: 128 + SIGPIPE, as a shell has it for others."""
+
+P, R = ParamSpec('P'), TypeVar('R')
+
+
+def quiet_on_closed_pipe(main: Callable[P, R]) -> Callable[P, R]:
+    """Let a command end without a traceback when ``| head`` has read enough of it."""
+
+    @functools.wraps(main)
+    def command(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            try:
+                return main(*args, **kwargs)
+            finally:
+                sys.stdout.flush()  # Python would find the closed pipe when nobody catches it
+        except BrokenPipeError:
+            # What is still in the buffers goes nowhere, else Python's last flush complains.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for stream in (sys.stdout, sys.stderr):
+                os.dup2(nowhere, stream.fileno())
+            sys.exit(CLOSED_PIPE)
+
+    return command
 
 
 def write_atomically(path: str | Path, data: bytes | str, remedy: str = REMEDY) -> None:

@@ -45,7 +45,10 @@ class TestBuild:
             (TaylorImportance(), 'is neither a dict nor None; write finetune=dict(type=...)'),
             ({'type': TaylorImportance}, "TaylorImportance'> is unknown; use one of 'Adaptive"),
             ({'type': ['SAM']}, "finetune.type=['SAM'] is unknown"),
-            ({'type': 'UniformPerturbation', 'radius': 1}, "argument 'radius'; it takes rho, "),
+            (
+                {'type': 'UniformPerturbation', 'radius': 1},
+                "finetune: UniformPerturbation: unexpected 'radius'; it takes rho, scope, ",
+            ),
             ({'type': 'UniformPerturbation', 'rho': -1}, 'finetune.rho=-1 must be'),
             ({'type': 'UniformPerturbation', 'rho': 'x'}, "finetune.rho='x' is not a number"),
             (

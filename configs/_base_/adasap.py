@@ -7,6 +7,7 @@
 #   default_hooks = dict(adasap=dict(_base_.adasap, warmup=2, prune=8, ...))
 #
 # They are a variable because two bases may not share a key, and mmdet's have default_hooks.
+# Options come after it has been copied: --cfg-options default_hooks.adasap.interval=8.
 #
 # Its four controls differ from it in perturbation and finetune alone: control_plain.py,
 # control_sam.py, control_asam.py and control_adaptive.py.

@@ -225,7 +225,7 @@ def build_forward(
     model: nn.Module,
     data: Any = None,
     inputs: Tensor | tuple | None = None,
-    image_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
 ) -> ForwardFn:
     """Return a function that runs a model for a trace, see :func:`prune_model`.
 
@@ -233,8 +233,8 @@ def build_forward(
         model (nn.Module): The model.
         data (Any, optional): A batch as ``model.test_step`` takes it.
         inputs (Tensor | tuple, optional): What ``forward`` of any other torch module takes.
-        image_size (int, optional): Without both: side of a square image of noise, in pixels.
-            Defaults to None: :func:`find_image_size`.
+        image_size (int | tuple[int, int], optional): Without both: side of a square image of
+            noise in pixels, or height and width. Defaults to None: :func:`find_image_size`.
 
     Returns:
         Callable: Takes the model, and returns its raw outputs.
@@ -328,7 +328,7 @@ def _copy_argument(argument: object) -> object:
     return copy.deepcopy(argument)
 
 
-def _synthetic_forward(model: nn.Module, size: int) -> ForwardFn:
+def _synthetic_forward(model: nn.Module, size: int | tuple[int, int]) -> ForwardFn:
     """Return a function that runs a model on noise."""
 
     def prepared(images: int) -> object:
@@ -350,7 +350,10 @@ def _build_importance(importance: str | Mapping | Importance) -> Importance:
         # MagnitudeImportance is also 'magnitude'.
         short = {name.removesuffix('Importance').lower(): name for name in names(IMPORTANCES)}
         if importance not in short:
-            raise ValueError(f'importance={importance!r} is unknown; use one of {sorted(short)}')
+            # Not those that 'needs training steps' would refuse next.
+            kinds = IMPORTANCES.module_dict
+            usable = [key for key in sorted(short) if not kinds[short[key]].needs_gradients]
+            raise ValueError(f'importance={importance!r} is unknown; use one of {usable}')
         importance = dict(type=short[importance])
     criterion = build(IMPORTANCES, importance, 'importance')
     if criterion is None:

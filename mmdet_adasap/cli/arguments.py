@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""The parser of a command, the types of its arguments, and the number of cores."""
+"""The parser of a command, its name in messages, the types of its arguments, and the cores."""
 
 import argparse
 import os
@@ -21,6 +21,16 @@ def make_parser(script: str, description: str | None) -> argparse.ArgumentParser
     return argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+
+
+def called_as() -> str:
+    """Return the program as the user has started it, with which its messages begin.
+
+    Returns:
+        str: ``adasap groups``, or ``list_groups`` for ``tools/list_groups.py``.
+    """
+    script = Path(sys.argv[0])
+    return script.stem if script.suffix == '.py' else sys.argv[0]
 
 
 def at_least_0(text: str) -> int:

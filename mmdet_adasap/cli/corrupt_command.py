@@ -14,12 +14,15 @@ examples:
 import argparse
 import sys
 
+from ..fileio import quiet_on_closed_pipe
 from ..robustness.corruptions import BENCHMARK, MODES, SEVERITIES
-from .arguments import cores, make_parser
+from .arguments import called_as, cores, make_parser
 
 
+@quiet_on_closed_pipe
 def main() -> None:
     args = parse_args()
+    program = called_as()
     # Not at the top: it imports torch, for which --help would wait.
     from ..robustness.datasets import CopySettings, write_corrupted_voc
 
@@ -35,14 +38,14 @@ def main() -> None:
         )
         failed = write_corrupted_voc(args.data_root, args.out, settings, args.workers)
     except (OSError, RuntimeError, TypeError, ValueError) as error:
-        sys.exit(f'corrupt_voc: {error}')
+        sys.exit(f'{program}: {error}')
     except KeyboardInterrupt:
-        sys.exit('corrupt_voc: interrupted; the same call goes on where it stopped')
+        sys.exit(f'{program}: interrupted; the same call goes on where it stopped')
     if failed:
         for reason in failed.values():
-            print(f'corrupt_voc: {reason}', file=sys.stderr)
+            print(f'{program}: {reason}', file=sys.stderr)
         sys.exit(
-            f'corrupt_voc: {len(failed)} of the images could not be corrupted (named above); the '
+            f'{program}: {len(failed)} of the images could not be corrupted (named above); the '
             f'others are in {args.out}: mend them and call again'
         )
     print(f'{args.out}: {len(settings.conditions)} conditions of {args.year} {args.split}')

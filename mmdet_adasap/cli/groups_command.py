@@ -2,8 +2,12 @@
 """Show which channels of a config's model can be removed together, and what protects the rest.
 
 No data and no weights are needed: the model is built with random weights and run once on an
-image of noise. With --target it also shows what a slim model would look like; which channels
-of a layer go depends on trained weights, so give a checkpoint for the real choice.
+image of noise, which has the size that the config's test pipeline makes. FLOPs are for that size.
+
+With --target it also predicts a slim model: what the criterion --importance would remove from the
+weights as they are (random, without --checkpoint), all at once. A training removes in steps, from
+weights that change, and by the criterion of its AdaSAPHook. What the target limits comes out there
+as here; how many channels each group keeps, and the other cost, do not.
 
 examples:
   python tools/list_groups.py mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py
@@ -25,7 +29,8 @@ import numpy as np
 import torch
 
 from ..errors import message_for_user
-from .arguments import at_least_1, make_parser
+from ..fileio import quiet_on_closed_pipe, write_atomically
+from .arguments import at_least_1, called_as, make_parser
 
 
 def parse_args() -> argparse.Namespace:
@@ -37,7 +42,7 @@ def parse_args() -> argparse.Namespace:
         '--target',
         type=target,
         metavar='params=F|flops=F',
-        help='also predict the slim model that keeps this fraction',
+        help='also predict a slim model that keeps this fraction, see above',
     )
     parser.add_argument(
         '--round-to',
@@ -48,18 +53,23 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--importance',
         default='magnitude',
-        help='criterion; one that needs no training, as magnitude (default: magnitude)',
+        help='criterion of --target; one that needs no training, as magnitude (the default)',
     )
     parser.add_argument(
         '--image-size',
         type=at_least_1,
         metavar='PIXELS',
-        help='side of the square image, which FLOPs are counted for (default: for a classifier '
-        'what its test pipeline crops, else the first that the model takes, of 256, 320, 512 and '
-        '800, or of 64, 224, 32, 256 and 384 for a classifier)',
+        help='side of a square image, for which FLOPs are counted (default: what the test '
+        'pipeline makes; without one the first that the model takes, of 256, 320, 512 and 800, '
+        'or of 64, 224, 32, 256 and 384 for a classifier)',
     )
-    parser.add_argument('--checkpoint', help='weights that choose the channels')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write all of it there, too')
+    parser.add_argument('--checkpoint', help='weights for --target (default: random ones)')
+    parser.add_argument(
+        '--json',
+        type=Path,
+        metavar='FILE',
+        help='write all of it there, too; its image_size is [height, width]',
+    )
     return parser.parse_args()
 
 
@@ -134,9 +144,9 @@ def table(found: dict, slim: list[int] | None) -> str:
         numbers = [cell.rjust(width) for cell, width in zip(row[:3], widths[:3], strict=True)]
         lines.append('  '.join([*numbers, row[3].ljust(widths[3]), row[4]]).rstrip())
     lines.append('')
-    image = f'{found["image_size"]}x{found["image_size"]} pixels'
-    flops = f'{found["flops"] / 1e9:.3f} GFLOPs (MACs) for {image}'
-    lines.append(f'{found["params"]:,} parameters, {flops}')
+    height, width = found['image_size']
+    flops = f'{found["flops"] / 1e9:.3f} GFLOPs (MACs) for {height}x{width} pixels'
+    lines.append(f'{found["params"]:,} parameters, {flops} ({found["image_size_from"]})')
     if found['left_whole']:
         lines.append('left whole:')
     for reason, names in _merge_reasons(found['left_whole']).items():
@@ -166,67 +176,119 @@ def _shorten(names: list[str], shown: int = 2) -> str:
     return ', '.join(names[:shown]) + (f' and {more} more' if more > 0 else '')
 
 
+def choose_image(config, model, asked: int | None) -> tuple[tuple[int, int], str]:
+    """Return height and width of the image to run on, and where they are from."""
+    from ..apis import find_image_size
+    from ..integration import image_side
+    from ..models import noise_batch, preprocess_batch
+
+    if asked:
+        return (asked, asked), '--image-size'
+    try:
+        inputs = preprocess_batch(model, noise_batch(config))['inputs']
+        return tuple(inputs.shape[-2:]), 'height x width, as the test pipeline makes it'
+    except Exception:  # there is none, or it needs files or packages that are not here
+        side = image_side(config)
+    if side:
+        return (side, side), 'what the config says of images'
+    side = find_image_size(model)
+    return (side, side), 'the first size that the model takes; the test pipeline tells none'
+
+
+def examine(args: argparse.Namespace) -> tuple[dict, list[str]]:
+    """Return what was found, as plain data, and the lines to print."""
+    from ..apis import build_forward, predict_slim_channels
+    from ..checkpoint import load_pruned
+    from ..integration import build_dense, find_hooks, read_config, unwrapped
+    from ..pruning import find_channels
+
+    config = read_config(args.config)
+    model = unwrapped(build_dense(config))
+    structure = load_pruned(model, args.checkpoint) if args.checkpoint else None
+    if not args.checkpoint:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                # SSD's L2Norm holds uninitialised memory until a training begins: a NaN of it
+                # would be reported as a training that has diverged.
+                parameter.nan_to_num_(1.0, 1.0, 1.0)
+    hook = next(iter(find_hooks(config, 'AdaSAPHook')), {})
+    size, source = choose_image(config, model, args.image_size)
+    forward = build_forward(model, image_size=size)
+    if args.target is None:
+        channels, kept = find_channels(model, forward), None
+    else:
+        round_to = args.round_to or hook.get('round_to', 8)
+        pruner, kept = predict_slim_channels(
+            model, forward, args.target, args.importance, round_to
+        )
+        channels = pruner.channels
+    found = {'image_size': size, 'image_size_from': source, **describe(model, channels)}
+    lines = []
+    if structure is not None:
+        was, now = structure['dense']['params'], found['params']
+        lines.append(f'the checkpoint has {now:,} of {was:,} parameters ({now / was:.4f})')
+    if kept is None:
+        return found, [table(found, None), *lines]
+    kept = np.array(kept, dtype=np.int64)
+    found['dense'] = pruner.dense
+    found['slim'] = {
+        'channels': (kept * channels.channels_per_unit).tolist(),
+        'params': channels.params(kept),
+        'flops': channels.flops(kept),
+        'importance': args.importance,
+        'checkpoint': args.checkpoint,
+    }
+    slim = found['slim']['channels']
+    return found, [table(found, slim), *lines, *prediction(found, args.target, hook)]
+
+
+def prediction(found: dict, limited: dict, hook: dict) -> list[str]:
+    """Return lines on the slim model, and on what they hold for."""
+    slim, dense = found['slim'], found['dense']
+    weights = 'these weights' if slim['checkpoint'] else 'random weights'
+    of = f'{slim["importance"]}, {weights} and one step'
+    lines = []
+    for resource in ('params', 'flops'):
+        left = slim[resource]
+        amount = f'{left:,} parameters' if resource == 'params' else f'{left / 1e9:.3f} GFLOPs'
+        ratio = f'{left / dense[resource]:.4f} of the dense model'
+        holds = '' if resource in limited else f'; for {of} alone'
+        lines.append(f'slim: {amount} ({ratio}{holds})')
+    criterion = hook.get('importance', {}).get('type')
+    if criterion and slim['importance'].lower() not in str(criterion).lower():
+        lines.append(
+            f'the hook of the config chooses by {criterion}, and this is {slim["importance"]}: '
+            f'other channels will go, and of each group another number'
+        )
+    limit, other = ('params', 'FLOPs') if 'params' in limited else ('flops', 'parameters')
+    lines.append(
+        f'a training removes in steps from weights that change: its {limit} come out as here, its '
+        f'{other} and the channels of a group do not'
+    )
+    return lines
+
+
+@quiet_on_closed_pipe
 def main() -> None:
     args = parse_args()
+    program = called_as()
     if args.json and not args.json.parent.is_dir():
-        sys.exit(f'list_groups: --json {args.json}: there is no folder {args.json.parent}')
+        sys.exit(f'{program}: --json {args.json}: there is no folder {args.json.parent}')
     torch.set_num_threads(1)  # one image without arithmetic: more threads only cost time
     torch.manual_seed(0)  # the weights are random, and so is the choice of --target by them
     # mmengine's logger is created by these imports and writes to it later, so it stays open.
     nowhere = Path(os.devnull).open('w')  # noqa: SIM115
     with contextlib.redirect_stdout(nowhere):
         warnings.simplefilter('ignore')
-        from ..apis import build_forward, find_image_size, predict_slim_channels
-        from ..checkpoint import load_pruned
-        from ..fileio import write_atomically
-        from ..integration import build_dense, find_hooks, image_side, read_config, unwrapped
-        from ..pruning import find_channels
-    dense = {}
-    try:
-        config = read_config(args.config)
-        model = unwrapped(build_dense(config))
-        structure = load_pruned(model, args.checkpoint) if args.checkpoint else None
-        hook = next(iter(find_hooks(config, 'AdaSAPHook')), {})
-        round_to = args.round_to or hook.get('round_to', 8)
-        image_size = args.image_size or image_side(config) or find_image_size(model)
-        forward = build_forward(model, image_size=image_size)
-        if args.target is None:
-            channels, slim = find_channels(model, forward), None
-        else:
-            pruner, slim = predict_slim_channels(
-                model, forward, args.target, args.importance, round_to
-            )
-            channels, dense = pruner.channels, pruner.dense
-    except Exception as error:  # a config is a program, and may fail in any way
-        sys.exit(f'list_groups: {args.config}: {message_for_user(error)}')
-    found = {'image_size': image_size, **describe(model, channels)}
-    if slim is not None:
-        kept = np.array(slim, dtype=np.int64)
-        slim = (kept * channels.channels_per_unit).tolist()
-        found['dense'] = dense
-        found['slim'] = {
-            'channels': slim,
-            'params': channels.params(kept),
-            'flops': channels.flops(kept),
-        }
-    print(table(found, slim))
-    if structure is not None:
-        was, now = structure['dense']['params'], found['params']
-        print(f'the checkpoint has {now:,} of {was:,} parameters ({now / was:.4f})')
-    if slim is not None:
-        criterion = hook.get('importance', {}).get('type')
-        if criterion and args.importance.lower() not in str(criterion).lower():
-            print(
-                f'the hook of the config chooses by {criterion}, and this is {args.importance}: '
-                f'other channels will go, and of each group another number'
-            )
-        for resource in ('params', 'flops'):
-            left = found['slim'][resource]
-            amount = f'{left:,} parameters' if resource == 'params' else f'{left / 1e9:.3f} GFLOPs'
-            print(f'slim: {amount} ({left / dense[resource]:.4f} of the dense model)')
-    if args.json:
+        try:
+            found, lines = examine(args)
+        except Exception as error:  # a config is a program, and may fail in any way
+            sys.exit(f'{program}: {args.config}: {message_for_user(error)}')
+    if args.json:  # before anything is printed, since the reader of a pipe may have gone then
         try:
             write_atomically(args.json, json.dumps(found, indent=2) + '\n')
         except OSError as error:
-            sys.exit(f'list_groups: --json {args.json}: {error}')
+            sys.exit(f'{program}: --json {args.json}: {error}')
+    print('\n'.join(lines))
+    if args.json:
         print(args.json)

@@ -1,9 +1,8 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Where a command runs: its device, and the processes that torchrun has started."""
+"""The device that a command runs on."""
 
 import json
 import os
-import sys
 from pathlib import Path
 
 
@@ -56,19 +55,3 @@ def _device_of_results(out: Path) -> str | None:
         return json.loads((out / 'results.json').read_text())['protocol']['device']
     except (OSError, ValueError, KeyError, TypeError):  # none, or the run says what is wrong
         return None
-
-
-def join_processes() -> bool:
-    """Join the processes that torchrun has started, and return whether this one has rank 0."""
-    from torch import distributed
-
-    if not distributed.is_initialized():
-        missing = {'RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR'} - os.environ.keys()
-        if missing:
-            sys.exit(
-                f'robustness: --launcher pytorch needs {min(missing)} in the environment: start '
-                'it with torchrun --nproc_per_node N tools/robustness.py ...'
-            )
-        # gloo works without a GPU. Only a few numbers for each image are exchanged.
-        distributed.init_process_group('gloo')
-    return distributed.get_rank() == 0

@@ -5,6 +5,8 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+from ..fileio import quiet_on_closed_pipe
+
 COMMANDS = {
     'robustness': ('robustness_command', 'test models clean and under corruptions: mPC, rPC, mCE'),
     'export': ('export_command', 'write a pruned model that needs nothing of this package'),
@@ -38,6 +40,7 @@ def help_text(program: str) -> str:
     )
 
 
+@quiet_on_closed_pipe
 def main() -> int | None:
     """Run the command that the first argument names, with the arguments after it.
 

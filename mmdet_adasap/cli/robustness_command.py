@@ -27,15 +27,23 @@ import argparse
 import contextlib
 import os
 import re
-import signal
 import sys
 import warnings
 from pathlib import Path
 
 from ..errors import UnreadableImagesError, message_for_user
+from ..fileio import quiet_on_closed_pipe
 from ..robustness.benchmark import IMAGENET_V2_DEFAULT, IMAGENET_V2_FOLDERS, MODES, SEVERITIES
-from .arguments import at_least_0, at_least_1, at_least_2_or_0, cores, make_parser
-from .machine import choose_device, join_processes
+from .arguments import (
+    at_least_0,
+    at_least_1,
+    at_least_2_or_0,
+    called_as,
+    cores,
+    make_parser,
+)
+from .machine import choose_device
+from .processes import join_processes, treat_sigterm_as_interrupt
 from .robustness_table import format_table
 
 # NAME has no =, / or :, and CONFIG ends in .py, so that paths of checkpoints are not cut.
@@ -69,13 +77,14 @@ class ProgressBar:
 
     def say(self, line: str) -> None:
         if self.shown:
-            print(f'robustness: {line}', file=sys.stderr, flush=True)
+            print(f'{called_as()}: {line}', file=sys.stderr, flush=True)
 
     def close(self) -> None:
         if self.bar is not None:
             self.bar.close()
 
 
+@quiet_on_closed_pipe
 def main() -> None:
     args = parse_args()
     treat_sigterm_as_interrupt()
@@ -93,10 +102,10 @@ def main() -> None:
             from ..robustness import report
 
             bar.say(f'what there is: {report.write_report(args.out)}')
-        sys.exit('robustness: interrupted; the same command goes on from here')
+        sys.exit(f'{called_as()}: interrupted; the same command goes on from here')
     except Exception as error:  # a config is a program, and a model may fail in any way
         bar.close()
-        sys.exit(f'robustness: {message_for_user(error)}')
+        sys.exit(f'{called_as()}: {message_for_user(error)}')
     bar.close()
     if results is not None:
         print(format_table(results))
@@ -104,7 +113,7 @@ def main() -> None:
     if page is not None:
         print(page)
     if unreadable is not None:
-        sys.exit(f'robustness: {message_for_user(unreadable)}')
+        sys.exit(f'{called_as()}: {message_for_user(unreadable)}')
 
 
 def test_or_compare(
@@ -322,18 +331,6 @@ def parse_cfg_options(texts: list[str] | None) -> dict:
     """Parse the values of --cfg-options as mmengine's tools do."""
     from mmengine.config import DictAction
 
-    parser = argparse.ArgumentParser(prog='robustness.py')
+    parser = argparse.ArgumentParser(prog=called_as())
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     return vars(parser.parse_args(['--cfg-options', *texts] if texts else []))['cfg_options'] or {}
-
-
-def treat_sigterm_as_interrupt() -> None:
-    """Raise KeyboardInterrupt on SIGTERM, in this process; workers that it forks end as usual."""
-
-    def handle(signum: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, handle)
-    if hasattr(os, 'register_at_fork'):
-        default = (signal.SIGTERM, signal.SIG_DFL)
-        os.register_at_fork(after_in_child=lambda: signal.signal(*default))

@@ -115,6 +115,8 @@ def format_table(report: Mapping) -> str:
         f'{latency["torch"]}, median of {latency["rounds"]} runs in turns',
         f'the checkpoint had {size["checkpoint"] / 1e6:.2f} MB',
     ]
+    if not report['target']:
+        lines.append('the checkpoint is dense: both columns are the same model')
     for name, found in report.get('onnx', {}).items():
         lines.append(
             f'{name}: {found["bytes"] / 1e6:.2f} MB, {found["difference"]:.1e} of the largest '

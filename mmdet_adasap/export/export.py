@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from mmengine.config import Config
@@ -18,11 +19,16 @@ from ..checkpoint import load_checkpoint_dict, meta_of, read_checkpoint
 from ..errors import ExportMismatchError
 from ..integration import build_dense, find_hooks, is_classifier, is_detector, read_config
 from ..models import noise_batch, preprocess_batch, raw_forward
-from ..pruning import META_KEY, check_structure, is_cut, raw_outputs
+from ..pruning import META_KEY, VERSION, check_structure, is_cut, raw_outputs
 from .comparison import checkpoint_bytes, compare, load_slim_weights
 from .config import MODULE, exported_config
-from .folder import check_folder, replace_folder
+from .folder import check_folder, onnx_files, replace_folder
 from .onnx import check_onnx, export_onnx
+
+NOTHING_CUT: Mapping = MappingProxyType(
+    {'version': VERSION, 'target': {}, 'reached': {}, 'keep': {}, 'attrs': {}}
+)
+"""What takes the place of a structure for a dense checkpoint."""
 
 
 def export_pruned(
@@ -33,27 +39,31 @@ def export_pruned(
     force: bool = False,
     rounds: int = 10,
     progress: Callable[[str], None] = lambda line: None,
+    dynamic_size: bool = False,
 ) -> dict:
     """Write a config, its weights and what it imports; mmdet or mmpretrain need no more.
+
+    A dense checkpoint is exported as it is, so that its files can be compared with a slim one's.
 
     The weights are the ``state_dict`` of the checkpoint. With an EMAHook that is the moving
     average, which ``test.py`` evaluates unless the hook says ``evaluate_on_ema=False``.
 
     Args:
         config (str | Path | Config): The unpruned config.
-        checkpoint (str | Path): The pruned checkpoint.
+        checkpoint (str | Path): The pruned checkpoint, or a dense one.
         out (str | Path): The folder to write.
         onnx (bool): Write ``model.onnx``, too. Defaults to False.
         force (bool): Write into a folder that holds other files, which stay. Defaults to False.
         rounds (int): Timed runs of each model. Defaults to 10.
         progress (Callable): Called with a line when a part begins. Defaults to saying nothing.
+        dynamic_size (bool): Leave height and width of ``model.onnx`` free. Defaults to False.
 
     Returns:
         dict: The report, which is also in ``report.json``.
 
     Raises:
-        ValueError: If the checkpoint is not one of a cut model or does not fit the config, or
-            that builds neither a detector nor a classifier.
+        ValueError: If the checkpoint is of a model that is masked and not yet cut, or does not
+            fit the config, or that builds neither a detector nor a classifier.
         FileNotFoundError: If a file is missing.
         FileExistsError: If the folder holds what no export wrote.
         ImportError: If ``onnx`` is asked for and not installed.
@@ -62,13 +72,18 @@ def export_pruned(
     """
     if onnx:
         check_onnx()
+    elif dynamic_size:
+        raise ValueError('--dynamic-size is about the ONNX file; give --onnx (onnx=True), too')
     if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
         raise ValueError(f'rounds={rounds!r} must be an integer of at least 1')
     out = Path(out).resolve()
     check_folder(out, force)
+    outdated = [] if onnx else onnx_files(out)
     config = read_config(config)
     found = read_checkpoint(str(checkpoint))
     structure = _cut_structure(found, checkpoint)
+    if structure is NOTHING_CUT:
+        progress('the checkpoint is dense: nothing is cut, and dense and slim are one model below')
     if any(not hook.get('evaluate_on_ema', True) for hook in find_hooks(config, 'EMAHook')):
         progress(
             'EMAHook(evaluate_on_ema=False): what is exported is the moving average, since '
@@ -104,8 +119,10 @@ def export_pruned(
         if onnx:
             progress('writing and comparing ONNX')
             inputs = preprocess_batch(exported, batch)['inputs']
-            report['onnx'] = export_onnx(exported, inputs, folder)
+            report['onnx'] = export_onnx(exported, inputs, folder, dynamic_size)
         (folder / 'report.json').write_text(json.dumps(report, indent=2) + '\n')
+    for file in outdated:
+        progress(f'removed {file} of the export before, as its weights; --onnx writes a new one')
     return report
 
 
@@ -124,14 +141,11 @@ def _check_exportable(model: nn.Module, config: Config) -> None:
         )
 
 
-def _cut_structure(checkpoint: object, filename: str | Path) -> dict:
-    """Return the structure of a checkpoint of a cut model."""
+def _cut_structure(checkpoint: Mapping, filename: str | Path) -> Mapping:
+    """Return the structure of a checkpoint of a cut model, or of a dense one."""
     structure = meta_of(checkpoint).get(META_KEY)
     if structure is None:
-        raise ValueError(
-            f'{filename} is dense or not a training checkpoint: there is no '
-            f"checkpoint['meta'][{META_KEY!r}]; export one that AdaSAPHook has pruned"
-        )
+        return NOTHING_CUT
     check_structure(structure)
     if not is_cut(structure):
         raise ValueError(

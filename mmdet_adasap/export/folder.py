@@ -60,6 +60,12 @@ def check_folder(folder: Path, force: bool = False) -> None:
         )
 
 
+def onnx_files(folder: Path) -> list[str]:
+    """Return the names of the ONNX files that an export has left in a folder."""
+    found = (name for name in EXPORTED_FILES if name.endswith('.onnx'))
+    return [name for name in found if (folder / name).exists()]
+
+
 def _is_export(folder: Path) -> bool:
     """Return whether an export wrote the report.json of a folder."""
     try:

@@ -17,6 +17,9 @@ OPSET = 17
 TOLERANCE = 1e-4
 """Of the largest output, in float32: the kernels of onnxruntime add in another order, and deep
 models amplify the rounding. An own choice, ten times that of a trial cut in PyTorch alone."""
+SIZE_STEP = 32
+"""Pixels by which the second image of a check is higher, and twice that by which it is wider: the
+stride of most backbones, of which heights and widths must be multiples in some models."""
 ROIS = 3
 """Pooled regions in the traced input; their number is free in the file."""
 
@@ -74,7 +77,9 @@ class BoxHead(nn.Module):
         return tuple(output_tensors(self.bbox_head(self.shared_head(rois))))
 
 
-def export_onnx(model: nn.Module, inputs: Tensor, folder: Path) -> dict[str, dict]:
+def export_onnx(
+    model: nn.Module, inputs: Tensor, folder: Path, dynamic_size: bool = False
+) -> dict[str, dict]:
     """Write the networks of a model, and compare each with it.
 
     Args:
@@ -82,6 +87,8 @@ def export_onnx(model: nn.Module, inputs: Tensor, folder: Path) -> dict[str, dic
         inputs (Tensor): Preprocessed images, ``[batch, 3, height, width]``; height and width
             are those of the file, the batch is free.
         folder (Path): Gets ``model.onnx``, and ``roi_head.onnx`` of a two-stage detector.
+        dynamic_size (bool): Leave height and width of ``model.onnx`` free, too, and compare it at
+            a second size. Defaults to False.
 
     Returns:
         dict[str, dict]: By file: 'holds', what it is; 'inputs' and 'outputs', their shapes;
@@ -106,15 +113,47 @@ def export_onnx(model: nn.Module, inputs: Tensor, folder: Path) -> dict[str, dic
                 if pooled is None
                 else 'RoIAlign and decoding are left to the runtime, see roi_head.onnx'
             )
-        found['model.onnx'] = _export(RawHeads(model), inputs, folder / 'model.onnx', holds)
+        found['model.onnx'] = _export(
+            RawHeads(model),
+            inputs,
+            folder / 'model.onnx',
+            holds,
+            _larger(model, inputs) if dynamic_size else inputs,
+        )
         if pooled is not None:
             found['roi_head.onnx'] = _export(
                 BoxHead(model.roi_head),
                 pooled,
                 folder / 'roi_head.onnx',
                 'second stage: pooled features to class scores and box deltas',
+                pooled,
             )
     return found
+
+
+def _larger(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Return the images in another size, in which the file is to run, too.
+
+    Raises:
+        OnnxMismatchError: If the model does not take them.
+    """
+    # Models with a larger stride, as EfficientDet's 128, say so to the preprocessor.
+    step = max(SIZE_STEP, getattr(model.data_preprocessor, 'pad_size_divisor', 1))
+    height, width = inputs.shape[2] + step, inputs.shape[3] + 2 * step
+    larger = nn.functional.interpolate(inputs, size=(height, width), mode='bilinear')
+    try:
+        RawHeads(model)(larger)
+    except Exception as error:  # a model may refuse a size in any way
+        raise OnnxMismatchError(
+            f'--dynamic-size: the model takes images of {_size(inputs)} pixels and none of '
+            f'{_size(larger)} ({one_line(error)}); export without it'
+        ) from error
+    return larger
+
+
+def _size(images: Tensor) -> str:
+    """Return height and width of images, for messages."""
+    return f'{images.shape[2]}x{images.shape[3]}'
 
 
 def _pooled(model: nn.Module) -> Tensor | None:
@@ -128,16 +167,30 @@ def _pooled(model: nn.Module) -> Tensor | None:
     return torch.randn(ROIS, extractor.out_channels, *size, generator=generator)
 
 
-def _export(network: nn.Module, inputs: Tensor, file: Path, holds: str) -> dict:
-    """Write one ONNX file, compare it with the network, and describe it for the report."""
-    import onnxruntime
+def _export(network: nn.Module, inputs: Tensor, file: Path, holds: str, other: Tensor) -> dict:
+    """Write one ONNX file, compare it with the network, and describe it for the report.
 
+    Args:
+        network (nn.Module): What is written.
+        inputs (Tensor): What it is traced with.
+        file (Path): The file.
+        holds (str): What the network is, for the report.
+        other (Tensor): What it is compared with; sizes in which it differs from ``inputs`` are
+            free in the file.
+    """
     network.eval()
-    outputs = [f'output_{i}' for i in range(len(network(inputs)))]
-    names = ['input', *outputs]
+    # Another batch size than the traced one, so that a fixed one is noticed.
+    other = torch.cat([other, other.flip(-1)])
+    traced, expected = list(network(inputs)), list(network(other))
+    axes = {'input': _free_axes(inputs, other, {0: 'batch', 2: 'height', 3: 'width'})}
+    for i, (small, large) in enumerate(zip(traced, expected, strict=True)):
+        name = f'output_{i}'
+        names = {axis: f'{name}_size_{axis}' for axis in range(1, small.dim())}
+        axes[name] = _free_axes(small, large, {0: 'batch', **names})
     try:
         with warnings.catch_warnings():
-            # A tracer warns of every size that it takes as a constant; heights and widths are.
+            # A tracer warns of every size that it takes as a constant; heights and widths are,
+            # unless they are free, and then the comparison shows whether that did harm.
             warnings.simplefilter('ignore')
             torch.onnx.export(
                 network,
@@ -145,29 +198,62 @@ def _export(network: nn.Module, inputs: Tensor, file: Path, holds: str) -> dict:
                 str(file),
                 dynamo=False,
                 opset_version=OPSET,
-                input_names=names[:1],
-                output_names=outputs,
-                dynamic_axes={name: {0: 'batch'} for name in names},
+                input_names=['input'],
+                output_names=list(axes)[1:],
+                dynamic_axes=axes,
             )
     except Exception as error:
         raise OnnxMismatchError(
             f'--onnx: {file.name} cannot be written ({one_line(error)}); export without it'
         ) from error
-    session = onnxruntime.InferenceSession(str(file), providers=['CPUExecutionProvider'])
-    # Another batch size than the traced one, so that a fixed one is noticed.
-    other = torch.cat([inputs, inputs.flip(-1)])
-    expected = list(network(other))
-    given = [torch.from_numpy(array) for array in session.run(None, {'input': other.numpy()})]
-    apart = difference(given, expected)
-    if apart > TOLERANCE:
-        raise OnnxMismatchError(
-            f'--onnx: {file.name} gives other outputs than the model, {apart:.1e} of the largest '
-            f'apart; export without it'
-        )
     return {
         'holds': holds,
-        'inputs': ['batch', *inputs.shape[1:]],
-        'outputs': [['batch', *tensor.shape[1:]] for tensor in expected],
+        'inputs': _shape(inputs, axes['input']),
+        'outputs': [_shape(tensor, axes[f'output_{i}']) for i, tensor in enumerate(expected)],
         'bytes': file.stat().st_size,
-        'difference': apart,
+        'difference': _compare(file, [(inputs, traced), (other, expected)]),
     }
+
+
+def _free_axes(small: Tensor, large: Tensor, names: dict[int, str]) -> dict[int, str]:
+    """Return the axes that differ between two tensors, with their names in the file."""
+    return {axis: name for axis, name in names.items() if small.shape[axis] != large.shape[axis]}
+
+
+def _shape(tensor: Tensor, free: dict[int, str]) -> list[int | str]:
+    """Return a shape, with names for the axes that are free."""
+    return [free.get(axis, size) for axis, size in enumerate(tensor.shape)]
+
+
+def _compare(file: Path, cases: list[tuple[Tensor, list[Tensor]]]) -> float:
+    """Return how far an ONNX file is from the network, at most, relative to the largest output.
+
+    Args:
+        file (Path): The file.
+        cases (list[tuple[Tensor, list[Tensor]]]): Inputs, and the outputs of the network.
+
+    Raises:
+        OnnxMismatchError: If that is above :data:`TOLERANCE`.
+    """
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(file), providers=['CPUExecutionProvider'])
+    worst = 0.0
+    for inputs, expected in cases:
+        has_other_size = inputs.shape[2:] != cases[0][0].shape[2:]
+        option = '--dynamic-size' if has_other_size else '--onnx'
+        place = f' for {_size(inputs)} pixels' if has_other_size else ''
+        try:
+            arrays = session.run(None, {'input': inputs.numpy()})
+            apart = difference([torch.from_numpy(array) for array in arrays], expected)
+        except Exception as error:  # a size that the trace took as a constant, as a rule
+            raise OnnxMismatchError(
+                f'{option}: {file.name} does not run{place} ({one_line(error)}); export without it'
+            ) from error
+        if apart > TOLERANCE:
+            raise OnnxMismatchError(
+                f'{option}: {file.name} gives other outputs than the model{place}, {apart:.1e} of '
+                f'the largest apart; export without it'
+            )
+        worst = max(worst, apart)
+    return worst

@@ -17,12 +17,14 @@ from ..integration import (
 )
 from ..optim import AdaSAPOptimWrapper, observe_clean_gradients, preserve_rng_state
 from ..pruning import META_KEY, PHASES, Pruner, check_states
+from ..registry import check_arguments
 from . import preflight, resume, runner_state, training_log, training_plan
 from .collapse_watch import CollapseWatch
 from .model_copies import check_no_copy
 from .runner_state import averaged_models, optimizers_of
 from .schedule import Phases
-from .settings import AdaSAPSettings
+from .settings import NEEDED, AdaSAPSettings
+from .unread_options import check_unread_options
 
 
 @HOOKS.register_module()
@@ -59,7 +61,8 @@ class AdaSAPHook(Hook):
         start_fraction (float): What there was of the dense model when this run began.
 
     Raises:
-        ValueError: If a setting is not valid; the message begins with its key.
+        SettingError: If a setting is unexpected or missing.
+        ValueError: If one is not valid; the message begins with its key.
 
     Examples:
         >>> default_hooks = dict(
@@ -71,10 +74,8 @@ class AdaSAPHook(Hook):
     priority = 'HIGH'
 
     def __init__(self, *args, **kwargs) -> None:
-        try:
-            self.settings = AdaSAPSettings(*args, **kwargs)
-        except TypeError as error:  # a key that there is not, or one that is missing
-            raise TypeError(str(error).replace('AdaSAPSettings', 'AdaSAPHook')) from None
+        check_arguments('AdaSAPHook', AdaSAPSettings, args, kwargs, NEEDED)
+        self.settings = AdaSAPSettings(*args, **kwargs)
         self.phases: Phases | None = None
         self.phase = PHASES[0]
         self.pruner: Pruner | None = None
@@ -90,6 +91,7 @@ class AdaSAPHook(Hook):
     def before_run(self, runner: Runner) -> None:
         """Check that the run is one that the hook can follow."""
         preflight.check_runner(runner, runner.hooks.index(self))
+        check_unread_options(runner.cfg, type(self).__name__)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Give the model, and moving averages of it, the shape that the checkpoint has."""

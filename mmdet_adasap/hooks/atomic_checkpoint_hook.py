@@ -1,5 +1,4 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-import difflib
 import hashlib
 import inspect
 import json
@@ -16,6 +15,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import CheckpointLoader, Runner, save_checkpoint
 from mmengine.utils import mkdir_or_exist
 
+from ..errors import SettingError, did_you_mean
 from ..fileio import remove_partial_files, write_atomically
 from .runner_state import is_resumed
 
@@ -81,7 +81,7 @@ class AtomicCheckpointHook(CheckpointHook):
     ``out_dir`` it is mmengine's hook.
 
     Raises:
-        TypeError: If an argument is none of CheckpointHook's.
+        SettingError: If an argument is none of CheckpointHook's.
     """
 
     atomic = False
@@ -91,12 +91,8 @@ class AtomicCheckpointHook(CheckpointHook):
         # later, when the first checkpoint is to be saved.
         known = set(inspect.signature(CheckpointHook.__init__).parameters) - {'self', 'kwargs'}
         for key in kwargs.keys() - known:
-            near = difflib.get_close_matches(key, known, n=1)
-            raise TypeError(
-                f'AtomicCheckpointHook.{key} is unknown: '
-                f'{f"did you mean {near[0]!r}? " if near else ""}It takes '
-                f'{", ".join(sorted(known))}'
-            )
+            hint = did_you_mean(key, known) or f'; it takes {", ".join(sorted(known))}'
+            raise SettingError(f'AtomicCheckpointHook: unexpected {key!r}{hint}')
         super().__init__(*args, **kwargs)
 
     def before_train(self, runner: Runner) -> None:

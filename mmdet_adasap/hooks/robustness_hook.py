@@ -1,10 +1,8 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """A hook that tests a model under corruptions while it trains."""
 
-import difflib
-import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from numbers import Real
 
 from mmengine.hooks import CheckpointHook, Hook
@@ -12,6 +10,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 
 from ..integration import broadcast_from_rank_0, raise_on_all_ranks, unwrapped
+from ..registry import checks_arguments
 from ..robustness.corruptions import BENCHMARK, check_condition, check_frost_photos
 from ..robustness.datasets import CLEAN, Condition
 from ..robustness.engine import ConditionResult, EvaluatedModel, evaluate_conditions
@@ -23,6 +22,7 @@ from ..robustness.metrics import (
     summarize,
 )
 from ..robustness.test_set import TestSet, build_test_set
+from .unread_options import check_unread_options
 
 FIGURES = ('robustness/clean', 'robustness/mPC', 'robustness/rPC')
 NAMES = Names('val_evaluator', 'metric of RobustnessHook', 'scale of RobustnessHook')
@@ -53,16 +53,17 @@ class RobustnessHook(Hook):
             benchmark takes.
         scale (float, optional): Factor for a P that is used as its metric gives it, 0.01 for
             percents; see :func:`~mmdet_adasap.robustness.metrics.build_adapter`.
-        **unknown: Nothing else; what there is is refused with the name that is near.
 
     Raises:
-        TypeError, ValueError: If an argument is of another type or value.
+        SettingError: If an argument is unexpected.
+        TypeError, ValueError: If one is of another type or value.
     """
 
     # Above EMAHook's (50, or 49 in mmdet's configs): after a validation it must come first, as
     # EMAHook then swaps the weights back for those that are trained.
     priority = 'ABOVE_NORMAL'
 
+    @checks_arguments
     def __init__(
         self,
         interval: int = 1,
@@ -73,9 +74,7 @@ class RobustnessHook(Hook):
         num_workers: int = 0,
         metric: str | None = None,
         scale: float | None = None,
-        **unknown: object,
     ) -> None:
-        _check_unknown(unknown)
         _check_integer('interval', interval, 1)
         _check_integer('subset', subset, 1, or_none=True)
         _check_integer('seed', seed, 0)
@@ -119,6 +118,14 @@ class RobustnessHook(Hook):
         self._built = None
         # The figures that CheckpointHook looks for after every validation.
         self._save_best_keys: list[str] = []
+
+    def before_run(self, runner: Runner) -> None:
+        """Refuse settings of the hook that an option put where nobody reads them.
+
+        Raises:
+            ValueError: Naming the option.
+        """
+        check_unread_options(runner.cfg, type(self).__name__, 'robustness', frozenset())
 
     def before_train(self, runner: Runner) -> None:
         """Build test set and adapter, so that a run that cannot be tested ends before it trains.
@@ -236,19 +243,6 @@ class RobustnessHook(Hook):
         adapter.check_images(len(test_set.images))
         adapter.check_annotations(test_set.infos)
         return test_set, adapter, dataloader.get('batch_size', 1)
-
-
-def _check_unknown(unknown: Mapping) -> None:
-    """Raise TypeError if there are arguments that the hook does not take."""
-    known = [
-        name
-        for name, one in inspect.signature(RobustnessHook).parameters.items()
-        if one.kind is one.POSITIONAL_OR_KEYWORD
-    ]
-    for key in unknown:
-        near = difflib.get_close_matches(key, known, n=1)
-        hint = f'did you mean {near[0]!r}? ' if near else ''
-        raise TypeError(f'RobustnessHook.{key} is unknown: {hint}It takes {", ".join(known)}')
 
 
 def _check_condition(name: object, severity: object) -> None:

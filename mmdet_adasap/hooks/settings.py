@@ -15,6 +15,13 @@ PERTURBATION_KEYS = ('perturbation', 'finetune')
 """Settings that may change when a run is resumed: neither the schedule nor the choice of channels
 depends on them."""
 
+NEEDED = {
+    'warmup': 'write the epochs before pruning begins, as warmup=2',
+    'prune': 'write the epochs in which channels are removed, as prune=8; the rest fine-tunes',
+    'target': 'write what is to remain, as target=dict(params=0.4) or target=dict(flops=0.5)',
+}
+"""Settings without a default, and what to write where one is missing."""
+
 
 def _adaptive() -> dict:
     return dict(type='AdaptivePerturbation')
@@ -148,4 +155,9 @@ def _check_at_least(key: str, value: object, least: int) -> None:
     """Raise ValueError if a setting is no integer, or below the least that makes sense."""
     # True is an integer of Python and would count as 1.
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f'{key}={value!r} must be an integer of at least {least}')
+        hint = ''
+        if isinstance(value, str) and value.isdecimal():
+            hint = f'; write {key}={value}, without quotes'
+        elif isinstance(value, float) and key in ('warmup', 'prune'):
+            hint = '; for a part of an epoch count iterations, with by_epoch=False'
+        raise ValueError(f'{key}={value!r} must be an integer of at least {least}{hint}')

@@ -25,22 +25,23 @@ def candidate_sizes(model: nn.Module) -> tuple[int, ...]:
     return DETECTOR_SIZES if is_detector(model) else CLASSIFIER_SIZES
 
 
-def synthetic_batch(model: nn.Module, size: int, images: int = 1) -> dict:
+def synthetic_batch(model: nn.Module, size: int | tuple[int, int], images: int = 1) -> dict:
     """Return a batch of noise as ``model.test_step`` and ``model.train_step`` take it.
 
     Args:
         model (nn.Module): A model of mmdet (the samples have boxes then, and masks if some
             layer is named after them) or mmpretrain.
-        size (int): Side of the images in pixels.
+        size (int | tuple[int, int]): Side of square images in pixels, or height and width.
         images (int): Number of images. Defaults to 1.
 
     Returns:
-        dict: ``inputs``, float images of shape ``[3, size, size]`` (one channel if the model
+        dict: ``inputs``, float images of shape ``[3, height, width]`` (one channel if the model
         normalises just one), and ``data_samples``.
     """
+    size = (size, size) if isinstance(size, int) else tuple(size)
     generator = torch.Generator().manual_seed(0)
     mean = getattr(model.data_preprocessor, 'mean', None)
-    shape = (1 if isinstance(mean, torch.Tensor) and mean.numel() == 1 else 3, size, size)
+    shape = (1 if isinstance(mean, torch.Tensor) and mean.numel() == 1 else 3, *size)
     # In [0, 128): dark images, as decoded from a file and not yet normalised.
     inputs = [128 * torch.rand(shape, generator=generator) for _ in range(images)]
     if is_detector(model):
@@ -53,13 +54,13 @@ def synthetic_batch(model: nn.Module, size: int, images: int = 1) -> dict:
     return dict(inputs=torch.stack(inputs), data_samples=samples)
 
 
-def _detection_sample(size: int, with_masks: bool) -> object:
+def _detection_sample(shape: tuple[int, int], with_masks: bool) -> object:
     """Return a sample with two boxes, of which one reaches over most of the image."""
     from mmdet.structures import DetDataSample
     from mmdet.structures.mask import BitmapMasks
     from mmengine.structures import InstanceData, PixelData
 
-    shape = (size, size)
+    height, width = shape
     sample = DetDataSample(
         metainfo=dict(
             img_id=0,
@@ -72,15 +73,16 @@ def _detection_sample(size: int, with_masks: bool) -> object:
             flip_direction=None,
         )
     )
-    far = size * 0.8
-    boxes = torch.tensor([[size * 0.1, size * 0.2, size * 0.4, size * 0.6], [8.0, 8.0, far, far]])
+    part = torch.tensor([[0.1, 0.2, 0.4, 0.6], [0.0, 0.0, 0.8, 0.8]])  # left, top, right, bottom
+    boxes = part * torch.tensor([width, height, width, height])
+    boxes[1, :2] = 8.0
     sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.tensor([0, 0]))
     if with_masks:
-        masks = np.zeros((2, size, size), dtype=np.uint8)
-        masks[:, size // 4 : size // 2, size // 4 : size // 2] = 1
-        sample.gt_instances.masks = BitmapMasks(masks, size, size)
+        masks = np.zeros((2, *shape), dtype=np.uint8)
+        masks[:, height // 4 : height // 2, width // 4 : width // 2] = 1
+        sample.gt_instances.masks = BitmapMasks(masks, *shape)
     sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0).long())
-    sample.gt_sem_seg = PixelData(sem_seg=torch.zeros(1, size, size, dtype=torch.long))
+    sample.gt_sem_seg = PixelData(sem_seg=torch.zeros(1, *shape, dtype=torch.long))
     return sample
 
 

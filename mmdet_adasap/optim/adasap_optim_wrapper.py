@@ -1,6 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -12,10 +13,13 @@ from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
 
 from ..integration import unwrapped
-from ..registry import PERTURBATIONS, build
+from ..registry import PERTURBATIONS, build, check_arguments
 from ..sharpness import Perturbation, PerturbationStats
 from .gradients import GradientObserverMixin, finite_everywhere, isolated_gradients
 from .replay import BufferSnapshot, CapturedForward, RandomState
+
+OF_CONSTRUCTOR = ['paramwise_cfg', 'constructor']
+"""Keys of ``optim_wrapper`` that mmengine takes out before it builds the wrapper."""
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -49,6 +53,7 @@ class AdaSAPOptimWrapper(GradientObserverMixin, OptimWrapper):
             'perturbed_loss' and their quotient 'loss_ratio', L(w+ε)/L(w). None otherwise.
 
     Raises:
+        SettingError: If an argument is unexpected.
         ValueError: If ``perturbation`` is not valid.
 
     Note:
@@ -57,6 +62,7 @@ class AdaSAPOptimWrapper(GradientObserverMixin, OptimWrapper):
     """
 
     def __init__(self, *args, perturbation: dict | Perturbation | None = None, **kwargs) -> None:
+        check_arguments(type(self).__name__, OptimWrapper, args, kwargs, also=self._other_keys())
         super().__init__(*args, **kwargs)
         self.last_stats: dict[str, Tensor] | None = None
         self._forward: CapturedForward | None = None
@@ -64,6 +70,13 @@ class AdaSAPOptimWrapper(GradientObserverMixin, OptimWrapper):
         self.perturbation = perturbation
         # Nobody has chosen None yet. AdaSAPHook may, and calls the setter to say so.
         self._warns_of_one_pass = perturbation is None
+
+    @classmethod
+    def _other_keys(cls) -> list[str]:
+        """Return what ``optim_wrapper`` of a config may hold beside OptimWrapper's arguments."""
+        ours = [kind for kind in cls.__mro__ if issubclass(kind, AdaSAPOptimWrapper)]
+        found = [key for kind in ours for key in inspect.signature(kind).parameters]
+        return [key for key in found if key not in ('args', 'kwargs')] + OF_CONSTRUCTOR
 
     @property
     def perturbation(self) -> Perturbation | None:
@@ -73,7 +86,7 @@ class AdaSAPOptimWrapper(GradientObserverMixin, OptimWrapper):
     @perturbation.setter
     def perturbation(self, perturbation: dict | Perturbation | None) -> None:
         self._perturbation: Perturbation | None = build(
-            PERTURBATIONS, perturbation, 'perturbation'
+            PERTURBATIONS, perturbation, 'optim_wrapper.perturbation'
         )
         self._attached_to: nn.Module | None = None
         self._warns_of_one_pass = False

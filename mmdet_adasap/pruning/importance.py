@@ -197,7 +197,9 @@ class TaylorImportance(Importance):
         """
         if not self._count:
             raise NoGradientsError(
-                'TaylorImportance has seen no gradients; call observe() after a backward pass'
+                'TaylorImportance has seen no gradients since the last pruning event: AdaSAPHook '
+                'shows it those of each step of the prune phase; in a loop of your own call '
+                'pruner.observe() after each loss.backward()'
             )
         return self._normalized(self._mean_effect(group.index).to(kept.device), kept)
 

@@ -7,6 +7,8 @@ from numbers import Real
 import numpy as np
 from torch import Tensor, nn
 
+from ..errors import did_you_mean
+
 RESOURCES = ('params', 'flops')
 MAX_PRUNING_RATIO = 0.9
 """Default of ``max_pruning_ratio``."""
@@ -21,23 +23,19 @@ def check_target(target: object) -> tuple[str, float]:
     Raises:
         ValueError: If it is anything else.
     """
-    if not isinstance(target, Mapping):
-        example = f'{target:g}' if is_fraction(target) else '0.4'
+    if not isinstance(target, Mapping) or len(target) != 1 or next(iter(target)) not in RESOURCES:
         raise ValueError(
-            f'target={_shown(target)} must be a dict that says what is counted; write '
-            f'target=dict(params={example}) or target=dict(flops={example})'
-        )
-    if len(target) != 1 or next(iter(target)) not in RESOURCES:
-        raise ValueError(
-            f'target={target!r} must be a dict with exactly one of the keys {RESOURCES}, for '
-            f'example target=dict(params=0.4); over a base config that has the other one write '
-            f'target=dict(_delete_=True, flops=0.5)'
+            f'target={_shown(target)} must be a dict with exactly one of the keys {RESOURCES}'
+            f'{_hint_for_target(target)}'
         )
     ((resource, fraction),) = target.items()
     if not is_fraction(fraction):
+        percent = isinstance(fraction, Real) and 1 < fraction <= 100
+        example = f'{fraction / 100:g}' if percent else '0.4'
+        quotes = ', without quotes' if isinstance(fraction, str) else ''
         raise ValueError(
             f'target={target!r}: {resource} must be a fraction of the dense model above 0 and '
-            f'at most 1, for example target=dict({resource}=0.4)'
+            f'at most 1, for example target=dict({resource}={example}){quotes}'
         )
     return resource, float(fraction)
 
@@ -56,6 +54,20 @@ def is_fraction(value: object) -> bool:
     # numpy's float32 is no Real. True is one, but no fraction.
     number = isinstance(value, Real | np.floating) and not isinstance(value, bool)
     return number and 0 < value <= 1
+
+
+def _hint_for_target(target: object) -> str:
+    """Return what to write instead of a target that has no resource, two, or an unknown one."""
+    if not isinstance(target, Mapping):
+        fraction = target if is_fraction(target) else 0.4
+        return f'; write target=dict(params={fraction}) or target=dict(flops={fraction})'
+    if set(target) == set(RESOURCES):
+        return (
+            '; leave one of them out, and over a base config that has the other one write '
+            'target=dict(_delete_=True, flops=0.5)'
+        )
+    unknown = [key for key in target if key not in RESOURCES]
+    return did_you_mean(unknown[0], RESOURCES) if unknown else '; write target=dict(params=0.4)'
 
 
 def _shown(value: object) -> str:

@@ -1,7 +1,9 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 import functools
+import io
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,13 @@ def test_groups_and_the_slim_model(list_groups, tmp_path):
     lines = out.splitlines()
     assert '2,243,405 parameters' in out
     assert any(line.startswith('slim: ') and ' parameters (0.' in line for line in lines)
+    # What the target does not limit is told of these weights alone.
+    (flops,) = [line for line in lines if line.startswith('slim: ') and 'GFLOPs' in line]
+    assert flops.endswith('of the dense model; for magnitude, random weights and one step alone)')
+    assert lines[-2] == (
+        'a training removes in steps from weights that change: its params come out as here, its '
+        'FLOPs and the channels of a group do not'
+    )
 
 
 @pytest.mark.long
@@ -63,7 +72,10 @@ def test_fractions_refer_to_the_dense_model(list_groups, tmp_path):
         ([DEMO, '--target', 'params=x'], "--target: 'params=x': write params=0.4 or flops=0.5"),
         ([DEMO, '--target', 'size=0.5'], 'must be a dict with exactly one of the keys'),
         ([DEMO, '--target', 'params=0.0001'], 'cannot be reached'),
-        ([DEMO, '--target', 'params=0.5', '--importance', 'age'], "importance='age' is unknown"),
+        (
+            [DEMO, '--target', 'params=0.5', '--importance', 'age'],
+            "importance='age' is unknown; use one of ['magnitude']",
+        ),
         ([DEMO, '--checkpoint', 'no_such.pth'], 'no_such.pth'),
         ([DEMO, '--checkpoint', 'README.md'], 'README.md is damaged or holds more than data'),
         ([DEMO, '--round-to', '0'], "argument --round-to: '0' must be an integer of at least 1"),
@@ -80,12 +92,55 @@ def test_errors_are_one_line(list_groups, arguments, last):
     assert '\n' not in message
 
 
+def test_flops_are_for_the_image_of_the_test_pipeline(list_groups, tmp_path):
+    """As the export counts them: an oblong image, padded as the model's preprocessor does."""
+    config = tmp_path / 'oblong.py'
+    config.write_text(
+        f'_base_ = {str(ROOT / DEMO)!r}\n'
+        'test_dataloader = dict(dataset=dict(pipeline=[\n'
+        "    dict(type='LoadImageFromFile'),\n"
+        "    dict(type='Resize', scale=(150, 96), keep_ratio=True),\n"
+        "    dict(type='PackDetInputs', meta_keys=('img_id', 'img_shape', 'scale_factor'))]))\n"
+    )
+    code, out, err = list_groups(config, '--json', tmp_path / 'groups.json')
+    assert not code, err
+    assert 'GFLOPs (MACs) for 96x160 pixels (height x width, as the test pipeline makes' in out
+    found = json.loads((tmp_path / 'groups.json').read_text())
+    assert found['image_size'] == [96, 160]
+    # The dense demo has 137,593,856 for 128 x 128, by mmengine's count, too.
+    assert found['flops'] == 137_593_856 * (96 * 160) // (128 * 128)
+    code, out, _ = list_groups(config, '--image-size', '128')
+    assert '0.138 GFLOPs (MACs) for 128x128 pixels (--image-size)' in out
+
+
+class ClosedPipe(io.StringIO):
+    """Stands for stdout behind which ``head`` has ended."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+    def fileno(self) -> int:
+        return self.descriptor
+
+
+def test_reader_that_has_gone_costs_no_work(list_groups, tmp_path, monkeypatch):
+    with (tmp_path / 'stream').open('w') as file:
+        for name in ('stdout', 'stderr'):
+            stream = ClosedPipe()
+            stream.descriptor = file.fileno()
+            monkeypatch.setattr(sys, name, stream)
+        code, *_ = list_groups(DEMO, '--json', tmp_path / 'groups.json')
+    assert code == 141
+    assert json.loads((tmp_path / 'groups.json').read_text())['params'] == 2_243_405
+
+
 @pytest.mark.long
 def test_norms_in_groups_hold_channels_together(list_groups, tmp_path):
     """The 256 channels of the heads of FCOS go by 8, with GroupNorm(32, 256)."""
     code, out, err = list_groups(
         'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
-        *('--target', 'params=0.4', '--round-to', '64', '--json', str(tmp_path / 'groups.json')),
+        *('--target', 'params=0.4', '--round-to', '64', '--image-size', '256'),
+        *('--json', str(tmp_path / 'groups.json')),
     )
     assert not code, err
     found = json.loads((tmp_path / 'groups.json').read_text())
@@ -103,10 +158,22 @@ def test_norms_in_groups_hold_channels_together(list_groups, tmp_path):
 
 
 @pytest.mark.long
-def test_a_detector_that_takes_no_small_image(list_groups):
+def test_a_detector_that_takes_no_small_image(list_groups, monkeypatch):
+    """And one that leaves memory as it is, in which there may be a NaN."""
+    from mmdet.models.necks.ssd_neck import L2Norm
+
+    monkeypatch.setattr(L2Norm, '__init__', _with_nan(L2Norm.__init__))
     code, out, err = list_groups('configs/ssd300/ssd300_voc0712.py', '--target', 'params=0.4')
     assert not code, err
-    assert 'GFLOPs (MACs) for 320x320 pixels' in out
+    assert 'GFLOPs (MACs) for 300x300 pixels (height x width, as the test pipeline' in out
+
+
+def _with_nan(init):
+    def patched(module, *args, **kwargs) -> None:
+        init(module, *args, **kwargs)
+        module.weight.data[0] = float('nan')
+
+    return patched
 
 
 def test_settings_of_the_hook_are_used_or_named(list_groups, tmp_path):

@@ -1,4 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -90,6 +91,46 @@ def test_unknown_command_is_one_line(adasap):
     assert code == "adasap: 'prune' is not one of the commands " + ', '.join(COMMANDS)
     assert not out
     assert not err
+
+
+@pytest.mark.parametrize(
+    ('command', 'arguments'),
+    [
+        ('groups', ['no_such.py']),
+        ('corrupt', ['--data-root', 'no/such', '--out', 'no/where']),
+        ('export', ['no_such.py', 'no_such.pth', '--out', 'no/where']),
+        ('robustness', ['no_such.py', 'no_such.pth', '--out', 'no/where']),
+    ],
+)
+def test_errors_begin_with_the_command_as_started(
+    adasap, command, arguments, monkeypatch, tmp_path
+):
+    pytest.importorskip('mmdet')
+    monkeypatch.chdir(tmp_path)
+    for program, name in (('adasap', 'adasap'), ('__main__.py', 'python -m mmdet_adasap')):
+        code, *_ = adasap(command, *arguments, program=program)
+        assert code.startswith(f'{name} {command}: '), code
+        assert '\n' not in code
+
+
+@pytest.mark.parametrize('buffered', [True, False])
+def test_reader_that_has_gone(buffered):
+    """As with ``| head -0``: no traceback, and the status that a shell gives."""
+    code, err = without_reader('--help', buffered=buffered)
+    assert (code, err) == (141, '')
+
+
+def without_reader(*arguments: object, buffered: bool = True) -> tuple[int, str]:
+    """Run ``python -m mmdet_adasap`` into a pipe that nobody reads."""
+    read, write = os.pipe()
+    os.close(read)
+    program = [sys.executable, '-m', 'mmdet_adasap', *map(str, arguments)]
+    env = os.environ | {'PYTHONUNBUFFERED': '' if buffered else '1'}
+    done = subprocess.run(
+        program, cwd=ROOT, env=env, stdout=write, stderr=subprocess.PIPE, check=False
+    )
+    os.close(write)
+    return done.returncode, done.stderr.decode()
 
 
 def test_env_prints_versions(adasap):

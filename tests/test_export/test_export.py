@@ -391,8 +391,11 @@ def test_program(export, exported, trained, tmp_path):
     out = tmp_path / 'slim'
     shutil.copytree(exported, out)
     (out / 'config.py').write_text('broken')
+    (out / 'model.onnx').write_text('of the former export')
     code, printed, err = export(trained / 'own.py', trained / 'epoch_3.pth', '--out', out)
     assert not code, err
+    assert 'export: removed model.onnx of the export before' in err.splitlines()[-1]
+    assert not (out / 'model.onnx').exists()
     assert re.search(r'parameters +2,243,405 ', printed)
     assert 'config: default_hooks.adasap: without AdaSAPHook' in printed
     assert str(out) in printed
@@ -417,7 +420,7 @@ def test_program(export, exported, trained, tmp_path):
     [
         ('own.py', 'no_such.pth', 'no_such.pth'),
         ('no_such.py', 'epoch_3.pth', 'no_such.py'),
-        ('own.py', 'dense.pth', 'dense.pth is dense or not a training checkpoint'),
+        ('own.py', 'bare.pth', 'has the shape'),
         ('own.py', 'list.pth', 'list.pth: it holds a list and no checkpoint'),
         ('own.py', 'epoch_1.pth', "was saved in the phase 'prune', when channels are masked"),
         ('own.py', 'torn.pth', 'torn.pth is damaged'),
@@ -430,8 +433,7 @@ def test_program(export, exported, trained, tmp_path):
 )
 def test_errors_are_one_line(export, exported, trained, tmp_path, config, checkpoint, message):
     full = torch.load(trained / 'epoch_3.pth', weights_only=False)
-    dense = build_dense(trained / 'own.py').state_dict()
-    torch.save({'meta': {}, 'state_dict': dense}, tmp_path / 'dense.pth')
+    torch.save({'meta': {}, 'state_dict': full['state_dict']}, tmp_path / 'bare.pth')
     torch.save([1], tmp_path / 'list.pth')
     torch.save(full, tmp_path / 'epoch_3.pth')
     (tmp_path / 'torn.pth').write_bytes((tmp_path / 'epoch_3.pth').read_bytes()[:5000])
@@ -451,6 +453,27 @@ def test_errors_are_one_line(export, exported, trained, tmp_path, config, checkp
     assert message in code
     assert '\n' not in code
     assert not [path for path in tmp_path.iterdir() if 'out' in path.name]
+
+
+@pytest.mark.long
+def test_dense_checkpoint(export, trained, image, tmp_path):
+    """As it is, so that a slim model's files have something to be compared with."""
+    torch.manual_seed(0)
+    dense = build_dense(trained / 'own.py')
+    torch.save({'meta': {}, 'state_dict': dense.state_dict()}, tmp_path / 'dense.pth')
+    out = tmp_path / 'out'
+    code, printed, err = export(trained / 'own.py', tmp_path / 'dense.pth', '--out', out)
+    assert not code, err
+    assert 'export: the checkpoint is dense: nothing is cut' in err
+    assert 'the checkpoint is dense: both columns are the same model' in printed
+    report = json.loads((out / 'report.json').read_text())
+    assert report['parameters'] == dict(dense=2_243_405, slim=2_243_405)
+    assert report['target'] == {}
+    expected = with_plugin(trained / 'own.py', tmp_path / 'dense.pth', image)
+    found = inference_detector(
+        init_detector(str(out / 'config.py'), str(out / 'model.pth'), device='cpu'), str(image)
+    ).pred_instances
+    assert same(found, expected)
 
 
 @pytest.mark.long
@@ -498,6 +521,35 @@ def test_onnx(trained, tmp_path):
     assert len(given) == len(expected) == 9
     for a, b in zip(given, expected, strict=True):
         np.testing.assert_allclose(a, b.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_free_size_without_onnx(export, tmp_path):
+    code, _, _ = export('x', 'y', '--out', tmp_path / 'out', '--dynamic-size')
+    assert code == 'export: --dynamic-size is about the ONNX file; give --onnx (onnx=True), too'
+
+
+@pytest.mark.long
+def test_onnx_of_any_size(trained, tmp_path):
+    onnxruntime = pytest.importorskip('onnxruntime', reason='pip install onnx onnxruntime')
+    report = export_pruned(
+        *(trained / 'own.py', trained / 'epoch_3.pth', tmp_path / 'slim'),
+        **dict(onnx=True, dynamic_size=True, rounds=1),
+    )
+    found = report['onnx']['model.onnx']
+    assert found['inputs'] == ['batch', 3, 'height', 'width']
+    assert found['outputs'][0] == ['batch', 10, 'output_0_size_2', 'output_0_size_3']
+    assert found['difference'] < 1e-5
+    model = init_pruned_detector(trained / 'own.py', trained / 'epoch_3.pth')
+    session = onnxruntime.InferenceSession(
+        str(tmp_path / 'slim' / 'model.onnx'), providers=['CPUExecutionProvider']
+    )
+    for size in ((96, 96), (64, 224)):  # neither of them was traced or compared
+        inputs = torch.randn(1, 3, *size)
+        with torch.no_grad():
+            expected = [t for level in model(inputs, mode='tensor') for t in level]
+        given = session.run(None, {'input': inputs.numpy()})
+        for a, b in zip(given, expected, strict=True):
+            np.testing.assert_allclose(a, b.numpy(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -134,9 +134,14 @@ BEST = dict(save_best='score', rule='greater')
 
 def test_arguments_that_there_are_not():
     """CheckpointHook itself takes them, and fails when the first checkpoint is to be saved."""
-    with pytest.raises(TypeError, match=r"^AtomicCheckpointHook.intervall .*mean 'interval'\?"):
+    with pytest.raises(
+        TypeError,
+        match=r"^AtomicCheckpointHook: unexpected 'intervall'; did you mean 'interval'\?$",
+    ):
         AtomicCheckpointHook(intervall=3)
-    with pytest.raises(TypeError, match=r'^AtomicCheckpointHook.xyz is unknown: It takes .*rule'):
+    with pytest.raises(
+        TypeError, match=r"^AtomicCheckpointHook: unexpected 'xyz'; it takes .*rule"
+    ):
         HOOKS.build(dict(type='AtomicCheckpointHook', interval=3, xyz=1))
     assert AtomicCheckpointHook(3, save_best='auto', rule='greater').interval == 3
 

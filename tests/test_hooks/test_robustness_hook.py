@@ -339,10 +339,12 @@ def test_a_condition_that_is_named_twice_is_tested_once():
 
 def test_arguments_that_there_are_not():
     with pytest.raises(
-        TypeError, match=r"^RobustnessHook.subest is unknown: did you mean 'subset"
+        TypeError, match=r"^RobustnessHook: unexpected 'subest'; did you mean 'subset"
     ):
         RobustnessHook(subest=3)
-    with pytest.raises(TypeError, match=r'^RobustnessHook.x is unknown: It takes interval, corr'):
+    with pytest.raises(
+        TypeError, match=r"^RobustnessHook: unexpected 'x'; it takes interval, corr"
+    ):
         RobustnessHook(x=3)
 
 

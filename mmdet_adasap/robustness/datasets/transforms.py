@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from mmengine.registry import TRANSFORMS
 
+from ...registry import checks_arguments
 from ..corruptions import check_condition, check_mode, corrupt, corruption_seed
 from .image_files import relative_path
 
@@ -65,6 +66,7 @@ class ImageCorruption:
         ValueError: If an argument has a value other than those above.
     """
 
+    @checks_arguments
     def __init__(
         self,
         corruption: str,
