@@ -54,7 +54,8 @@ OF_HOOK = {
     'nothing like it': (
         dict(lr=1),
         "AdaSAPHook: unexpected 'lr'; it takes warmup, prune, target, perturbation, finetune, "
-        'importance, interval, schedule, round_to, by_epoch',
+        'importance, interval, schedule, round_to, max_pruning_ratio, '
+        'by_epoch',
     ),
     'no target': (
         dict(target=None),

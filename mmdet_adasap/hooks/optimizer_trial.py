@@ -51,7 +51,6 @@ def check_optimizer(optimizer: Optimizer) -> None:
         OptimizerStateError: If its state, or what it keeps elsewhere, cannot follow.
         ValueError: If it cannot be stepped without further arguments.
     """
-    check_states([optimizer])  # of a run that is resumed
     name = f'optim_wrapper.optimizer: {type(optimizer).__name__}'
     with _undisturbed(optimizer):
         try:

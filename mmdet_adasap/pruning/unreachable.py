@@ -56,12 +56,15 @@ def unreachable_message(
     if cost(least(round_to)) <= limit:
         return None
     fraction = cost(least(round_to)) / dense[resource]
-    text = f'with round_to={round_to} at least {fraction:.4f} remain; '
+    unlimited = cost(least(round_to, 1.0))
+    settings = f'round_to={round_to}'
+    if unlimited < cost(least(round_to)):
+        settings += f' and max_pruning_ratio={max_pruning_ratio:g}'
+    text = f'with {settings} at least {fraction:.4f} remain; '
     remedies = []
     divisors = [step for step in range(round_to - 1, 0, -1) if round_to % step == 0]
     smaller = next((step for step in divisors if cost(least(step)) <= limit), None)
-    if cost(least(round_to, 1.0)) <= limit:
-        text = f'with max_pruning_ratio={max_pruning_ratio:g} and {text[5:]}'
+    if unlimited <= limit:
         remedies.append('raise max_pruning_ratio towards 1')
     elif smaller is not None:
         remedies.append(f'lower round_to to {smaller}')

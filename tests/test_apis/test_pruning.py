@@ -98,7 +98,10 @@ class TestPruneModel:
             (dict(inputs=None, data=IMAGES), 'inputs is needed for Sequential instead of data'),
             (dict(inputs=None, data=IMAGES), 'prune_model(model, inputs=torch.rand('),
             (dict(inputs=None, data=IMAGES, target=0.5), 'write target=dict(params=0.5) or'),
-            (dict(target=0.5), 'target=0.5 must be a dict that says what is counted; write'),
+            (
+                dict(target=0.5),
+                "target=0.5 must be a dict with exactly one of the keys ('params', 'flops'); write",
+            ),
             (dict(target=IMAGES), 'target=a Tensor must be a dict'),
             (
                 dict(inputs=None, data=dict(params=0.3), target=IMAGES),

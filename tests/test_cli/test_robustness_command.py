@@ -128,7 +128,7 @@ def test_errors_are_one_line(robustness, case, tmp_path, arguments, last, monkey
 @pytest.mark.parametrize(
     ('checkpoint', 'last'),
     [
-        ('no_such.pth', 'No such file'),
+        ('no_such.pth', 'no_such.pth is no file; name the checkpoint to test'),
         ('README.md', 'README.md is damaged or holds more than data'),
         ('no_such.py:README.md', 'no_such.py'),
     ],

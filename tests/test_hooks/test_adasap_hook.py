@@ -670,7 +670,8 @@ class TestBadInput:
     def test_unreachable_target_says_what_is_reachable(self, tmp_path):
         hook = dict(target=dict(params=0.05), round_to=8)
         with pytest.raises(
-            UnreachableTargetError, match=r'at least 0\.(\d+) remain; set a target of'
+            UnreachableTargetError,
+            match=r'at least 0\.\d+ remain; lower round_to to 2, or set a target of 0',
         ):
             build(settings(tmp_path, hook=hook)).train()
         with pytest.raises(UnreachableTargetError) as error:

@@ -70,7 +70,7 @@ model = dict(
     data_preprocessor=dict(type=DetDataPreprocessor, pad_size_divisor=32),
     backbone=dict(type=CSPDarknet, deepen_factor=0.33, widen_factor=0.125),
     neck=dict(type=YOLOXPAFPN, in_channels=[32, 64, 128], out_channels=32, num_csp_blocks=1),
-    bbox_head=dict(type=YOLOXHead, num_classes=20, in_channels=32, feat_channels=32),
+    bbox_head=dict(type=YOLOXHead, num_classes=10, in_channels=32, feat_channels=32),
     test_cfg=dict(score_thr=0.01, nms=dict(type='nms', iou_threshold=0.65)),
 )
 test_dataloader = dict(
@@ -78,6 +78,11 @@ test_dataloader = dict(
     num_workers=0,
     dataset=dict(
         type=VOCDataset,
+        metainfo=dict(
+            classes=(
+                'zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine',
+            )
+        ),
         data_root={data!r},
         ann_file='VOC2007/ImageSets/Main/test.txt',
         data_prefix=dict(sub_data_root='VOC2007/'),
@@ -128,8 +133,8 @@ def test_every_command_takes_it(config, tmp_path, run_tool):
     )
     assert not code, err
     assert 'of the dense model' in out
-    side = json.loads((tmp_path / 'groups.json').read_text())['image_size']
-    assert library == 'mmdet' or side == 32
+    size = json.loads((tmp_path / 'groups.json').read_text())['image_size']
+    assert size == ([96, 96] if library == 'mmdet' else [32, 32])
 
     code, out, err = run_tool(
         'export.py', config, tmp_path / 'slim.pth', '--out', tmp_path / 'exported', '--rounds', '1'

@@ -66,9 +66,8 @@ def test_widths_tied_by_value_are_left_whole(between, wrong, size):
     params = sum(p.numel() for p in model.parameters())
     assert channels.params(channels.group_sizes) == params
     counts = np.array([1] * len(channels.groups))
-    pruner = Pruner(
-        model, runs(X), dict(params=channels.params(counts) / params), MagnitudeImportance()
-    )
+    target = dict(params=channels.params(counts) / params)
+    pruner = Pruner(model, runs(X), target, MagnitudeImportance(), max_pruning_ratio=1)
     pruner.prune_to(pruner.target)
     pruner.cut()
     assert sum(p.numel() for p in model.parameters()) == channels.params(counts)

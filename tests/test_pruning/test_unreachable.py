@@ -111,4 +111,14 @@ def test_layers_that_no_run_meets():
 
 def test_below_what_one_channel_a_layer_leaves():
     text = message(layers(), 0.0001)
-    assert re.search(r'at least 0\.00\d\d remain; (set a target of 0\.0\d\d or more) \(', text)
+    assert re.search(
+        r'round_to=1 and max_pruning_ratio=0.9 at least 0\.0\d\d\d remain; (set a target of '
+        r'0\.0\d\d or more) \(',
+        text,
+    )
+
+
+def test_what_max_pruning_ratio_leaves():
+    with pytest.raises(UnreachableTargetError, match=r'; raise max_pruning_ratio towards 1, or'):
+        Pruner(layers(), runs(X), dict(params=0.01), MagnitudeImportance())
+    Pruner(layers(), runs(X), dict(params=0.01), MagnitudeImportance(), max_pruning_ratio=1)
