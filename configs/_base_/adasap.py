@@ -18,7 +18,9 @@ adasap = dict(
     perturbation=dict(
         type='AdaptivePerturbation', rho_min=0.004, rho_max=0.4, scope='layer', asam=True
     ),
-    importance=dict(type='MagnitudeImportance', p=2),
+    # Magnitudes are the paper's, and empty the narrow layers of networks that were not trained for
+    # long: docs/criteria.md compares.
+    importance=dict(type='TaylorImportance'),
     schedule='exponential',
     round_to=8,
     # Phase 3: one radius.

@@ -1,5 +1,6 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-# ResNet-50 at 0.42 of its parameters. Needs ImageNet below data/imagenet.
+# ResNet-50 at 0.42 of its parameters, by magnitudes: AdaSAP-P of the paper. Needs ImageNet below
+# data/imagenet.
 # The learning rate is meant for 8 GPUs: call train.py with --auto-scale-lr.
 _base_ = ['./resnet50_8xb128-coslr-90e_in1k.py', '../_base_/adasap.py']
 
@@ -10,5 +11,12 @@ load_from = 'https://mmassets.onedl.ai/mmclassification/v0/resnet/resnet50_8xb32
 # the rate still high. Warm-up and interval are published.
 optim_wrapper = dict(type='AdaSAPOptimWrapper')
 default_hooks = dict(
-    adasap=dict(_base_.adasap, warmup=10, prune=20, target=dict(params=0.42), interval=30)
+    adasap=dict(
+        _base_.adasap,
+        warmup=10,
+        prune=20,
+        target=dict(params=0.42),
+        interval=30,
+        importance=dict(type='MagnitudeImportance', p=2),
+    )
 )

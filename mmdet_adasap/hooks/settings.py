@@ -34,8 +34,9 @@ def _uniform() -> dict:
     )
 
 
-def _magnitude() -> dict:
-    return dict(type='MagnitudeImportance', p=2)
+def _taylor() -> dict:
+    # The safest of those compared in docs/criteria.md.
+    return dict(type='TaylorImportance')
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class AdaSAPSettings:
             pass. Defaults to ``dict(type='UniformPerturbation', rho=0.1, scope='layer',
             asam=True, parameters='weights')``.
         importance (dict | Importance): Criterion of removal. Defaults to
-            ``dict(type='MagnitudeImportance', p=2)``.
+            ``dict(type='TaylorImportance')``.
         interval (int): Iterations from one pruning event to the next. Defaults to 30.
         schedule (str): How the target is approached, 'exponential' or 'linear'. Defaults to
             'exponential'.
@@ -76,7 +77,7 @@ class AdaSAPSettings:
     target: Mapping[str, float]
     perturbation: Perturbation | None = field(default_factory=_adaptive)
     finetune: Perturbation | None = field(default_factory=_uniform)
-    importance: Importance = field(default_factory=_magnitude)
+    importance: Importance = field(default_factory=_taylor)
     interval: int = 30
     schedule: str = 'exponential'
     round_to: int = 8

@@ -35,7 +35,9 @@ def test_warns_once_of_a_jump_and_names_the_three_layers_cut_deepest():
     assert not feed(watch, 1.2, 1.1, 1.0)
     watch.start_event(2, pruner())
     (text,) = feed(watch, 4.0, 3.0, 2.0, 9.0, 9.0)
-    assert 'pruning event 2 the loss is 3 times' in text
+    assert (
+        'after pruning event 2 the loss is 3, before the first it was 1: this looks like' in text
+    )
     deepest = 'layer1 (8 -> 1 channels), layer2 (8 -> 2 channels), layer3 (8 -> 6 channels)'
     assert deepest in text
     assert 'layer0' not in text
@@ -53,6 +55,16 @@ def test_counts_from_before_the_first_event():
         warnings += feed(watch, loss, loss)
     (text,) = warnings
     assert 'event 3' in text
+
+
+def test_a_loss_near_0_may_rise():
+    """By heart is not how it has to know its training set."""
+    watch = CollapseWatch(interval=2)
+    feed(watch, 0.01, 0.01)
+    watch.start_event(1, pruner())
+    assert not feed(watch, 0.5, 0.5)
+    watch.start_event(2, pruner())
+    assert feed(watch, 1.5, 1.5)
 
 
 def test_does_not_advise_what_is_set():
