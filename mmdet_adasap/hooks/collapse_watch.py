@@ -83,7 +83,8 @@ class CollapseWatch:
         return (
             f'AdaSAP: after pruning event {self._event} the loss is {_mean(self._losses):.3g}, '
             f'before the first it was {self._before:.3g}: this looks like a collapse. Cut deepest '
-            f'are {self._deepest}. Raise the target, lengthen prune, lower max_pruning_ratio{other}'
+            f'are {self._deepest}. Raise the target, lengthen prune, lower '
+            f'max_pruning_ratio{other}'
         )
 
 
