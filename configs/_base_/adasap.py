@@ -23,6 +23,7 @@ adasap = dict(
     importance=dict(type='TaylorImportance'),
     schedule='exponential',
     round_to=8,
+    max_pruning_ratio=0.9,
     # Phase 3: one radius.
     finetune=dict(
         type='UniformPerturbation', rho=0.1, scope='layer', asam=True, parameters='weights'

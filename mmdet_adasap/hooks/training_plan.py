@@ -27,6 +27,9 @@ ours: a cosine is there after two thirds of a run, a milestone (a tenth) at once
 SHORT_FINETUNE = 0.5
 """Length of fine-tuning, as a share of the prune phase, below which a warning is due. A choice of
 ours; AdaSAP's paper fine-tunes for most of the training."""
+FEW_EVENTS = 4
+"""Pruning events below which a warning is due, a choice of ours: each one then takes a fifth and
+more of the model at once, which few iterations make up for."""
 MAX_STEPS = 200_000
 """Iterations of the schedulers that are looked at: some seconds. Longer runs go without."""
 
@@ -122,6 +125,7 @@ def log_plan(runner: Runner, settings: AdaSAPSettings, phases: Phases, pruner: P
         pruner (Pruner): What has found the channels.
     """
     channels = pruner.channels
+    length = phases.prune_end - phases.warmup_end
     finetune = runner.max_iters - phases.prune_end
     runner.logger.info(
         f'AdaSAP found {len(channels.groups)} groups of {channels.group_sizes.sum()} channels. '
@@ -130,7 +134,13 @@ def log_plan(runner: Runner, settings: AdaSAPSettings, phases: Phases, pruner: P
         f'{settings.fraction:g} of the dense model. The cut comes after iteration '
         f'{phases.prune_end}; {_number(finetune, "iteration")} are left to fine-tune'
     )
-    if finetune < SHORT_FINETUNE * (phases.prune_end - phases.warmup_end):
+    if phases.events < FEW_EVENTS:
+        runner.logger.warning(
+            f'AdaSAP: {_number(phases.events, "pruning event")} in a prune phase of {length} '
+            f'iterations, so that each removes much at once; lower interval, for example to '
+            f'interval={max(length // 10, 1)}, or lengthen prune'
+        )
+    if finetune < SHORT_FINETUNE * length:
         runner.logger.warning(
             f'AdaSAP: the cut leaves only {finetune} of {runner.max_iters} iterations to '
             f'fine-tune, less than half of what pruning takes; lower prune or warmup, or train '

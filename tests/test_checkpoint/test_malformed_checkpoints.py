@@ -220,7 +220,9 @@ def test_load_pruned(kind, whole, tmp_path, capfd):
 
 
 # mmengine's own loading runs code where a file holds more than data, and says so.
-LOADED = [kind for kind in DAMAGE if kind != 'code']
+# Without a dict in meta nothing tells that a file is ours: mmengine loads what fits and logs the
+# rest.
+LOADED = [kind for kind in DAMAGE if kind not in ('code', 'meta as a number')]
 
 
 @pytest.mark.parametrize('kind', LOADED)

@@ -279,7 +279,9 @@ def test_variants_change_target_or_criterion_alone():
         variant = path.name.partition('_')[0].removeprefix('adasap-')
         cfg, adasap = (read(p).to_dict() for p in (path, adasap_of(path)))
         ours, theirs = (c['default_hooks']['adasap'] for c in (cfg, adasap))
-        criterion = TaylorImportance if variant == 'taylor' else MagnitudeImportance
+        # Those of ResNet-50 on ImageNet are the paper's, which tells the two criteria apart.
+        by_magnitude = variant != 'taylor' and 'resnet50' in path.name
+        criterion = MagnitudeImportance if by_magnitude else TaylorImportance
         assert type(HOOKS.build(ours).settings.importance) is criterion
         if variant != 'taylor':
             assert ours['target'] == dict(params=int(variant.removeprefix('p')) / 100)
@@ -327,10 +329,13 @@ def test_cifar_trains_on_one_gpu():
 
 
 def test_models_share_the_method():
-    """Phases, target and interval are a model's own."""
+    """Phases, target and interval are a model's own, and ResNet-50 has the paper's criterion."""
     own = ('warmup', 'prune', 'target', 'interval')
     hooks = [read(path).default_hooks.adasap for path in SHIPPED_ADASAP]
     shared = [{k: v for k, v in hook.items() if k not in own} for hook in hooks]
+    criteria = [hook.pop('importance')['type'] for hook in shared]
+    assert criteria.count('MagnitudeImportance') == 1
+    assert criteria.count('TaylorImportance') == len(criteria) - 1
     assert len(shared) == 6 + 6
     assert all(settings == shared[0] for settings in shared)
     assert all(set(own) <= set(hook) for hook in hooks)

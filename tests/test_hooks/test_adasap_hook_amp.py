@@ -156,6 +156,7 @@ class TestAmpOption:
             train(cfg)
 
     def test_magnitudes_need_no_gradients(self, tmp_path):
-        cfg = settings(tmp_path, hook=dict(perturbation=None, finetune=None))
+        hook = dict(perturbation=None, finetune=None, importance=dict(type='MagnitudeImportance'))
+        cfg = settings(tmp_path, hook=hook)
         cfg['optim_wrapper'].update(type='AmpOptimWrapper', loss_scale='dynamic')
         train(cfg)

@@ -83,6 +83,12 @@ def test_milestone_before_the_cut_is_a_warning(tmp_path, caplog):
     assert 'move the milestones of param_scheduler behind the cut' in line
 
 
+def test_few_events_are_a_warning(tmp_path, caplog):
+    text = log_of(settings(tmp_path, dict(interval=5)), caplog)
+    assert '2 pruning events in a prune phase of 12 iterations' in text
+    assert 'for example to interval=1' in text
+
+
 def test_little_time_to_finetune_is_a_warning(tmp_path, caplog):
     text = log_of(settings(tmp_path, dict(warmup=1, prune=4)), caplog)
     assert 'the cut leaves only 6 of 36 iterations to fine-tune' in text

@@ -2,6 +2,7 @@
 """The criteria that tools/benchmarks/criteria.py compares with ours, and its table."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,11 @@ PATH = Path(__file__).parents[2] / 'tools' / 'benchmarks' / 'criteria.py'
 @pytest.fixture(scope='module')
 def tool():
     """The tool as a module; what it registers goes when the tests are over."""
+    sys.path.insert(0, str(PATH.parent))  # where it finds its models
     spec = importlib.util.spec_from_file_location('criteria_benchmark', PATH)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    sys.path.remove(str(PATH.parent))
     yield module
     for name in ('GroupMagnitudeImportance', 'UniformMagnitude', 'UniformTaylor'):
         IMPORTANCES.module_dict.pop(name, None)
@@ -78,6 +81,12 @@ def test_table_has_the_mean_and_deviation_over_seeds(tool):
     assert '| Taylor | 61.000 ± 1.000 | 66.000 ± 1.000 | 0.40 | 0.50 |' in table
     assert '| magnitude | cannot be reached' in table
     assert np.isclose(float(tool.spread([1.0]).split()[0]), 1)
+
+
+def test_readme_arm_is_the_block_of_readme(tool):
+    hook = tool.hook_of(tool.README)
+    assert (hook['type'], hook['importance']['type']) == ('AdaSAPHook', 'TaylorImportance')
+    assert hook['target'] == dict(params=0.4)
 
 
 def test_every_model_has_a_config(tool, tmp_path):

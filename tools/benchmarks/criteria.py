@@ -23,14 +23,15 @@ import argparse
 import copy
 import json
 import logging
+import re
 import sys
 import time
-import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
+from criteria_models import MODELS, ROOT, make_data
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -47,8 +48,6 @@ from mmdet_adasap.pruning import (
 )
 from mmdet_adasap.registry import IMPORTANCES
 
-ROOT = Path(__file__).resolve().parents[2]
-DEMO = ROOT / 'configs' / 'demo'
 TARGET = 0.4
 """Share of the parameters that is left, as in the README's block."""
 
@@ -101,6 +100,8 @@ def arm(kind: str, ratio: float = 1.0, target: dict | None = None, **kwargs) -> 
     return dict(importance=dict(type=kind, **kwargs), max_pruning_ratio=ratio, target=target)
 
 
+README = "README's block"
+
 ARMS = {
     'magnitude': arm('MagnitudeImportance'),
     'magnitude, not normalised': arm('MagnitudeImportance', normalize=False),
@@ -115,149 +116,36 @@ ARMS = {
     'Taylor, MACs 0.4': arm('TaylorImportance', 0.9, dict(flops=TARGET)),
     'magnitude, MACs 0.4': arm('MagnitudeImportance', 0.9, dict(flops=TARGET)),
     'uniform, Taylor, MACs 0.4': arm('UniformTaylor', 0.9, dict(flops=TARGET)),
+    README: {},
 }
 """Settings of AdaSAPHook by the arm's name. 'at most' is max_pruning_ratio, which is 1 where it is
-not named; the arms that limit MACs run from the long training alone."""
+not named; the arms that limit MACs run from the long training alone. The last one is the hook as
+README has it: other steps, and two passes in each."""
 
 
-def yolox(data: Path) -> dict:
-    """Return the config of the YOLOX-tiny of half width on 60 images of three classes."""
-    cfg = Config.fromfile(DEMO / 'dense_yolox_tiny-voc.py')
-    widths = [48, 96, 192]
-    cfg.merge_from_dict(
-        {
-            'model.backbone.widen_factor': 0.1875,
-            'model.neck.in_channels': widths,
-            'model.neck.out_channels': 48,
-            'model.bbox_head.in_channels': 48,
-            'model.bbox_head.feat_channels': 48,
-        }
-    )
-    _one_class(cfg, data)
-    return cfg
-
-
-def retinanet(data: Path) -> dict:
-    """Return the config of a RetinaNet-R18 of a quarter of its width, on the same images."""
-    cfg = yolox(data)
-    cfg.optim_wrapper.optimizer = dict(type='AdamW', lr=0.001, weight_decay=0.01)
-    norm = dict(type='BN', requires_grad=True)
-    cfg.model = dict(
-        type='RetinaNet',
-        data_preprocessor=dict(
-            type='DetDataPreprocessor',
-            mean=[123.675, 116.28, 103.53],
-            std=[58.395, 57.12, 57.375],
-            bgr_to_rgb=True,
-            pad_size_divisor=32,
-        ),
-        backbone=dict(
-            type='ResNet',
-            depth=18,
-            base_channels=16,
-            num_stages=4,
-            out_indices=(1, 2, 3),
-            frozen_stages=-1,
-            norm_cfg=norm,
-            norm_eval=False,
-        ),
-        neck=dict(
-            type='FPN', in_channels=[32, 64, 128], out_channels=48, num_outs=3, norm_cfg=norm
-        ),
-        bbox_head=dict(
-            type='RetinaHead',
-            num_classes=1,
-            in_channels=48,
-            feat_channels=48,
-            stacked_convs=2,
-            norm_cfg=norm,
-            anchor_generator=dict(
-                type='AnchorGenerator',
-                octave_base_scale=3,
-                scales_per_octave=2,
-                ratios=[0.7, 1.4],
-                strides=[8, 16, 32],
-            ),
-            bbox_coder=dict(type='DeltaXYWHBBoxCoder'),
-            loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25),
-            loss_bbox=dict(type='L1Loss', loss_weight=1.0),
-        ),
-        train_cfg=dict(
-            assigner=dict(
-                type='MaxIoUAssigner',
-                pos_iou_thr=0.5,
-                neg_iou_thr=0.4,
-                min_pos_iou=0,
-                ignore_iof_thr=-1,
-            ),
-            sampler=dict(type='PseudoSampler'),
-            allowed_border=-1,
-            pos_weight=-1,
-        ),
-        test_cfg=dict(
-            nms_pre=1000,
-            min_bbox_size=0,
-            score_thr=0.01,
-            nms=dict(type='nms', iou_threshold=0.5),
-            max_per_img=100,
-        ),
-    )
-    return cfg
-
-
-def resnet(data: Path) -> dict:
-    """Return the config of the demo's ResNet-18, of a quarter of its width."""
-    cfg = Config.fromfile(DEMO / 'dense_resnet18_tiny-imagenet.py')
-    for split in ('train', 'val', 'test'):
-        cfg[f'{split}_dataloader'].dataset.data_root = str(data / 'tiny_imagenet')
-    cfg.test_dataloader = cfg.val_dataloader
-    return cfg
-
-
-def _one_class(cfg: Config, data: Path) -> None:
-    cfg.model.bbox_head.num_classes = len(CLASSES)
-    for split in ('train', 'val', 'test'):
-        dataset = cfg[f'{split}_dataloader'].dataset
-        dataset.data_root = str(data / 'tiny_voc' / 'VOCdevkit') + '/'
-        dataset.metainfo = dict(classes=CLASSES)
-    # A digit that is only to be found may be flipped and coloured, unlike one that is to be read.
-    pipeline = cfg.train_dataloader.dataset.pipeline
-    pipeline[-1:-1] = [
-        dict(type='YOLOXHSVRandomAug'),
-        dict(type='RandomFlip', prob=0.5, direction=['horizontal', 'vertical']),
-    ]
-    cfg.train_dataloader.batch_size = 15
-
-
-def make_data(data: Path) -> None:
-    """Build the sets, and give all digits of the VOC one name: 60 images teach no ten classes."""
-    sys.path.insert(0, str(ROOT / 'tools' / 'demo'))
-    from builtin_sets.tiny_imagenet import build_tiny_imagenet
-    from builtin_sets.tiny_voc import build_tiny_voc
-
-    build_tiny_imagenet(data / 'tiny_imagenet', size=32)
-    voc = data / 'tiny_voc'
-    if voc.exists():
-        return
-    made = data / 'tiny_voc.part'
-    build_tiny_voc(made, train=60, val=100, test=100)
-    for path in (made / 'VOCdevkit/VOC2007/Annotations').glob('*.xml'):
-        tree = ET.parse(path)
-        for name in tree.iterfind('object/name'):
-            name.text = CLASSES[0]
-        tree.write(path)
-    made.rename(voc)
-
-
-CLASSES = ('digit',)
-MODELS = {
-    # config, learning rate, iterations of the short and of the long dense training
-    'yolox': (yolox, 0.02, (120, 480)),
-    'retinanet': (retinanet, 0.001, (160, 480)),
-    'resnet': (resnet, 0.05, (400, 1200)),
-}
 WARMUP, PRUNE, INTERVAL, TOTAL = 10, 50, 5, 120
 """Iterations: ten events, and half of the run to fine-tune."""
+README_EPOCHS = 24
+"""Epochs of the config that README's block builds on."""
+
+
+def hook_of(label: str) -> dict:
+    """Return the config of AdaSAPHook of an arm."""
+    if label == README:
+        text = (ROOT / 'README.md').read_text()
+        blocks = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
+        block = next(block for block in blocks if 'AdaSAPHook' in block)
+        return Config.fromstring(block, '.py').default_hooks.adasap.to_dict()
+    return dict(
+        type='AdaSAPHook',
+        by_epoch=False,
+        warmup=WARMUP,
+        prune=PRUNE,
+        interval=INTERVAL,
+        perturbation=None,
+        finetune=None,
+        **ARMS[label],
+    )
 
 
 class Scores(Hook):
@@ -279,29 +167,48 @@ class Scores(Hook):
         self.found.append(float(values[0]))
 
 
-def train(cfg: Config, folder: Path, iterations: int, every: int, lr: float, seed: int) -> Runner:
-    """Train for some iterations with a cosine from ``lr``, and return the runner."""
+def train(
+    cfg: Config,
+    folder: Path,
+    length: int,
+    every: int,
+    lr: float,
+    seed: int,
+    by_epoch: bool = False,
+) -> Runner:
+    """Train with a cosine from ``lr``.
+
+    Args:
+        cfg (Config): The model and its set.
+        folder (Path): Where the run writes to.
+        length (int): Iterations, or epochs.
+        every (int): How many lie between two validations.
+        lr (float): The learning rate.
+        seed (int): Seed of the run.
+        by_epoch (bool): Whether ``length`` and ``every`` count epochs. Defaults to False.
+
+    Returns:
+        Runner: The runner, with ``scores`` of its validations and ``losses`` of its steps.
+    """
     cfg = copy.deepcopy(cfg)
     cfg.work_dir = str(folder)
-    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=iterations, val_interval=every)
-    cfg.train_dataloader.sampler = dict(type='InfiniteSampler', shuffle=True)
+    if by_epoch:
+        cfg.train_cfg = dict(by_epoch=True, max_epochs=length, val_interval=every)
+    else:
+        cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=length, val_interval=every)
+        cfg.train_dataloader.sampler = dict(type='InfiniteSampler', shuffle=True)
     cfg.optim_wrapper.optimizer.lr = lr
+    cosine = dict(type='CosineAnnealingLR', eta_min=lr / 100, begin=0, end=length, T_max=length)
+    cosine |= dict(by_epoch=True, convert_to_iter_based=True) if by_epoch else dict(by_epoch=False)
     cfg.param_scheduler = [
         dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=20),
-        dict(
-            type='CosineAnnealingLR',
-            eta_min=lr / 100,
-            begin=0,
-            end=iterations,
-            T_max=iterations,
-            by_epoch=False,
-        ),
+        cosine,
     ]
     if cfg.get('load_from'):
         del cfg.param_scheduler[0]
     cfg.default_hooks.logger = dict(type='LoggerHook', interval=20, log_metric_by_epoch=False)
     cfg.default_hooks.checkpoint = dict(
-        type='CheckpointHook', by_epoch=False, interval=iterations, save_optimizer=False
+        type='CheckpointHook', by_epoch=by_epoch, interval=length, save_optimizer=False
     )
     cfg.randomness = dict(seed=seed)
     cfg.experiment_name = f'criteria_{folder.parent.name}_{folder.name}_{time.time_ns()}'
@@ -335,25 +242,21 @@ def run_model(name: str, args: argparse.Namespace, done: set, results: Path) -> 
         dense_metric = json.loads(dense_score.read_text())[-1]
         pruned = copy.deepcopy(cfg)
         pruned.load_from = str(folder / 'dense' / f'iter_{iterations}.pth')
-        pruned.default_hooks.adasap = dict(
-            type='AdaSAPHook',
-            by_epoch=False,
-            warmup=WARMUP,
-            prune=PRUNE,
-            interval=INTERVAL,
-            perturbation=None,
-            finetune=None,
-            **ARMS[label],
-        )
+        hook = pruned.default_hooks.adasap = hook_of(label)
+        length, cut = TOTAL, WARMUP + PRUNE
+        if label == README:
+            pruned.optim_wrapper.type = 'AdaSAPOptimWrapper'
+            length, cut = README_EPOCHS, hook['warmup'] + hook['prune']
         start = time.perf_counter()
         line = dict(model=name, training=which, seed=seed, arm=label, dense=dense_metric)
         try:
-            runner = train(pruned, folder / 'arm', TOTAL, WARMUP + PRUNE, lr / 2, seed)
+            runner = train(
+                pruned, folder / 'arm', length, cut, lr / 2, seed, by_epoch=label == README
+            )
         except Exception as error:
             line['error'] = str(error)
         else:
-            hook = next(h for h in runner.hooks if type(h).__name__ == 'AdaSAPHook')
-            structure = hook.structure
+            structure = next(h for h in runner.hooks if type(h).__name__ == 'AdaSAPHook').structure
             line |= dict(
                 after=runner.scores[0],
                 end=runner.scores[-1],
