@@ -189,7 +189,7 @@ def log_forecast(logger: logging.Logger, pruner: Pruner) -> bool:
 def next_steps(runner: Runner) -> str:
     """Return the commands that test, judge and export what training has left."""
     folder = Path(runner.work_dir)
-    name = runner.cfg.get('filename')
+    name = getattr(runner.cfg, 'filename', None)
     config = folder / Path(name).name if name else None  # train.py writes it there
     last = folder / 'last_checkpoint'
     if config is None or not config.exists() or not last.exists():

@@ -113,7 +113,7 @@ def test_end_names_what_to_run_next(tmp_path, caplog):
     runner.logger.addHandler(caplog.handler)
     config = tmp_path / 'my config.py'
     config.touch()
-    runner.cfg.filename = str(config)
+    object.__setattr__(runner.cfg, '_filename', str(config))  # as Config.fromfile sets it
     runner.train()
     files = f"'{config}' {tmp_path / 'epoch_6.pth'}"
     for command in ('adasap robustness', 'adasap export', '--tool test)"'):
