@@ -24,7 +24,7 @@ from ..pruning import (
     uncuttable_state,
 )
 from .optimizer_trial import kept_keys
-from .runner_state import is_resume_asked_for, is_resumed, loaded_file
+from .runner_state import is_resume_asked_for, is_resumed, loaded_file, optimizers_of
 from .schedule import Phases
 from .settings import PERTURBATION_KEYS, AdaSAPSettings
 
@@ -73,7 +73,7 @@ def check_resumable(checkpoint: Mapping, runner: Runner) -> None:
             'would start anew; train without save_param_scheduler=False, or start anew with '
             'load_from'
         )
-    optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
+    optimizer = next(iter(optimizers_of(runner)), None)
     _check_optimizer_state(checkpoint['optimizer'], optimizer)
     own = checkpoint.get(STATE_KEY)
     saved = own.get('holds') if isinstance(own, Mapping) else None
