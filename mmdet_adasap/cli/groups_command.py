@@ -51,6 +51,12 @@ def parse_args() -> argparse.Namespace:
         help="as in AdaSAPHook (default: what the config's hook says, or 8)",
     )
     parser.add_argument(
+        '--max-pruning-ratio',
+        type=float,
+        metavar='R',
+        help="as in AdaSAPHook (default: what the config's hook says, or 0.9)",
+    )
+    parser.add_argument(
         '--importance',
         default='magnitude',
         help='criterion of --target; one that needs no training, as magnitude (the default)',
@@ -200,7 +206,7 @@ def examine(args: argparse.Namespace) -> tuple[dict, list[str]]:
     from ..apis import build_forward, predict_slim_channels
     from ..checkpoint import load_pruned
     from ..integration import build_dense, find_hooks, read_config, unwrapped
-    from ..pruning import find_channels
+    from ..pruning import MAX_PRUNING_RATIO, find_channels
 
     config = read_config(args.config)
     model = unwrapped(build_dense(config))
@@ -218,8 +224,11 @@ def examine(args: argparse.Namespace) -> tuple[dict, list[str]]:
         channels, kept = find_channels(model, forward), None
     else:
         round_to = args.round_to or hook.get('round_to', 8)
+        ratio = args.max_pruning_ratio
+        if ratio is None:
+            ratio = hook.get('max_pruning_ratio', MAX_PRUNING_RATIO)
         pruner, kept = predict_slim_channels(
-            model, forward, args.target, args.importance, round_to
+            model, forward, args.target, args.importance, round_to, ratio
         )
         channels = pruner.channels
     found = {'image_size': size, 'image_size_from': source, **describe(model, channels)}
@@ -244,6 +253,8 @@ def examine(args: argparse.Namespace) -> tuple[dict, list[str]]:
 
 def prediction(found: dict, limited: dict, hook: dict) -> list[str]:
     """Return lines on the slim model, and on what they hold for."""
+    from ..hooks import DEFAULT_IMPORTANCE
+
     slim, dense = found['slim'], found['dense']
     weights = 'these weights' if slim['checkpoint'] else 'random weights'
     of = f'{slim["importance"]}, {weights} and one step'
@@ -254,7 +265,7 @@ def prediction(found: dict, limited: dict, hook: dict) -> list[str]:
         ratio = f'{left / dense[resource]:.4f} of the dense model'
         holds = '' if resource in limited else f'; for {of} alone'
         lines.append(f'slim: {amount} ({ratio}{holds})')
-    criterion = hook.get('importance', {}).get('type')
+    criterion = (hook.get('importance') or {}).get('type', DEFAULT_IMPORTANCE) if hook else None
     if criterion and slim['importance'].lower() not in str(criterion).lower():
         lines.append(
             f'the hook of the config chooses by {criterion}, and this is {slim["importance"]}: '

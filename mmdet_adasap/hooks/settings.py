@@ -15,6 +15,9 @@ PERTURBATION_KEYS = ('perturbation', 'finetune')
 """Settings that may change when a run is resumed: neither the schedule nor the choice of channels
 depends on them."""
 
+DEFAULT_IMPORTANCE = 'TaylorImportance'
+"""Criterion of a run that names none: the safest of those compared in docs/criteria.md."""
+
 NEEDED = {
     'warmup': 'write the epochs before pruning begins, as warmup=2',
     'prune': 'write the epochs in which channels are removed, as prune=8; the rest fine-tunes',
@@ -35,8 +38,7 @@ def _uniform() -> dict:
 
 
 def _taylor() -> dict:
-    # The safest of those compared in docs/criteria.md.
-    return dict(type='TaylorImportance')
+    return dict(type=DEFAULT_IMPORTANCE)
 
 
 @dataclass(frozen=True)
