@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..errors import NoGradientsError, StructureError, one_line
+from ..errors import NoGradientsError, StructureError, listed, one_line
 from ..models import candidate_sizes, complete_forward, raw_forward, synthetic_batch
 from ..pruning import (
     MAX_PRUNING_RATIO,
@@ -141,11 +141,10 @@ def _warn_of_what_stays(pruner: Pruner) -> None:
         warnings.warn(f'{name or "the model"} is left whole: {reason}', stacklevel=3)
     unused = unused_weights(pruner.model, pruner.channels)
     if unused:
-        more = f' and {len(unused) - 3} more' if len(unused) > 3 else ''
         warnings.warn(
-            f'{", ".join(unused[:3])}{more} took no part in the run, in eval mode or in train '
-            f'mode, and are left whole; if you use them, give a forward that runs them as well: '
-            f'they may read channels that are cut',
+            f'{listed(unused, 3)} took no part in the run, in eval mode or in train mode, and are '
+            f'left whole; if you use them, give a forward that runs them as well: they may read '
+            f'channels that are cut',
             stacklevel=3,
         )
     remaining = pruner.remaining()

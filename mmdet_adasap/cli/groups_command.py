@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..errors import message_for_user
+from ..errors import listed, message_for_user
 from ..fileio import quiet_on_closed_pipe, write_atomically
 from .arguments import at_least_1, called_as, make_parser
 
@@ -140,8 +140,8 @@ def table(found: dict, slim: list[int] | None) -> str:
                 str(i),
                 size if slim is None else f'{size} -> {slim[i]}',
                 f'{group["params_per_channel"]:,.0f}',
-                _shorten(group['made_by'], 1),
-                _shorten(group['read_by'], 1),
+                listed(group['made_by'], 1),
+                listed(group['read_by'], 1),
             )
         )
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
@@ -156,11 +156,11 @@ def table(found: dict, slim: list[int] | None) -> str:
     if found['left_whole']:
         lines.append('left whole:')
     for reason, names in _merge_reasons(found['left_whole']).items():
-        lines.append(f'  {_shorten(names)}: {reason}')
+        lines.append(f'  {listed(names, 2)}: {reason}')
     for name, reason in found['wrong_in_trial'].items():
         lines.append(f'  {name or "the model"}: {reason}')
     if found['not_met']:
-        lines.append(f'  {_shorten(found["not_met"])}: took no part in the run')
+        lines.append(f'  {listed(found["not_met"], 2)}: took no part in the run')
     return '\n'.join(lines)
 
 
@@ -174,12 +174,6 @@ def _merge_reasons(reasons: dict[str, list[str]]) -> dict[str, list[str]]:
         shown = same[0] if len(same) == 1 else f'{kind} ({len(same)} of them)'
         together[shown] = list(dict.fromkeys(name for each in same for name in reasons[each]))
     return together
-
-
-def _shorten(names: list[str], shown: int = 2) -> str:
-    """Return the first names, and how many more there are."""
-    more = len(names) - shown
-    return ', '.join(names[:shown]) + (f' and {more} more' if more > 0 else '')
 
 
 def choose_image(config, model, asked: int | None) -> tuple[tuple[int, int], str]:
