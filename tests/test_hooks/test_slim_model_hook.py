@@ -51,9 +51,7 @@ def mirrored(samples: list[dict]) -> dict:
 def first(tmp_path_factory) -> Path:
     """A folder with the checkpoints of a run that pruned."""
     folder = tmp_path_factory.mktemp('first')
-    # It removes channels of every layer, the stem's, too.
-    importance = dict(type='MagnitudeImportance')
-    train(settings(folder, hook=dict(target=dict(params=0.6), importance=importance)))
+    train(settings(folder, hook=dict(target=dict(params=0.6))))
     return folder
 
 
