@@ -1,9 +1,9 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""All exceptions of the package, an exception as one line of text, and what a typo may mean."""
+"""All exceptions of the package, an exception as one line of text, and words of messages."""
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class AdaSAPError(Exception):
@@ -178,7 +178,7 @@ class UnreadableImagesError(AdaSAPError, ValueError):
         return type(self), (*self.args, self.results)  # else copies are made of the message alone
 
 
-def listed(names: list[str]) -> str:
-    """Return the first ten names of a list, and how many more there are."""
-    more = [f'{len(names) - 10} more'] if len(names) > 10 else []
-    return ', '.join(names[:10] + more)
+def listed(names: Sequence[str], at_most: int = 10) -> str:
+    """Return the first names of a list, and how many more there are."""
+    more = len(names) - at_most
+    return ', '.join(names[:at_most]) + (f' and {more} more' if more > 0 else '')

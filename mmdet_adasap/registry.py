@@ -111,6 +111,32 @@ def checks_arguments(init: Callable[..., None]) -> Callable[..., None]:
     return checked
 
 
+def check_integer(
+    key: str, value: object, least: int, or_none: bool = False, hint_for_float: str = ''
+) -> None:
+    """Raise ValueError if a setting is no integer, or below the least that makes sense.
+
+    Args:
+        key (str): Its name, with which the message begins.
+        value (object): What the user wrote.
+        least (int): The smallest number that is allowed.
+        or_none (bool): Whether None is allowed, too. Defaults to False.
+        hint_for_float (str): What to write instead of a number with a point.
+    """
+    if value is None and or_none:
+        return
+    # True is an integer of Python and would count as 1.
+    if isinstance(value, int) and not isinstance(value, bool) and value >= least:
+        return
+    hint = ''
+    if isinstance(value, str) and value.isdecimal():
+        hint = f'; write {key.rpartition(".")[2]}={value}, without quotes'
+    elif isinstance(value, float) and hint_for_float:
+        hint = f'; {hint_for_float}'
+    none = ', or None' if or_none else ''
+    raise ValueError(f'{key}={value!r} must be an integer of at least {least}{none}{hint}')
+
+
 def _named(function: Callable) -> dict[str, inspect.Parameter]:
     """Return the arguments of a function that can be given by name."""
     parameters = inspect.signature(function).parameters.items()

@@ -200,12 +200,13 @@ OTHERS = {
     'intervals': (
         HOOKS,
         dict(type='RobustnessHook', interval='5'),
-        "RobustnessHook.interval='5' must be an int of at least 1",
+        "RobustnessHook.interval='5' must be an integer of at least 1; write interval=5, without "
+        'quotes',
     ),
     'seed': (
         HOOKS,
         dict(type='RobustnessHook', seed='0'),
-        "RobustnessHook.seed='0' must be an int of at least 0",
+        "RobustnessHook.seed='0' must be an integer of at least 0; write seed=0, without quotes",
     ),
     'one corruption': (
         HOOKS,

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..errors import NoGradientsError, StructureError, one_line
+from ..errors import NoGradientsError, StructureError, listed, one_line
 from ..models import candidate_sizes, complete_forward, raw_forward, synthetic_batch
 from ..pruning import (
+    MAX_PRUNING_RATIO,
     META_KEY,
     RESOURCES,
     ForwardFn,
@@ -45,6 +46,7 @@ def prune_model(
     round_to: int = 8,
     inputs: Tensor | tuple | None = None,
     forward: ForwardFn | None = None,
+    max_pruning_ratio: float = MAX_PRUNING_RATIO,
 ) -> dict:
     """Cut the least important channels of a model, in place and at once.
 
@@ -64,6 +66,8 @@ def prune_model(
             what its ``forward`` takes.
         forward (Callable, optional): Instead of both: takes the model, runs it on a real input and
             returns its raw outputs, those before a top-k or NMS. What it returns is never cut.
+        max_pruning_ratio (float): The largest share of its channels that a layer may lose, in
+            (0, 1]. Defaults to 0.9.
 
     Returns:
         dict: The structure, plain data, see ``pruning/structure.py``; for
@@ -84,7 +88,8 @@ def prune_model(
         forward = build_forward(model, data, inputs)
     else:
         _check_forward(model, forward, data, inputs)
-    pruner = Pruner(model, forward, target, _build_importance(importance), round_to)
+    criterion = _build_importance(importance)
+    pruner = Pruner(model, forward, target, criterion, round_to, max_pruning_ratio)
     _warn_of_what_stays(pruner)
     # Masking zeroes weights; if the cut then fails, the model is to be as it was.
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -136,11 +141,10 @@ def _warn_of_what_stays(pruner: Pruner) -> None:
         warnings.warn(f'{name or "the model"} is left whole: {reason}', stacklevel=3)
     unused = unused_weights(pruner.model, pruner.channels)
     if unused:
-        more = f' and {len(unused) - 3} more' if len(unused) > 3 else ''
         warnings.warn(
-            f'{", ".join(unused[:3])}{more} took no part in the run, in eval mode or in train '
-            f'mode, and are left whole; if you use them, give a forward that runs them as well: '
-            f'they may read channels that are cut',
+            f'{listed(unused, 3)} took no part in the run, in eval mode or in train mode, and are '
+            f'left whole; if you use them, give a forward that runs them as well: they may read '
+            f'channels that are cut',
             stacklevel=3,
         )
     remaining = pruner.remaining()
@@ -158,6 +162,7 @@ def predict_slim_channels(
     target: Mapping[str, float],
     importance: str | Mapping | Importance = 'magnitude',
     round_to: int = 8,
+    max_pruning_ratio: float = MAX_PRUNING_RATIO,
 ) -> tuple[Pruner, list[int]]:
     """Predict what :func:`prune_model` would leave; the model stays as it is.
 
@@ -167,6 +172,7 @@ def predict_slim_channels(
         target (Mapping): As for :func:`prune_model`.
         importance (str | Mapping | Importance): As for :func:`prune_model`.
         round_to (int): As for :func:`prune_model`. Defaults to 8.
+        max_pruning_ratio (float): As for :func:`prune_model`. Defaults to 0.9.
 
     Returns:
         tuple[Pruner, list[int]]: The pruner, with the groups and the dense model's size, and how
@@ -176,7 +182,8 @@ def predict_slim_channels(
         ValueError: If an argument is not valid, or the target cannot be reached.
         EquivalenceError: If the cut stays wrong whatever is left whole.
     """
-    pruner = Pruner(model, forward, target, _build_importance(importance), round_to)
+    criterion = _build_importance(importance)
+    pruner = Pruner(model, forward, target, criterion, round_to, max_pruning_ratio)
     kept = _with_scores(importance, lambda: pruner.select(pruner.target))
     return pruner, [int(k.sum()) for k in kept]
 

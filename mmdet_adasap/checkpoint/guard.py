@@ -12,6 +12,7 @@ this file could go.
 
 import functools
 import os
+import sys
 import warnings
 from collections.abc import Callable
 
@@ -39,9 +40,7 @@ def guard() -> None:
     if load is None:
         unknown.append('a pruned checkpoint that is loaded without AdaSAPHook is not refused')
     elif not hasattr(load, GUARDED):
-        # mmengine.runner.runner has imported the function by its name, and so has it twice.
-        mmengine_checkpoint._load_checkpoint_to_model = _check_weights_before(load)
-        mmengine_runner._load_checkpoint_to_model = mmengine_checkpoint._load_checkpoint_to_model
+        _replace_in_all_modules(load, _check_weights_before(load))
 
     # The empty scheme, of paths without "://", is that of local files.
     read = getattr(CheckpointLoader, '_schemes', {}).get('')
@@ -65,6 +64,17 @@ def guard() -> None:
             RuntimeWarning,
             stacklevel=2,
         )
+
+
+def _replace_in_all_modules(old: Callable, new: Callable) -> None:
+    """Replace a function in every module that has it under its own name.
+
+    mmengine's Runner and inferencers and mmdet's DetInferencer have imported it from its module,
+    and those that were loaded before this package would go on with the old one.
+    """
+    for module in list(sys.modules.values()):
+        if getattr(module, '__dict__', {}).get(old.__name__) is old:
+            setattr(module, old.__name__, new)
 
 
 def _marked(guarded: Callable) -> Callable:

@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..errors import message_for_user
+from ..errors import listed, message_for_user
 from ..fileio import quiet_on_closed_pipe, write_atomically
 from .arguments import at_least_1, called_as, make_parser
 
@@ -49,6 +49,12 @@ def parse_args() -> argparse.Namespace:
         type=at_least_1,
         metavar='N',
         help="as in AdaSAPHook (default: what the config's hook says, or 8)",
+    )
+    parser.add_argument(
+        '--max-pruning-ratio',
+        type=float,
+        metavar='R',
+        help="as in AdaSAPHook (default: what the config's hook says, or 0.9)",
     )
     parser.add_argument(
         '--importance',
@@ -134,8 +140,8 @@ def table(found: dict, slim: list[int] | None) -> str:
                 str(i),
                 size if slim is None else f'{size} -> {slim[i]}',
                 f'{group["params_per_channel"]:,.0f}',
-                _shorten(group['made_by'], 1),
-                _shorten(group['read_by'], 1),
+                listed(group['made_by'], 1),
+                listed(group['read_by'], 1),
             )
         )
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
@@ -150,11 +156,11 @@ def table(found: dict, slim: list[int] | None) -> str:
     if found['left_whole']:
         lines.append('left whole:')
     for reason, names in _merge_reasons(found['left_whole']).items():
-        lines.append(f'  {_shorten(names)}: {reason}')
+        lines.append(f'  {listed(names, 2)}: {reason}')
     for name, reason in found['wrong_in_trial'].items():
         lines.append(f'  {name or "the model"}: {reason}')
     if found['not_met']:
-        lines.append(f'  {_shorten(found["not_met"])}: took no part in the run')
+        lines.append(f'  {listed(found["not_met"], 2)}: took no part in the run')
     return '\n'.join(lines)
 
 
@@ -168,12 +174,6 @@ def _merge_reasons(reasons: dict[str, list[str]]) -> dict[str, list[str]]:
         shown = same[0] if len(same) == 1 else f'{kind} ({len(same)} of them)'
         together[shown] = list(dict.fromkeys(name for each in same for name in reasons[each]))
     return together
-
-
-def _shorten(names: list[str], shown: int = 2) -> str:
-    """Return the first names, and how many more there are."""
-    more = len(names) - shown
-    return ', '.join(names[:shown]) + (f' and {more} more' if more > 0 else '')
 
 
 def choose_image(config, model, asked: int | None) -> tuple[tuple[int, int], str]:
@@ -200,7 +200,7 @@ def examine(args: argparse.Namespace) -> tuple[dict, list[str]]:
     from ..apis import build_forward, predict_slim_channels
     from ..checkpoint import load_pruned
     from ..integration import build_dense, find_hooks, read_config, unwrapped
-    from ..pruning import find_channels
+    from ..pruning import MAX_PRUNING_RATIO, find_channels
 
     config = read_config(args.config)
     model = unwrapped(build_dense(config))
@@ -218,8 +218,11 @@ def examine(args: argparse.Namespace) -> tuple[dict, list[str]]:
         channels, kept = find_channels(model, forward), None
     else:
         round_to = args.round_to or hook.get('round_to', 8)
+        ratio = args.max_pruning_ratio
+        if ratio is None:
+            ratio = hook.get('max_pruning_ratio', MAX_PRUNING_RATIO)
         pruner, kept = predict_slim_channels(
-            model, forward, args.target, args.importance, round_to
+            model, forward, args.target, args.importance, round_to, ratio
         )
         channels = pruner.channels
     found = {'image_size': size, 'image_size_from': source, **describe(model, channels)}
@@ -244,6 +247,8 @@ def examine(args: argparse.Namespace) -> tuple[dict, list[str]]:
 
 def prediction(found: dict, limited: dict, hook: dict) -> list[str]:
     """Return lines on the slim model, and on what they hold for."""
+    from ..hooks import DEFAULT_IMPORTANCE
+
     slim, dense = found['slim'], found['dense']
     weights = 'these weights' if slim['checkpoint'] else 'random weights'
     of = f'{slim["importance"]}, {weights} and one step'
@@ -254,7 +259,7 @@ def prediction(found: dict, limited: dict, hook: dict) -> list[str]:
         ratio = f'{left / dense[resource]:.4f} of the dense model'
         holds = '' if resource in limited else f'; for {of} alone'
         lines.append(f'slim: {amount} ({ratio}{holds})')
-    criterion = hook.get('importance', {}).get('type')
+    criterion = (hook.get('importance') or {}).get('type', DEFAULT_IMPORTANCE) if hook else None
     if criterion and slim['importance'].lower() not in str(criterion).lower():
         lines.append(
             f'the hook of the config chooses by {criterion}, and this is {slim["importance"]}: '

@@ -20,6 +20,7 @@ from ..errors import ExportMismatchError
 from ..integration import build_dense, find_hooks, is_classifier, is_detector, read_config
 from ..models import noise_batch, preprocess_batch, raw_forward
 from ..pruning import META_KEY, VERSION, check_structure, is_cut, raw_outputs
+from ..registry import check_integer
 from .comparison import checkpoint_bytes, compare, load_slim_weights
 from .config import MODULE, exported_config
 from .folder import check_folder, onnx_files, replace_folder
@@ -74,8 +75,7 @@ def export_pruned(
         check_onnx()
     elif dynamic_size:
         raise ValueError('--dynamic-size is about the ONNX file; give --onnx (onnx=True), too')
-    if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
-        raise ValueError(f'rounds={rounds!r} must be an integer of at least 1')
+    check_integer('rounds', rounds, 1)
     out = Path(out).resolve()
     check_folder(out, force)
     outdated = [] if onnx else onnx_files(out)

@@ -4,5 +4,6 @@
 from .adasap_hook import AdaSAPHook
 from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .robustness_hook import RobustnessHook
+from .settings import DEFAULT_IMPORTANCE
 
-__all__ = ['AdaSAPHook', 'AtomicCheckpointHook', 'RobustnessHook']
+__all__ = ['DEFAULT_IMPORTANCE', 'AdaSAPHook', 'AtomicCheckpointHook', 'RobustnessHook']

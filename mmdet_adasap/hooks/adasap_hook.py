@@ -157,7 +157,9 @@ class AdaSAPHook(Hook):
             resume.restore_importance(settings.importance, self._loaded_state, channels.groups)
         training_log.log_channels(runner.logger, channels, model)
         training_plan.log_plan(runner, settings, self.phases, self.pruner)
-        self._has_forecast = training_plan.log_forecast(runner.logger, self.pruner)
+        # One that reads gradients has seen none, and one of a user's own may fail without them.
+        if not settings.importance.needs_gradients:
+            self._has_forecast = training_plan.log_forecast(runner.logger, self.pruner)
 
     def _enter_phase(self, runner: Runner, done: int) -> None:
         phase = self.phase = self.phases.phase(done)
@@ -205,7 +207,7 @@ class AdaSAPHook(Hook):
         )
         with raise_on_all_ranks():
             check_states(optimizers_of(runner))  # now rather than at the cut
-            if not self._has_forecast:  # a criterion that reads gradients has them from now on
+            if not self._has_forecast:
                 self._has_forecast = training_plan.log_forecast(runner.logger, self.pruner)
             kept = self.pruner.select(self._target_after(event))
         # Rounding may differ from device to device; the choice must not.

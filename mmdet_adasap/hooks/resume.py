@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 from torch.optim import Optimizer
 
 from ..checkpoint import meta_of
@@ -24,7 +24,7 @@ from ..pruning import (
     uncuttable_state,
 )
 from .optimizer_trial import kept_keys
-from .runner_state import is_resume_asked_for, is_resumed, loaded_file
+from .runner_state import is_resume_asked_for, is_resumed, loaded_file, optimizers_of
 from .schedule import Phases
 from .settings import PERTURBATION_KEYS, AdaSAPSettings
 
@@ -73,7 +73,7 @@ def check_resumable(checkpoint: Mapping, runner: Runner) -> None:
             'would start anew; train without save_param_scheduler=False, or start anew with '
             'load_from'
         )
-    optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
+    optimizer = next(iter(optimizers_of(runner)), None)
     _check_optimizer_state(checkpoint['optimizer'], optimizer)
     own = checkpoint.get(STATE_KEY)
     saved = own.get('holds') if isinstance(own, Mapping) else None
@@ -145,8 +145,8 @@ def check_weights(checkpoint: Mapping, model: nn.Module, starts_training: bool) 
             tested or resumed.
 
     Raises:
-        ValueError: If not one tensor fits the model; if most do not; or if one does not, where
-            no training starts.
+        ValueError: If not one tensor fits the model; if most do not, or those of a slim model do
+            not; or if one does not, where no training starts.
     """
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     found = {
@@ -162,7 +162,8 @@ def check_weights(checkpoint: Mapping, model: nn.Module, starts_training: bool) 
             f'load_from: the checkpoint has no tensor of {name}; use the config that it was '
             f'trained with'
         )
-    if misfits and (not starts_training or 2 * len(misfits) > len(common)):
+    pairs = [(found[key], shapes[key]) for key in misfits if key.endswith('weight')]
+    if misfits and (not starts_training or 2 * len(misfits) > len(common) or _is_slim(pairs)):
         first = misfits[0]
         raise ValueError(
             f'load_from: {len(misfits)} of {len(common)} tensors of the checkpoint have other '
@@ -171,6 +172,20 @@ def check_weights(checkpoint: Mapping, model: nn.Module, starts_training: bool) 
             f"publish it with published_keys=['meta', 'state_dict']; a model.pth of "
             f'tools/export.py goes with the config.py beside it alone'
         )
+
+
+def _is_slim(pairs: Iterable[tuple[Size, Size]]) -> bool:
+    """Return whether weights have the shapes of a model that was cut.
+
+    A head for fewer classes has fewer outputs alone. In a slim model another layer reads fewer
+    inputs, too.
+
+    Args:
+        pairs (Iterable[tuple[Size, Size]]): Shapes of weights in the file and in the model, of
+            those that differ.
+    """
+    matrices = [(a, b) for a, b in pairs if len(a) == len(b) > 1]
+    return all(any(a[axis] < b[axis] for a, b in matrices) for axis in (0, 1))
 
 
 def fingerprint(checkpoint: Mapping) -> str:

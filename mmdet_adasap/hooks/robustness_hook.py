@@ -10,7 +10,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 
 from ..integration import broadcast_from_rank_0, raise_on_all_ranks, unwrapped
-from ..registry import checks_arguments
+from ..registry import check_integer, checks_arguments
 from ..robustness.corruptions import BENCHMARK, check_condition, check_frost_photos
 from ..robustness.datasets import CLEAN, Condition
 from ..robustness.engine import ConditionResult, EvaluatedModel, evaluate_conditions
@@ -75,10 +75,10 @@ class RobustnessHook(Hook):
         metric: str | None = None,
         scale: float | None = None,
     ) -> None:
-        _check_integer('interval', interval, 1)
-        _check_integer('subset', subset, 1, or_none=True)
-        _check_integer('seed', seed, 0)
-        _check_integer('num_workers', num_workers, 0)
+        check_integer('RobustnessHook.interval', interval, 1)
+        check_integer('RobustnessHook.subset', subset, 1, or_none=True)
+        check_integer('RobustnessHook.seed', seed, 0)
+        check_integer('RobustnessHook.num_workers', num_workers, 0)
         names = BENCHMARK if corruptions is None else corruptions
         for key, value, example in (
             ('corruptions', names, "['fog', 'snow']"),
@@ -252,18 +252,6 @@ def _check_condition(name: object, severity: object) -> None:
     except (TypeError, ValueError) as error:
         key = 'severities' if str(error).startswith('severity') else 'corruptions'
         raise type(error)(f'RobustnessHook.{key}: {error}') from error
-
-
-def _check_integer(key: str, value: object, least: int, or_none: bool = False) -> None:
-    """Raise ValueError if an argument is no integer, or below the least that makes sense."""
-    if value is None and or_none:
-        return
-    # True is an integer of Python and would count as 1.
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(
-            f'RobustnessHook.{key}={value!r} must be an int of at least {least}'
-            f'{", or None" if or_none else ""}'
-        )
 
 
 def _save_best_keys(runner: Runner) -> list[str]:

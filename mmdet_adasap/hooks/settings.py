@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..pruning import MAX_PRUNING_RATIO, Importance, check_max_pruning_ratio, check_target
-from ..registry import IMPORTANCES, PERTURBATIONS, build, names
+from ..registry import IMPORTANCES, PERTURBATIONS, build, check_integer, names
 from ..sharpness import Perturbation
 from .schedule import SCHEDULES
 
@@ -15,12 +15,16 @@ PERTURBATION_KEYS = ('perturbation', 'finetune')
 """Settings that may change when a run is resumed: neither the schedule nor the choice of channels
 depends on them."""
 
+DEFAULT_IMPORTANCE = 'TaylorImportance'
+"""Criterion of a run that names none: the safest of those compared in docs/criteria.md."""
+
 NEEDED = {
     'warmup': 'write the epochs before pruning begins, as warmup=2',
     'prune': 'write the epochs in which channels are removed, as prune=8; the rest fine-tunes',
     'target': 'write what is to remain, as target=dict(params=0.4) or target=dict(flops=0.5)',
 }
 """Settings without a default, and what to write where one is missing."""
+PART_OF_EPOCH = 'for a part of an epoch count iterations, with by_epoch=False'
 
 
 def _adaptive() -> dict:
@@ -35,8 +39,7 @@ def _uniform() -> dict:
 
 
 def _taylor() -> dict:
-    # The safest of those compared in docs/criteria.md.
-    return dict(type='TaylorImportance')
+    return dict(type=DEFAULT_IMPORTANCE)
 
 
 @dataclass(frozen=True)
@@ -87,10 +90,10 @@ class AdaSAPSettings:
     fraction: float = field(init=False)
 
     def __post_init__(self) -> None:
-        _check_at_least('warmup', self.warmup, 0)
-        _check_at_least('prune', self.prune, 1)
-        _check_at_least('interval', self.interval, 1)
-        _check_at_least('round_to', self.round_to, 1)
+        check_integer('warmup', self.warmup, 0, hint_for_float=PART_OF_EPOCH)
+        check_integer('prune', self.prune, 1, hint_for_float=PART_OF_EPOCH)
+        check_integer('interval', self.interval, 1)
+        check_integer('round_to', self.round_to, 1)
         # A list is no key of SCHEDULES and would raise a TypeError that names no setting.
         if not isinstance(self.schedule, str) or self.schedule not in SCHEDULES:
             raise ValueError(
@@ -150,15 +153,3 @@ def part_to_dict(part: Importance | Perturbation | None) -> dict | None:
         if not key.startswith('_') and isinstance(value, bool | int | float | str | None)
     }
     return {'type': type(part).__name__, **arguments}
-
-
-def _check_at_least(key: str, value: object, least: int) -> None:
-    """Raise ValueError if a setting is no integer, or below the least that makes sense."""
-    # True is an integer of Python and would count as 1.
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        hint = ''
-        if isinstance(value, str) and value.isdecimal():
-            hint = f'; write {key}={value}, without quotes'
-        elif isinstance(value, float) and key in ('warmup', 'prune'):
-            hint = '; for a part of an epoch count iterations, with by_epoch=False'
-        raise ValueError(f'{key}={value!r} must be an integer of at least {least}{hint}')

@@ -44,7 +44,7 @@ def log_channels(logger: logging.Logger, channels: PrunableChannels, model: nn.M
     unseen = unused_weights(model, channels)
     if unseen:
         logger.warning(
-            f'AdaSAP leaves {", ".join(unseen)} whole: no run reached them, in eval mode, in '
+            f'AdaSAP leaves {listed(unseen)} whole: no run reached them, in eval mode, in '
             f'train mode or with the loss; should training reach them, it may stop after the cut'
         )
 

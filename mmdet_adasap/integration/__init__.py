@@ -7,6 +7,7 @@ mended any more. These files depend on it as well, each for its own subject alon
 - ``checkpoint/guard.py``: three functions that mmengine loads checkpoints with;
 - ``hooks/runner_state.py``: private attributes of Runner, EMAHook and CheckpointHook;
 - ``hooks/slim_model_hook.py``: ``Runner.register_hooks``, which it adds a hook to;
+- ``hooks/training_plan.py``: the base class of schedulers, and what they keep of an optimizer;
 - ``hooks/atomic_checkpoint_hook.py``: three private methods of CheckpointHook;
 - ``apis/inference.py``: what mmpretrain's inferencer looks for on a model;
 - ``robustness/metrics/``: the pool of mmdet's eval_map, COCOeval, results that metrics keep;

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..errors import EquivalenceError, one_line
+from ..errors import EquivalenceError, listed, one_line
 from .equivalence import raw_outputs, verify_cut
 from .groups import ChannelGroup, PrunableChannels
 from .model_state import ForwardFn, copy_model
@@ -70,8 +70,7 @@ def find_channels(
             {g: f'{error}' if g == wrong[0] else f'as {names[0]}: {error}' for g in wrong}
         )
         if report is not None:
-            more = f' and {len(names) - 3} more' if len(names) > 3 else ''
-            report(f'{", ".join(names[:3])}{more} left whole: {error}')
+            report(f'{listed(names, 3)} left whole: {error}')
     raise EquivalenceError(
         f'this model cannot be pruned yet: {MAX_TRIALS} kinds of its layers went wrong'
     )
@@ -93,7 +92,7 @@ def _trace_both_modes(model: nn.Module, forward: ForwardFn) -> tuple[PrunableCha
     except Exception as error:  # whatever the model raises
         warnings.warn(
             f'{type(model).__name__} does not run in train mode with this input '
-            f'({one_line(error)}), so it is not known which channels {", ".join(unused[:3])} '
+            f'({one_line(error)}), so it is not known which channels {listed(unused, 3)} '
             f'read; give an input that it trains with',
             stacklevel=2,
         )

@@ -58,7 +58,7 @@ class _Rebinder:
         if isinstance(value, functools.partial):
             return self._partial(value)
         if isinstance(value, weakref.ref):
-            return weakref.ref(self.rebind(value()))
+            return type(value)(self.rebind(value()))
         if type(value) in CONTAINERS:
             return self._container(value)
         is_copy = id(value) in self._copies
@@ -88,8 +88,8 @@ class _Rebinder:
         made.__defaults__ = self.rebind(function.__defaults__)
         made.__kwdefaults__ = self.rebind(function.__kwdefaults__)
         for cell, old in zip(cells, function.__closure__ or (), strict=True):
-            if not _is_empty(old):
-                cell.cell_contents = self.rebind(old.cell_contents)
+            for part in _contents(old):
+                cell.cell_contents = self.rebind(part)
         del made.__wrapped__  # update_wrapper has set it to the original function
         vars(made).update({name: self.rebind(part) for name, part in vars(function).items()})
         return made
@@ -118,7 +118,7 @@ class _Rebinder:
 def _parts(value: object) -> list:
     """Return what a function, a callable object or a container refers to."""
     if isinstance(value, FunctionType):
-        cells = [c.cell_contents for c in value.__closure__ or () if not _is_empty(c)]
+        cells = [part for cell in value.__closure__ or () for part in _contents(cell)]
         defaults = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
         return [*cells, *defaults, *vars(value).values()]
     if isinstance(value, MethodType):
@@ -134,9 +134,9 @@ def _parts(value: object) -> list:
     return []
 
 
-def _is_empty(cell: CellType) -> bool:
-    """Return whether the variable of a closure has no value yet."""
+def _contents(cell: CellType) -> list:
+    """Return the value of a variable of a closure in a list, which is empty if it has none yet."""
     try:
-        return cell.cell_contents is cell
+        return [cell.cell_contents]
     except ValueError:
-        return True
+        return []

@@ -6,7 +6,7 @@ import functools
 import sys
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from .split_choices import SplitChoices
 
 
 def trace_channels(
-    model: nn.Module, forward: ForwardFn, excluded: Collection[str] = (), shape_only: bool = True
+    model: nn.Module, forward: ForwardFn, shape_only: bool = True
 ) -> PrunableChannels:
     """Run a model once and find which channels can only be removed together.
 
@@ -39,8 +39,6 @@ def trace_channels(
         model (nn.Module): Any model, on any device.
         forward (Callable): Called with the model; runs it on a real input, batch size 1 or
             more, and returns its raw outputs, which are never cut.
-        excluded (Collection[str]): Names of modules. No channel is removed that reaches or leaves
-            an operation which runs in one of them (not in its children). '' is the model.
         shape_only (bool): Whether to skip arithmetic where possible. Defaults to True.
 
     Returns:
@@ -50,9 +48,9 @@ def trace_channels(
         ValueError: If ``forward`` returns no tensors.
     """
     splits = SplitChoices()
-    tracer, outputs = _trace_by(splits, model, forward, excluded, shape_only)
+    tracer, outputs = _trace_by(splits, model, forward, shape_only)
     while splits.is_revised:
-        tracer, outputs = _trace_by(splits, model, forward, excluded, shape_only)
+        tracer, outputs = _trace_by(splits, model, forward, shape_only)
     for tensor in outputs:
         label = tracer.labels.get(tensor)
         for nodes in label.axes.values() if label else ():
@@ -66,7 +64,6 @@ def _trace_by(
     splits: SplitChoices,
     model: nn.Module,
     forward: ForwardFn,
-    excluded: Collection[str],
     shape_only: bool,
 ) -> tuple['_Tracer', list[Tensor]]:
     """Trace a model without its arithmetic, where that is wanted and possible."""
@@ -74,20 +71,19 @@ def _trace_by(
         # Values matter (NeedsValuesError), or the model itself fails on zeros: repeated below with
         # all arithmetic, where a real fault of the model shows again.
         with contextlib.suppress(Exception):
-            return _trace(splits, model, forward, excluded, ShapeOnlyExecutor())
-    return _trace(splits, model, forward, excluded)
+            return _trace(splits, model, forward, ShapeOnlyExecutor())
+    return _trace(splits, model, forward)
 
 
 def _trace(
     splits: SplitChoices,
     model: nn.Module,
     forward: ForwardFn,
-    excluded: Collection[str],
     executor: ShapeOnlyExecutor | None = None,
 ) -> tuple['_Tracer', list[Tensor]]:
     """Run a model under a tracer; return that and the outputs."""
     splits.begin_trace()
-    tracer = _Tracer(model, excluded, splits, executor)
+    tracer = _Tracer(model, splits, executor)
     with (
         preserve_state(model),
         eval_mode(model),
@@ -137,7 +133,6 @@ class _Tracer(TorchDispatchMode):
     def __init__(
         self,
         model: nn.Module,
-        excluded: Collection[str],
         splits: SplitChoices,
         executor: ShapeOnlyExecutor | None = None,
     ) -> None:
@@ -150,10 +145,8 @@ class _Tracer(TorchDispatchMode):
         self.labels = LabelStore(model, self.nodes)
         self._modules = dict(model.named_modules())
         # PyTorch's MultiheadAttention checks embed_dim and head_dim, which it was built with.
-        attention = [n for n, m in self._modules.items() if isinstance(m, nn.MultiheadAttention)]
-        self._excluded = {
-            **dict.fromkeys(attention, 'attention'),
-            **dict.fromkeys(excluded, 'a module left whole after a trial cut'),
+        self._attention = {
+            name for name, m in self._modules.items() if isinstance(m, nn.MultiheadAttention)
         }
         self._module_names = {module: name for name, module in self._modules.items()}
         self._module_stack: list[str] = []
@@ -266,9 +259,9 @@ class _Tracer(TorchDispatchMode):
                 self.labels.set(tensor, results[i] if i < len(results) else None)
                 if is_mutable:
                     self.labels.clear_zero_flags(tensor)
-        if self._current_module in self._excluded:
+        if self._current_module in self._attention:
             for tensor in (*labelled, *tensors_in(out)):
-                call.freeze(self.labels.get(tensor), None, self._excluded[self._current_module])
+                call.freeze(self.labels.get(tensor), None, 'attention')
         if call.operation in SIZED_OPERATIONS:
             self._note_attributes(outputs)
         return out

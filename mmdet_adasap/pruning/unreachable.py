@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import nn
 
+from ..errors import listed
 from .groups import NOT_TRAINED, OUTPUT, PrunableChannels
 from .selection import minimum_counts
 from .structure import named_tensors
@@ -71,9 +72,8 @@ def unreachable_message(
     else:
         cause = _main_cause(model, channels, least(round_to), dense['params'])
         if cause is not None:
-            rest = f' and {len(cause.layers) - 1} more' if len(cause.layers) > 1 else ''
             text += (
-                f'{cause.share:.3f} of the parameters are in {cause.layers[0]}{rest}, which '
+                f'{cause.share:.3f} of the parameters are in {listed(cause.layers, 1)}, which '
                 f'stay: {cause.reason}; '
             )
             remedies += _remedy(cause.reason, channels.excluded.values())

@@ -96,9 +96,18 @@ def loader(batch_size: int = 4, shuffle: bool = True, noise: float = 0.0, **kwar
 
 
 def settings(work_dir: Path, hook: dict | None = None, **kwargs) -> dict:
-    """A run of 6 epochs of 6 iterations: 1 warms up, 2 prune, 3 fine-tune."""
+    """A run of 6 epochs of 6 iterations: 1 warms up, 2 prune, 3 fine-tune.
+
+    It prunes by magnitudes, which take channels of every layer.
+    """
     hook = dict(
-        type='AdaSAPHook', warmup=1, prune=2, target=dict(params=0.4), interval=3, round_to=1
+        type='AdaSAPHook',
+        warmup=1,
+        prune=2,
+        target=dict(params=0.4),
+        importance=dict(type='MagnitudeImportance'),
+        interval=3,
+        round_to=1,
     ) | (hook or {})
     cfg = dict(
         work_dir=str(work_dir),

@@ -60,6 +60,13 @@ class TestPruneModel:
         structure = prune_model(model, data, target=dict(params=0.5), round_to=1)
         assert structure['reached']['params'] <= 0.5
 
+    def test_error_names_an_argument_that_there_is(self):
+        given = dict(inputs=IMAGES, target=dict(params=0.05), round_to=1)
+        with pytest.raises(UnreachableTargetError, match='raise max_pruning_ratio towards 1'):
+            prune_model(net(), **given)
+        structure = prune_model(net(), **given, max_pruning_ratio=1)
+        assert structure['reached']['params'] <= 0.05
+
     def test_again_relative_to_the_dense_one(self):
         model, dense = net(), net()
         prune_model(model, inputs=IMAGES, target=dict(params=0.7), round_to=1)

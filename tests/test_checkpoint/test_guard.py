@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.infer import infer as mmengine_infer
 from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner import runner as mmengine_runner
 from torch import nn
 
-import mmdet_adasap  # noqa: F401
+from mmdet_adasap.checkpoint.guard import GUARDED, guard
 from mmdet_adasap.errors import UnreadableCheckpointError, message_for_user, unreadable
 
 
@@ -105,6 +106,17 @@ def test_as_without_us(name, load, tmp_path, without_us):
     else:
         assert ours == theirs
     assert all(torch.equal(weights[key], expected[key]) for key in expected)
+
+
+def test_functions_that_were_imported_by_name_are_guarded(monkeypatch):
+    """`from mmdet.apis import DetInferencer` often stands above `import mmdet_adasap`."""
+    name = '_load_checkpoint_to_model'
+    unguarded = getattr(mmengine_checkpoint, name).__wrapped__
+    for module in (mmengine_checkpoint, mmengine_runner, mmengine_infer):
+        monkeypatch.setattr(module, name, unguarded)
+    guard()
+    for module in (mmengine_checkpoint, mmengine_runner, mmengine_infer):
+        assert hasattr(getattr(module, name), GUARDED), module
 
 
 @pytest.mark.parametrize('name', WRITTEN)

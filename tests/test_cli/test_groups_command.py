@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmdet_adasap.cli.groups_command import prediction
+
 pytest.importorskip('mmdet')
 ROOT = Path(__file__).parents[2]
 DEMO = 'configs/demo/dense_yolox_tiny-voc.py'
@@ -177,10 +179,13 @@ def _with_nan(init):
 
 
 def test_settings_of_the_hook_are_used_or_named(list_groups, tmp_path):
-    """Of the demo's config: channels in fours, and another criterion than the one here."""
+    """Of the demo's config: channels in fours, of which all may go but four, and a criterion.
+
+    With the default of max_pruning_ratio 0.016 of the parameters would have to stay.
+    """
     code, out, err = list_groups(
         'configs/demo/adasap_yolox_tiny-voc.py',
-        *('--target', 'params=0.5', '--json', str(tmp_path / 'groups.json')),
+        *('--target', 'params=0.01', '--json', str(tmp_path / 'groups.json')),
     )
     assert not code, err
     assert 'the hook of the config chooses by TaylorImportance, and this is magnitude' in out
@@ -191,6 +196,14 @@ def test_settings_of_the_hook_are_used_or_named(list_groups, tmp_path):
         size % 4 == 0 or size == group['channels']
         for size, group in zip(sizes, found['groups'], strict=True)
     )
+
+
+def test_hook_that_names_no_criterion_has_the_default():
+    slim = {'params': 1, 'flops': 1, 'importance': 'magnitude', 'checkpoint': None}
+    found = {'slim': slim, 'dense': {'params': 2, 'flops': 2}}
+    lines = prediction(found, {'params': 0.5}, {'type': 'AdaSAPHook'})
+    assert any('the hook of the config chooses by TaylorImportance' in line for line in lines)
+    assert not any('the hook' in line for line in prediction(found, {'params': 0.5}, {}))
 
 
 class TestClassifier:

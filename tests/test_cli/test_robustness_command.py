@@ -98,7 +98,7 @@ def test_compare(run_tool, robustness, case, tmp_path):
     [
         (
             ['--corruptions', 'fogg'],
-            "robustness: corruption='fogg' is unknown: did you mean 'fog'",
+            "robustness: corruption='fogg' is unknown; did you mean 'fog'",
         ),
         (['--severities', '0'], "argument --severities: '0' must be from 1 (light) to 5 (heavy)"),
         (['--severities', '6'], "argument --severities: '6' must be from 1 (light) to 5 (heavy)"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.hooks import EarlyStoppingHook, EMAHook
 from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import FlexibleRunner, Runner
@@ -27,6 +27,7 @@ from mmdet_adasap.errors import (
     UnreachableTargetError,
 )
 from mmdet_adasap.hooks.runner_state import averaged_models
+from mmdet_adasap.pruning import Importance, per_channel
 from mmdet_adasap.pruning.structure import META_KEY
 from mmdet_adasap.sharpness import AdaptivePerturbation
 
@@ -90,6 +91,19 @@ class WithAuxiliaryLoss(ToyModel):
 
 
 ONE_PASS_OF_FOUR = [('AdaSAPOptimWrapper', 4), ('OptimWrapper', 4)]
+
+
+class GradientImportance(Importance):
+    """A user's criterion, which fails where it has observed nothing."""
+
+    needs_gradients = True
+
+    def observe(self, groups: list, parameters: dict) -> None:
+        weights = [next(m for m in group.members if m.is_output) for group in groups]
+        self._seen = [per_channel(parameters[m.name].grad.abs(), m) for m in weights]
+
+    def scores(self, group, tensors, kept):
+        return self._seen[group.index]
 
 
 class TestPhases:
@@ -192,6 +206,11 @@ class TestPhases:
         cfg = settings(tmp_path / 'plain', hook=control)
         cfg['optim_wrapper'] = cfg['optim_wrapper'] | wrapper | dict(type='OptimWrapper')
         assert_same_weights(ours.model, train(cfg).model, atol=0)
+
+    def test_own_criterion_is_asked_when_it_has_seen_gradients(self, tmp_path):
+        hook = dict(importance=GradientImportance())
+        runner = train(settings(tmp_path, hook))
+        assert runner.model.fc.out_features < 16
 
     def test_log_says_where_a_step_is_one_pass(self, tmp_path):
         train(settings(tmp_path, hook=dict(finetune=None)))
@@ -369,6 +388,16 @@ class TestTesting:
         last = runner.message_hub.get_scalar('val/score').current()
         score = build(for_testing(tmp_path, custom_hooks=hooks)).test()['score']
         assert score == last
+
+    def test_config_with_resume_in_it(self, tmp_path):
+        """As a resumed train.py leaves it in its work_dir: mmengine reads the optimizer, too."""
+        runner = train(settings(tmp_path))
+        cfg = settings(tmp_path, resume=True, load_from=str(tmp_path / 'epoch_6.pth'))
+        cfg['optim_wrapper'] = ConfigDict(cfg['optim_wrapper'])  # as in a config from a file
+        for key in ('dataloader', 'cfg', 'evaluator'):
+            cfg[f'test_{key}'] = cfg[f'val_{key}']
+        last = runner.message_hub.get_scalar('val/score').current()
+        assert build(cfg).test()['score'] == last
 
     @pytest.mark.long
     def test_new_process(self, tmp_path):
@@ -683,10 +712,10 @@ class TestBadInput:
         assert sum(p.numel() for p in runner.model.parameters()) <= reachable * dense
 
     @pytest.mark.long
-    @pytest.mark.parametrize('meta', [{}, dict(epoch=6)])
-    def test_slim_weights_without_their_structure(self, tmp_path, meta):
-        """As published_keys=['state_dict'] leaves them."""
-        train(settings(tmp_path))
+    @pytest.mark.parametrize(('meta', 'left'), [({}, 0.4), (dict(epoch=6), 0.4), ({}, 0.8)])
+    def test_slim_weights_without_their_structure(self, tmp_path, meta, left):
+        """As published_keys=['state_dict'] leaves them; at 0.8 most of the tensors fit."""
+        train(settings(tmp_path, hook=dict(target=dict(params=left))))
         weights = torch.load(tmp_path / 'epoch_6.pth', weights_only=False)['state_dict']
         torch.save(dict(state_dict=weights, meta=meta), tmp_path / 'bare.pth')
         cfg = dict(load_from=str(tmp_path / 'bare.pth'))

@@ -89,6 +89,11 @@ def weak_reference(module: nn.Module) -> None:
     module.forward = lambda x: module.self_reference().b(torch.relu(reference().a(x)))
 
 
+def weak_method(module: nn.Module) -> None:
+    forward = weakref.WeakMethod(types.MethodType(type(module).forward, module))
+    module.forward = lambda x: forward()(x)
+
+
 class Counter:
     """A callable object."""
 
@@ -125,8 +130,8 @@ def by_mmengine(module: nn.Module) -> None:
 
 WRAPPERS = (
     *(by_mmengine, closure, over_the_module, decorated, default_value, partial),
-    *(partial_of_a_closure, bound_method, weights, weak_reference, callable_object),
-    *(callable_object_in_a_closure, twice, hook),
+    *(partial_of_a_closure, bound_method, weights, weak_reference, weak_method),
+    *(callable_object, callable_object_in_a_closure, twice, hook),
 )
 
 

@@ -81,6 +81,9 @@ def check_extension(name: str) -> None:
 
 
 def _suggest(name: str, known: Iterable[str]) -> str:
-    """Return the end of a message: the known name that is most like one, if there is any."""
+    """Return the end of a message: the known name that is most like one, if there is any.
+
+    Not errors.did_you_mean, to which relu_ is relu.
+    """
     close = difflib.get_close_matches(name, known, n=1)
     return f'; did you mean {close[0]!r}?' if close else ''

@@ -1,7 +1,6 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """The public function of the corruptions, their names and groups, and the seed of each image."""
 
-import difflib
 import hashlib
 import json
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from numbers import Integral
 
 import numpy as np
 
+from ...errors import did_you_mean
 from ..benchmark import MODES, SEVERITIES
 from .blur import defocus_blur, glass_blur, motion_blur, zoom_blur
 from .digital import contrast, elastic_transform, jpeg_compression, pixelate
@@ -105,9 +105,8 @@ def check_condition(name: str, severity: int) -> None:
             f'the shifted_sets of evaluate_robustness, or corrupt them in a transform of your own'
         )
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f'did you mean {near[0]!r}? ' if near else ''
-        raise ValueError(f'corruption={name!r} is unknown: {hint}use one of {", ".join(known)}')
+        hint = did_you_mean(name, known) or f'; use one of {", ".join(known)}'
+        raise ValueError(f'corruption={name!r} is unknown{hint}')
     if isinstance(severity, bool) or not isinstance(severity, Integral):
         raise TypeError(f'severity={severity!r} must be an int from 1 to 5')
     if severity not in SEVERITIES:

@@ -26,7 +26,7 @@ def build_adapter(
     dataset_meta: Mapping,
     key: str | None = None,
     scale: float | None = None,
-    names: tuple[str, str, str] = Names(),
+    names: Names = Names(),  # noqa: B008 - a NamedTuple cannot change
 ) -> MetricAdapter:
     """Choose and build the adapter for a config's test_evaluator.
 
@@ -40,7 +40,7 @@ def build_adapter(
         scale (float, optional): What a figure that is used as the metric gives it is multiplied
             with to be a fraction. Defaults to 0.01 for those that are known to be in percent, and
             to 1.
-        names (tuple[str, str, str]): What the user calls evaluator, key and scale, for messages.
+        names (Names): What the user calls evaluator, key and scale, for messages.
 
     Returns:
         MetricAdapter: That of the first metric whose P is known, or of the one that ``key`` names.
@@ -49,7 +49,6 @@ def build_adapter(
         ValueError: If no metric has a P that is known, and no key names one, two metrics give P,
             or the scale is not for it.
     """
-    names = Names(*names)
     metrics = build_metrics(evaluator, dataset_meta, names)
     if scale is not None and not 0 < scale < float('inf'):
         raise ValueError(f'{names.scale}: {scale!r} must be a number above 0, as 0.01 of percents')

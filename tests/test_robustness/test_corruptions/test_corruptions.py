@@ -308,7 +308,7 @@ assert 'imagecorruptions' not in sys.modules
         ('arguments', 'error', 'message'),
         [
             ({'name': 'gausian_noise'}, ValueError, "did you mean 'gaussian_noise'"),
-            ({'name': 'xyz'}, ValueError, "'xyz' is unknown: use one of gaussian_noise"),
+            ({'name': 'xyz'}, ValueError, "'xyz' is unknown; use one of gaussian_noise"),
             ({'name': 3}, TypeError, 'corruption=3 must be a str'),
             ({'severity': 0}, ValueError, 'severity=0 must be from 1'),
             ({'severity': 6}, ValueError, 'severity=6 must be from 1'),

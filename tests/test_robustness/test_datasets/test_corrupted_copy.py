@@ -164,7 +164,7 @@ class TestCorruptVOC:
     @pytest.mark.parametrize(
         ('changed', 'message'),
         [
-            ({'corruptions': 'fgo'}, "'fgo' is unknown: did you mean 'fog'"),
+            ({'corruptions': 'fgo'}, "'fgo' is unknown; did you mean 'fog'"),
             ({'severities': '0'}, 'severity=0 must be from 1'),
             ({'severities': '3 6'}, 'severity=6 must be from 1'),
             ({'severities': '3 3'}, 'each once'),
