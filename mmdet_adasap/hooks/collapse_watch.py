@@ -28,6 +28,8 @@ SAFE = 'TaylorImportance'
 class CollapseWatch:
     """Compares the loss after each pruning event with that before the first one.
 
+    A run that is resumed between events counts from the first that it sees.
+
     Args:
         interval (int): Iterations from one event to the next.
     """
@@ -36,6 +38,7 @@ class CollapseWatch:
         self.window = min(interval, WINDOW)
         self._losses: deque = deque(maxlen=self.window)
         self._before: float | None = None
+        self._first = 1
         self._event = 0
         self._seen = 0
         self._deepest = self._criterion = ''
@@ -68,7 +71,7 @@ class CollapseWatch:
             pruner (Pruner): Its masks say what is left.
         """
         if self._before is None and self._losses:
-            self._before = _mean(self._losses)
+            self._before, self._first = _mean(self._losses), event
         self._event, self._seen = event, 0
         self._losses.clear()
         groups, kept = pruner.channels.groups, pruner.masks.kept
@@ -82,8 +85,8 @@ class CollapseWatch:
         other = '' if self._criterion == SAFE else f", or set importance=dict(type='{SAFE}')"
         return (
             f'AdaSAP: after pruning event {self._event} the loss is {_mean(self._losses):.3g}, '
-            f'before the first it was {self._before:.3g}: this looks like a collapse. Cut deepest '
-            f'are {self._deepest}. Raise the target, lengthen prune, lower '
+            f'before event {self._first} it was {self._before:.3g}: this looks like a collapse. '
+            f'Cut deepest are {self._deepest}. Raise the target, lengthen prune, lower '
             f'max_pruning_ratio{other}'
         )
 

@@ -337,6 +337,11 @@ def _compare_settings(
         saved = {**saved, 'target': structure['target']}
     warnings = []
     for key, value in settings.to_dict().items():
+        if key == 'max_pruning_ratio' and key not in saved and value < 1:
+            warnings.append(
+                f'resume: the run was started by a version without max_pruning_ratio and goes on '
+                f'with {value}; set max_pruning_ratio=1.0 for a run as it was started'
+            )
         if saved.get(key, value) == value:
             continue
         if key not in PERTURBATION_KEYS:

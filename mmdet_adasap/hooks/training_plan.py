@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
 from mmengine.runner import IterBasedTrainLoop, Runner
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import NoGradientsError, UnreachableTargetError
 from ..pruning import Pruner
@@ -53,14 +53,20 @@ class _Optimizer(torch.optim.SGD):
 
     def __init__(self, param_groups: list[dict]) -> None:
         groups = [
-            {'params': [nn.Parameter(torch.zeros(1))], **_plain(group)} for group in param_groups
+            {**_numbers(group), 'params': [nn.Parameter(torch.zeros(1))]} for group in param_groups
         ]
         super().__init__(groups, lr=0.0)
         self._global_step = 1  # as after a step, without which schedulers warn
 
 
-def _plain(group: Mapping) -> dict:
-    return {k: v for k, v in group.items() if isinstance(v, int | float | tuple | list)}
+def _numbers(group: Mapping) -> dict:
+    """Return the numbers among the settings of a group; capturable optimizers hold tensors."""
+    return {
+        key: float(value) if isinstance(value, Tensor) else value
+        for key, value in group.items()
+        if isinstance(value, int | float | tuple)
+        or (isinstance(value, Tensor) and value.numel() == 1)
+    }
 
 
 def learning_rates(runner: Runner, phases: Phases) -> Rates | None:
@@ -195,12 +201,13 @@ def next_steps(runner: Runner) -> str:
     if config is None or not config.exists() or not last.exists():
         return 'adasap robustness, to test it on corrupted images, and adasap export'
     files = f'{shlex.quote(str(config))} {shlex.quote(last.read_text().strip())}'
+    folder = shlex.quote(str(folder))
     return '\n'.join(
         [
             'what to run next:',
             f'  python "$(python -m mmdet_adasap.env --tool test)" {files}',
-            f'  adasap robustness {files}',
-            f'  adasap export {files}',
+            f'  adasap robustness {files} --out {folder}/robustness',
+            f'  adasap export {files} --out {folder}/exported',
         ]
     )
 

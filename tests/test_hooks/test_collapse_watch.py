@@ -35,9 +35,7 @@ def test_warns_once_of_a_jump_and_names_the_three_layers_cut_deepest():
     assert not feed(watch, 1.2, 1.1, 1.0)
     watch.start_event(2, pruner())
     (text,) = feed(watch, 4.0, 3.0, 2.0, 9.0, 9.0)
-    assert (
-        'after pruning event 2 the loss is 3, before the first it was 1: this looks like' in text
-    )
+    assert 'after pruning event 2 the loss is 3, before event 1 it was 1: this looks like' in text
     deepest = 'layer1 (8 -> 1 channels), layer2 (8 -> 2 channels), layer3 (8 -> 6 channels)'
     assert deepest in text
     assert 'layer0' not in text
