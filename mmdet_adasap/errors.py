@@ -132,7 +132,15 @@ class DivergedError(AdaSAPError, ArithmeticError):
 
 
 class UnreachableTargetError(AdaSAPError, ValueError):
-    """Raised when a budget is below what protected and rounded channels leave."""
+    """Raised when a budget is below what protected and rounded channels leave.
+
+    Attributes:
+        remaining (float | None): What they leave, in the unit of the budget, where it is known.
+    """
+
+    def __init__(self, message: str, remaining: float | None = None) -> None:
+        super().__init__(message)
+        self.remaining = remaining
 
 
 class NeedsValuesError(AdaSAPError, RuntimeError):

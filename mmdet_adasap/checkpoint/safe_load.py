@@ -84,8 +84,14 @@ def _find_fault(checkpoint: object) -> str | None:
         for name, value in weights.items()
     ):
         return 'its state_dict is not one of tensors by name'
-    if not isinstance(meta_of(checkpoint).get('dataset_meta') or {}, Mapping):
+    trained_on = meta_of(checkpoint).get('dataset_meta') or {}
+    if not isinstance(trained_on, Mapping):
         return 'its meta.dataset_meta is not a dict'
+    if not all(isinstance(key, str) for key in trained_on):
+        return 'its meta.dataset_meta has keys that are no text'
+    for key in ('classes', 'CLASSES'):
+        if not isinstance(trained_on.get(key) or (), list | tuple | str):
+            return f'its meta.dataset_meta.{key} is no list of names'
     return None
 
 

@@ -59,7 +59,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--importance',
         default='magnitude',
-        help='criterion of --target; one that needs no training, as magnitude (the default)',
+        help=(
+            'criterion of --target; one that needs no training, as magnitude (default here; that of '
+            'AdaSAPHook is Taylor, which leaves other channels and often more FLOPs)'
+        ),
     )
     parser.add_argument(
         '--image-size',

@@ -71,7 +71,9 @@ def exported_config(config: Config, name: str) -> tuple[str, list[Path], list[st
     # A config in pure Python has names from here on, which need it.
     if library_of(config):
         exported['default_scope'] = library_of(config)
-    exported['work_dir'] = f'./work_dirs/{name}'  # not that of the run that pruned
+    # Not that of the run that pruned, and not this folder where it lies in work_dirs: mmengine
+    # writes the config that it runs into the work_dir, over the one of that name.
+    exported['work_dir'] = f'./work_dirs/{name}_runs'
     if not is_mmpretrain_config(config):
         exported.setdefault('visualizer', VISUALIZER)
     text = Config(exported).pretty_text

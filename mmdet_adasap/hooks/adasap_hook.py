@@ -83,6 +83,7 @@ class AdaSAPHook(Hook):
         self.start_fraction = 1.0
         self.has_loaded = False
         self._loaded_state: Mapping = {}
+        self._frozen: list[str] = []
         self._untrained: frozenset[str] = frozenset()
         self._watch: training_log.LossRatioWatch | None = None
         self._collapse: CollapseWatch | None = None
@@ -141,14 +142,16 @@ class AdaSAPHook(Hook):
         with preserve_rng_state(model):
             check_no_copy(model, lambda: runner_state.running_modules(runner))
             forward = runner_state.sample_forward(runner)
-            self.pruner = Pruner(
-                model,
-                forward,
-                settings.target,
-                settings.importance,
-                settings.round_to,
-                settings.max_pruning_ratio,
-            )
+            with runner_state.frozen_as_at_the_start(model, self._loaded_state) as frozen:
+                self._frozen = frozen
+                self.pruner = Pruner(
+                    model,
+                    forward,
+                    settings.target,
+                    settings.importance,
+                    settings.round_to,
+                    settings.max_pruning_ratio,
+                )
         self.start_fraction = self.pruner.remaining()
         channels = self.pruner.channels
         self._collapse = CollapseWatch(settings.interval)
@@ -192,6 +195,8 @@ class AdaSAPHook(Hook):
         warning = self._collapse.add(outputs) if self._collapse else None
         if warning is not None:
             runner.logger.warning(warning)
+        if self.pruner is not None:
+            self.pruner.masks.hold()
         event = self.phases.event(done)
         if event is not None:
             self._prune(runner, event)
@@ -252,6 +257,7 @@ class AdaSAPHook(Hook):
                 'settings': self.settings.to_dict(),
                 'importance': self.settings.importance.state_dict() if self.pruner else {},
                 'holds': resume.count_states(checkpoint),
+                'frozen': self._frozen,
             }
 
     def after_train(self, runner: Runner) -> None:

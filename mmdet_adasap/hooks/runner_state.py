@@ -6,7 +6,8 @@ Read it at every release of mmengine, with the files that ``integration/__init__
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from math import inf
 
 from mmengine.dist import is_main_process
@@ -189,3 +190,31 @@ def _reset_early_stopping(runner: Runner) -> None:
         if isinstance(hook, EarlyStoppingHook):
             hook.wait_count = 0
             hook.best_score = -inf if hook.rule == 'greater' else inf
+
+
+@contextmanager
+def frozen_as_at_the_start(model: nn.Module, state: Mapping) -> Iterator[list[str]]:
+    """Freeze the parameters that were frozen when the run was started, as long as this is open.
+
+    Which channels there are depends on what is trained when they are looked for. A hook or a
+    backbone may have frozen or thawed layers since, and the groups have to be the same ones.
+
+    Args:
+        model (nn.Module): The model.
+        state (Mapping): What AdaSAPHook has put into the checkpoint; empty in a new run.
+
+    Yields:
+        list[str]: Names of the parameters that were frozen then, or are now in a new run.
+    """
+    parameters = dict(model.named_parameters())
+    now = {name: parameter.requires_grad for name, parameter in parameters.items()}
+    frozen = state.get('frozen')
+    if not isinstance(frozen, list):
+        frozen = [name for name, is_trained in now.items() if not is_trained]
+    try:
+        for name, parameter in parameters.items():
+            parameter.requires_grad_(name not in frozen)
+        yield frozen
+    finally:
+        for name, parameter in parameters.items():
+            parameter.requires_grad_(now[name])

@@ -100,6 +100,15 @@ class ChannelMasks:
             self._handles.append(parameter.register_post_accumulate_grad_hook(zero_gradient))
             parameter.requires_grad = is_trained
 
+    @torch.no_grad()
+    def hold(self) -> None:
+        """Zero the removed channels anew, which some optimizers move although their gradient is 0.
+
+        Those that add noise to a step do, and those that subtract the mean of a gradient.
+        """
+        for name, axes in self._removed.items():
+            _zero(self._parameters[name].data, axes)
+
     def release(self) -> None:
         """Stop watching gradients; what is zero stays zero."""
         for handle in self._handles:

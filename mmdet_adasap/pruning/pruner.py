@@ -245,7 +245,8 @@ class Pruner:
             kept, steps, least = self.masks.kept, self._steps, self._least
             return select_channels(scores, kept, self.cost, limit, steps, least)
         except UnreachableTargetError as error:
-            raise UnreachableTargetError(f'{error}{self._kept_whole(unseen)}') from None
+            left = error.remaining / self.dense[self.resource]
+            raise UnreachableTargetError(self._out_of_reach(fraction, left, unseen)) from error
 
     def untrained_layers(self) -> list[str]:
         """Return the layers that are not trained now, and so keep the channels they have."""
@@ -253,21 +254,28 @@ class Pruner:
         found = [group.untrained_layers(parameters) for group in self.channels.groups]
         return list(dict.fromkeys(name for names in found for name in names))
 
-    def _kept_whole(self, unseen: list[str]) -> str:
+    def _out_of_reach(self, fraction: float, left: float, unseen: list[str]) -> str:
         """Return what an event could not cut, and what to do, for the message of an error.
 
         Args:
+            fraction (float): Of the resource, what was to remain.
+            left (float): What remains when every group keeps the least it may.
             unseen (list[str]): Layers of which the criterion knows nothing.
         """
-        found = {
+        reasons = {
             'not trained now': self.untrained_layers(),
             f'without a score of {type(self.importance).__name__}, as without a gradient': unseen,
         }
-        found = [f'{reason}: {listed(names)}' for reason, names in found.items() if names]
-        if not found:
-            return ''
-        higher = f'set a higher target than target=dict({self.resource}={self.target:g})'
-        return f'; left whole: {"; ".join(found)}. Train them up to the last event, or {higher}'
+        reasons = [f'{reason}: {listed(names)}' for reason, names in reasons.items() if names]
+        whole = f'; left whole: {"; ".join(reasons)}' if reasons else ''
+        remedies = ['train these layers up to the last event'] if reasons else []
+        if left <= 0.9995 or not reasons:  # rounded up to three digits that would be 1.000
+            target = min(math.ceil(left * 1000) / 1000, 1.0)
+            remedies.append(f'set target=dict({self.resource}={target:.3f}) or more')
+        return (
+            f'{self.resource} {fraction:.4g} of the dense model cannot be reached now: at least '
+            f'{left:.4f} remain{whole}; {", or ".join(remedies)}'
+        )
 
     def _check_finite(self) -> None:
         """Raise DivergedError if a parameter holds a NaN or infinity."""

@@ -82,10 +82,11 @@ def select_channels(
     floor = _floor(scores, kept, counts, least, round_to)
     if cost(floor) > limit:
         stay = _infinite(scores, kept).sum()
-        infinite = f'; {stay} of them are infinitely important' if stay else ''
+        infinite = f'; {stay} channels have an infinite score and stay' if stay else ''
         raise UnreachableTargetError(
             f'{limit:.0f} cannot be reached: {cost(floor)} remain when every group of channels '
-            f'keeps the least it may{infinite}'
+            f'keeps the least it may{infinite}',
+            cost(floor),
         )
     ranked = []
     for score, k in zip(scores, kept, strict=True):

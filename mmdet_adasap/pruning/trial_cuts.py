@@ -76,6 +76,9 @@ def _draw_counts(
         if size == 2 and before:  # the only choice that is left: to be cut or not
             most = 2
         options = rng.permutation(np.arange(least, most + 1)).tolist()
+        # Primes first: a wrong width that divides the number of entries would be taken for right,
+        # as in ``x.reshape(n, -1)``.
+        options.sort(key=lambda n: not _is_prime(n))
         fresh = (n for n in options if not used[before, Fraction(n, size)])
         rarest = next(fresh, None)
         if rarest is None:
@@ -83,6 +86,11 @@ def _draw_counts(
         counts[g] = rarest
         used[before, Fraction(rarest, size)] += 1
     return counts
+
+
+def _is_prime(number: int) -> bool:
+    """Return whether a number is a prime above 3; sizes of images have factors of 2 and 3."""
+    return number > 3 and all(number % n for n in range(2, int(number**0.5) + 1))
 
 
 def _widths(model: nn.Module, groups: Sequence[ChannelGroup]) -> set[Width]:

@@ -327,7 +327,7 @@ def test_parts_of_ours_that_derive_from_mmdets_own(tmp_path, monkeypatch):
     assert found.optim_wrapper == dict(type='OptimWrapper', clip_grad=1)
     assert found.custom_imports.imports == ['mine', 'slim_model_v1']
     assert found.model.backbone == dict(depth=16)
-    assert found.work_dir == './work_dirs/slim'
+    assert found.work_dir == './work_dirs/slim_runs'
     assert 'pipeline[1]: without ImageCorruption' in changes
 
 

@@ -92,7 +92,7 @@ def test_exported_classifiers_run_without_the_plugin(tmp_path):
         assert report['latency']['image'] == [32, 32]
         assert (out / 'mobilenet_v1.py').exists() == (name == 'mobilenet')
         exported = Config.fromfile(out / 'config.py')
-        assert exported.work_dir == f'./work_dirs/{out.name}'
+        assert exported.work_dir == f'./work_dirs/{out.name}_runs'
         assert 'visualizer' not in exported  # mmdet's is none for classifiers
         folders.append(str(out))
 

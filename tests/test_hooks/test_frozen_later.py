@@ -128,7 +128,8 @@ def test_target_that_cannot_be_reached_any_more(tmp_path, importance):
     assert 'not trained now: ' in str(error.value)
     for layer in ('stem.0', 'block.conv1', 'left', 'right', 'fc'):
         assert layer in str(error.value)
-    assert 'or set a higher target than target=dict(params=0.4)' in str(error.value)
+    assert 'at least 1.0000 remain' in str(error.value)
+    assert str(error.value).endswith('; train these layers up to the last event')
 
 
 class SometimesOff(torch.nn.Conv2d):

@@ -8,7 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from _utils.nets import Net, random_choice, randomise, trace
-from mmdet_adasap.pruning import ChannelMasks, channel_counts, cut, indices_from_masks
+from mmdet_adasap.pruning import (
+    ChannelMasks,
+    MagnitudeImportance,
+    Pruner,
+    channel_counts,
+    cut,
+    indices_from_masks,
+)
 from mmdet_adasap.pruning.groups import removed_indices
 
 OPTIMIZERS = {
@@ -204,3 +211,24 @@ def test_neuron_masks():
         **{name: up.tolist() for name in ('up.weight', 'up.bias', 'bn.weight', 'bn.bias')},
     }
     assert found == expected
+
+
+def test_an_optimizer_that_adds_noise_does_not_wake_removed_channels():
+    """Langevin dynamics and the like move a weight whose gradient is 0."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1))
+    pruner = Pruner(
+        model, lambda m: m(torch.ones(1, 3, 2, 2)), dict(params=0.5), MagnitudeImportance()
+    )
+    pruner.prune_to(0.5)
+    gone = ~torch.as_tensor(pruner.masks.kept[0])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    assert model[0].weight[gone].abs().min() > 0
+    kept = model[0].weight[~gone].clone()
+    pruner.masks.hold()
+    assert not model[0].weight[gone].any()
+    assert not model[0].bias[gone].any()
+    assert not model[1].weight[:, gone].any()
+    assert torch.equal(model[0].weight[~gone], kept)

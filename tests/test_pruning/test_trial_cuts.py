@@ -227,3 +227,18 @@ def test_a_wrong_cut_is_seen_behind_a_selection():
     channels = find_channels(model, runs(X))
     assert channels.groups == []
     assert list(channels.excluded) == ['a']
+
+
+def test_a_width_that_divides_the_entries_is_seen():
+    """``reshape(n, -1)`` runs with a wrong n if that divides what is left."""
+
+    def run(net: Net, x: Tensor) -> Tensor:
+        y = net.q(x)
+        n = net.a.weight.shape[0]
+        return net.k(y.flatten(1).reshape(len(y), n, -1).reshape(y.shape)) + net.b(net.a(x))
+
+    torch.manual_seed(0)
+    model = Net(run, a=Conv2d(3, 8, 1), q=Conv2d(3, 8, 1), k=Conv2d(8, 2, 1), b=Conv2d(8, 2, 1))
+    channels = find_channels(randomise(model), runs(torch.randn(1, 3, 6, 9)))
+    assert channels.excluded
+    assert_cuts(model, torch.randn(1, 3, 6, 9), channels)
