@@ -60,8 +60,8 @@ def parse_args() -> argparse.Namespace:
         '--importance',
         default='magnitude',
         help=(
-            'criterion of --target; one that needs no training, as magnitude (default here; that of '
-            'AdaSAPHook is Taylor, which leaves other channels and often more FLOPs)'
+            'criterion of --target; one that needs no training, as magnitude (the default here; '
+            'that of AdaSAPHook is Taylor, which leaves other channels and often more FLOPs)'
         ),
     )
     parser.add_argument(
