@@ -577,7 +577,7 @@ class TestAlexNet:
         assert 'relative to AlexNet (published)' in page
         assert 'these images were computed' in page
         assert 'on all 50,000 validation images' in page
-        assert 'these are 24, of 4 of the 1000 classes' in page
+        assert 'and here are 24, of 4 of the 1000 classes' in page
         own = evaluate_robustness([source], tmp_path / 'own', reference='a', **CELLS)
         assert own['mCE_reference'] == 'a'
         assert json.loads((tmp_path / 'own' / 'results.json').read_text())['reference'] == 'a'
