@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..pruning import Pruner
+from .settings import DEFAULT_IMPORTANCE
 
 WINDOW = 10
 """Iterations that a mean loss is of, before the first event and after each: losses differ from
@@ -20,9 +21,6 @@ collapsed; between what ruined models and others show in docs/criteria.md."""
 FLOOR = 0.5
 """Loss that one before the first event counts as at least. A classifier that knows its training
 set by heart has 0.02, and thirty times as much does it no harm there."""
-
-SAFE = 'TaylorImportance'
-"""The criterion that left small models whole there."""
 
 
 class CollapseWatch:
@@ -82,7 +80,9 @@ class CollapseWatch:
         self._criterion = type(pruner.importance).__name__
 
     def _warning(self) -> str:
-        other = '' if self._criterion == SAFE else f", or set importance=dict(type='{SAFE}')"
+        other = f", or set importance=dict(type='{DEFAULT_IMPORTANCE}')"
+        if self._criterion == DEFAULT_IMPORTANCE:
+            other = ''
         return (
             f'AdaSAP: after pruning event {self._event} the loss is {_mean(self._losses):.3g}, '
             f'before event {self._first} it was {self._before:.3g}: this looks like a collapse. '
