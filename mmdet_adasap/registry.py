@@ -86,9 +86,7 @@ def check_arguments(
             f'has the same key; leave it out'
         )
     if unexpected:
-        key = unexpected[0]
-        hint = did_you_mean(key, [*named, *also]) or f'; it takes {takes}'
-        raise SettingError(f'{owner}: unexpected {key!r}{hint}')
+        raise unexpected_key(owner, unexpected[0], [*named, *also])
     try:
         given = inspect.signature(function).bind_partial(*args, **kwargs).arguments
     except TypeError as error:
@@ -97,6 +95,18 @@ def check_arguments(
         if key not in given and parameter.default is parameter.empty:
             hint = (examples or {}).get(key, f'it takes {takes}')
             raise SettingError(f'{owner}: {key!r} is missing; {hint}')
+
+
+def unexpected_key(owner: str, key: str, known: Collection[str]) -> SettingError:
+    """Return the error for a key that nothing takes, with what may have been meant.
+
+    Args:
+        owner (str): Whose settings they are, with which the message begins.
+        key (str): What was written.
+        known (Collection[str]): What it takes, in the order of the message.
+    """
+    hint = did_you_mean(key, known) or f'; it takes {", ".join(dict.fromkeys(known))}'
+    return SettingError(f'{owner}: unexpected {key!r}{hint}')
 
 
 def checks_arguments(init: Callable[..., None]) -> Callable[..., None]:

@@ -15,8 +15,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import CheckpointLoader, Runner, save_checkpoint
 from mmengine.utils import mkdir_or_exist
 
-from ..errors import SettingError, did_you_mean
 from ..fileio import remove_partial_files, write_atomically
+from ..registry import unexpected_key
 from .runner_state import is_resumed
 
 BACKEND_ARGS = dict(backend='mmdet_adasap.atomic')
@@ -91,8 +91,7 @@ class AtomicCheckpointHook(CheckpointHook):
         # later, when the first checkpoint is to be saved.
         known = set(inspect.signature(CheckpointHook.__init__).parameters) - {'self', 'kwargs'}
         for key in kwargs.keys() - known:
-            hint = did_you_mean(key, known) or f'; it takes {", ".join(sorted(known))}'
-            raise SettingError(f'AtomicCheckpointHook: unexpected {key!r}{hint}')
+            raise unexpected_key('AtomicCheckpointHook', key, sorted(known))
         super().__init__(*args, **kwargs)
 
     def before_train(self, runner: Runner) -> None:
