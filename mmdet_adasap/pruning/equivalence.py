@@ -27,8 +27,9 @@ TOLERANCE = 1e-5
 """Largest difference allowed, relative to the largest output, in float32. About 100 times its
 rounding error of 1.2e-7: sums over fewer channels are added in another order."""
 INNER_TOLERANCE = 1e-4
-"""The same for what single operations return, relative to its own norm. Wider than TOLERANCE,
-since one tensor in the middle may consist of small differences of large numbers."""
+"""The same for what single operations return, relative to its own norm, and for the scores that a
+selection is made from. Wider than TOLERANCE, since one tensor in the middle may consist of small
+differences of large numbers."""
 
 MAX_HELD_ENTRIES = 2**24
 """Numbers that decisions were made from and that one run holds, a limit of our own: 64 MiB of
@@ -230,7 +231,7 @@ class _FingerprintMode(TorchDispatchMode):
         before = self._earlier.get(key)
         if before is not None:
             same = len(numbers) == len(before.numbers) and all(
-                difference([a], [b]) <= TOLERANCE
+                difference([a], [b]) <= INNER_TOLERANCE
                 for a, b in zip(numbers, before.numbers, strict=True)
             )
             return _cloned(before.decided) if same else out
