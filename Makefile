@@ -7,18 +7,22 @@ OMP_NUM_THREADS ?= 1
 # Processes that share the tests, file by file; some tests, asked for by name, may want to print.
 TEST_JOBS ?= $(if $(ARGS),0,2)
 
-PYTEST = OMP_NUM_THREADS=$(OMP_NUM_THREADS) MKL_NUM_THREADS=$(OMP_NUM_THREADS) \
-	.venv/bin/python -m pytest -n $(TEST_JOBS) --dist loadfile
+THREADS = OMP_NUM_THREADS=$(OMP_NUM_THREADS) MKL_NUM_THREADS=$(OMP_NUM_THREADS)
+PYTEST = $(THREADS) .venv/bin/python -m pytest -n $(TEST_JOBS) --dist loadfile
+
+# The parts of the suite that touch torch, mmengine, mmcv, mmdet and mmpretrain.
+FRAMEWORK_TESTS = $(addprefix tests/test_,apis checkpoint configs env.py export hooks integration \
+	models optim pruning registration.py registry.py robustness sharpness made_by_0_1.py)
 
 # For tools/dev/find_python.sh.
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-classification test test-quick lint clean
+.PHONY: help install install-original demo demo-classification test test-quick test-original lint clean
 
 help:  ## Show this text
 	@echo 'Targets:'
-	@sed -n 's/^\([a-z-]*\):[a-z ]*## /  make \1\t/p' Makefile | expand -t 28
+	@sed -n 's/^\([a-z-]*\):[a-z -]*## /  make \1\t/p' Makefile | expand -t 28
 	@echo
 	@echo 'Variables:'
 	@echo '  PYTHON=python3.12   the interpreter that makes .venv (default: the first of python3.11,'
@@ -37,6 +41,9 @@ help:  ## Show this text
 install:  ## Set up .venv: torch, mmcv (compiled once), mmdet, mmpretrain, this project
 	@python=$$(sh tools/dev/find_python.sh) && "$$python" tools/dev/setup_env.py
 
+install-original:  ## Set up .venv-original: the packages that OpenMMLab published, torch 2.1, numpy 1
+	@python=$$(sh tools/dev/find_python.sh) && "$$python" tools/dev/setup_env.py --stack original
+
 demo: install  ## Train, prune and test a small detector on corrupted images; ends with a table
 	.venv/bin/python tools/demo/detection.py --seed $(SEED)
 
@@ -50,6 +57,10 @@ test: install  ## Run the tests, but for the slow ones (ARGS="-m slow")
 test-quick: install  ## Run the tests that are quick, of every part: under 2 minutes
 	$(PYTEST) -m 'not slow and not long' $(ARGS)
 
+test-original: install-original  ## Run the tests of what touches the frameworks with those packages
+	$(THREADS) .venv-original/bin/python -m pytest -n $(TEST_JOBS) --dist loadfile \
+		$(if $(ARGS),$(ARGS),$(FRAMEWORK_TESTS))
+
 # All four are run, also where one fails; `ruff format .` and `ruff check --fix .` mend most.
 lint: install  ## Check format, style, imports and the layout of the package
 	@failed=0; \
@@ -59,6 +70,6 @@ lint: install  ## Check format, style, imports and the layout of the package
 	.venv/bin/python tools/dev/house.py --check || failed=1; \
 	exit $$failed
 
-clean:  ## Remove .venv and the caches of tools; data, work_dirs and the compiled mmcv stay
-	rm -rf .venv build dist mmdet_adasap.egg-info .pytest_cache .ruff_cache
+clean:  ## Remove .venv, .venv-original and the caches of tools; data, work_dirs and the compiled mmcv stay
+	rm -rf .venv .venv-original build dist mmdet_adasap.egg-info .pytest_cache .ruff_cache
 	find mmdet_adasap tests tools configs -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,5 +1,6 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-import importlib.util
+import dataclasses
+import importlib
 import os
 import re
 import runpy
@@ -19,16 +20,20 @@ ONEDL = {'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmpretrain'
 
 
 @pytest.fixture
-def setup_env(monkeypatch, tmp_path):
-    """tools/dev/setup_env.py as a module, with its cache in a temporary folder."""
-    spec = importlib.util.spec_from_file_location(
-        'setup_env', ROOT / 'tools' / 'dev' / 'setup_env.py'
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def mmcv_wheel(monkeypatch, tmp_path):
+    """tools/dev/mmcv_wheel.py as a module, with its cache in a temporary folder."""
+    monkeypatch.syspath_prepend(ROOT / 'tools' / 'dev')
+    monkeypatch.delitem(sys.modules, 'mmcv_wheel', raising=False)
     monkeypatch.setenv('MMDET_ADASAP_CACHE', str(tmp_path / 'the cache'))
     monkeypatch.delenv('FORCE_CUDA', raising=False)
-    return module
+    return importlib.import_module('mmcv_wheel')
+
+
+@pytest.fixture
+def setup_env(monkeypatch, mmcv_wheel):
+    """tools/dev/setup_env.py as a module."""
+    monkeypatch.delitem(sys.modules, 'setup_env', raising=False)
+    return importlib.import_module('setup_env')
 
 
 class TestSetup:
@@ -104,72 +109,88 @@ class TestFindPython:
         assert 'make install PYTHON=' in done.stderr
 
 
-class TestSetupEnv:
+class TestMmcvWheel:
+    REQUIREMENT = 'onedl-mmcv==2.3.6'
+    TORCH = '2.11.0'
+
+    def get(self, module):
+        return module.mmcv_wheel(self.REQUIREMENT, self.TORCH, Path('python'))
+
     def test_the_cache_is_named_by_torch_python_and_machine(
-        self, setup_env, tmp_path, monkeypatch
+        self, mmcv_wheel, tmp_path, monkeypatch
     ):
-        torch = re.search(r'^torch==(.+)$', (ROOT / 'requirements/torch.txt').read_text(), re.M)[1]
         python = f'cp{sys.version_info[0]}{sys.version_info[1]}'
-        name = f'torch{torch}-{python}-{os.uname().machine}'
-        assert setup_env.wheel_folder() == tmp_path / 'the cache' / name
+        name = f'torch2.11.0-{python}-{os.uname().machine}'
+        assert mmcv_wheel.wheel_folder(self.TORCH) == tmp_path / 'the cache' / name
         monkeypatch.delenv('MMDET_ADASAP_CACHE')
         monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'xdg'))
-        assert setup_env.wheel_folder() == tmp_path / 'xdg' / 'mmdet_adasap' / name
+        assert mmcv_wheel.wheel_folder(self.TORCH) == tmp_path / 'xdg' / 'mmdet_adasap' / name
 
-    def test_mmcv_is_compiled_once(self, setup_env, monkeypatch):
+    def test_it_is_compiled_once(self, mmcv_wheel, monkeypatch):
         calls = []
 
-        def compile_mmcv(version, out, log):
-            calls.append(version)
-            wheel = out / f'onedl_mmcv-{version}-cp311-cp311-linux_x86_64.whl'
+        def compile_mmcv(requirement, python, out, log):
+            calls.append(requirement)
+            wheel = out / 'onedl_mmcv-2.3.6-cp311-cp311-linux_x86_64.whl'
             wheel.write_text('compiled')
             return wheel
 
-        monkeypatch.setattr(setup_env, 'compile_mmcv', compile_mmcv)
-        wheels = {setup_env.mmcv_wheel() for _ in range(2)}
+        monkeypatch.setattr(mmcv_wheel, 'compile_mmcv', compile_mmcv)
+        wheels = {self.get(mmcv_wheel) for _ in range(2)}
         (wheel,) = wheels
-        assert len(calls) == 1
+        assert calls == [self.REQUIREMENT]
         assert wheel.read_text() == 'compiled'
-        assert list(setup_env.wheel_folder().iterdir()) == [wheel]
+        assert list(mmcv_wheel.wheel_folder(self.TORCH).iterdir()) == [wheel]
 
-    def test_an_interrupted_compilation_leaves_nothing(self, setup_env, monkeypatch):
-        def interrupted(version, out, log):
-            (out / f'onedl_mmcv-{version}-cp311-cp311-linux_x86_64.whl').write_text('half')
+    def test_an_interrupted_compilation_leaves_nothing(self, mmcv_wheel, monkeypatch):
+        def interrupted(requirement, python, out, log):
+            (out / 'onedl_mmcv-2.3.6-cp311-cp311-linux_x86_64.whl').write_text('half')
             raise KeyboardInterrupt
 
-        killed = setup_env.wheel_folder() / 'compiling-by-a-call-that-was-killed'
-        killed.mkdir()
-        monkeypatch.setattr(setup_env, 'compile_mmcv', interrupted)
+        folder = mmcv_wheel.wheel_folder(self.TORCH)
+        (folder / 'compiling-by-a-call-that-was-killed').mkdir()
+        monkeypatch.setattr(mmcv_wheel, 'compile_mmcv', interrupted)
         with pytest.raises(KeyboardInterrupt):
-            setup_env.mmcv_wheel()
-        assert list(setup_env.wheel_folder().iterdir()) == []
+            self.get(mmcv_wheel)
+        assert list(folder.iterdir()) == []
 
-    def test_progress(self, setup_env, tmp_path, capsys):
+    def test_progress(self, mmcv_wheel, tmp_path, capsys):
         lines = ['Building\n', '  [1/78] c++ -MMD a.o\n', '  [78/78] c++ z.o\n', 'Created\n']
-        tail = setup_env.show_progress(iter(lines), tmp_path / 'log', kept=2)
+        tail = mmcv_wheel.show_progress(iter(lines), tmp_path / 'log', kept=2)
         assert list(tail) == lines[-2:]
         assert (tmp_path / 'log').read_text() == ''.join(lines)
         assert '[78/78] objects compiled, 0.0 min' in capsys.readouterr().out
 
+
+class TestSetupEnv:
     def test_the_stamp_follows_the_requirements(self, setup_env, tmp_path, monkeypatch):
-        before = setup_env.stamp()
+        before = setup_env.DEFAULT.stamp
         for path in setup_env.REQUIREMENTS.glob('*.txt'):
             (tmp_path / path.name).write_bytes(path.read_bytes())
         monkeypatch.setattr(setup_env, 'REQUIREMENTS', tmp_path)
-        assert setup_env.stamp() == before
+        assert setup_env.DEFAULT.stamp == before
         with (tmp_path / 'torch.txt').open('a') as file:
             file.write('# changed\n')
-        assert setup_env.stamp() != before
+        assert setup_env.DEFAULT.stamp != before
 
-    def test_a_foreign_venv_is_not_removed(self, setup_env, tmp_path, monkeypatch):
+    def test_the_original_stack_takes_the_place_of_the_default_one(self, setup_env):
+        default, original = setup_env.DEFAULT, setup_env.ORIGINAL
+        names = [setup_env.name_of(line) for line in default.requirements('runtime.txt')]
+        instead = original.requirements('runtime.txt')
+        assert [setup_env.name_of(line) for line in instead] == names
+        changed = set(instead) - set(default.requirements('runtime.txt'))
+        assert changed == {'numpy==1.26.4', 'opencv-python-headless==4.11.0.86'}
+        assert default.pinned('torch', 'onedl-mmcv') == ['torch==2.11.0', 'onedl-mmcv==2.3.6']
+        assert original.pinned('torch', 'mmcv') == ['torch==2.1.2', 'mmcv==2.1.0']
+
+    def test_a_foreign_venv_is_not_removed(self, setup_env, tmp_path):
         foreign = tmp_path / '.venv' / 'mine.txt'
         foreign.parent.mkdir()
         foreign.touch()
-        monkeypatch.setattr(setup_env, 'VENV', foreign.parent)
-        monkeypatch.setattr(setup_env, 'VENV_PYTHON', foreign.parent / 'bin' / 'python')
-        monkeypatch.setattr(setup_env, 'MARKER', foreign.parent / 'marker')
-        with pytest.raises(SystemExit, match='move it away'):
-            setup_env.make_venv()
+        stack = dataclasses.replace(setup_env.ORIGINAL, venv=foreign.parent)
+        with pytest.raises(SystemExit, match=r'move it away.*`make install-original PYTHON=') as e:
+            setup_env.make_venv(stack)
+        assert str(foreign.parent) in str(e.value)
         assert foreign.exists()
 
 
@@ -206,33 +227,35 @@ class TestCompilerFlags:
         return write
 
     @pytest.fixture
-    def flags_of(self, setup_env, tmp_path, monkeypatch):
+    def flags_of(self, mmcv_wheel, tmp_path, monkeypatch):
         """Call compiler_flags, with arguments of an extension that need no torch."""
         monkeypatch.setattr(
-            setup_env, 'extension_arguments', lambda flags: [*shlex.split(flags), '-I/of/torch']
+            mmcv_wheel,
+            'extension_arguments',
+            lambda python, flags: [*shlex.split(flags), '-I/of/torch'],
         )
 
         def call() -> tuple[list[str], bool]:
             scratch = tmp_path / "the compiler's scratch"  # to be quoted for a shell
             scratch.mkdir()
-            flags, in_advance = setup_env.compiler_flags(scratch)
+            flags, in_advance = mmcv_wheel.compiler_flags(Path('python'), scratch)
             return shlex.split(flags), in_advance
 
         return call
 
     @staticmethod
     def plain() -> list[str]:
-        """Python's own flags, and those of setup_env.py."""
+        """Python's own flags, and those of mmcv_wheel.py."""
         return [*shlex.split(sysconfig.get_config_var('CFLAGS') or ''), '-g0', '-O2']
 
-    def test_gcc_reads_headers_that_are_compiled_in_advance(self, setup_env, compiler, flags_of):
+    def test_gcc_reads_headers_that_are_compiled_in_advance(self, mmcv_wheel, compiler, flags_of):
         path = compiler(GCC)
         flags, in_advance = flags_of()
         assert in_advance
         header = Path(flags[-2])
         assert flags == [*self.plain(), '-include', str(header), '-Winvalid-pch']
         # Where it does not fit, GCC reads the header itself.
-        assert header.read_text() == setup_env.HEADERS
+        assert header.read_text() == mmcv_wheel.HEADERS
         assert Path(f'{header}.gch').read_text() == 'compiled'
         arguments = path.with_name('arguments').read_text().splitlines()
         expected = [*self.plain(), '-I/of/torch', '-std=c++17', '-x', 'c++-header', str(header)]
@@ -266,17 +289,17 @@ class TestCompilerFlags:
             arguments = path.with_name('arguments').read_text().splitlines()
             assert arguments[: len(expected)] == expected
 
-    def test_is_gcc(self, setup_env, compiler, tmp_path):
+    def test_is_gcc(self, mmcv_wheel, compiler, tmp_path):
         path = compiler(GCC)
-        assert setup_env.is_gcc(str(path))
+        assert mmcv_wheel.is_gcc(str(path))
         text = path.read_text()
         path.write_text(text.replace(repr(GCC), repr(CLANG)))
-        assert not setup_env.is_gcc(str(path))
+        assert not mmcv_wheel.is_gcc(str(path))
         path.write_text(text.replace(repr(GCC), repr('#define _MSC_VER 1930')))
-        assert not setup_env.is_gcc(str(path))
-        assert not setup_env.is_gcc(str(tmp_path / 'no compiler'))
+        assert not mmcv_wheel.is_gcc(str(path))
+        assert not mmcv_wheel.is_gcc(str(tmp_path / 'no compiler'))
 
-    def test_extension_arguments(self, setup_env, tmp_path, monkeypatch):
+    def test_extension_arguments(self, mmcv_wheel, tmp_path, monkeypatch):
         """Setuptools' own, with CFLAGS in them, and torch's folders of headers."""
         fake = tmp_path / 'torch' / 'utils'
         fake.mkdir(parents=True)
@@ -285,8 +308,7 @@ class TestCompilerFlags:
         (fake / 'cpp_extension.py').write_text('def include_paths(): return ["/of/torch"]\n')
         monkeypatch.setenv('PYTHONPATH', str(tmp_path))
         monkeypatch.setenv('CFLAGS', '-DOF_THE_CALLER')
-        monkeypatch.setattr(setup_env, 'VENV_PYTHON', sys.executable)
-        arguments = setup_env.extension_arguments("-g0 -DNAME='two words'")
+        arguments = mmcv_wheel.extension_arguments(Path(sys.executable), "-g0 -DNAME='two words'")
         assert '-fPIC' in arguments
         place = arguments.index('-g0')
         assert arguments[place + 1] == '-DNAME=two words'

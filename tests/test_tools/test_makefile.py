@@ -36,6 +36,14 @@ def recipe(target: str) -> list[list[str]]:
     return [command for command in commands if 'tools/dev/setup_env.py' not in command]
 
 
+def test_the_original_packages_run_what_touches_the_frameworks():
+    (command,) = recipe('test-original')
+    assert command[2] == '.venv-original/bin/python'
+    chosen = [path for path in command if path.startswith('tests/')]
+    assert {'tests/test_checkpoint', 'tests/test_hooks', 'tests/test_pruning'} <= set(chosen)
+    assert all((ROOT / path).exists() for path in chosen)
+
+
 def test_help_tells_every_target():
     printed = make()
     told = re.findall(r'^  make ([a-z-]+) ', printed, re.M)
