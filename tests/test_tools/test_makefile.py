@@ -32,7 +32,8 @@ def make(*arguments: str) -> str:
 
 def recipe(target: str) -> list[list[str]]:
     """The commands of a target, as `make -n` prints them, without those of `install`."""
-    commands = [shlex.split(line) for line in make('-n', target).splitlines()]
+    lines = make('-n', target).replace('\\\n', ' ').splitlines()
+    commands = [shlex.split(line) for line in lines]
     return [command for command in commands if 'tools/dev/setup_env.py' not in command]
 
 
