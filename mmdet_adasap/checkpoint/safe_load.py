@@ -3,17 +3,16 @@
 
 import contextlib
 import os
-import pickle
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
-from mmengine.logging.history_buffer import HistoryBuffer
 
 from ..errors import UnreadableCheckpointError, one_line
+from . import restricted_pickle
+from .plain_data import NAMES, finished
 
 
 def read_checkpoint(filename: str, map_location: str = 'cpu', mmap: bool = False) -> dict:
@@ -34,28 +33,14 @@ def read_checkpoint(filename: str, map_location: str = 'cpu', mmap: bool = False
         raise FileNotFoundError(f'{filename} is missing; name a checkpoint that is there')
     # torch raises an error for files in the format before torch 1.6, which are no zip files.
     mmap = mmap and zipfile.is_zipfile(filename)
-    allowing = (
-        torch.serialization.safe_globals(SAFE_GLOBALS)
-        if CAN_RENAME_GLOBALS
-        else contextlib.nullcontext()
-    )
     try:
-        with allowing:
-            checkpoint = torch.load(
-                filename, map_location=map_location, weights_only=True, mmap=mmap
-            )
+        checkpoint = finished(_load_data(filename, map_location=map_location, mmap=mmap))
     except (FileNotFoundError, IsADirectoryError, PermissionError):
         raise
     except Exception as error:  # what a damaged file makes of pickle's instructions
-        remedy = 'take a checkpoint as train.py writes it'
-        if not CAN_RENAME_GLOBALS:
-            remedy = (
-                f'torch {torch.__version__} reads no more than weights and plain data without '
-                f'running code: take a file that was published with published_keys, or torch 2.6'
-            )
         raise UnreadableCheckpointError(
             f'{filename} is damaged or holds more than data, and is not loaded '
-            f'({_torch_reason(error)}); {remedy}'
+            f'({_torch_reason(error)}); take a checkpoint as train.py writes it'
         ) from error
     fault = _find_fault(checkpoint)
     if fault:
@@ -63,6 +48,31 @@ def read_checkpoint(filename: str, map_location: str = 'cpu', mmap: bool = False
             f'{filename}: {fault}; take a checkpoint as train.py writes it'
         )
     return checkpoint
+
+
+def _load_data(filename: str, **kwargs) -> object:
+    """Read a file with torch, whichever can be told what data is: torch, or its pickle."""
+    if TORCH_TAKES_NAMES:
+        with _safe_names():
+            return torch.load(filename, weights_only=True, **kwargs)
+    restricted_pickle.refuse_programs(filename)
+    return torch.load(filename, weights_only=False, pickle_module=restricted_pickle, **kwargs)
+
+
+@contextlib.contextmanager
+def _safe_names() -> Iterator[None]:
+    """Let torch.load take the names of :data:`NAMES`, and none that others have called safe.
+
+    Another package may have given the same name its real function, and of two torch takes any.
+    """
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals([(value, name) for name, value in NAMES.items()])
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
 
 
 def _torch_reason(error: Exception) -> str:
@@ -159,30 +169,6 @@ def _read_or_none(filename: str) -> dict | None:
     return checkpoint
 
 
-def _history_method(owner: type, name: str) -> object:
-    """Do what checkpoints need getattr for: name a HistoryBuffer's method of a statistic.
-
-    They have it by the name builtins.getattr, and the real one reaches anything.
-    """
-    if owner is not HistoryBuffer or name.startswith('_'):
-        raise pickle.UnpicklingError(f'{owner}.{name} is not data')
-    return getattr(owner, name)
-
-
-CAN_RENAME_GLOBALS = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 6)
+TORCH_TAKES_NAMES = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 6)
 """Whether torch can be told that a name in a file stands for another function than it says:
-``safe_globals`` takes pairs of a function and a name since torch 2.6."""
-
-# numpy 2 has moved the module.
-_multiarray = (np._core if hasattr(np, '_core') else np.core).multiarray
-SAFE_GLOBALS = [
-    HistoryBuffer,
-    np.ndarray,
-    np.dtype,
-    _multiarray._reconstruct,
-    _multiarray.scalar,
-    (_history_method, 'builtins.getattr'),
-    *(type(np.dtype(kind)) for kind in (np.float64, np.int64, np.uint32)),
-]
-"""What checkpoints of mmengine hold beside tensors and plain data. In mmengine's own list is the
-real getattr, with which a file can reach, and overwrite, all of Python."""
+``add_safe_globals`` takes pairs of a function and a name since torch 2.6."""

@@ -1,9 +1,6 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-import builtins
 import copy
-import pickle
 import re
-import zipfile
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -14,8 +11,6 @@ from mmengine.runner import Runner
 
 from _utils.toy import MeanLogit, ToyModel, loader
 from mmdet_adasap.apis import load_pruned
-from mmdet_adasap.checkpoint import safe_load as checkpoints
-from mmdet_adasap.checkpoint.safe_load import resume_advice
 from mmdet_adasap.errors import StructureError
 
 IMAGES = torch.randn(2, 3, 8, 8)
@@ -121,42 +116,3 @@ def test_nothing_but_statistics_is_reached(trained, tmp_path):
             else pytest.raises(ValueError, match=r'\.__init__ is not data\)')
         ):
             load_pruned(ToyModel(), str(tmp_path / 'reaching.pth'))
-
-
-def overwriting_print() -> bytes:
-    """Instructions that put another function into Python's builtins, were getattr what it says."""
-    history, reach = b'cmmengine.logging.history_buffer\nHistoryBuffer\n', b'cbuiltins\ngetattr\n'
-    mean = reach + history + text('mean') + pickle.TUPLE2 + pickle.REDUCE
-    builtins = reach + mean + text('__builtins__') + pickle.TUPLE2 + pickle.REDUCE
-    return pickle.PROTO + b'\2' + builtins + text('print') + history + pickle.SETITEM + pickle.STOP
-
-
-def text(value: str) -> bytes:
-    return pickle.BINUNICODE + len(value).to_bytes(4, 'little') + value.encode()
-
-
-def test_python_stays_as_it_was(tmp_path):
-    """Also where a file is only looked at, as a neighbour of one that is missing."""
-    torch.save({}, tmp_path / 'empty.pth')
-    evil = tmp_path / 'evil.pth'
-    with zipfile.ZipFile(tmp_path / 'empty.pth') as old, zipfile.ZipFile(evil, 'w') as new:
-        for info in old.infolist():
-            is_pickle = info.filename.endswith('data.pkl')
-            new.writestr(info.filename, overwriting_print() if is_pickle else old.read(info))
-    before = builtins.print
-    try:
-        with pytest.raises(ValueError, match=r'evil\.pth is damaged or holds more than data'):
-            load_pruned(ToyModel(), str(evil))
-        resume_advice(str(tmp_path))
-        assert builtins.print is before
-    finally:
-        builtins.print = before
-
-
-def test_torch_that_cannot_be_told_what_is_safe(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoints, 'CAN_RENAME_GLOBALS', False)
-    with pytest.raises(ValueError, match=r'take a file that was published with published_keys'):
-        load_pruned(ToyModel(), str(trained[0]))
-    published = torch.load(trained[0], weights_only=False)
-    torch.save({key: published[key] for key in ('meta', 'state_dict')}, tmp_path / 'small.pth')
-    assert load_pruned(ToyModel(), str(tmp_path / 'small.pth'))['reached']['params'] <= 0.5

@@ -1,0 +1,308 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Checkpoints are read as data, by torch's own restricted pickle and by ours."""
+
+import builtins
+import io
+import os
+import pickle
+import tarfile
+import zipfile
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging.history_buffer import HistoryBuffer
+
+from mmdet_adasap.checkpoint import safe_load
+from mmdet_adasap.checkpoint.safe_load import read_checkpoint, resume_advice
+from mmdet_adasap.errors import UnreadableCheckpointError
+
+RAN = 'mmdet_adasap_test_ran'
+"""A variable of the environment that hostile files set."""
+
+
+@pytest.fixture(params=['torch', 'ours'])
+def reader(request, monkeypatch) -> None:
+    """Read by torch's restricted pickle, if it has one that takes names; then by ours."""
+    if request.param == 'torch' and not safe_load.TORCH_TAKES_NAMES:
+        pytest.skip('torch before 2.6 takes no names of what is data')
+    monkeypatch.setattr(safe_load, 'TORCH_TAKES_NAMES', request.param == 'torch')
+
+
+def checkpoint() -> dict:
+    """One of each kind of data that mmengine writes."""
+    history = HistoryBuffer([0.5, 0.25], [1, 1])
+    weights = OrderedDict(w=torch.arange(6.0).reshape(2, 3).bfloat16(), n=torch.tensor(3))
+    weights._metadata = OrderedDict({'': dict(version=1)})
+    moments = torch.randn(2, 3)
+    return dict(
+        meta=dict(epoch=1, size=torch.Size([2]), dtype=torch.float16, device=torch.device('cpu')),
+        state_dict=weights,
+        optimizer=dict(state={0: dict(exp_avg=moments, view=moments[1:, ::2])}),
+        param_schedulers=[dict(milestones=Counter({4: 1}), gamma=0.1, kinds={1, 2})],
+        message_hub=dict(
+            log_scalars=OrderedDict(loss=history, again=history),
+            runtime_info=dict(
+                best=np.float64(0.5),
+                seen=np.int64(7),
+                ok=np.bool_(True),
+                state=('MT19937', np.arange(4, dtype=np.uint32), 624, 0, 0.0),
+                big=np.arange(3, dtype='>i4'),
+                columns=np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+                empty=np.zeros((0, 4), np.float32),
+                dtype=np.dtype('f4'),
+            ),
+        ),
+    )
+
+
+def flat(value: object, name: str = '') -> dict:
+    """All that is in nested containers, by path."""
+    if isinstance(value, HistoryBuffer):
+        value = {k: v for k, v in vars(value).items() if 'statistics_methods' not in k}
+    if isinstance(value, dict) and not isinstance(value, Counter):
+        parts = value.items()
+    elif isinstance(value, list | tuple) and not isinstance(value, torch.Size):
+        parts = enumerate(value)
+    else:
+        return {name: value}
+    return {k: v for key, part in parts for k, v in flat(part, f'{name}.{key}').items()}
+
+
+@pytest.mark.parametrize('new_format', [True, False])
+def test_all_that_mmengine_writes(reader, tmp_path, new_format):
+    saved = checkpoint()
+    file = tmp_path / 'whole.pth'
+    torch.save(saved, file, _use_new_zipfile_serialization=new_format)
+    found = read_checkpoint(str(file))
+    hub = found['message_hub']['log_scalars']
+    assert hub['loss'] is hub['again']
+    assert hub['loss'].statistics('mean', 2) == 0.375
+    hub['loss'].update(1.0)  # arrays can be written to
+    assert found['state_dict']._metadata == saved['state_dict']._metadata
+    memory = found['optimizer']['state'][0]
+    assert memory['view'].untyped_storage()._cdata == memory['exp_avg'].untyped_storage()._cdata
+    before, after = flat(saved), flat(read_checkpoint(str(file)))
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        assert type(after[name]) is type(value), name
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(after[name], value), name
+            assert after[name].dtype == value.dtype
+        elif isinstance(value, np.ndarray):
+            np.testing.assert_array_equal(after[name], value)
+            assert (after[name].dtype, after[name].strides) == (value.dtype, value.strides)
+        else:
+            assert after[name] == value, name
+
+
+@pytest.mark.parametrize('core', ['core', '_core'])
+def test_arrays_of_numpy_1_and_2(reader, tmp_path, core):
+    """Their functions have moved from numpy.core to numpy._core."""
+    array = np.arange(3.0)
+    data = pickle.dumps(dict(a=array, b=array[1]), protocol=2)
+    for name in (b'numpy.core', b'numpy._core'):
+        data = data.replace(b'c' + name + b'.multiarray', f'cnumpy.{core}.multiarray'.encode())
+    found = read_checkpoint(zipped(tmp_path, with_meta(data[2:-1])))['meta']
+    assert found['a'].tolist() == [0, 1, 2]
+    assert found['b'] == 1
+
+
+def zipped(folder: Path, instructions: bytes) -> str:
+    """A checkpoint of some instructions of pickle."""
+    torch.save({}, folder / 'empty.pth')
+    file = folder / 'hostile.pth'
+    with zipfile.ZipFile(folder / 'empty.pth') as old, zipfile.ZipFile(file, 'w') as new:
+        for info in old.infolist():
+            is_pickle = info.filename.endswith('data.pkl')
+            new.writestr(info.filename, instructions if is_pickle else old.read(info))
+    return str(file)
+
+
+def before_1_6(folder: Path, instructions: bytes) -> str:
+    """The same in the format of torch before 1.6."""
+    torch.save({}, folder / 'empty.pth', _use_new_zipfile_serialization=False)
+    data = (folder / 'empty.pth').read_bytes()
+    whole = io.BytesIO(data)
+    for _ in range(3):  # magic number, version, and the system
+        pickle.load(whole)
+    start = whole.tell()
+    pickle.load(whole)
+    file = folder / 'hostile.pth'
+    file.write_bytes(data[:start] + instructions + data[whole.tell() :])
+    return str(file)
+
+
+# Instructions for what hostile files do.
+P = pickle
+PUT_ENV = b'cos\nputenv\n'
+HISTORY = b'cmmengine.logging.history_buffer\nHistoryBuffer\n'
+GETATTR = b'c__builtin__\ngetattr\n'
+
+
+def text(value: str) -> bytes:
+    return P.BINUNICODE + len(value).to_bytes(4, 'little') + value.encode()
+
+
+def call(function: bytes, *arguments: bytes) -> bytes:
+    return function + P.MARK + b''.join(arguments) + P.TUPLE + P.REDUCE
+
+
+def number(value: int) -> bytes:
+    return P.BININT + value.to_bytes(4, 'little', signed=True)
+
+
+def state(*parts: bytes) -> bytes:
+    return P.MARK + b''.join(parts) + P.TUPLE + P.BUILD
+
+
+def latin(data: bytes) -> bytes:
+    return call(b'c_codecs\nencode\n', text(data.decode('latin1')), text('latin1'))
+
+
+def dtype(code: str, flags: int = 0, itemsize: int = -1) -> bytes:
+    made = call(b'cnumpy\ndtype\n', text(code), P.NEWFALSE, P.NEWTRUE)
+    last = number(itemsize), number(itemsize), number(flags)
+    return made + state(number(3), text('<'), P.NONE, P.NONE, P.NONE, *last)
+
+
+def array(dtype: bytes, shape: int, data: bytes, subtype: bytes = b'cnumpy\nndarray\n') -> bytes:
+    made = call(
+        b'cnumpy.core.multiarray\n_reconstruct\n',
+        subtype,
+        P.MARK + number(0) + P.TUPLE,
+        latin(b'b'),
+    )
+    return made + state(number(1), P.MARK + number(shape) + P.TUPLE, dtype, P.NEWFALSE, data)
+
+
+RUN = P.MARK + text(RAN) + text('1') + P.TUPLE
+STATISTIC = call(GETATTR, HISTORY, text('mean'))
+POINTERS = latin(bytes(range(8)))
+HOSTILE = {
+    'a call': PUT_ENV + RUN + P.REDUCE,
+    'a call by the name that Python 2 has': call(b'c__builtin__\neval\n', text('1 + 1')),
+    'a call by INST': P.MARK + text(RAN) + text('1') + P.INST + b'os\nputenv\n',
+    'a call by OBJ': P.MARK + PUT_ENV + text(RAN) + text('1') + P.OBJ,
+    'a class with a constructor': PUT_ENV + RUN + P.NEWOBJ,
+    'a name with dots': text('mmengine.logging.history_buffer')
+    + text('HistoryBuffer.update.__globals__')
+    + P.STACK_GLOBAL,
+    'an extension': P.EXT1 + b'\1',
+    'something that lies outside': P.PERSID + b'outside\n',
+    'a module that lies outside': P.MARK
+    + (text('module') + HISTORY + text('f') + text('g'))
+    + P.TUPLE
+    + P.BINPERSID,
+    'Python by way of a method': call(GETATTR, HISTORY, text('__init__')),
+    'Python by way of another object': call(GETATTR, STATISTIC, text('__globals__')),
+    'a call of what was reached': call(STATISTIC, P.EMPTY_LIST),
+    'an attribute of a class': HISTORY + state(P.NONE, P.EMPTY_DICT),
+    'an attribute of a function': STATISTIC + state(P.NONE, P.EMPTY_DICT),
+    'an attribute of a module': b'cbuiltins\n__dict__\n' + state(P.EMPTY_DICT),
+    'an entry of a class': HISTORY + text('mean') + text('x') + P.SETITEM,
+    # numpy believes the flags, and takes bytes of the file for pointers.
+    'objects with the flags of numbers': array(dtype('O8'), 1, POINTERS),
+    'numbers with the flags of objects': array(dtype('f8', flags=63), 1, POINTERS),
+    'numbers of another size': array(dtype('f8', itemsize=1), 1, POINTERS),
+    'a dtype with fields': array(dtype('V8'), 1, POINTERS),
+    'text': array(dtype('U2'), 1, POINTERS),
+    'an array that is larger than its data': array(dtype('f8'), 2**30, POINTERS),
+    'an array of a class': array(dtype('f8'), 1, POINTERS, subtype=HISTORY),
+    'an array without content': call(
+        b'cnumpy.core.multiarray\n_reconstruct\n',
+        b'cnumpy\nndarray\n',
+        P.MARK + number(0) + P.TUPLE,
+        latin(b'b'),
+    ),
+    'one number of an object': call(
+        b'cnumpy.core.multiarray\nscalar\n', dtype('O8'), latin(b'\1' * 8)
+    ),
+    'a view beyond its tensor': call(
+        b'ctorch._utils\n_rebuild_tensor_v2\n',
+        (
+            P.MARK
+            + (text('storage') + b'ctorch\nFloatStorage\n' + text('0') + text('cpu') + number(1))
+            + P.TUPLE
+            + P.BINPERSID
+        ),
+        number(2**20),
+        P.MARK + number(8) + P.TUPLE,
+        P.MARK + number(1) + P.TUPLE,
+        P.NEWFALSE,
+        call(b'ccollections\nOrderedDict\n'),
+    ),
+    'a partial function': call(b'cfunctools\npartial\n', PUT_ENV, text(RAN)),
+    'no end': text('meta'),
+}
+
+
+def with_meta(instructions: bytes) -> bytes:
+    """A checkpoint's pickle: what the instructions make is its meta."""
+    return P.PROTO + b'\2' + P.EMPTY_DICT + text('meta') + instructions + P.SETITEM + P.STOP
+
+
+@pytest.mark.parametrize('file_of', [zipped, before_1_6])
+@pytest.mark.parametrize('kind', HOSTILE)
+def test_hostile_files(reader, tmp_path, kind, file_of: Callable):
+    instructions = with_meta(HOSTILE[kind])
+    if kind == 'no end':
+        instructions = instructions[:-1]
+    statistics = dict(vars(HistoryBuffer))
+    file = file_of(tmp_path, instructions)
+    with pytest.raises(UnreadableCheckpointError, match='is damaged or holds more than data') as e:
+        read_checkpoint(file)
+    assert '\n' not in str(e.value)
+    resume_advice(str(tmp_path))  # which looks into neighbours of a file that is missing
+    assert vars(HistoryBuffer) == statistics
+    # What putenv sets is seen by processes alone.
+    assert os.popen(f'echo "${RAN}"').read() == '\n'
+
+
+def test_the_instructions_run_in_a_pickle_that_is_not_restricted(tmp_path):
+    """So that what is refused above is not refused for being wrong."""
+    assert pickle.loads(with_meta(HOSTILE['a call by the name that Python 2 has'])) == {'meta': 2}
+    harmless = array(dtype('f8'), 1, latin(np.float64(7).tobytes()))
+    assert pickle.loads(with_meta(harmless))['meta'].tolist() == [7]
+    assert read_checkpoint(zipped(tmp_path, with_meta(harmless)))['meta'].tolist() == [7]
+
+
+def test_python_stays_as_it_was(reader, tmp_path):
+    """Were getattr what it says, these would put another print into Python's builtins."""
+    reached = call(GETATTR, STATISTIC, text('__builtins__'))
+    file = zipped(tmp_path, with_meta(reached + text('print') + HISTORY + P.SETITEM))
+    before = builtins.print
+    try:
+        with pytest.raises(UnreadableCheckpointError):
+            read_checkpoint(file)
+        assert builtins.print is before
+    finally:
+        builtins.print = before
+
+
+def test_a_program_and_an_archive(reader, tmp_path):
+    """torch.load gives the first to torch.jit, and unpacks the second."""
+    program = tmp_path / 'program.pth'
+    torch.jit.script(torch.nn.Linear(2, 2)).save(str(program))
+    archive = tmp_path / 'archive.pth'
+    with tarfile.open(archive, 'w') as tar:
+        link = tarfile.TarInfo('storages')
+        link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path / 'elsewhere')
+        tar.addfile(link)
+    for file in (program, archive):
+        with pytest.raises(UnreadableCheckpointError, match='is damaged or holds more than data'):
+            read_checkpoint(str(file))
+
+
+@pytest.mark.skipif(not safe_load.TORCH_TAKES_NAMES, reason='torch before 2.6 has no such list')
+def test_what_others_have_called_safe_is_not(tmp_path):
+    """mmengine, for one, calls the real getattr safe."""
+    with torch.serialization.safe_globals([getattr, (os.putenv, 'os.putenv')]):
+        before = torch.serialization.get_safe_globals()
+        for kind in ('a call', 'Python by way of a method'):
+            with pytest.raises(UnreadableCheckpointError):
+                read_checkpoint(zipped(tmp_path, with_meta(HOSTILE[kind])))
+        assert set(torch.serialization.get_safe_globals()) == set(before)
