@@ -1,17 +1,19 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Stop mmengine from loading a checkpoint that does not fit, before the model is changed.
 
-mmengine logs weights of another shape and goes on with random ones. Loading is a function
-without a hook or a registry, so it is wrapped: where this package is imported and nothing has
-given the model its pruned shape, loading ends with an error instead. Where a file is damaged or
-missing, mmengine's error also names one to go on from. All that is not of a pruned model is left
-to mmengine, whatever it holds. Three functions are wrapped, and what a release no longer has is
-left alone, with a warning. If mmengine loaded strictly by default, and named what it cannot read,
-this file could go.
+mmengine logs weights of another shape and goes on with random ones. Loading is a function without
+a hook or a registry, so it is wrapped: where this package is imported and nothing has given the
+model its pruned shape, loading ends with an error instead. Where a file is damaged or missing,
+mmengine's error also names one to go on from; where torch refuses what mmengine itself has
+written, it is read as data. All that is not of a pruned model is left to mmengine, whatever it
+holds. Three functions are wrapped, and what a release no longer has is left alone, with a warning.
+If mmengine loaded strictly by default, and named what it cannot read, this file could go.
 """
 
+import contextlib
 import functools
 import os
+import pickle
 import sys
 import warnings
 from collections.abc import Callable
@@ -20,10 +22,10 @@ from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner import runner as mmengine_runner
 
-from ..errors import one_line, unreadable
+from ..errors import UnreadableCheckpointError, one_line, unreadable
 from ..integration import unwrapped
 from .restore import check_slim_weights
-from .safe_load import is_readable, resume_advice
+from .safe_load import is_readable, read_checkpoint, resume_advice
 
 GUARDED = '_mmdet_adasap_guarded'
 """Mark of a function that is wrapped, so that it is not wrapped twice."""
@@ -95,7 +97,7 @@ def _check_weights_before(load: Callable) -> Callable:
 
 
 def _name_newest_after(load: Callable) -> Callable:
-    """Wrap what reads a file: where it fails, the newest whole checkpoint is named."""
+    """Wrap what reads a file: data is read in any case, else the newest whole one is named."""
 
     @functools.wraps(load)
     def guarded(filename, *args, **kwargs):
@@ -106,6 +108,10 @@ def _name_newest_after(load: Callable) -> Callable:
         try:
             return load(filename, *args, **kwargs)
         except Exception as error:
+            if isinstance(error, pickle.UnpicklingError):
+                # mmengine up to 0.10.7 does not tell torch 2.6 what its checkpoints hold.
+                with contextlib.suppress(UnreadableCheckpointError):
+                    return read_checkpoint(path, *args, **kwargs)
             # The device that tensors are loaded to may be missing or full.
             if is_readable(path):
                 raise

@@ -5,7 +5,7 @@ import contextlib
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -14,13 +14,16 @@ from ..errors import UnreadableCheckpointError, one_line
 from . import restricted_pickle
 from .plain_data import NAMES, finished
 
+MapLocation = str | torch.device | Callable | dict | None
 
-def read_checkpoint(filename: str, map_location: str = 'cpu', mmap: bool = False) -> dict:
+
+def read_checkpoint(filename: str, map_location: MapLocation = 'cpu', mmap: bool = False) -> dict:
     """Read a checkpoint of mmengine as data; no code in it is run.
 
     Args:
         filename (str): The file.
-        map_location (str): Where tensors are loaded to. Defaults to 'cpu'.
+        map_location (str | torch.device | Callable | dict, optional): Where tensors are loaded
+            to, as ``torch.load`` takes it. Defaults to 'cpu'.
         mmap (bool): Whether to leave the tensors in the file until they are used, if it has the
             format that allows it. Defaults to False.
 

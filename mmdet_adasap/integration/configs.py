@@ -12,6 +12,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
+from ..distributions import package_folder
 from ..errors import one_line
 
 PRETRAINED = ('init_cfg', 'pretrained')
@@ -53,9 +54,13 @@ def _of_package(name: str) -> Config:
     # registered, which import this file while mmengine.hub is half imported.
     from mmengine.hub import get_config
 
-    config = get_config(name)
+    package, _, path = name.partition('::')
+    folder = package_folder(package)
+    file = folder and folder / '.mim' / 'configs' / path
+    # mmengine refuses names with a plus, as of mmdet's folder gn+ws.
+    config = Config.fromfile(file) if file and file.is_file() else get_config(name)
     # Many of mmpretrain leave out their scope, without which their types are not found.
-    config.setdefault('default_scope', name.partition('::')[0])
+    config.setdefault('default_scope', package)
     return config
 
 

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.infer import infer as mmengine_infer
+from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner import runner as mmengine_runner
 from torch import nn
 
 from mmdet_adasap.checkpoint.guard import GUARDED, guard
+from mmdet_adasap.checkpoint.safe_load import TORCH_TAKES_NAMES
 from mmdet_adasap.errors import UnreadableCheckpointError, message_for_user, unreadable
 
 
@@ -129,6 +131,30 @@ def test_damage_is_named(name, tmp_path):
         assert isinstance(caught.value, UnreadableCheckpointError)
         assert '\n' not in str(caught.value)
         assert message_for_user(caught.value).startswith(f'{file} cannot be read as a checkpoint')
+
+
+@pytest.mark.skipif(
+    not TORCH_TAKES_NAMES, reason='torch before 2.6 reads all that mmengine writes'
+)
+def test_what_mmengine_wrote_is_read_where_torch_refuses_it(tmp_path, monkeypatch):
+    """As mmengine 0.10.7 reads on torch 2.6: without a word on what its checkpoints hold."""
+
+    def load_from_local(filename, map_location):
+        return torch.load(filename, map_location=map_location)
+
+    monkeypatch.setitem(CheckpointLoader._schemes, '', load_from_local)
+    file, code = str(tmp_path / 'epoch_1.pth'), str(tmp_path / 'code.pth')
+    hub = dict(log_scalars=dict(loss=HistoryBuffer([0.5], [1])))
+    torch.save(dict(meta=dict(epoch=1), state_dict=WEIGHTS, message_hub=hub), file)
+    torch.save(dict(meta=pytest.raises, state_dict=WEIGHTS), code)
+    with pytest.raises(pickle.UnpicklingError):
+        CheckpointLoader.load_checkpoint(file, 'cpu')
+    guard()
+    found = CheckpointLoader.load_checkpoint(file, 'cpu')
+    assert found['message_hub']['log_scalars']['loss'].current() == 0.5
+    assert torch.equal(found['state_dict']['0.weight'], WEIGHTS['0.weight'])
+    with pytest.raises(UnreadableCheckpointError, match=r'newest whole checkpoint .*epoch_1\.pth'):
+        CheckpointLoader.load_checkpoint(code, 'cpu')
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 import pytest
 from mmengine.config import Config
 
-from mmdet_adasap.integration.configs import image_side
+from mmdet_adasap.integration.configs import image_side, read_config
 
 CROP = dict(type='CenterCrop', crop_size=224)
 
@@ -29,3 +29,10 @@ def test_image_side_without_a_test_set():
     assert image_side(Config(dict(default_scope='mmpretrain'))) is None
     model = dict(backbone=dict(type='VisionTransformer', img_size=32))
     assert image_side(Config(dict(default_scope='mmpretrain', model=model))) == 32
+
+
+def test_a_name_with_a_plus():
+    """mmengine's own reading refuses the folder of weight standardization, gn+ws."""
+    pytest.importorskip('mmdet')
+    config = read_config('mmdet::gn+ws/faster-rcnn_r50_fpn_gn-ws-all_1x_coco.py')
+    assert config.model.backbone.conv_cfg.type == 'ConvWS'
