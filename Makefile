@@ -12,7 +12,8 @@ PYTEST = $(THREADS) .venv/bin/python -m pytest -n $(TEST_JOBS) --dist loadfile
 
 # The parts of the suite that touch torch, mmengine, mmcv, mmdet and mmpretrain.
 FRAMEWORK_TESTS = $(addprefix tests/test_,apis checkpoint configs env.py export hooks integration \
-	models optim pruning registration.py registry.py robustness sharpness made_by_0_1.py)
+	models optim pruning registration.py registry.py robustness sharpness made_by_0_1.py \
+	checkpoints_travel.py)
 
 # For tools/dev/find_python.sh.
 export PYTHON
