@@ -13,7 +13,7 @@ PYTEST = $(THREADS) .venv/bin/python -m pytest -n $(TEST_JOBS) --dist loadfile
 # The parts of the suite that touch torch, mmengine, mmcv, mmdet and mmpretrain.
 FRAMEWORK_TESTS = $(addprefix tests/test_,apis checkpoint configs env.py export hooks integration \
 	models optim pruning registration.py registry.py robustness sharpness made_by_0_1.py \
-	checkpoints_travel.py)
+	checkpoints_travel.py chain.py)
 
 # For tools/dev/find_python.sh.
 export PYTHON
@@ -60,7 +60,7 @@ test-quick: install  ## Run the tests that are quick, of every part: under 2 min
 
 test-original: install-original  ## Run the tests of what touches the frameworks with those packages
 	$(THREADS) .venv-original/bin/python -m pytest -n $(TEST_JOBS) --dist loadfile \
-		$(if $(ARGS),$(ARGS),$(FRAMEWORK_TESTS))
+		$(if $(ARGS),$(ARGS),-m 'not slow or chain' $(FRAMEWORK_TESTS))
 
 # All four are run, also where one fails; `ruff format .` and `ruff check --fix .` mend most.
 lint: install  ## Check format, style, imports and the layout of the package

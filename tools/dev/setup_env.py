@@ -82,9 +82,9 @@ class Stack:
 
     def pinned(self, *names: str) -> list[str]:
         """The requirements of packages, from whichever file has them."""
-        every = {name_of(line): line for path in REQUIREMENTS.glob('*.txt') for line in read(path)}
-        if self.overrides:
-            every |= {name_of(line): line for line in read(self.overrides)}
+        files = [path for path in REQUIREMENTS.glob('*.txt') if path.name != ORIGINAL.overrides]
+        files += [self.overrides] if self.overrides else []
+        every = {name_of(line): line for file in files for line in read(file)}
         return [every[name] for name in names]
 
 
@@ -184,6 +184,15 @@ def install(stack: Stack) -> None:
     pip(stack, *no_deps, wheel)
     pip(stack, *no_deps, '--no-build-isolation', *stack.pinned(*stack.openmmlab))
     pip(stack, *no_deps, '--no-build-isolation', '-e', ROOT)
+    if stack is DEFAULT:
+        # In front of the default packages, these stand for what most users have.
+        say('original mmengine and numpy 1, for one test')
+        light = ('numpy', 'mmengine', 'mmcv-lite')
+        pip(
+            stack,
+            *(*no_deps, '--no-build-isolation', '--upgrade', '--target', stack.venv / 'original'),
+            *ORIGINAL.pinned(*light),
+        )
     if subprocess.run([stack.python, '-m', 'mmdet_adasap.env'], cwd=ROOT).returncode != 0:
         stop('The environment is there, but not sound: see above.')
     stack.stamp.touch()
