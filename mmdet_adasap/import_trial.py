@@ -57,7 +57,8 @@ def try_imports(names: list[str], limit: float = LIMIT) -> Trial:
     # The child finds what this process finds, also if that was started with -S or changed its
     # path. Editable installs may have hooks instead of folders; `site` sets those up in the child.
     options = ['-S'] if sys.flags.no_site else []
-    child = [sys.executable, *options, '-W', 'ignore', __file__, json.dumps([names, sys.path])]
+    request = json.dumps([names, [str(folder) for folder in sys.path]])
+    child = [sys.executable, *options, '-W', 'ignore', __file__, request]
     try:
         done = subprocess.run(child, capture_output=True, stdin=subprocess.DEVNULL, timeout=limit)
         output, noise, ended = done.stdout, done.stderr, _ended(done.returncode)

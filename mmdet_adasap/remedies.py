@@ -74,9 +74,11 @@ def remedy(name: str, versions: str = '') -> str:
         return f'{_pip("install", BOUNDS[family][name], *_beside(name))}.'
     distribution = (FORKS if family == 'onedl' else ORIGINALS)[name][0]
     requirement = f'{distribution}{versions or "==" + PINNED[family][name]}'
-    if name != 'mmcv':
-        return f'{_pip("install", requirement, *_beside(name))}.'
     tools = _pip('install', BOUNDS[family]['setuptools'], 'wheel', 'ninja', 'packaging')
+    if name != 'mmcv':
+        source = _from_source(name)
+        command = _pip('install', *source, requirement, *_beside(name))
+        return f'{tools}, then {command}.' if source else f'{command}.'
     # --no-cache-dir: pip's cache may hold one that was built without torch, or for another.
     build = _pip('install', '--no-build-isolation', '--no-cache-dir', '--no-deps', requirement)
     return (
@@ -91,13 +93,14 @@ def reinstall(name: str) -> str:
     if found and name in ('mmcv', 'torchvision', 'cv2'):
         # Compiled for other packages, or without a library of the system: the same would fail.
         return f'{uninstall(*found)}, then {remedy(name)}'
-    command = _pip('install', '--force-reinstall', '--no-deps', *_requirements(name))
+    options = ['--force-reinstall', '--no-deps', *_from_source(name)]
+    command = _pip('install', *options, *_requirements(name))
     return f'{command}{_index(name)}.'
 
 
 def complete(name: str) -> str:
     """Return the command that installs what a package asks for and does not find."""
-    return f'{_pip("install", *_requirements(name), *_beside(name))}.'
+    return f'{_pip("install", *_from_source(name), *_requirements(name), *_beside(name))}.'
 
 
 def uninstall(*distributions: str) -> str:
@@ -157,6 +160,12 @@ def _install_torch(family: str) -> str:
             f'an environment of Python {last}, the last that this torch has builds for: {command}.'
         )
     return f'{command}.'
+
+
+def _from_source(name: str) -> list[str]:
+    """Return what pip needs to build OneDL's source archives beside the torch that is there."""
+    is_source = name in ('mmdet', 'mmpretrain') and family_of_openmmlab() == 'onedl'
+    return ['--no-build-isolation'] if is_source else []
 
 
 def _index(name: str) -> str:

@@ -113,6 +113,12 @@ class TestSound:
             "`pip install mmdet==3.3.0 'numpy<2'`",
         ),
         (
+            but(ONEDL, 'onedl-mmdetection', 'onedl-mmpretrain'),
+            {},
+            'Neither mmdet nor mmpretrain',
+            'then `pip install --no-build-isolation onedl-mmdetection==3.5.1`',
+        ),
+        (
             but(ORIGINAL, 'torchvision'),
             dict(mmdet__models="ModuleNotFoundError: No module named 'torchvision'"),
             'torchvision is not installed',
@@ -194,7 +200,7 @@ class TestSound:
             ONEDL,
             dict(mmpretrain='SyntaxError: invalid syntax'),
             'mmpretrain is installed but cannot be imported .SyntaxError',
-            '`pip install --force-reinstall --no-deps onedl-mmpretrain==1.3.6`',
+            '--force-reinstall --no-deps --no-build-isolation onedl-mmpretrain==1.3.6`',
         ),
         (
             but(ORIGINAL, 'opencv-python-headless', opencv_python='4.11.0.86'),
@@ -218,7 +224,7 @@ def test_one_problem_with_its_remedy(report_of, versions, errors, problem, comma
     said, _, advice = text.partition('Remedy: ')
     assert re.search(problem, said)
     assert command in advice
-    fork = sum(name.startswith('onedl-') for name in versions) > 2
+    fork = sum(name.startswith('onedl-') for name in versions) >= 2
     installs = ' '.join(re.findall(r'pip install[^`]*', advice))
     assert fork or 'onedl' not in installs
     assert not fork or not re.search(r'(?<!-)\bmm(engine|cv|det|pretrain)[=<>]', installs)
