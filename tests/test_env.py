@@ -76,6 +76,7 @@ class TestFindTool:
 
 
 class TestCollect:
+    @pytest.mark.long  # it imports all packages in a process of its own
     def test_this_environment(self, capsys):
         pytest.importorskip('mmdet')
         status = env.main(['--json'])
