@@ -24,22 +24,11 @@ setup(
     entry_points={'console_scripts': ['adasap=mmdet_adasap.cli.main:main']},
     python_requires='>=3.10,<3.13',
     # OpenMMLab and OneDL, its continuation, install into the same folders (mmengine, mmcv, mmdet,
-    # mmpretrain). Asking for one here would overwrite the other, so each is an extra.
+    # mmpretrain): asking for one here would overwrite the other. Nor is either an extra: pip
+    # builds mmcv where it sees no torch, so that it comes without operators, or not at all.
+    # docs/versions.md has the commands.
     install_requires=['jinja2', 'numpy', 'torch>=2.1'],
     extras_require={
-        'onedl': [
-            'onedl-mmengine>=0.10.12',
-            'onedl-mmcv>=2.3.6',
-            'onedl-mmdetection>=3.5.1',
-            'onedl-mmpretrain>=1.3.6',
-        ],
-        'openmmlab': [
-            'mmengine>=0.10.7',
-            'mmcv>=2.0.0,<2.2.0',
-            'mmdet>=3.3.0',
-            'mmpretrain>=1.2.0',
-            'numpy<2',
-        ],
         'export': ['onnx', 'onnxruntime'],
         'demo': ['scikit-learn', 'scikit-image', 'matplotlib'],
         'tests': ['pytest', 'pytest-xdist', 'pytorch_optimizer', 'tensorboard'],

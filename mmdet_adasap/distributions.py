@@ -5,6 +5,7 @@ Importing this needs none of them: :mod:`mmdet_adasap.env` works where they are 
 """
 
 import contextlib
+import re
 from collections.abc import Iterable
 from importlib import metadata
 from importlib.util import find_spec
@@ -53,6 +54,38 @@ def installed(distributions: Iterable[str]) -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return versions
+
+
+def family_of_openmmlab() -> str:
+    """Decide whose packages of OpenMMLab a user has, by what is installed.
+
+    Returns:
+        str: ``'original'`` or ``'onedl'``: that of which there are more import names, at a draw
+        that of mmdet, then that of mmpretrain. Where there is none it is ``'onedl'``, which
+        ``make install`` brings.
+    """
+    names = {
+        'original': [name for name, some in ORIGINALS.items() if installed(some)],
+        'onedl': [name for name, some in FORKS.items() if installed(some)],
+    }
+
+    def rank(family: str) -> tuple[int, bool, bool, bool]:
+        own = names[family]
+        return len(own), 'mmdet' in own, 'mmpretrain' in own, family == 'onedl'
+
+    return max(names, key=rank)
+
+
+def release(version: str) -> tuple[int, ...]:
+    """Return the numbers of a version, to compare it with others.
+
+    Args:
+        version (str): As ``2.1.2+cpu`` or ``2.0.0rc4``.
+
+    Returns:
+        tuple[int, ...]: As (2, 1, 2) or (2, 0, 0): without what is no release.
+    """
+    return tuple(map(int, re.match(r'\d*(?:\.\d+)*', version)[0].split('.'))) if version else ()
 
 
 def openmmlab_versions() -> dict[str, str]:

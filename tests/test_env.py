@@ -1,43 +1,27 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from _utils.fake_packages import ORIGINAL, install_fake, pretend
 from mmdet_adasap import __version__, env
-from mmdet_adasap.env import Package, Report
 
 ROOT = Path(__file__).parents[1]
 
 
-def run_env(*arguments, options=()):
+def run_env(*arguments, options=(), env=None):
     return subprocess.run(
         [sys.executable, *options, '-m', 'mmdet_adasap.env', *arguments],
         cwd=ROOT,
+        env=env,
         capture_output=True,
         text=True,
     )
-
-
-def install_fake(folder, name, version, files=()):
-    """Lay down what pip leaves of a distribution, in a folder that is on the path."""
-    info = folder / f'{name.replace("-", "_")}-{version}.dist-info'
-    info.mkdir()
-    (info / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n')
-    (info / 'RECORD').write_text('\n'.join(files))
-
-
-@pytest.fixture
-def onedl():
-    """A report of a sound environment."""
-    report = Report('3.11.7', __version__)
-    for name, (distribution,) in env.FORKS.items():
-        report.packages[name] = Package(name, {distribution: '9.9'}, 'onedl')
-    for name in env.OTHERS:
-        report.packages[name] = Package(name, {name: '2.2.6'})
-    return report
 
 
 class TestFindTool:
@@ -92,6 +76,7 @@ class TestFindTool:
 
 
 class TestCollect:
+    @pytest.mark.long  # it imports all packages in a process of its own
     def test_this_environment(self, capsys):
         pytest.importorskip('mmdet')
         status = env.main(['--json'])
@@ -114,79 +99,32 @@ class TestCollect:
         assert 'PROBLEM: Neither mmdet nor mmpretrain is installed' in done.stdout
         assert run_env('--tool', 'train', options=('-S',)).returncode == 1
 
-    def test_fork_and_original(self, tmp_path, monkeypatch):
-        pytest.importorskip('mmcv')
-        install_fake(tmp_path, 'onedl-mmcv', '2.3.6')
-        install_fake(tmp_path, 'mmcv', '2.1.0')
-        monkeypatch.syspath_prepend(tmp_path)
-        report = Report('3.11.7', __version__)
-        env.inspect_packages(report)
-        assert report.packages['mmcv'].family == 'both'
-        (problem,) = [text for text in report.problems if 'installed twice' in text]
-        assert 'onedl-mmcv 2.3.6 and mmcv 2.1.0' in problem
-        assert '`pip uninstall onedl-mmcv mmcv`' in problem
-        assert 'BOTH' in env.render(report)
+    def test_packages_that_do_not_go_together(self, tmp_path):
+        """mmdet 3.3.0 refuses mmcv 2.2.0, in an environment that has nothing but fakes."""
+        for name, version in ORIGINAL.items():
+            install_fake(tmp_path, name, '2.2.0' if name == 'mmcv' else version)
+        for name in ('torch', 'torchvision', 'numpy', 'cv2', 'mmengine', 'mmcv', 'mmpretrain'):
+            (tmp_path / f'{name}.py').write_text('print("noise")')
+        (tmp_path / 'mmdet').mkdir()
+        (tmp_path / 'mmdet' / '__init__.py').write_text(
+            "assert 0, 'MMCV==2.2.0 is used but incompatible. Please install "
+            "mmcv>=2.0.0rc4, <2.2.0.'"
+        )
+        done = run_env(options=('-S',), env=os.environ | {'PYTHONPATH': str(tmp_path)})
+        assert done.returncode == 1
+        assert 'noise' not in done.stdout
+        assert 'Traceback' not in done.stderr
+        (line,) = [line for line in done.stdout.splitlines() if 'refuses' in line]
+        assert line.startswith('PROBLEM: mmdet 3.3.0 refuses mmcv 2.2.0')
+        assert 'mmcv==2.1.0' in line
+        assert 'onedl' not in done.stdout
 
-    def test_mmcv_without_operators(self, onedl, monkeypatch):
-        pytest.importorskip('mmcv')
-        monkeypatch.setitem(sys.modules, 'mmcv._ext', None)
-        env.inspect_mmcv_ops(onedl)
-        (problem,) = onedl.problems
-        assert 'no working compiled operators' in problem
-        assert 'MMCV_WITH_OPS=1' in problem
-        assert onedl.mmcv_ops == 'none'
-
-    def test_package_that_raises(self, onedl, tmp_path, monkeypatch):
-        (tmp_path / 'breaks_at_import.py').write_text('print("noise")\nassert 0, "bad version"')
-        monkeypatch.syspath_prepend(tmp_path)
-        onedl.packages['mmdet'].error = env.try_import('breaks_at_import')
-        env.inspect_import_errors(onedl)
-        (problem,) = onedl.problems
-        assert problem.startswith('mmdet is installed but cannot be imported (AssertionError: bad')
-        assert 'onedl-mmdetection==9.9' in problem
-
-    def test_noise_of_an_import_stays_out_of_the_output(self, tmp_path, monkeypatch, capsys):
-        (tmp_path / 'noisy_at_import.py').write_text('print("noise")')
-        monkeypatch.syspath_prepend(tmp_path)
-        assert env.try_import('noisy_at_import') == ''
-        assert capsys.readouterr().out == ''
-
-
-class TestInspectCombinations:
-    def test_sound(self, onedl):
-        env.inspect_combinations(onedl)
-        assert onedl.problems == []
-
-    def test_mixed_families(self, onedl):
-        onedl.packages['mmengine'].family = 'original'
-        onedl.packages['numpy'].distributions = {'numpy': '1.26.4'}
-        env.inspect_combinations(onedl)
-        (problem,) = onedl.problems
-        assert 'mmengine original, mmcv onedl' in problem
-
-    @pytest.mark.parametrize(('numpy', 'count'), [('2.2.6', 1), ('1.26.4', 0)])
-    def test_numpy_2_with_the_originals(self, onedl, numpy, count):
-        for name in env.FORKS:
-            onedl.packages[name].family = 'original'
-        onedl.packages['numpy'].distributions = {'numpy': numpy}
-        env.inspect_combinations(onedl)
-        assert len(onedl.problems) == count
-        assert all("pip install 'numpy<2'" in problem for problem in onedl.problems)
-
-
-class TestLiveImagecorruptions:
-    DIGEST = 'uU0nuZNNPgilLlLX2n2r-sSE7-N6U4DukIj3rOLvzek'  # sha256 of 'hello world'
-
-    @pytest.mark.parametrize('live', env.IMAGECORRUPTIONS)
-    def test_tells_by_the_recorded_hash(self, tmp_path, monkeypatch, live):
-        folder = tmp_path / 'imagecorruptions'
-        folder.mkdir()
-        (folder / '__init__.py').touch()
-        (folder / 'corruptions.py').write_text('hello world')
-        for name in env.IMAGECORRUPTIONS:
-            digest = self.DIGEST if name == live else 'other'
-            record = [f'imagecorruptions/corruptions.py,sha256={digest},11']
-            install_fake(tmp_path, name, '1.0', record)
-        monkeypatch.syspath_prepend(tmp_path)
-        monkeypatch.setattr(env, 'package_folder', lambda name: tmp_path / name)
-        assert env.live_imagecorruptions() == f'{live} 1.0'
+    def test_text(self, monkeypatch):
+        pretend(monkeypatch, ORIGINAL | {'onedl-mmcv': '2.3.6'})
+        monkeypatch.setattr(env, 'find_tool', lambda name: f'tools/{name}.py')
+        text = env.render(env.collect())
+        assert re.search(r'^mmdet +3\.3\.0, original OpenMMLab$', text, re.MULTILINE)
+        assert re.search(r'^mmcv +2\.3\.6 \(onedl-mmcv\), 2\.1\.0, BOTH$', text, re.MULTILINE)
+        assert re.search(r'^mmdet train\.py +tools/train\.py$', text, re.MULTILINE)
+        assert 'PROBLEM: mmcv is installed twice' in text
+        assert 'Nothing is wrong' not in text

@@ -25,7 +25,7 @@ OVERRIDDEN = ('_save_checkpoint_with_step', '_save_best_checkpoint', '_publish_m
 """Methods of mmengine's hook that are not public; without them files would be written in place."""
 REMEDY = (
     'make room on that disk (max_keep_ckpts of the checkpoint hook keeps fewer files), then go on '
-    'with --resume'
+    'with --resume, and without load_from in --cfg-options'
 )
 
 

@@ -24,14 +24,23 @@ from ..pruning import (
     uncuttable_state,
 )
 from .optimizer_trial import kept_keys
-from .runner_state import is_resume_asked_for, is_resumed, loaded_file, optimizers_of
+from .runner_state import (
+    is_resume_asked_for,
+    is_resumed,
+    loaded_file,
+    newest_if_passed_over,
+    optimizers_of,
+)
 from .schedule import Phases
 from .settings import PERTURBATION_KEYS, AdaSAPSettings
 
 STATE_KEY = 'mmdet_adasap'
 """Where a checkpoint has what resuming needs besides the structure: 'settings' of the run,
 'importance' as the criterion's state_dict, and 'holds', numbers of what mmengine saved."""
-REMEDY = 'resume from one as train.py writes it, or start anew with load_from'
+START_ANEW = 'start anew with load_from and without --resume'
+"""Beside --resume load_from is dropped by mmdet's train.py, as by mmpretrain's where the config's
+file has it. Where --cfg-options has it, mmpretrain's resumes from that file."""
+REMEDY = f'resume from one as train.py writes it, or {START_ANEW}'
 
 
 def check_is_checkpoint(checkpoint: object, filename: str) -> None:
@@ -70,8 +79,7 @@ def check_resumable(checkpoint: Mapping, runner: Runner) -> None:
     if runner.param_schedulers and not isinstance(checkpoint.get('param_schedulers'), list | dict):
         raise ValueError(
             'resume: the checkpoint has no param_schedulers, without which the learning rate '
-            'would start anew; train without save_param_scheduler=False, or start anew with '
-            'load_from'
+            f'would start anew; train without save_param_scheduler=False, or {START_ANEW}'
         )
     optimizer = next(iter(optimizers_of(runner)), None)
     _check_optimizer_state(checkpoint['optimizer'], optimizer)
@@ -210,7 +218,7 @@ def _weights(checkpoint: Mapping) -> Mapping:
 def check_start_without_checkpoint(runner: Runner) -> None:
     """Raise ValueError if a resumed run has no checkpoint and would ignore load_from.
 
-    mmdet's train.py --resume drops load_from, and mmengine then starts from random weights.
+    train.py --resume drops the config's load_from, and mmengine then starts from random weights.
     Where no load_from is lost, a warning says that the weights are random.
 
     Raises:
@@ -231,7 +239,7 @@ def check_start_without_checkpoint(runner: Runner) -> None:
         if config.get('load_from'):
             raise ValueError(
                 f'resume: {runner.work_dir} has no checkpoint to go on from, and with --resume '
-                f'load_from={config.load_from!r} is left out; start without --resume'
+                f'load_from={config.load_from!r} is left out; {START_ANEW}'
             )
     runner.logger.warning(
         f'resume: {runner.work_dir} has no checkpoint to go on from, so the run starts anew, '
@@ -265,13 +273,17 @@ def check_start(
             _check_pruned_start(settings, structure, loaded_file(runner))
         return
     for entry in uncuttable_state(runner.optim_wrapper.optimizer):
-        raise ValueError(
-            f'resume: the checkpoint gives the optimizer {entry}; resume from one as train.py '
-            f'writes it, or start anew with load_from'
-        )
+        raise ValueError(f'resume: the checkpoint gives the optimizer {entry}; {REMEDY}')
     if state is None:
         return
-    _check_phase(settings, phases, structure, runner.iter)
+    passed_over = newest_if_passed_over(runner)
+    if passed_over is not None:
+        runner.logger.warning(
+            f'resume: the run goes on from {loaded_file(runner)} and not from {passed_over}, the '
+            f"newest of its own; mmpretrain's train.py does so where --cfg-options has load_from: "
+            f'leave that out'
+        )
+    _check_phase(settings, phases, structure, runner)
     for line in _compare_settings(settings, structure, state):
         runner.logger.warning(line)
     by_epochs = isinstance(runner.train_loop, EpochBasedTrainLoop)
@@ -286,7 +298,8 @@ def _check_pruned_start(settings: AdaSAPSettings, structure: Mapping, load_from:
     if structure['keep'] != (last_cut(structure) or {}).get('keep', {}):
         raise ValueError(
             f'load_from: {load_from} was written while channels were being removed, before its '
-            f'model was cut; go on with resume=True, or start from a checkpoint of another phase'
+            f'model was cut; go on with --resume {load_from}, or start from a checkpoint of '
+            f'another phase'
         )
     reached = structure['reached'].get(settings.resource)
     if structure['keep'] and reached is not None and reached <= settings.fraction:
@@ -298,14 +311,15 @@ def _check_pruned_start(settings: AdaSAPSettings, structure: Mapping, load_from:
 
 
 def _check_phase(
-    settings: AdaSAPSettings, phases: Phases, structure: Mapping | None, iteration: int
+    settings: AdaSAPSettings, phases: Phases, structure: Mapping | None, runner: Runner
 ) -> None:
+    iteration = runner.iter
     phase = phases.phase(iteration)
     if structure is None and iteration > phases.warmup_end:
         raise ValueError(
-            f'resume: the checkpoint is at iteration {iteration}, in the phase {phase!r}, but '
-            f'holds no pruned structure; resume from one that was written with AdaSAPHook in '
-            f'the config, or start anew with load_from'
+            f'resume: {loaded_file(runner)} is at iteration {iteration}, in the phase {phase!r}, '
+            f'but holds no pruned structure; resume from one that was written with AdaSAPHook in '
+            f'the config, or {START_ANEW}'
         )
     if structure is not None and is_cut(structure) != (phase == 'finetune'):
         raise StructureError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import inf
+from pathlib import Path
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook, EMAHook
@@ -51,6 +52,21 @@ def is_training(runner: Runner) -> bool:
 def loaded_file(runner: Runner) -> str:
     """Return the checkpoint that a run starts from, for messages."""
     return runner._load_from or 'what was loaded'
+
+
+def newest_if_passed_over(runner: Runner) -> str | None:
+    """Return the newest checkpoint of a run that was told to go on from one of another folder.
+
+    Returns:
+        str | None: What mmengine has noted in the run's folder; None where the run goes on from
+        there, or nothing is noted.
+    """
+    folder = Path(runner.work_dir)
+    note = folder / 'last_checkpoint'
+    named = runner._load_from
+    if not named or Path(named).parent.resolve() == folder.resolve() or not note.is_file():
+        return None
+    return note.read_text().strip()
 
 
 def optimizers_of(runner: Runner) -> list[Optimizer]:

@@ -325,7 +325,9 @@ class TestFullDisk:
         named = set()
         with pytest.MonkeyPatch.context() as monkeypatch:
             Operations(end, full_disk, (kind,)).patch(monkeypatch)
-            message = r'/run/\S+ is not written \(No space left on device\).*make room.*--resume$'
+            message = (
+                r'/run/\S+ is not written \(No space left on device\).*make room.*--resume, and'
+            )
             with pytest.raises(OSError, match=message) as error:
                 runner.train()
             assert error.value.errno == errno.ENOSPC

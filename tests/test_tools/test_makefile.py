@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 MAKEFILE = (ROOT / 'Makefile').read_text()
@@ -82,3 +83,22 @@ def test_readme_shows_the_targets():
     text = (ROOT / 'README.md').read_text()
     called = set(re.findall(r'^make ([a-z-]+)', text, re.M))
     assert called >= {'demo', 'demo-classification', 'test', 'test-quick'}
+
+
+def test_the_workflow_runs_targets_that_there_are():
+    """Both families of packages, lint with one of them."""
+    workflow = yaml.safe_load((ROOT / '.github' / 'workflows' / 'tests.yml').read_text())
+    (job,) = workflow['jobs'].values()
+    jobs = job['strategy']['matrix']['include']
+    assert {target for each in jobs for target in each['run'].split()} == {
+        'lint',
+        'test',
+        'test-original',
+    }
+    assert {target for each in jobs for target in each.values()} - {'lint test'} <= TARGETS
+    kept = [step for step in job['steps'] if step.get('uses', '').startswith('actions/cache')]
+    assert 'MMDET_ADASAP_CACHE' in job['env']
+    assert [step['with']['path'] for step in kept] == ['${{ env.MMDET_ADASAP_CACHE }}'] * 2
+    for file in ('requirements/*.txt', 'tools/dev/mmcv_wheel.py'):  # that its name depends on
+        assert f"'{file}'" in kept[0]['with']['key']
+        assert list(ROOT.glob(file))

@@ -1,0 +1,99 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Which checkpoint train.py of mmdet and of mmpretrain resumes from, and what we say of it."""
+
+import logging
+import runpy
+import sys
+
+import pytest
+from mmengine.runner import Runner
+
+from _utils.adasap_runs import build, kill_after, train
+from _utils.toy import settings
+from mmdet_adasap.env import find_tool
+from mmdet_adasap.hooks.resume import START_ANEW
+
+
+@pytest.fixture
+def started_by(tmp_path, monkeypatch):
+    """Call train.py of a library with a config whose file has a load_from."""
+    config = tmp_path / 'config.py'
+    config.write_text("load_from = 'dense.pth'\nwork_dir = 'run'\n")
+
+    def started_by(library, *options):
+        pytest.importorskip(library)
+        configs = []
+
+        def from_cfg(cfg):
+            configs.append(cfg)
+            raise SystemExit  # nothing is trained
+
+        monkeypatch.setattr(Runner, 'from_cfg', from_cfg)
+        monkeypatch.setattr(sys, 'argv', ['train.py', str(config), *options])
+        monkeypatch.setenv('LOCAL_RANK', '0')
+        with pytest.raises(SystemExit):
+            runpy.run_path(str(find_tool(f'{library}::train')), run_name='__main__')
+        (cfg,) = configs
+        return cfg.get('resume', False), cfg.load_from
+
+    return started_by
+
+
+@pytest.mark.parametrize(
+    ('options', 'mmdet', 'mmpretrain'),
+    [
+        ('', (False, 'dense.pth'), (False, 'dense.pth')),
+        ('--cfg-options load_from=x.pth', (False, 'x.pth'), (False, 'x.pth')),
+        ('--resume', (True, None), (True, None)),
+        ('--resume y.pth', (True, 'y.pth'), (True, 'y.pth')),
+        ('--resume --cfg-options load_from=x.pth', (True, None), (True, 'x.pth')),
+        ('--resume y.pth --cfg-options load_from=x.pth', (True, 'y.pth'), (True, 'x.pth')),
+        ('--cfg-options resume=True', (True, 'dense.pth'), (True, 'dense.pth')),
+    ],
+)
+def test_what_the_tools_make_of_their_options(started_by, options, mmdet, mmpretrain):
+    """What the messages that advise --resume and load_from rely on."""
+    assert started_by('mmdet', *options.split()) == mmdet
+    assert started_by('mmpretrain', *options.split()) == mmpretrain
+
+
+def dense(folder):
+    """The checkpoints of a training without AdaSAPHook."""
+    cfg = settings(folder)
+    del cfg['default_hooks']['adasap']
+    kill_after(cfg, 20)
+    return folder / 'epoch_3.pth'
+
+
+def test_resumed_from_the_start_of_a_run_by_mistake(tmp_path):
+    """mmpretrain's train.py ... --resume --cfg-options load_from=dense.pth."""
+    start = str(dense(tmp_path / 'dense'))
+    with pytest.raises(ValueError, match='no pruned structure') as error:
+        train(settings(tmp_path / 'run', load_from=start, resume=True))
+    assert str(error.value).startswith(f'resume: {start} is at iteration ')
+    assert str(error.value).endswith(f'or {START_ANEW}')
+
+
+def warnings_of(run):
+    """What is logged as a warning about resuming; mmengine's loggers do not pass it on."""
+    caught = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: caught.append(record.getMessage())
+    run.logger.addHandler(handler)
+    run.train()
+    return [text for text in caught if text.startswith('resume: the run goes on from')]
+
+
+@pytest.mark.parametrize(
+    ('load_from', 'warns'),
+    [('other/epoch_2.pth', True), ('run/epoch_1.pth', False), (None, False)],
+)
+def test_says_when_newer_checkpoints_of_the_run_are_passed_over(tmp_path, load_from, warns):
+    for name, iterations in (('other', 12), ('run', 14)):
+        kill_after(settings(tmp_path / name), iterations)
+    named = load_from and str(tmp_path / load_from)
+    said = warnings_of(build(settings(tmp_path / 'run', load_from=named, resume=True)))
+    assert len(said) == warns
+    if warns:
+        assert said[0].startswith(f'resume: the run goes on from {named} and not from {tmp_path}/')
+        assert 'epoch_2.pth, the newest of its own' in said[0]
