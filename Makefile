@@ -2,6 +2,7 @@
 PYTHON ?=
 SEED ?= 0
 ARGS ?=
+TORCH ?=
 # Small models lose more than they win by a second thread, and much on a busy machine.
 OMP_NUM_THREADS ?= 1
 # Processes that share the tests, file by file; some tests, asked for by name, may want to print.
@@ -12,8 +13,8 @@ PYTEST = $(THREADS) .venv/bin/python -m pytest -n $(TEST_JOBS) --dist loadfile
 
 # The parts of the suite that touch torch, mmengine, mmcv, mmdet and mmpretrain.
 FRAMEWORK_TESTS = $(addprefix tests/test_,apis checkpoint configs env.py export hooks integration \
-	models optim pruning registration.py registry.py robustness sharpness made_by_0_1.py \
-	checkpoints_travel.py chain.py)
+	models optim pruning registration.py registry.py robustness sharpness made_by_0_1.py cli \
+	inspection.py import_trial.py remedies.py mistakes.py checkpoints_travel.py chain.py)
 
 # For tools/dev/find_python.sh.
 export PYTHON
@@ -29,6 +30,7 @@ help:  ## Show this text
 	@echo '  PYTHON=python3.12   the interpreter that makes .venv (default: the first of python3.11,'
 	@echo '                      python3.12, python3.10 and python3 that works)'
 	@echo '  SEED=1              of the demo (default: 0)'
+	@echo '  TORCH=2.6.0         of the original packages (default: 2.1.2)'
 	@echo '  ARGS="-k ssd -x"    passed on to pytest'
 	@echo '  TEST_JOBS=4         processes for the tests (default: 2, or none of their own with ARGS)'
 	@echo '  OMP_NUM_THREADS=2   threads for the tests (default: 1)'
@@ -43,7 +45,8 @@ install:  ## Set up .venv: torch, mmcv (compiled once), mmdet, mmpretrain, this 
 	@python=$$(sh tools/dev/find_python.sh) && "$$python" tools/dev/setup_env.py
 
 install-original:  ## Set up .venv-original: the packages that OpenMMLab published, torch 2.1, numpy 1
-	@python=$$(sh tools/dev/find_python.sh) && "$$python" tools/dev/setup_env.py --stack original
+	@python=$$(sh tools/dev/find_python.sh) && "$$python" tools/dev/setup_env.py --stack original \
+		$(if $(TORCH),--torch $(TORCH))
 
 demo: install  ## Train, prune and test a small detector on corrupted images; ends with a table
 	.venv/bin/python tools/demo/detection.py --seed $(SEED)
@@ -59,7 +62,7 @@ test-quick: install  ## Run the tests that are quick, of every part: under 2 min
 	$(PYTEST) -m 'not slow and not long' $(ARGS)
 
 test-original: install-original  ## Run the tests of what touches the frameworks with those packages
-	$(THREADS) .venv-original/bin/python -m pytest -n $(TEST_JOBS) --dist loadfile \
+	$(THREADS) .venv-original$(TORCH:%=-torch%)/bin/python -m pytest -n $(TEST_JOBS) --dist loadfile \
 		$(if $(ARGS),$(ARGS),-m 'not slow or chain' $(FRAMEWORK_TESTS))
 
 # All four are run, also where one fails; `ruff format .` and `ruff check --fix .` mend most.
@@ -72,5 +75,5 @@ lint: install  ## Check format, style, imports and the layout of the package
 	exit $$failed
 
 clean:  ## Remove .venv, .venv-original and the caches of tools; data, work_dirs and the compiled mmcv stay
-	rm -rf .venv .venv-original build dist mmdet_adasap.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv-original* build dist mmdet_adasap.egg-info .pytest_cache .ruff_cache
 	find mmdet_adasap tests tools configs -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -9,6 +9,7 @@ that finds all done ends at once.
 """
 
 import argparse
+import dataclasses
 import hashlib
 import platform
 import re
@@ -17,7 +18,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from mmcv_wheel import locked, mmcv_wheel, say, stop, succeeds
@@ -29,7 +29,7 @@ IMPORTED = ('torch', 'torchvision', 'cv2', 'mmengine', 'mmcv', 'mmdet', 'mmpretr
 IMPORTED += ('mmdet_adasap', 'pytest')
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Stack:
     """A set of pinned packages, and the environment that holds them.
 
@@ -42,6 +42,7 @@ class Stack:
             the other files; '' for none.
         files (tuple[str]): Files of what is installed beside OpenMMLab's packages.
         target (str): The target of the Makefile.
+        torch (str): Another version of torch than the files have; '' for theirs.
     """
 
     venv: Path
@@ -51,6 +52,7 @@ class Stack:
     overrides: str
     files: tuple[str, ...]
     target: str
+    torch: str = ''
 
     @property
     def python(self) -> Path:
@@ -85,6 +87,11 @@ class Stack:
         files = [path for path in REQUIREMENTS.glob('*.txt') if path.name != ORIGINAL.overrides]
         files += [self.overrides] if self.overrides else []
         every = {name_of(line): line for file in files for line in read(file)}
+        if self.torch:
+            # torchvision 0.16 is for torch 2.1, 0.17 for 2.2 and so on, with its patch level.
+            minor, patch = self.torch.split('.')[1:]
+            every['torch'] = f'torch=={self.torch}'
+            every['torchvision'] = f'torchvision==0.{int(minor) + 15}.{patch}'
         return [every[name] for name in names]
 
 
@@ -206,7 +213,18 @@ def main() -> None:
     parser.add_argument(
         '--stack', choices=STACKS, default='default', help='which packages (default: default)'
     )
-    stack = STACKS[parser.parse_args().stack]
+    parser.add_argument(
+        '--torch',
+        metavar='2.N.N',
+        help='with --stack original: another torch than 2.1, in an environment of its own',
+    )
+    args = parser.parse_args()
+    stack = STACKS[args.stack]
+    if args.torch:
+        if stack is not ORIGINAL or not re.fullmatch(r'2\.\d+\.\d+', args.torch):
+            parser.error(f'--torch {args.torch}: give --stack original and a version as 2.6.0')
+        venv = ROOT / f'.venv-original-torch{args.torch}'
+        stack = dataclasses.replace(stack, venv=venv, torch=args.torch)
     if stack.venv.is_symlink():
         stop(f'{stack.venv} is a link, and what it leads to would be changed: remove the link.')
     if sys.version_info[:2] not in stack.pythons:
