@@ -88,7 +88,7 @@ def test_chain(case, tmp_path, monkeypatch):
     Path('resumed').mkdir()
     shutil.copy('adasap/epoch_2.pth', 'resumed')
     Path('resumed/last_checkpoint').write_text('resumed/epoch_2.pth')
-    run(*adasap, start, '--work-dir', 'resumed', '--resume', 'resumed/epoch_2.pth')
+    run(*adasap, '--work-dir', 'resumed', '--resume', 'resumed/epoch_2.pth')
     resumed = weights('resumed/epoch_5.pth')
     assert resumed.keys() == slim.keys()
     assert all(torch.equal(tensor, slim[name]) for name, tensor in resumed.items())
