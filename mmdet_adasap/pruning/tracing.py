@@ -304,7 +304,9 @@ def _as_before(func: Callable, args: tuple) -> tuple:
     Labels are kept by shape and strides. An operation such as ``squeeze_`` changes these in place,
     and the label of its argument could not be found afterwards.
     """
-    if torch.Tag.inplace_view in getattr(func, 'tags', ()):
+    # set_ has the tag only in releases after PyTorch 2.1.
+    is_set = getattr(func, '__name__', '').startswith('set_.')
+    if is_set or torch.Tag.inplace_view in getattr(func, 'tags', ()):
         return (args[0].detach(), *args[1:])
     return args
 

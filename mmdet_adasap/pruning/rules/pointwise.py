@@ -12,41 +12,47 @@ from torch import Tensor
 from ..channel_ids import ChannelLabel
 from .call import Call, is_fresh, is_zero, label_axes, make_label, rule
 
-# What PyTorch 2.11, or one of the releases from 2.1 on, leaves without torch.Tag.pointwise.
-POINTWISE_WITHOUT_TAG = (
-    'leaky_relu',
-    'leaky_relu_',
-    'hardtanh',
-    'hardtanh_',
-    'hardswish',
-    'hardswish_',
-    'hardsigmoid',
-    'hardsigmoid_',
-    'softplus',
-    'elu_',
-    '_prelu_kernel',
-    '_to_copy',
-    'dropout',
-    'masked_fill_',
-    'fill_',
-    'zero_',
-    'floor_divide',
-    'lift_fresh',
-    'detach',
-    'detach_',
-    'alias',
+POINTWISE_NAMES = frozenset(
+    (
+        # Without torch.Tag.pointwise in PyTorch 2.1, and with it in 2.11. Some of the releases
+        # between them tag a part of these.
+        *('celu', 'elu', 'selu', 'silu', 'mish', 'relu6', 'rrelu', 'softplus', 'threshold'),
+        *('hardshrink', 'hardsigmoid', 'hardtanh', 'softshrink'),
+        *('isfinite', 'isinf', 'ldexp', 'rad2deg'),
+        # Without it in 2.11, too.
+        *('leaky_relu', 'hardswish', '_prelu_kernel', 'rrelu_with_noise', 'dropout'),
+        *('fill', 'zero', 'floor_divide'),
+        *('_to_copy', 'lift_fresh', 'detach', 'alias'),
+    )
 )
+"""Operators of ``aten`` that are pointwise without the tag, by their names without a last ``_``."""
 
 
-def is_pointwise(func: object) -> bool:
-    """Return whether PyTorch tags an operation as pointwise.
+@functools.cache
+def is_pointwise(func: Callable) -> bool:
+    """Return whether an operation computes each entry on its own, by its tag or its name.
 
-    ``equal`` has the tag, too, but returns a single bool.
+    The tag of one form counts for all: PyTorch tags ``mish``, but neither ``mish_`` nor
+    ``mish.out``. ``equal`` has the tag, too, but returns a single bool.
+
+    Args:
+        func (Callable): The operator overload.
     """
-    return torch.Tag.pointwise in func.tags and torch.Tag.data_dependent_output not in func.tags
+    namespace, _, name = func._schema.name.partition('::')
+    functional = name.rstrip('_')
+    if namespace == 'aten' and functional in POINTWISE_NAMES:
+        return True
+    operators = [getattr(getattr(torch.ops, namespace), n, None) for n in {name, functional}]
+    tags = {
+        tag
+        for operator in operators
+        if operator is not None
+        for overload in operator.overloads()
+        for tag in getattr(operator, overload).tags
+    }
+    return torch.Tag.pointwise in tags and torch.Tag.data_dependent_output not in tags
 
 
-@rule(*POINTWISE_WITHOUT_TAG)
 def pointwise(call: Call) -> ChannelLabel | None:
     """Tie broadcast operands.
 
@@ -178,6 +184,17 @@ def dropout(call: Call) -> list[ChannelLabel | None]:
         make_label(dict(label_axes(label)), is_zero(label)),
         make_label(dict(label_axes(label)), False),
     ]
+
+
+@rule('log_sigmoid_forward')
+def log_sigmoid(call: Call) -> list[ChannelLabel | None]:
+    """Pass the channels on; the second result is for a backward pass."""
+    label = call.label_of(call.args[0])
+    if call.kwargs:  # written into given tensors, which may be parts of others
+        for tensor in (call.args[0], *call.kwargs.values()):
+            call.freeze(call.label_of(tensor))
+        return []
+    return [make_label(dict(label_axes(label)), False)]
 
 
 @rule('zeros', 'ones', 'full', 'empty', 'new_zeros', 'new_ones', 'new_full', 'new_empty')
