@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..errors import EquivalenceError
 from .masks import mask
@@ -153,15 +154,23 @@ class _Fingerprint(NamedTuple):
     norm: float
     total: float
 
+    @classmethod
+    def of(cls, tensor: Tensor, module: str, operation: str) -> '_Fingerprint':
+        values = tensor.detach()
+        total = values.sum(dtype=torch.float64).item()
+        return cls(module, operation, tensor.shape, values.norm().item(), total)
+
 
 class _Decision(NamedTuple):
     """What an operation has decided (a top-k, an NMS, a threshold), and from which numbers.
 
-    Of equal scores rounding picks one. Where a second run decides from the same numbers, it gets
-    what the first one decided, so that what follows can be compared.
+    Of equal scores rounding picks one. Where a second run decides from the same numbers by equal
+    settings (how many, along which axis), it gets what the first one decided, so that what
+    follows can be compared.
     """
 
     numbers: list[Tensor]
+    settings: list
     decided: object
 
 
@@ -178,7 +187,11 @@ class _Run(NamedTuple):
 
 
 class _FingerprintMode(TorchDispatchMode):
-    """Takes the fingerprint of every tensor that an operation returns, in eval mode.
+    """Takes the fingerprint of what every operation returns, in eval mode.
+
+    Of several results the first is compared, and the others if an operation reads them. What is
+    for a backward pass alone is read by none, and may be memory that nothing was written to: the
+    log-sum-exp of attention on a CPU (PyTorch 2.1), the saved statistics of a normalisation.
 
     Args:
         earlier (dict): Decisions of an earlier run, which this one is to follow.
@@ -192,9 +205,13 @@ class _FingerprintMode(TorchDispatchMode):
         self._earlier = earlier
         self._number: Counter = Counter()
         self._held_entries = 0
+        # Weak: a result that the model has dropped is read by nothing, and need not be held.
+        self._unread = WeakTensorKeyDictionary()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         operation = func._schema.name
+        for tensor in tensors_in((args, kwargs)):
+            self._note_read(tensor)
         is_resize = operation in ('aten::resize_', 'aten::resize_as_')
         present = args[0].untyped_storage().nbytes() if is_resize else 0
         out = func(*args, **(kwargs or {}))
@@ -210,34 +227,43 @@ class _FingerprintMode(TorchDispatchMode):
                 tensor.zero_()
             return out
         if _decides(func, args, out):
-            out = self._decide((name, operation), args, out)
+            out = self._decide((name, operation), args, kwargs or {}, out)
         # A view was compared as its base. In train mode dropout is random, and the two runs draw
         # numbers for tensors of different shapes.
         if func.is_view or (module and module.training):
             return out
-        for tensor in tensors_in(out):
+        first, others = (out[0], out[1:]) if len(func._schema.returns) > 1 else (out, ())
+        for tensor in tensors_in(first):
             if tensor.is_floating_point():
-                values = tensor.detach()
-                total = values.sum(dtype=torch.float64).item()
-                norm = values.norm().item()
-                self.operations.append(_Fingerprint(name, operation, tensor.shape, norm, total))
+                self.operations.append(_Fingerprint.of(tensor, name, operation))
+        for tensor in tensors_in(others):
+            if tensor.is_floating_point():
+                self._unread[tensor] = name, operation
         return out
 
-    def _decide(self, place: tuple[str, str], args: tuple, out: object) -> object:
+    def _note_read(self, tensor: Tensor) -> None:
+        """Take the fingerprint of a result that an operation reads for the first time."""
+        place = self._unread.pop(tensor, None)
+        if place is not None:
+            self.operations.append(_Fingerprint.of(tensor, *place))
+
+    def _decide(self, place: tuple[str, str], args: tuple, kwargs: dict, out: object) -> object:
         """Note a decision, or return what an earlier run has decided from the same numbers."""
         key = (*place, self._number[place])
         self._number[place] += 1
-        numbers = [t.detach() for t in tensors_in(args) if t.is_floating_point()]
+        numbers = [t.detach() for t in tensors_in((args, kwargs)) if t.is_floating_point()]
+        settings = [v for v in (*args, *kwargs.items()) if not any(True for _ in tensors_in(v))]
         before = self._earlier.get(key)
         if before is not None:
-            same = len(numbers) == len(before.numbers) and all(
+            same = settings == before.settings and len(numbers) == len(before.numbers)
+            same = same and all(
                 difference([a], [b]) <= INNER_TOLERANCE
                 for a, b in zip(numbers, before.numbers, strict=True)
             )
             return _cloned(before.decided) if same else out
         self._held_entries += sum(t.numel() for t in numbers)
         if self._held_entries <= MAX_HELD_ENTRIES:
-            self.decisions[key] = _Decision(_cloned(numbers), _cloned(out))
+            self.decisions[key] = _Decision(_cloned(numbers), settings, _cloned(out))
         return out
 
 

@@ -1,4 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import itertools
 import math
 
 import numpy as np
@@ -156,6 +157,101 @@ def test_uninitialised_memory_is_not_compared():
         garbage = [torch.full((1, 8, 8, 8), float(i)) for i in range(20)]
         del garbage
         assert not find_channels(randomise(model), runs(x)).excluded
+
+
+class Attending(nn.Module):
+    """Attention of four heads that is scaled by ``scale``, or by the width of a head."""
+
+    def __init__(self, scale=None) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(3, 16) for _ in range(3))
+        self.num_heads, self.scale = 4, scale
+
+    def forward(self, x):
+        x = x.flatten(2).transpose(1, 2)
+        q, k, v = (
+            layer(x).unflatten(-1, (-1, 4)).transpose(1, 2) for layer in (self.q, self.k, self.v)
+        )
+        scale = self.scale and self.scale(self)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, scale=scale)
+        return mixed.transpose(1, 2).flatten(2)
+
+
+def fill_freed_memory(*shapes):
+    """Leave NaN in memory that the next tensors of such shapes are given."""
+    garbage = [torch.full(shape, math.nan) for shape in shapes for _ in range(20)]
+    del garbage
+
+
+@pytest.fixture(scope='module')
+def doubled():
+    """An operator with a second result, of which each entry is the number that it is given."""
+    library = torch.library.Library('test_equivalence', 'DEF')
+    library.define('doubled(Tensor x, float number) -> (Tensor, Tensor)')
+    library.impl('doubled', lambda x, number: (2 * x, torch.full_like(x, number)), 'CPU')
+    yield torch.ops.test_equivalence.doubled
+    del library
+
+
+def test_a_second_result_that_nothing_reads_is_not_compared(doubled):
+    """As the one of attention in PyTorch 2.1, which is memory that nothing was written to."""
+    numbers = itertools.count()
+
+    def run(net, x):
+        result, _ = doubled(net.a(x), next(numbers))
+        return net.head(result)
+
+    model = Net(run, a=nn.Conv2d(3, 8, 1), head=nn.Conv2d(8, 2, 1))
+    # Nothing is cut, so that all results have the same shape in both runs.
+    assert verify_cut(model, {'head.weight': {0: [0, 1]}}, runs(torch.randn(2, 3, 6, 6))) == 0
+
+
+def test_a_second_result_that_is_read_is_compared(doubled):
+    """Python reads the number of channels, and the sum with 1e9 hardly shows it."""
+
+    def run(net, x):
+        _, number = doubled(x[:, :2], net.a.weight.shape[0])
+        return net.head(net.a(x)) + (1e9 + number)
+
+    model = Net(run, a=nn.Conv2d(3, 8, 1), head=nn.Conv2d(8, 2, 1))
+    x = torch.randn(2, 3, 6, 6)
+    keep = indices_from_masks(model, trace(model, x).groups, [np.arange(8) < 4])
+    with pytest.raises(EquivalenceError, match=r'by 5\.0e-01 of what the model itself returns'):
+        verify_cut(model, keep, runs(x))
+
+
+def test_attention_is_compared_by_what_it_returns_for_the_next_layer():
+    torch.manual_seed(0)
+    model = Net(lambda n, x: n.head(n.mix(x)), mix=Attending(), head=nn.Linear(16, 2))
+    x = torch.randn(2, 3, 6, 6)
+    for _ in range(5):
+        fill_freed_memory((2, 4, 36), (2, 36, 4), (2, 2, 36), (2, 36, 2))
+        found = find_channels(randomise(model), runs(x))
+        assert not found.excluded
+        assert sorted(found.group_sizes.tolist()) == [4]
+
+
+def test_a_wrong_scale_of_attention_is_found():
+    torch.manual_seed(0)
+    mix = Attending(lambda attention: attention.q.weight.shape[0] ** -0.5)
+    model = Net(lambda n, x: n.head(n.mix(x)), mix=mix, head=nn.Linear(16, 2))
+    found = find_channels(randomise(model), runs(torch.randn(2, 3, 6, 6)))
+    assert list(found.excluded) == ['mix.q']
+    assert not found.groups
+
+
+def test_a_decision_by_other_settings_is_not_taken_over():
+    """The second run picks fewer from the same scores, which Python reads from a weight."""
+
+    def run(net, x):
+        scores = x.flatten(1)
+        return net.head(net.a(x)).mean() + scores.topk(net.a.weight.shape[0]).values.sum(1)
+
+    model = Net(run, a=nn.Conv2d(3, 8, 1), head=nn.Conv2d(8, 2, 1))
+    x = torch.rand(2, 3, 6, 6)
+    keep = indices_from_masks(model, trace(model, x).groups, [np.arange(8) < 4])
+    with pytest.raises(EquivalenceError):
+        verify_cut(model, keep, runs(x))
 
 
 def test_nothing_hides_behind_weights_of_zero():

@@ -25,7 +25,7 @@ POINTWISE_NAMES = frozenset(
         *('_to_copy', 'lift_fresh', 'detach', 'alias'),
     )
 )
-"""Operators of ``aten`` that are pointwise without the tag, by their names without a last ``_``."""
+"""Operators of ``aten`` that are pointwise without the tag; their in-place forms end in ``_``."""
 
 
 @functools.cache
