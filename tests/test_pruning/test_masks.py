@@ -90,7 +90,9 @@ def test_masked_channels_stay_exactly_zero(name):
         if tensor_name not in parameters:
             continue
         parameter = parameters[tensor_name]
-        state = [v for v in optimizer.state[parameter].values() if v.shape == parameter.shape]
+        values = optimizer.state[parameter].values()
+        # Some optimisers of older PyTorch count steps in an int.
+        state = [v for v in values if isinstance(v, Tensor) and v.shape == parameter.shape]
         assert state
         for tensor in (parameter, parameter.grad, *state, averages[tensor_name]):
             assert not removed(tensor, axes).any()
