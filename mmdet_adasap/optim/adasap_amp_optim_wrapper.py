@@ -46,8 +46,8 @@ class AdaSAPAmpOptimWrapper(AdaSAPOptimWrapper):
             float32, so that nothing is scaled or skipped.
         loss_scale (str | float | dict): 'dynamic' scales in float16 and starts as GradScaler
             does. A number is a scale that stays, a dict has arguments of
-            :class:`torch.amp.GradScaler`; these two scale in bfloat16, too. Defaults to
-            'dynamic'.
+            :class:`torch.amp.GradScaler`; these two scale in bfloat16, too. Before PyTorch 2.3
+            nothing is scaled on a CPU, and PyTorch warns. Defaults to 'dynamic'.
         **kwargs: Those of :class:`AdaSAPOptimWrapper`, ``perturbation`` among them.
 
     Attributes:

@@ -5,12 +5,17 @@ import copy
 import random
 
 import numpy as np
+import pytest
 import torch
 from mmengine.model import BaseModel
 from torch import nn
 from torch.nn import functional as F
 
 STEPS = 20
+needs_scaler = pytest.mark.skipif(
+    not hasattr(torch.amp, 'GradScaler'),
+    reason='GradScaler scales on a GPU only before PyTorch 2.3',
+)
 OPTIMIZERS = {
     'sgd': (torch.optim.SGD, {'lr': 0.05, 'momentum': 0.9, 'weight_decay': 1e-3}),
     'adamw': (torch.optim.AdamW, {'lr': 0.01}),

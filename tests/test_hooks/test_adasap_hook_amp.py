@@ -8,6 +8,7 @@ from mmengine.registry import OPTIM_WRAPPERS
 
 from _utils.adasap_runs import assert_same_weights, build, kill_after, train, watch
 from _utils.toy import ToyModel, settings
+from _utils.two_pass import needs_scaler
 from mmdet_adasap.optim import AdaSAPAmpOptimWrapper
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
@@ -49,7 +50,10 @@ class TestThreePhases:
     # In each phase, and between two pruning events.
     @pytest.mark.long
     @pytest.mark.parametrize('killed_at', [4, 8, 13, 19, 31])
-    @pytest.mark.parametrize('scaling', [{}, SCALED], ids=['unscaled', 'scaled'])
+    @pytest.mark.parametrize(
+        'scaling',
+        [pytest.param({}, id='unscaled'), pytest.param(SCALED, id='scaled', marks=needs_scaler)],
+    )
     def test_resume(self, tmp_path, killed_at, scaling):
         whole = train(amp_settings(tmp_path / 'whole', hook=TAYLOR, **scaling))
         cfg = amp_settings(tmp_path / 'parts', hook=TAYLOR, **scaling)
@@ -79,6 +83,7 @@ class TestThreePhases:
         assert_same_weights(runs[0].model, runs[1].model, atol=0)
         assert_same_weights(runs[2].model, runs[3].model, atol=0)
 
+    @needs_scaler
     def test_overflow_within_the_run(self, tmp_path):
         """A scale that is far too large: steps are skipped until it fits, masks stay."""
         cfg = amp_settings(tmp_path, hook=TAYLOR, loss_scale=dict(init_scale=2.0**26))

@@ -12,6 +12,7 @@ from _utils.two_pass import (
     batch,
     gradients,
     loss_of,
+    needs_scaler,
     optimizer_of,
     train,
 )
@@ -21,10 +22,6 @@ from mmdet_adasap.sharpness import AdaptivePerturbation, UniformPerturbation
 STEPS = 12
 RHO = 0.3
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
-needs_scaler = pytest.mark.skipif(
-    not hasattr(torch.amp, 'GradScaler'),
-    reason='GradScaler scales on a GPU only before PyTorch 2.3',
-)
 
 
 def autocast():
