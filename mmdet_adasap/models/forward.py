@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
 from ..optim import BufferSnapshot
-from ..pruning import preserve_modes, preserve_state, trace_channels, unused_weights
+from ..pruning import (
+    not_counted,
+    preserve_modes,
+    preserve_state,
+    repeated,
+    tensors_in,
+    trace_channels,
+    unused_weights,
+)
 
 PROPOSAL_SIZES = (16, 48, 96, 160, 288, 512, 1024)
 """Side lengths of the fixed proposals in pixels. With the finest scale of 56 pixels that mmdet's
@@ -40,7 +48,7 @@ def raw_forward(
     """
 
     def forward(model: nn.Module) -> object:
-        with _fixed_proposals(model) as rpn_outputs:
+        with _fixed_proposals(model) as rpn_outputs, _counted_as_later(model, batch):
             outputs = _call(model, batch, 'tensor')
         if labelled is not None:
             _run_loss(model, labelled)
@@ -52,7 +60,7 @@ def raw_forward(
 def _run_loss(model: nn.Module, labelled: dict | tuple | list) -> None:
     """Compute the loss in train mode; buffers and modes come back to what they were."""
     buffers = BufferSnapshot(model)
-    with preserve_modes(model):
+    with preserve_modes(model), not_counted():
         try:
             model.train()
             _call(model, labelled, 'loss')
@@ -132,6 +140,25 @@ def _fixed_proposals(model: nn.Module) -> Iterator[list]:
         del rpn_head.predict
         if own is not None:
             rpn_head.predict = own
+
+
+@contextlib.contextmanager
+def _counted_as_later(model: nn.Module, batch: dict | tuple | list) -> Iterator[None]:
+    """Let the second stage count with as many regions as the model's test_cfg has."""
+    heads, test_cfg = getattr(model, 'roi_head', None), getattr(model, 'test_cfg', None)
+    with contextlib.ExitStack() as stack:
+        if heads is not None and test_cfg and _has_forward(getattr(model, 'rpn_head', None)):
+            images = len(next(tensors_in(batch)))
+            proposals = test_cfg.get('rpn', {}).get('max_per_img')
+            detections = test_cfg.get('rcnn', {}).get('max_per_img')
+            for name, part in heads.named_children():
+                # Masks and key points are predicted of what the boxes have found.
+                later = proposals if name in ('bbox_head', 'shared_head') else detections
+                for module in part if isinstance(part, nn.ModuleList) else [part]:
+                    if later and later > 0:
+                        traced = images * len(PROPOSAL_SIZES)
+                        stack.enter_context(repeated(module, traced, images * later))
+        yield
 
 
 def _has_forward(module: nn.Module | None) -> bool:

@@ -13,8 +13,10 @@ from .model_state import (
     output_tensors,
     preserve_modes,
     preserve_state,
+    tensors_in,
 )
 from .pruner import Pruner
+from .repeats import not_counted, repeated
 from .selection import select_channels
 from .slicing import channel_counts, check_dense, check_fits, check_states, cut, uncuttable_state
 from .structure import (
@@ -73,14 +75,17 @@ __all__ = [
     'mask',
     'masks_from_structure',
     'named_tensors',
+    'not_counted',
     'output_tensors',
     'per_channel',
     'preserve_modes',
     'preserve_state',
     'raw_outputs',
+    'repeated',
     'select_channels',
     'tag_model',
     'tagged_structure',
+    'tensors_in',
     'trace_channels',
     'uncuttable_state',
     'unused_weights',

@@ -20,6 +20,7 @@ from .channel_ids import ChannelLabel, ChannelUnionFind
 from .groups import OUTPUT, PrunableChannels, build_channels
 from .label_store import LabelStore
 from .model_state import ForwardFn, eval_mode, output_tensors, preserve_state, tensors_in
+from .repeats import times
 from .rules import EXTENSION_RULES, RULES, Call, is_pointwise, label_axes, pointwise
 from .shape_only import ShapeOnlyExecutor, has_storage
 from .slicing import channel_attributes, is_layer
@@ -250,7 +251,7 @@ class _Tracer(TorchDispatchMode):
             splits=self._splits,
             module_name=self.module_name,
             module=self._modules.get(self._current_module),
-            count_flops=lambda *term: self.flops.append(term),
+            count_flops=lambda count, *axes: self.flops.append((count * times(), *axes)),
         )
         results = self._apply(rule, call, labelled)
         outputs = out if isinstance(out, list | tuple) else [out]

@@ -7,6 +7,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from .groups import PrunableChannels
 from .model_state import ForwardFn, eval_mode, output_tensors, preserve_modes, preserve_state
+from .repeats import not_counted
 
 
 def unused_weights(model: nn.Module, channels: PrunableChannels) -> list[str]:
@@ -46,7 +47,8 @@ def with_training_pass(model: nn.Module, forward: ForwardFn) -> ForwardFn:
 
     def both(model: nn.Module) -> object:
         outputs = forward(model)
-        trained = _train_mode_outputs(model, forward)
+        with not_counted():  # FLOPs are those of a test
+            trained = _train_mode_outputs(model, forward)
         return outputs, trained if repeatable else [tensor * 0 for tensor in trained]
 
     return both
