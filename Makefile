@@ -11,11 +11,6 @@ TEST_JOBS ?= $(if $(ARGS),0,2)
 THREADS = OMP_NUM_THREADS=$(OMP_NUM_THREADS) MKL_NUM_THREADS=$(OMP_NUM_THREADS)
 PYTEST = $(THREADS) .venv/bin/python -m pytest -n $(TEST_JOBS) --dist loadfile
 
-# The parts of the suite that touch torch, mmengine, mmcv, mmdet and mmpretrain.
-FRAMEWORK_TESTS = $(addprefix tests/test_,apis checkpoint configs env.py export hooks integration \
-	models optim pruning registration.py registry.py robustness sharpness made_by_0_1.py cli \
-	inspection.py import_trial.py remedies.py mistakes.py checkpoints_travel.py chain.py)
-
 # For tools/dev/find_python.sh.
 export PYTHON
 
@@ -61,9 +56,11 @@ test: install  ## Run the tests, but for the slow ones (ARGS="-m slow")
 test-quick: install  ## Run the tests that are quick, of every part: under 2 minutes
 	$(PYTEST) -m 'not slow and not long' $(ARGS)
 
-test-original: install-original  ## Run the tests of what touches the frameworks with those packages
-	$(THREADS) .venv-original$(TORCH:%=-torch%)/bin/python -m pytest -n $(TEST_JOBS) --dist loadfile \
-		$(if $(ARGS),$(ARGS),-m 'not slow or chain' $(FRAMEWORK_TESTS))
+# All but the tests of tools/, which set up environments, draw sets and time things; and a chain of
+# all programs, which the others leave out as slow.
+test-original: install-original  ## Run the tests with those packages, and a chain of all programs
+	$(THREADS) .venv-original$(TORCH:%=-torch%)/bin/python -m pytest -n $(TEST_JOBS) \
+		--dist loadfile -m 'not slow or chain' --ignore=tests/test_tools $(ARGS)
 
 # All four are run, also where one fails; `ruff format .` and `ruff check --fix .` mend most.
 lint: install  ## Check format, style, imports and the layout of the package

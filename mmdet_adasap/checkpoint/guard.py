@@ -97,7 +97,7 @@ def _check_weights_before(load: Callable) -> Callable:
 
 
 def _name_newest_after(load: Callable) -> Callable:
-    """Wrap what reads a file: data is read in any case, else the newest whole one is named."""
+    """Wrap what reads a file: data that torch refuses is read, damage named with a whole file."""
 
     @functools.wraps(load)
     def guarded(filename, *args, **kwargs):

@@ -100,9 +100,10 @@ class Unpickler(pickle._Unpickler):
         """Refuse an instruction that torch.save does not write."""
         raise pickle.UnpicklingError('a pickle has instructions that torch.save does not write')
 
+    # These make objects without the checks above, or take them from a table of the process.
     for _code in (
-        *(pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.PERSID),
-        *(pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER),
+        *(pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX),
+        *(pickle.EXT1, pickle.EXT2, pickle.EXT4),
     ):
         dispatch[_code[0]] = load_refused
     del _code
@@ -128,9 +129,10 @@ def refuse_programs(filename: str) -> None:
         pickle.UnpicklingError: If it is a TorchScript program, or an archive of the format before
             torch 0.1.10, which is unpacked to the disk.
     """
+    # Asked of both, since a file may be one to torch and the other one to Python.
+    if tarfile.is_tarfile(filename):
+        raise pickle.UnpicklingError('it is a tar archive')
     if zipfile.is_zipfile(filename):
         with zipfile.ZipFile(filename) as archive:
             if any(name.rpartition('/')[2] == 'constants.pkl' for name in archive.namelist()):
                 raise pickle.UnpicklingError('it is a TorchScript program')
-    elif tarfile.is_tarfile(filename):
-        raise pickle.UnpicklingError('it is a tar archive')

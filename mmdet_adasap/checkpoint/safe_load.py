@@ -38,9 +38,9 @@ def read_checkpoint(filename: str, map_location: MapLocation = 'cpu', mmap: bool
     mmap = mmap and zipfile.is_zipfile(filename)
     try:
         checkpoint = finished(_load_data(filename, map_location=map_location, mmap=mmap))
-    except (FileNotFoundError, IsADirectoryError, PermissionError):
-        raise
     except Exception as error:  # what a damaged file makes of pickle's instructions
+        if isinstance(error, OSError) and error.filename == filename:
+            raise
         raise UnreadableCheckpointError(
             f'{filename} is damaged or holds more than data, and is not loaded '
             f'({_torch_reason(error)}); take a checkpoint as train.py writes it'
@@ -54,7 +54,7 @@ def read_checkpoint(filename: str, map_location: MapLocation = 'cpu', mmap: bool
 
 
 def _load_data(filename: str, **kwargs) -> object:
-    """Read a file with torch, whichever can be told what data is: torch, or its pickle."""
+    """Read a file with torch's own restricted pickle if it takes our names, else with ours."""
     if TORCH_TAKES_NAMES:
         with _safe_names():
             return torch.load(filename, weights_only=True, **kwargs)

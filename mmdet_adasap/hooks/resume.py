@@ -280,8 +280,8 @@ def check_start(
     if passed_over is not None:
         runner.logger.warning(
             f'resume: the run goes on from {loaded_file(runner)} and not from {passed_over}, the '
-            f"newest of its own; mmpretrain's train.py does so where --cfg-options has load_from: "
-            f'leave that out'
+            f'newest of its own folder; if you did not mean that, resume without load_from in '
+            f"--cfg-options, which mmpretrain's train.py takes before --resume"
         )
     _check_phase(settings, phases, structure, runner)
     for line in _compare_settings(settings, structure, state):

@@ -61,12 +61,15 @@ def newest_if_passed_over(runner: Runner) -> str | None:
         str | None: What mmengine has noted in the run's folder; None where the run goes on from
         there, or nothing is noted.
     """
-    folder = Path(runner.work_dir)
-    note = folder / 'last_checkpoint'
-    named = runner._load_from
-    if not named or Path(named).parent.resolve() == folder.resolve() or not note.is_file():
+    folder, named = Path(runner.work_dir), runner._load_from
+    if not named or Path(named).parent.resolve() == folder.resolve():
         return None
-    return note.read_text().strip()
+    try:
+        newest = (folder / 'last_checkpoint').read_text().strip()
+    except (OSError, UnicodeDecodeError):  # there is none, or it says nothing
+        return None
+    # A CheckpointHook with an out_dir writes elsewhere.
+    return newest if newest and Path(newest).resolve() != Path(named).resolve() else None
 
 
 def optimizers_of(runner: Runner) -> list[Optimizer]:

@@ -1,10 +1,11 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Checkpoints are read as data, by torch's own restricted pickle and by ours."""
 
-import builtins
+import copyreg
 import io
 import os
 import pickle
+import pickletools
 import tarfile
 import zipfile
 from collections import Counter, OrderedDict
@@ -17,6 +18,7 @@ import torch
 from mmengine.logging.history_buffer import HistoryBuffer
 
 from mmdet_adasap.checkpoint import safe_load
+from mmdet_adasap.checkpoint.restricted_pickle import Unpickler
 from mmdet_adasap.checkpoint.safe_load import read_checkpoint, resume_advice
 from mmdet_adasap.errors import UnreadableCheckpointError
 
@@ -181,17 +183,22 @@ def array(dtype: bytes, shape: int, data: bytes, subtype: bytes = b'cnumpy\nndar
 
 RUN = P.MARK + text(RAN) + text('1') + P.TUPLE
 STATISTIC = call(GETATTR, HISTORY, text('mean'))
+ENTRY = P.EMPTY_DICT + text('mean') + number(1) + P.SETITEM
+# HistoryBuffer.register_statistics(HistoryBuffer.update), which changes a dict of the class.
+REGISTER = call(
+    call(GETATTR, HISTORY, text('register_statistics')), call(GETATTR, HISTORY, text('update'))
+)
 POINTERS = latin(bytes(range(8)))
 HOSTILE = {
     'a call': PUT_ENV + RUN + P.REDUCE,
     'a call by the name that Python 2 has': call(b'c__builtin__\neval\n', text('1 + 1')),
     'a call by INST': P.MARK + text(RAN) + text('1') + P.INST + b'os\nputenv\n',
     'a call by OBJ': P.MARK + PUT_ENV + text(RAN) + text('1') + P.OBJ,
-    'a class with a constructor': PUT_ENV + RUN + P.NEWOBJ,
-    'a name with dots': text('mmengine.logging.history_buffer')
+    'a name with dots': P.PROTO
+    + b'\4'
+    + text('mmengine.logging.history_buffer')
     + text('HistoryBuffer.update.__globals__')
     + P.STACK_GLOBAL,
-    'an extension': P.EXT1 + b'\1',
     'something that lies outside': P.PERSID + b'outside\n',
     'a module that lies outside': P.MARK
     + (text('module') + HISTORY + text('f') + text('g'))
@@ -199,10 +206,9 @@ HOSTILE = {
     + P.BINPERSID,
     'Python by way of a method': call(GETATTR, HISTORY, text('__init__')),
     'Python by way of another object': call(GETATTR, STATISTIC, text('__globals__')),
-    'a call of what was reached': call(STATISTIC, P.EMPTY_LIST),
-    'an attribute of a class': HISTORY + state(P.NONE, P.EMPTY_DICT),
-    'an attribute of a function': STATISTIC + state(P.NONE, P.EMPTY_DICT),
-    'an attribute of a module': b'cbuiltins\n__dict__\n' + state(P.EMPTY_DICT),
+    'a call of what was reached': REGISTER,
+    'an attribute of a class': HISTORY + state(P.NONE, ENTRY),
+    'an attribute of a function': STATISTIC + state(P.NONE, ENTRY),
     'an entry of a class': HISTORY + text('mean') + text('x') + P.SETITEM,
     # numpy believes the flags, and takes bytes of the file for pointers.
     'objects with the flags of numbers': array(dtype('O8'), 1, POINTERS),
@@ -245,21 +251,68 @@ def with_meta(instructions: bytes) -> bytes:
     return P.PROTO + b'\2' + P.EMPTY_DICT + text('meta') + instructions + P.SETITEM + P.STOP
 
 
+def of_class() -> tuple[dict, dict]:
+    """What a hostile file may change of the one class of mmengine that it can name."""
+    return dict(vars(HistoryBuffer)), dict(HistoryBuffer._statistics_methods)
+
+
 @pytest.mark.parametrize('file_of', [zipped, before_1_6])
 @pytest.mark.parametrize('kind', HOSTILE)
 def test_hostile_files(reader, tmp_path, kind, file_of: Callable):
     instructions = with_meta(HOSTILE[kind])
     if kind == 'no end':
         instructions = instructions[:-1]
-    statistics = dict(vars(HistoryBuffer))
+    before = of_class()
     file = file_of(tmp_path, instructions)
     with pytest.raises(UnreadableCheckpointError, match='is damaged or holds more than data') as e:
         read_checkpoint(file)
     assert '\n' not in str(e.value)
     resume_advice(str(tmp_path))  # which looks into neighbours of a file that is missing
-    assert vars(HistoryBuffer) == statistics
+    assert of_class() == before
     # What putenv sets is seen by processes alone.
     assert os.popen(f'echo "${RAN}"').read() == '\n'
+
+
+COUNTER = b'ccollections\nCounter\n'
+EXTENSION = 0xF0  # of those that are for private use
+GUARDS = {
+    P.REDUCE: REGISTER,
+    P.BUILD: STATISTIC + state(P.NONE, ENTRY),
+    P.NEWOBJ: COUNTER + P.EMPTY_TUPLE + P.NEWOBJ,
+    P.NEWOBJ_EX: COUNTER + P.EMPTY_TUPLE + P.EMPTY_DICT + P.NEWOBJ_EX,
+    P.INST: P.MARK + P.INST + COUNTER[1:],
+    P.OBJ: P.MARK + COUNTER + P.OBJ,
+    P.EXT1: P.EXT1 + bytes([EXTENSION]),
+    P.BINPERSID: P.MARK + text('module') + HISTORY + P.NONE + P.NONE + P.TUPLE + P.BINPERSID,
+}
+"""Instructions that our pickle looks at, and a file that each would otherwise let through."""
+
+
+@pytest.fixture
+def untouched(monkeypatch) -> None:
+    """Put back what a file changes, and have a function among the extensions of pickle."""
+    for name, value in vars(HistoryBuffer).items():
+        if not name.startswith('__'):
+            monkeypatch.setattr(HistoryBuffer, name, value)
+    monkeypatch.setattr(
+        HistoryBuffer, '_statistics_methods', dict(HistoryBuffer._statistics_methods)
+    )
+    monkeypatch.setattr(HistoryBuffer.mean, 'mean', None, raising=False)
+    monkeypatch.setitem(copyreg._inverted_registry, EXTENSION, ('os', 'putenv'))
+    monkeypatch.setitem(copyreg._extension_cache, EXTENSION, os.putenv)
+
+
+@pytest.mark.parametrize(
+    'code', GUARDS, ids=[pickletools.code2op[c.decode('latin1')].name for c in GUARDS]
+)
+def test_each_guard_of_our_pickle_is_needed(code, tmp_path, monkeypatch, untouched):
+    monkeypatch.setattr(safe_load, 'TORCH_TAKES_NAMES', False)
+    file = before_1_6(tmp_path, with_meta(GUARDS[code]))
+    with pytest.raises(UnreadableCheckpointError, match='is damaged or holds more than data'):
+        read_checkpoint(file)
+    number = code[0]
+    monkeypatch.setitem(Unpickler.dispatch, number, pickle._Unpickler.dispatch[number])
+    read_checkpoint(file)
 
 
 def test_the_instructions_run_in_a_pickle_that_is_not_restricted(tmp_path):
@@ -268,19 +321,6 @@ def test_the_instructions_run_in_a_pickle_that_is_not_restricted(tmp_path):
     harmless = array(dtype('f8'), 1, latin(np.float64(7).tobytes()))
     assert pickle.loads(with_meta(harmless))['meta'].tolist() == [7]
     assert read_checkpoint(zipped(tmp_path, with_meta(harmless)))['meta'].tolist() == [7]
-
-
-def test_python_stays_as_it_was(reader, tmp_path):
-    """Were getattr what it says, these would put another print into Python's builtins."""
-    reached = call(GETATTR, STATISTIC, text('__builtins__'))
-    file = zipped(tmp_path, with_meta(reached + text('print') + HISTORY + P.SETITEM))
-    before = builtins.print
-    try:
-        with pytest.raises(UnreadableCheckpointError):
-            read_checkpoint(file)
-        assert builtins.print is before
-    finally:
-        builtins.print = before
 
 
 def test_a_program_and_an_archive(reader, tmp_path):
@@ -292,7 +332,10 @@ def test_a_program_and_an_archive(reader, tmp_path):
         link = tarfile.TarInfo('storages')
         link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path / 'elsewhere')
         tar.addfile(link)
-    for file in (program, archive):
+    both = tmp_path / 'both.pth'
+    torch.save({}, tmp_path / 'empty.pth')
+    both.write_bytes(archive.read_bytes() + (tmp_path / 'empty.pth').read_bytes())
+    for file in (program, archive, both):
         with pytest.raises(UnreadableCheckpointError, match='is damaged or holds more than data'):
             read_checkpoint(str(file))
 

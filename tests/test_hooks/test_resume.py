@@ -85,15 +85,26 @@ def warnings_of(run):
 
 
 @pytest.mark.parametrize(
-    ('load_from', 'warns'),
-    [('other/epoch_2.pth', True), ('run/epoch_1.pth', False), (None, False)],
+    ('load_from', 'note', 'warns'),
+    [
+        ('other/epoch_2.pth', None, True),
+        ('run/epoch_1.pth', None, False),
+        (None, None, False),
+        # Of a CheckpointHook with an out_dir; damaged; empty.
+        ('other/epoch_2.pth', b'{}/other/epoch_2.pth', False),
+        ('other/epoch_2.pth', b'\xff\xfe', False),
+        ('other/epoch_2.pth', b'', False),
+    ],
 )
-def test_says_when_newer_checkpoints_of_the_run_are_passed_over(tmp_path, load_from, warns):
+def test_says_when_newer_checkpoints_of_the_run_are_passed_over(tmp_path, load_from, note, warns):
     for name, iterations in (('other', 12), ('run', 14)):
         kill_after(settings(tmp_path / name), iterations)
+    if note is not None:
+        note = note.replace(b'{}', str(tmp_path).encode())
+        (tmp_path / 'run' / 'last_checkpoint').write_bytes(note)
     named = load_from and str(tmp_path / load_from)
     said = warnings_of(build(settings(tmp_path / 'run', load_from=named, resume=True)))
     assert len(said) == warns
     if warns:
         assert said[0].startswith(f'resume: the run goes on from {named} and not from {tmp_path}/')
-        assert 'epoch_2.pth, the newest of its own' in said[0]
+        assert 'epoch_2.pth, the newest of its own folder' in said[0]

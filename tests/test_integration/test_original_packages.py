@@ -34,6 +34,7 @@ print(resumed.iter, sum(p.numel() for p in resumed.model.parameters()) < 0.6 * s
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not PACKAGES.is_dir(), reason='made by `make install` alone')
 def test_training_and_resume_with_the_original_packages(tmp_path):
     path = os.pathsep.join(map(str, (PACKAGES, TESTS.parent, TESTS)))
