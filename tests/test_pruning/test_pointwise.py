@@ -120,3 +120,11 @@ def test_a_sum_over_channels_asks_whether_zero_stays_zero(change, passes):
 def test_what_is_not_pointwise_freezes(change):
     model = first_and_head(lambda n, x: change(x))
     assert not trace(randomise(model), torch.randn(IMAGE)).groups
+
+
+def test_names_that_also_reduce():
+    aten = torch.ops.aten
+    assert all(map(is_pointwise, (aten.max.other, aten.min.other, aten.where.self)))
+    assert is_pointwise(aten.where.ScalarOther)
+    reducing = (aten.max.default, aten.max.dim, aten.min.default, aten.min.dim, aten.where.default)
+    assert not any(map(is_pointwise, reducing))

@@ -27,6 +27,10 @@ POINTWISE_NAMES = frozenset(
 )
 """Operators of ``aten`` that are pointwise without the tag; their in-place forms end in ``_``."""
 
+POINTWISE_ARGUMENT = {'max': 'other', 'min': 'other', 'where': 'self'}
+"""Names that other forms have as well, and an argument that the pointwise ones alone have: ``max``
+also reduces, and ``where`` of a condition returns places."""
+
 
 @functools.cache
 def is_pointwise(func: Callable) -> bool:
@@ -42,6 +46,9 @@ def is_pointwise(func: Callable) -> bool:
     functional = name.rstrip('_')
     if namespace == 'aten' and functional in POINTWISE_NAMES:
         return True
+    needed = POINTWISE_ARGUMENT.get(functional)
+    if needed and needed not in [argument.name for argument in func._schema.arguments]:
+        return False
     operators = [getattr(getattr(torch.ops, namespace), n, None) for n in {name, functional}]
     tags = {
         tag
