@@ -1,19 +1,25 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """What checkpoints of mmengine hold beside tensors: which names in a file stand for what.
 
-A pickle names functions and gives them arguments. Those of numpy do more than to make arrays:
-``dtype.__setstate__`` believes the flags of a file, and an array of objects with the flags of
-plain numbers takes bytes of the file for pointers. So names stand for the small classes below,
-which make arrays of numbers alone. They are the same whichever way a file is read.
+A pickle names functions and gives them arguments. Those of numpy and mmengine do more than to
+make data: ``dtype.__setstate__`` believes the flags of a file, so that an array of objects takes
+bytes of the file for pointers, and ``HistoryBuffer.__setstate__`` writes into its class. So names
+stand for the small classes below. They are the same whichever way a file is read, and
+:func:`finished` makes the real objects of them.
 """
 
 import codecs
 import math
 import pickle
-from collections.abc import Callable
+import reprlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 
 import numpy as np
+import torch
 from mmengine.logging.history_buffer import HistoryBuffer
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+from torch import Tensor
 
 NUMBERS = 'biufc'
 """Kinds of dtype that an array may have: all of numpy's whose bytes are just numbers."""
@@ -36,11 +42,11 @@ class PickledDType:
 
     def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
         if not isinstance(code, str) or code[:1] not in NUMBERS or not code[1:].isdigit():
-            raise pickle.UnpicklingError(f'a dtype {code!r:.40} is not one of numbers')
+            raise pickle.UnpicklingError(f'a dtype {reprlib.repr(code)} is not one of numbers')
         try:
             self.dtype = np.dtype(code)
         except TypeError as error:
-            raise pickle.UnpicklingError(f'there is no dtype {code!r:.40}') from error
+            raise pickle.UnpicklingError(f'there is no dtype {code}') from error
 
     def __setstate__(self, state: tuple) -> None:
         version, order, *rest = state
@@ -70,6 +76,8 @@ def _array_of(dtype: object, data: object, shape: tuple[int, ...], order: str = 
     """
     if not isinstance(dtype, PickledDType) or not isinstance(data, bytes):
         raise pickle.UnpicklingError('an array is not made of the bytes of numbers')
+    if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
+        raise pickle.UnpicklingError('the shape of an array is not one of whole numbers')
     if len(data) != math.prod(shape) * dtype.dtype.itemsize:
         raise pickle.UnpicklingError(
             f'an array of {shape} has {len(data)} bytes of {dtype.dtype.name}'
@@ -81,7 +89,7 @@ def _array_of(dtype: object, data: object, shape: tuple[int, ...], order: str = 
 def _reconstruct(subtype: type, shape: tuple, code: bytes) -> PickledArray:
     """Stand for numpy's function of that name, which makes an array that is filled later."""
     if subtype is not PickledArray:
-        raise pickle.UnpicklingError(f'an array of class {subtype!r:.40} is not data')
+        raise pickle.UnpicklingError(f'an array of {reprlib.repr(subtype)} is not data')
     return PickledArray()
 
 
@@ -93,7 +101,9 @@ def _scalar(dtype: PickledDType, data: bytes) -> np.generic:
 def _encode(text: str, encoding: str = 'latin1') -> bytes:
     """Stand for ``_codecs.encode``, by which protocol 2 has bytes as text."""
     if encoding not in ('latin1', 'latin-1'):
-        raise pickle.UnpicklingError(f'bytes in the encoding {encoding!r:.40} are not known')
+        raise pickle.UnpicklingError(
+            f'bytes in the encoding {reprlib.repr(encoding)} are not known'
+        )
     return codecs.encode(text, 'latin-1')
 
 
@@ -102,19 +112,58 @@ def _no_bytes() -> bytes:
     return b''
 
 
-def _history_method(owner: type, name: str) -> Callable:
-    """Do what checkpoints need getattr for: name a HistoryBuffer's method of a statistic.
+class PickledHistory:
+    """A HistoryBuffer, in the steps in which pickle makes one."""
 
-    They have it by the name builtins.getattr, and the real one reaches anything.
+    def __setstate__(self, state: dict) -> None:
+        self.max_length = state['max_length']
+        self.log, self.count = state['_log_history'], state['_count_history']
+        if not isinstance(self.max_length, int):
+            raise pickle.UnpicklingError('the length of a HistoryBuffer is not a whole number')
+
+    def finish(self) -> HistoryBuffer:
+        """Return the HistoryBuffer, with mmengine's own statistics."""
+        buffer = HistoryBuffer(max_length=self.max_length)
+        buffer._log_history, buffer._count_history = finished(self.log), finished(self.count)
+        return buffer
+
+
+class PickledOneCycle:
+    """Stands for the scheduler, whose checkpoints name one of its functions."""
+
+
+class PickledMethod:
+    """A method that a checkpoint may name.
+
+    Args:
+        function (Callable): What it is.
     """
-    if owner is not HistoryBuffer or name.startswith('_'):
-        raise pickle.UnpicklingError(f'{owner!r:.80}.{name:.40} is not data')
-    return getattr(owner, name)
+
+    def __init__(self, function: Callable) -> None:
+        self.function = function
+
+
+METHODS = {
+    PickledHistory: (HistoryBuffer, ('min', 'max', 'mean', 'current')),
+    PickledOneCycle: (OneCycleParamScheduler, ('_annealing_cos', '_annealing_linear')),
+}
+"""Methods that checkpoints name, by the name builtins.getattr: the real one reaches anything."""
+
+
+def _method(owner: type, name: str) -> PickledMethod:
+    """Stand for getattr."""
+    cls, names = METHODS.get(owner, (None, ()))
+    if name not in names:
+        raise pickle.UnpicklingError(f'{reprlib.repr(owner)}.{reprlib.repr(name)} is not data')
+    return PickledMethod(getattr(cls, name))
 
 
 NAMES = {
-    'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
-    'builtins.getattr': _history_method,
+    'mmengine.logging.history_buffer.HistoryBuffer': PickledHistory,
+    'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler': PickledOneCycle,
+    'builtins.getattr': _method,
+    'builtins.frozenset': frozenset,
+    'builtins.complex': complex,
     'numpy.dtype': PickledDType,
     'numpy.ndarray': PickledArray,
     # numpy 2 has moved the module; files of both are read by both.
@@ -128,36 +177,35 @@ NAMES = {
 }
 """Names in a checkpoint, and what stands for them. In mmengine's own list is the real getattr, by
 which a file can reach, and overwrite, all of Python."""
-BUILT_LATER = (HistoryBuffer, PickledDType, PickledArray)
+BUILT_LATER = (PickledHistory, PickledDType, PickledArray)
 """Classes of objects that a pickle makes first and gives their content afterwards."""
+PICKLED = (*BUILT_LATER, PickledMethod)
+"""Classes of which :func:`finished` makes something else."""
 
 
 def finished(value: object, seen: dict[int, tuple] | None = None) -> object:
-    """Return what was read, with arrays in place of :class:`PickledArray`.
+    """Return what was read, with real objects in place of those of this file.
 
     Args:
         value (object): What a pickle was made into; containers are changed in place.
         seen (dict, optional): Of the call above, by identity: a part may be met twice.
 
     Returns:
-        object: The same, an array, a dtype, or a new tuple.
+        object: The same, what it stands for, or a new tuple.
 
     Raises:
-        pickle.UnpicklingError: If an array has not got its content.
+        pickle.UnpicklingError: If it has no content, or is no data.
     """
     seen = {} if seen is None else seen
     if id(value) in seen:
         return seen[id(value)][1]
-    done = value
-    if isinstance(value, PickledArray):
-        if value.array is None:
-            raise pickle.UnpicklingError('an array has no content')
-        done = value.array
-    elif isinstance(value, PickledDType):
-        done = value.dtype
+    done = _finish(value) if isinstance(value, PICKLED) else value
     # With the value itself, whose identity another one could get if it were freed.
     seen[id(value)] = (value, done)
     if isinstance(value, dict):
+        _check_plain(value)
+        if type(value) is OrderedDict and vars(value):
+            _check_metadata(vars(value))
         for key in value:
             value[key] = finished(value[key], seen)
     elif isinstance(value, list):
@@ -165,6 +213,39 @@ def finished(value: object, seen: dict[int, tuple] | None = None) -> object:
     elif type(value) is tuple:
         done = tuple(finished(part, seen) for part in value)
         seen[id(value)] = (value, done)
-    elif isinstance(value, HistoryBuffer):
-        finished(vars(value), seen)
+    elif isinstance(value, set | frozenset):
+        _check_plain(value)
+    elif isinstance(value, Tensor) and value.layout is not torch.strided:
+        # Indices beyond the size would be read and written.
+        raise pickle.UnpicklingError('a sparse tensor is not data of a checkpoint')
+    elif callable(value):
+        raise pickle.UnpicklingError(f'{reprlib.repr(value)} is not data')
     return done
+
+
+def _finish(value: object) -> object:
+    """Make what stands for something into it."""
+    if isinstance(value, PickledHistory):
+        return value.finish()
+    name = {PickledArray: 'array', PickledDType: 'dtype', PickledMethod: 'function'}[type(value)]
+    found = getattr(value, name, None)
+    if found is None:
+        raise pickle.UnpicklingError('an array has no content')
+    return found
+
+
+def _check_plain(parts: Iterable) -> None:
+    """Raise UnpicklingError if keys of a dict, or parts of a set, are not data as they are."""
+    for part in parts:
+        if isinstance(part, PICKLED) or callable(part):
+            raise pickle.UnpicklingError(f'{reprlib.repr(part)} is no key, nor part of a set')
+
+
+def _check_metadata(attributes: dict) -> None:
+    """Raise UnpicklingError if a dict has other attributes than that of a state_dict.
+
+    They would hide its methods.
+    """
+    if attributes.keys() != {'_metadata'} or not isinstance(attributes['_metadata'], dict):
+        raise pickle.UnpicklingError('a dict with attributes is not data')
+    finished(attributes['_metadata'])

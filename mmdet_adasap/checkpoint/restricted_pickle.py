@@ -1,47 +1,82 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""A pickle that makes data alone, for torch before 2.6.
+"""Read a checkpoint as data, for torch before 2.6.
 
-torch.load with weights_only does that since 2.6; before, its list of what is data could not be
-extended, or what it made could not be given a state. There torch.load takes this module in the
-place of Python's ``pickle``. What is not said here to be data is refused: a name that is not in
-the list, a call of something else, a state for an object of another class.
+torch.load with weights_only does that since 2.6. Before, its list of what is data could not be
+extended; and torch.load gives some files to others before it asks what is data: to torch.jit,
+which runs them, or to tarfile. So the archive is read here, by Python's zipfile alone, and its
+pickle with names that stand for data.
 """
 
 import _compat_pickle
 import collections
 import pickle
-import tarfile
+import reprlib
+import sys
 import zipfile
 
 import torch
+from torch import Tensor, nn
+from torch.storage import TypedStorage
 
 from .plain_data import BUILT_LATER, NAMES
 
-OF_TORCH = {
+DTYPES = {
+    'DoubleStorage': torch.float64,
+    'FloatStorage': torch.float32,
+    'HalfStorage': torch.float16,
+    'BFloat16Storage': torch.bfloat16,
+    'LongStorage': torch.int64,
+    'IntStorage': torch.int32,
+    'ShortStorage': torch.int16,
+    'CharStorage': torch.int8,
+    'ByteStorage': torch.uint8,
+    'BoolStorage': torch.bool,
+    'ComplexDoubleStorage': torch.complex128,
+    'ComplexFloatStorage': torch.complex64,
+}
+"""Kinds of memory that torch.save writes, by name."""
+
+
+def _tensor(
+    storage: TypedStorage,
+    offset: int,
+    size: tuple,
+    stride: tuple,
+    requires_grad: bool = False,
+    *_: object,
+) -> Tensor:
+    """Stand for torch's function that makes a tensor of memory; hooks are left out."""
+    if not isinstance(storage, TypedStorage):
+        raise pickle.UnpicklingError('a tensor is not made of memory')
+    memory = storage._untyped_storage
+    made = torch.empty(0, dtype=storage.dtype, device=memory.device)
+    # Raises an error for what lies outside of the memory.
+    made.set_(memory, offset, tuple(size), tuple(stride))
+    return made.requires_grad_(bool(requires_grad))
+
+
+def _parameter(data: Tensor, requires_grad: bool, *_: object) -> nn.Parameter:
+    """Stand for torch's function that makes a parameter."""
+    return nn.Parameter(data, bool(requires_grad))
+
+
+DATA = {
     'collections.OrderedDict': collections.OrderedDict,
     'collections.Counter': collections.Counter,  # of milestones
     'builtins.set': set,
     'torch.Size': torch.Size,
     'torch.device': torch.device,
-    'torch.serialization._get_layout': torch.serialization._get_layout,
-    **{
-        f'torch._utils.{name}': getattr(torch._utils, name)
-        for name in (
-            '_rebuild_parameter',
-            '_rebuild_tensor',
-            '_rebuild_tensor_v2',
-            '_rebuild_sparse_tensor',
-        )
-    },
+    'torch._utils._rebuild_tensor': _tensor,
+    'torch._utils._rebuild_tensor_v2': _tensor,
+    'torch._utils._rebuild_parameter': _parameter,
     **{str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)},
-}
-"""What torch itself writes, by name: a part of the list of weights_only in torch 2.6. Storages are
-not in it; torch.load takes their names before it asks here."""
-DATA = OF_TORCH | NAMES
+    **{f'torch.{name}': dtype for name, dtype in DTYPES.items()},
+} | NAMES
+"""All names that a checkpoint may have, and what stands for them."""
 
 
 class Unpickler(pickle._Unpickler):
-    """Reads a pickle as data; in Python, since each of the steps below is looked at."""
+    """Reads a pickle as data; in Python, whose steps can be replaced."""
 
     dispatch = dict(pickle._Unpickler.dispatch)
 
@@ -52,30 +87,11 @@ class Unpickler(pickle._Unpickler):
             module = _compat_pickle.IMPORT_MAPPING.get(module, module)
         full = f'{module}.{name}'
         if full not in DATA:
-            raise pickle.UnpicklingError(f'{full} is not data')
+            raise pickle.UnpicklingError(f'{reprlib.repr(full)[1:-1]} is not data')
         return DATA[full]
 
-    def load_reduce(self) -> None:
-        """Call a function of the list."""
-        args = self.stack.pop()
-        function = self.stack[-1]
-        if not any(function is value for value in DATA.values()):
-            raise pickle.UnpicklingError(f'a call of {function!r:.60} is not data')
-        self.stack[-1] = function(*args)
-
-    dispatch[pickle.REDUCE[0]] = load_reduce
-
-    def load_newobj(self) -> None:
-        """Make an object whose state follows."""
-        args, cls = self.stack.pop(), self.stack.pop()
-        if args or not any(cls is one for one in BUILT_LATER):
-            raise pickle.UnpicklingError(f'an object of {cls!r:.60} is not data')
-        self.append(cls.__new__(cls))
-
-    dispatch[pickle.NEWOBJ[0]] = load_newobj
-
     def load_build(self) -> None:
-        """Give an object its state."""
+        """Give an object its state; classes and functions of the process have none."""
         state = self.stack.pop()
         value = self.stack[-1]
         if type(value) in BUILT_LATER:
@@ -87,52 +103,89 @@ class Unpickler(pickle._Unpickler):
 
     dispatch[pickle.BUILD[0]] = load_build
 
-    def load_binpersid(self) -> None:
-        """Take a tensor's memory from the file."""
-        key = self.stack.pop()
-        if not isinstance(key, tuple) or key[:1] not in (('storage',), (b'storage',)):
-            raise pickle.UnpicklingError(f'{key!r:.60} is no memory of a tensor')
-        self.append(self.persistent_load(key))
-
-    dispatch[pickle.BINPERSID[0]] = load_binpersid
-
     def load_refused(self) -> None:
-        """Refuse an instruction that torch.save does not write."""
+        """Refuse what torch.save does not write."""
         raise pickle.UnpicklingError('a pickle has instructions that torch.save does not write')
 
-    # These make objects without the checks above, or take them from a table of the process.
-    for _code in (
-        *(pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX),
-        *(pickle.EXT1, pickle.EXT2, pickle.EXT4),
-    ):
+    # The first take what they make from a table of the process; the last one takes memory before
+    # it looks for what is to be in it.
+    for _code in (pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.BYTEARRAY8):
         dispatch[_code[0]] = load_refused
     del _code
 
 
-def load(file, **kwargs) -> object:
-    """Read a pickle as data, as ``pickle.load`` is called.
+def read_archive(filename: str, map_location: object) -> object:
+    """Read a file that torch.save has written, as data.
 
     Args:
-        file (BinaryIO): At the place where a pickle begins.
-        **kwargs: Those of ``pickle.load``, as ``encoding``.
+        filename (str): The file.
+        map_location (object): Where tensors are loaded to, as ``torch.load`` takes it.
+
+    Returns:
+        object: What is in it.
 
     Raises:
-        pickle.UnpicklingError: If it is more than data.
+        Exception: Whatever a file makes of it that is damaged, or holds more than data.
     """
-    return Unpickler(file, **kwargs).load()
+    with open(filename, 'rb') as file:
+        if file.read(4) != b'PK\3\4':
+            raise pickle.UnpicklingError(
+                'it is not of the format of torch 1.6 and later; load it with a torch of 2.6 or '
+                'later and save it again'
+            )
+        with zipfile.ZipFile(file) as archive:
+            return _Records(archive, map_location).read()
 
 
-def refuse_programs(filename: str) -> None:
-    """Refuse files that torch.load gives to others before it asks what is data.
+class _Records:
+    """The pickle of an archive, and the memory of its tensors.
 
-    Raises:
-        pickle.UnpicklingError: If it is a TorchScript program, or an archive of the format before
-            torch 0.1.10, which is unpacked to the disk.
+    Args:
+        archive (zipfile.ZipFile): What torch.save has written.
+        map_location (object): As ``torch.load`` takes it.
     """
-    # Asked of both, since a file may be one to torch and the other one to Python.
-    if tarfile.is_tarfile(filename):
-        raise pickle.UnpicklingError('it is a tar archive')
-    if zipfile.is_zipfile(filename):
-        with zipfile.ZipFile(filename) as archive:
-            if any(name.rpartition('/')[2] == 'constants.pkl' for name in archive.namelist()):
-                raise pickle.UnpicklingError('it is a TorchScript program')
+
+    def __init__(self, archive: zipfile.ZipFile, map_location: object) -> None:
+        self._archive = archive
+        self._restore = torch.serialization._get_restore_location(map_location)
+        self._prefix = archive.namelist()[0].partition('/')[0]
+        self._memory: dict[str, TypedStorage] = {}
+
+    def read(self) -> object:
+        if f'{self._prefix}/byteorder' in self._archive.namelist():
+            order = self._bytes('byteorder').decode()
+            if order != sys.byteorder:
+                raise pickle.UnpicklingError(f'its numbers are of {order} byte order')
+        with self._open('data.pkl') as file:
+            unpickler = Unpickler(file, encoding='utf-8')
+            unpickler.persistent_load = self._load_memory
+            return unpickler.load()
+
+    def _open(self, name: str):
+        info = self._archive.getinfo(f'{self._prefix}/{name}')
+        # torch does not compress, and a small file that is compressed may fill the memory.
+        if info.compress_type != zipfile.ZIP_STORED:
+            raise pickle.UnpicklingError(f'{name} of the archive is compressed')
+        return self._archive.open(info)
+
+    def _bytes(self, name: str) -> bytearray:
+        with self._open(name) as file:
+            return bytearray(file.read())
+
+    def _load_memory(self, key: object) -> TypedStorage:
+        """Return the memory of a tensor."""
+        kind, dtype, name, location, count = key
+        if kind != 'storage' or not isinstance(dtype, torch.dtype) or not isinstance(name, str):
+            raise pickle.UnpicklingError('something lies outside of the file')
+        if name not in self._memory:
+            data = self._bytes(f'data/{name}')
+            memory = torch.UntypedStorage(0)
+            if data:
+                memory = torch.frombuffer(data, dtype=torch.uint8).untyped_storage()
+            self._memory[name] = self._restore(memory, location)
+        memory = self._memory[name]
+        if memory.nbytes() != count * dtype.itemsize:
+            raise pickle.UnpicklingError(
+                f'data/{name} has {memory.nbytes()} bytes and not {count} numbers of {dtype}'
+            )
+        return TypedStorage(wrap_storage=memory, dtype=dtype, _internal=True)

@@ -4,6 +4,7 @@
 import contextlib
 import os
 import re
+import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -11,9 +12,13 @@ from pathlib import Path
 import torch
 
 from ..errors import UnreadableCheckpointError, one_line
-from . import restricted_pickle
 from .plain_data import NAMES, finished
+from .restricted_pickle import read_archive
 
+LONGEST_REASON = 300
+"""Characters of what reading complains of: a name in a file may fill the screen."""
+_LOCK = threading.Lock()
+"""Held while torch's list of what is data, which all threads share, is ours."""
 MapLocation = str | torch.device | Callable | dict | None
 
 
@@ -32,20 +37,25 @@ def read_checkpoint(filename: str, map_location: MapLocation = 'cpu', mmap: bool
         UnreadableCheckpointError: If the file is damaged, or holds objects that mmengine does not
             write.
     """
+    filename = os.path.expanduser(filename)
     if not os.path.exists(filename):
         raise FileNotFoundError(f'{filename} is missing; name a checkpoint that is there')
     # torch raises an error for files in the format before torch 1.6, which are no zip files.
     mmap = mmap and zipfile.is_zipfile(filename)
     try:
-        checkpoint = finished(_load_data(filename, map_location=map_location, mmap=mmap))
+        checkpoint = finished(_load_data(filename, map_location, mmap))
+        fault = _find_fault(checkpoint)
     except Exception as error:  # what a damaged file makes of pickle's instructions
         if isinstance(error, OSError) and error.filename == filename:
             raise
+        if 'deserialize object on' in str(error) or 'know how to restore' in str(error):
+            raise ValueError(
+                f'{filename} cannot be loaded to map_location={map_location!r} ({_reason(error)})'
+            ) from error
         raise UnreadableCheckpointError(
             f'{filename} is damaged or holds more than data, and is not loaded '
-            f'({_torch_reason(error)}); take a checkpoint as train.py writes it'
+            f'({_reason(error)}); take a checkpoint as train.py writes it'
         ) from error
-    fault = _find_fault(checkpoint)
     if fault:
         raise UnreadableCheckpointError(
             f'{filename}: {fault}; take a checkpoint as train.py writes it'
@@ -53,13 +63,12 @@ def read_checkpoint(filename: str, map_location: MapLocation = 'cpu', mmap: bool
     return checkpoint
 
 
-def _load_data(filename: str, **kwargs) -> object:
-    """Read a file with torch's own restricted pickle if it takes our names, else with ours."""
+def _load_data(filename: str, map_location: MapLocation, mmap: bool) -> object:
+    """Read a file by torch's own restricted pickle if that takes our names, else by ours."""
     if TORCH_TAKES_NAMES:
         with _safe_names():
-            return torch.load(filename, weights_only=True, **kwargs)
-    restricted_pickle.refuse_programs(filename)
-    return torch.load(filename, weights_only=False, pickle_module=restricted_pickle, **kwargs)
+            return torch.load(filename, map_location=map_location, weights_only=True, mmap=mmap)
+    return read_archive(filename, map_location)
 
 
 @contextlib.contextmanager
@@ -68,22 +77,25 @@ def _safe_names() -> Iterator[None]:
 
     Another package may have given the same name its real function, and of two torch takes any.
     """
-    before = torch.serialization.get_safe_globals()
-    torch.serialization.clear_safe_globals()
-    torch.serialization.add_safe_globals([(value, name) for name, value in NAMES.items()])
-    try:
-        yield
-    finally:
+    with _LOCK:
+        before = torch.serialization.get_safe_globals()
         torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(before)
+        torch.serialization.add_safe_globals([(value, name) for name, value in NAMES.items()])
+        try:
+            yield
+        finally:
+            torch.serialization.clear_safe_globals()
+            torch.serialization.add_safe_globals(before)
 
 
-def _torch_reason(error: Exception) -> str:
-    """Return what torch.load complains of, without its advice to run what is in the file."""
-    found = re.search(
-        r'WeightsUnpickler error:\s*(.+?)(?: was not an allowed|\. |$)', str(error), re.M
-    )
-    return found[1] if found else one_line(error)
+def _reason(error: Exception) -> str:
+    """Return what reading complains of, without torch's advice to run what is in the file."""
+    text = str(error)
+    found = re.search(r'WeightsUnpickler error:\s*(.+?)(?: was not an allowed|\. |$)', text, re.M)
+    if found is None and 'weights_only' in text:
+        return 'it holds more than weights and plain data'
+    reason = found[1] if found else one_line(error)
+    return ''.join(c if c.isprintable() else '?' for c in reason[:LONGEST_REASON])
 
 
 def _find_fault(checkpoint: object) -> str | None:
@@ -97,13 +109,14 @@ def _find_fault(checkpoint: object) -> str | None:
         for name, value in weights.items()
     ):
         return 'its state_dict is not one of tensors by name'
-    trained_on = meta_of(checkpoint).get('dataset_meta') or {}
+    trained_on = meta_of(checkpoint).get('dataset_meta')
+    trained_on = {} if trained_on is None else trained_on
     if not isinstance(trained_on, Mapping):
         return 'its meta.dataset_meta is not a dict'
     if not all(isinstance(key, str) for key in trained_on):
         return 'its meta.dataset_meta has keys that are no text'
     for key in ('classes', 'CLASSES'):
-        if not isinstance(trained_on.get(key) or (), list | tuple | str):
+        if not isinstance(trained_on.get(key), list | tuple | str | None):
             return f'its meta.dataset_meta.{key} is no list of names'
     return None
 

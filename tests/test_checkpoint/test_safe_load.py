@@ -5,19 +5,20 @@ import copyreg
 import io
 import os
 import pickle
-import pickletools
 import tarfile
 import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mmengine.logging.history_buffer import HistoryBuffer
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
-from mmdet_adasap.checkpoint import safe_load
+from mmdet_adasap.checkpoint import plain_data, safe_load
 from mmdet_adasap.checkpoint.restricted_pickle import Unpickler
 from mmdet_adasap.checkpoint.safe_load import read_checkpoint, resume_advice
 from mmdet_adasap.errors import UnreadableCheckpointError
@@ -44,7 +45,10 @@ def checkpoint() -> dict:
         meta=dict(epoch=1, size=torch.Size([2]), dtype=torch.float16, device=torch.device('cpu')),
         state_dict=weights,
         optimizer=dict(state={0: dict(exp_avg=moments, view=moments[1:, ::2])}),
-        param_schedulers=[dict(milestones=Counter({4: 1}), gamma=0.1, kinds={1, 2})],
+        param_schedulers=[
+            dict(milestones=Counter({4: 1}), gamma=0.1, kinds={1, 2}, fixed=frozenset({3})),
+            dict(anneal_func=OneCycleParamScheduler._annealing_cos, z=1 + 2j),
+        ],
         message_hub=dict(
             log_scalars=OrderedDict(loss=history, again=history),
             runtime_info=dict(
@@ -79,6 +83,10 @@ def test_all_that_mmengine_writes(reader, tmp_path, new_format):
     saved = checkpoint()
     file = tmp_path / 'whole.pth'
     torch.save(saved, file, _use_new_zipfile_serialization=new_format)
+    if not new_format and not safe_load.TORCH_TAKES_NAMES:
+        with pytest.raises(UnreadableCheckpointError, match=r'not of the format of torch 1\.6'):
+            read_checkpoint(str(file))
+        return
     found = read_checkpoint(str(file))
     hub = found['message_hub']['log_scalars']
     assert hub['loss'] is hub['again']
@@ -171,14 +179,21 @@ def dtype(code: str, flags: int = 0, itemsize: int = -1) -> bytes:
     return made + state(number(3), text('<'), P.NONE, P.NONE, P.NONE, *last)
 
 
-def array(dtype: bytes, shape: int, data: bytes, subtype: bytes = b'cnumpy\nndarray\n') -> bytes:
+def array(
+    dtype: bytes,
+    shape: int,
+    data: bytes,
+    subtype: bytes = b'cnumpy\nndarray\n',
+    shape_of: bytes | None = None,
+) -> bytes:
     made = call(
         b'cnumpy.core.multiarray\n_reconstruct\n',
         subtype,
         P.MARK + number(0) + P.TUPLE,
         latin(b'b'),
     )
-    return made + state(number(1), P.MARK + number(shape) + P.TUPLE, dtype, P.NEWFALSE, data)
+    shape_of = shape_of or P.MARK + number(shape) + P.TUPLE
+    return made + state(number(1), shape_of, dtype, P.NEWFALSE, data)
 
 
 RUN = P.MARK + text(RAN) + text('1') + P.TUPLE
@@ -241,6 +256,36 @@ HOSTILE = {
         P.NEWFALSE,
         call(b'ccollections\nOrderedDict\n'),
     ),
+    'a sparse tensor': call(
+        b'ctorch._utils\n_rebuild_sparse_tensor\n',
+        b'ctorch.serialization\n_get_layout\n' + text('torch.sparse_coo') + P.TUPLE1 + P.REDUCE,
+        P.EMPTY_TUPLE,
+    ),
+    'a shape that is none': array(
+        dtype('f8'), 1, POINTERS, shape_of=P.MARK + text('a') + P.LONG1 + b'\5\0\0\0\0\2' + P.TUPLE
+    ),
+    'a dict whose methods are hidden': call(b'ccollections\nOrderedDict\n')
+    + P.EMPTY_DICT
+    + text('items')
+    + number(1)
+    + P.SETITEM
+    + P.BUILD,
+    'a statistic of ones own': HISTORY
+    + P.EMPTY_TUPLE
+    + P.NEWOBJ
+    + P.EMPTY_DICT
+    + text('statistics_methods')
+    + ENTRY
+    + P.SETITEM
+    + P.BUILD,
+    'a class as data': HISTORY,
+    'a function as data': GETATTR,
+    'a class as a key': P.EMPTY_DICT + HISTORY + number(1) + P.SETITEM,
+    'a text of a terminal': b'ca\x1b[1m\nb' + b'b' * 1000 + b'\n',
+    'nested beyond a text': HISTORY
+    + P.EMPTY_TUPLE
+    + b''.join(P.MEMOIZE + b'' + P.DUP + P.TUPLE2 for _ in range(40)).replace(P.MEMOIZE, b'')
+    + P.BUILD,
     'a partial function': call(b'cfunctools\npartial\n', PUT_ENV, text(RAN)),
     'no end': text('meta'),
 }
@@ -273,45 +318,26 @@ def test_hostile_files(reader, tmp_path, kind, file_of: Callable):
     assert os.popen(f'echo "${RAN}"').read() == '\n'
 
 
-COUNTER = b'ccollections\nCounter\n'
 EXTENSION = 0xF0  # of those that are for private use
 GUARDS = {
-    P.REDUCE: REGISTER,
-    P.BUILD: STATISTIC + state(P.NONE, ENTRY),
-    P.NEWOBJ: COUNTER + P.EMPTY_TUPLE + P.NEWOBJ,
-    P.NEWOBJ_EX: COUNTER + P.EMPTY_TUPLE + P.EMPTY_DICT + P.NEWOBJ_EX,
-    P.INST: P.MARK + P.INST + COUNTER[1:],
-    P.OBJ: P.MARK + COUNTER + P.OBJ,
-    P.EXT1: P.EXT1 + bytes([EXTENSION]),
-    P.BINPERSID: P.MARK + text('module') + HISTORY + P.NONE + P.NONE + P.TUPLE + P.BINPERSID,
+    'BUILD': (P.BUILD, GETATTR + state(P.NONE, ENTRY) + P.POP + P.NONE),
+    'EXT1': (P.EXT1, P.EXT1 + bytes([EXTENSION]) + P.EMPTY_TUPLE + P.REDUCE),
 }
 """Instructions that our pickle looks at, and a file that each would otherwise let through."""
 
 
-@pytest.fixture
-def untouched(monkeypatch) -> None:
-    """Put back what a file changes, and have a function among the extensions of pickle."""
-    for name, value in vars(HistoryBuffer).items():
-        if not name.startswith('__'):
-            monkeypatch.setattr(HistoryBuffer, name, value)
-    monkeypatch.setattr(
-        HistoryBuffer, '_statistics_methods', dict(HistoryBuffer._statistics_methods)
-    )
-    monkeypatch.setattr(HistoryBuffer.mean, 'mean', None, raising=False)
-    monkeypatch.setitem(copyreg._inverted_registry, EXTENSION, ('os', 'putenv'))
-    monkeypatch.setitem(copyreg._extension_cache, EXTENSION, os.putenv)
-
-
-@pytest.mark.parametrize(
-    'code', GUARDS, ids=[pickletools.code2op[c.decode('latin1')].name for c in GUARDS]
-)
-def test_each_guard_of_our_pickle_is_needed(code, tmp_path, monkeypatch, untouched):
+@pytest.mark.parametrize('name', GUARDS)
+def test_each_guard_of_our_pickle_is_needed(name, tmp_path, monkeypatch):
+    code, instructions = GUARDS[name]
     monkeypatch.setattr(safe_load, 'TORCH_TAKES_NAMES', False)
-    file = before_1_6(tmp_path, with_meta(GUARDS[code]))
+    # What the two files do: an attribute of a function of ours, and a call.
+    monkeypatch.setattr(plain_data._method, 'mean', None, raising=False)
+    monkeypatch.setitem(copyreg._inverted_registry, EXTENSION, ('os', 'getpid'))
+    monkeypatch.setitem(copyreg._extension_cache, EXTENSION, os.getpid)
+    file = zipped(tmp_path, with_meta(instructions))
     with pytest.raises(UnreadableCheckpointError, match='is damaged or holds more than data'):
         read_checkpoint(file)
-    number = code[0]
-    monkeypatch.setitem(Unpickler.dispatch, number, pickle._Unpickler.dispatch[number])
+    monkeypatch.setitem(Unpickler.dispatch, code[0], pickle._Unpickler.dispatch[code[0]])
     read_checkpoint(file)
 
 
@@ -323,21 +349,88 @@ def test_the_instructions_run_in_a_pickle_that_is_not_restricted(tmp_path):
     assert read_checkpoint(zipped(tmp_path, with_meta(harmless)))['meta'].tolist() == [7]
 
 
-def test_a_program_and_an_archive(reader, tmp_path):
-    """torch.load gives the first to torch.jit, and unpacks the second."""
+def rewritten(folder: Path, change: Callable[[str, bytes], bytes], **how: object) -> str:
+    """A checkpoint of one tensor, with other records."""
+    torch.save(dict(meta=None, state_dict=dict(w=torch.arange(64.0))), folder / 'whole.pth')
+    file = folder / 'rewritten.pth'
+    with zipfile.ZipFile(folder / 'whole.pth') as old, zipfile.ZipFile(file, 'w', **how) as new:
+        for info in old.infolist():
+            new.writestr(info.filename, change(info.filename, old.read(info)))
+    return str(file)
+
+
+def test_archives_that_are_none(tmp_path, monkeypatch):
+    """torch.load gives a program to torch.jit, which runs it, and unpacks a tar to the disk."""
+    monkeypatch.setattr(safe_load, 'TORCH_TAKES_NAMES', False)
     program = tmp_path / 'program.pth'
     torch.jit.script(torch.nn.Linear(2, 2)).save(str(program))
-    archive = tmp_path / 'archive.pth'
-    with tarfile.open(archive, 'w') as tar:
+    tar = tmp_path / 'archive.pth'
+    with tarfile.open(tar, 'w') as archive:
         link = tarfile.TarInfo('storages')
         link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path / 'elsewhere')
-        tar.addfile(link)
+        archive.addfile(link)
     both = tmp_path / 'both.pth'
     torch.save({}, tmp_path / 'empty.pth')
-    both.write_bytes(archive.read_bytes() + (tmp_path / 'empty.pth').read_bytes())
-    for file in (program, archive, both):
+    both.write_bytes(tar.read_bytes() + (tmp_path / 'empty.pth').read_bytes())
+
+    def short(name: str, data: bytes) -> bytes:
+        return data[:-4] if '/data/' in name else data
+
+    def big(name: str, data: bytes) -> bytes:
+        return b'big' if name.endswith('byteorder') else data
+
+    files = [program, tar, both, rewritten(tmp_path, short)]
+    for file in files:
         with pytest.raises(UnreadableCheckpointError, match='is damaged or holds more than data'):
             read_checkpoint(str(file))
+    compressed = rewritten(tmp_path, lambda _, data: data, compression=zipfile.ZIP_DEFLATED)
+    with pytest.raises(UnreadableCheckpointError, match='is compressed'):
+        read_checkpoint(compressed)
+    if 'big' in Path(rewritten(tmp_path, big)).read_bytes().decode('latin1'):
+        with pytest.raises(UnreadableCheckpointError, match='byte order'):
+            read_checkpoint(str(tmp_path / 'rewritten.pth'))
+
+
+def test_where_tensors_are_loaded_to(reader, tmp_path):
+    file = tmp_path / 'whole.pth'
+    torch.save(dict(meta={}, state_dict=dict(w=torch.ones(3))), file)
+    asked = []
+    for where in (
+        'cpu',
+        torch.device('cpu'),
+        None,
+        {'cpu': 'cpu'},
+        lambda s, place: asked.append(place),
+    ):
+        found = read_checkpoint(str(file), where)['state_dict']['w']
+        assert found.tolist() == [1, 1, 1]
+    assert asked == ['cpu']
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match=r"cannot be loaded to map_location='cuda:0'"):
+            read_checkpoint(str(file), 'cuda:0')
+
+
+@pytest.mark.parametrize(
+    'meta', [dict(dataset_meta=torch.ones(2)), dict(dataset_meta=dict(classes=torch.ones(2)))]
+)
+def test_meta_that_has_no_truth(reader, tmp_path, meta):
+    torch.save(dict(meta=meta, state_dict={}), tmp_path / 'odd.pth')
+    with pytest.raises(UnreadableCheckpointError, match=r'its meta\.dataset_meta'):
+        read_checkpoint(str(tmp_path / 'odd.pth'))
+
+
+def test_threads_share_the_list_of_what_is_safe(tmp_path):
+    file = tmp_path / 'whole.pth'
+    torch.save(checkpoint(), file)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: read_checkpoint(str(file)), range(40)))
+    assert len(found) == 40
+    if safe_load.TORCH_TAKES_NAMES:
+        ours = set(plain_data.NAMES.values())
+        assert not any(
+            isinstance(one, tuple) and one[0] in ours
+            for one in torch.serialization.get_safe_globals()
+        )
 
 
 @pytest.mark.skipif(not safe_load.TORCH_TAKES_NAMES, reason='torch before 2.6 has no such list')
