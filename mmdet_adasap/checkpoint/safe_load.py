@@ -149,8 +149,8 @@ def resume_advice(folder: str, besides: str | None = None) -> str:
             '--resume), or train it first'
         )
     return (
-        f'the newest whole checkpoint beside it is {newest}: go on with --resume {newest} and '
-        f'without load_from in --cfg-options, or load that'
+        f'the newest whole checkpoint beside it is {newest}: load that, or to go on with its run '
+        f'--resume {newest} without load_from in --cfg-options'
     )
 
 

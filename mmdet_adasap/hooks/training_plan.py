@@ -133,9 +133,11 @@ def log_plan(runner: Runner, settings: AdaSAPSettings, phases: Phases, pruner: P
     channels = pruner.channels
     length = phases.prune_end - phases.warmup_end
     finetune = runner.max_iters - phases.prune_end
+    events, done = _number(phases.events, 'pruning event'), phases.events_until(runner.iter)
+    events = f'{phases.events - done} of {events}' if done else events
     runner.logger.info(
         f'AdaSAP found {len(channels.groups)} groups of {channels.group_sizes.sum()} channels. '
-        f'{_number(phases.events, "pruning event")}, one every {phases.interval} iterations after '
+        f'{events}, one every {phases.interval} iterations after '
         f'iteration {phases.warmup_end}, lead from {settings.resource} {pruner.remaining():g} to '
         f'{settings.fraction:g} of the dense model. The cut comes after iteration '
         f'{phases.prune_end}; {_number(finetune, "iteration")} are left to fine-tune'

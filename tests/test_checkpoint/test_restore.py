@@ -111,8 +111,6 @@ def test_nothing_but_statistics_is_reached(trained, tmp_path):
         checkpoint['meta']['note'] = Reaching(name)
         torch.save(checkpoint, tmp_path / 'reaching.pth')
         with (
-            nullcontext()
-            if allowed
-            else pytest.raises(ValueError, match="'__init__' is not data")
+            nullcontext() if allowed else pytest.raises(ValueError, match="'__init__' is not data")
         ):
             load_pruned(ToyModel(), str(tmp_path / 'reaching.pth'))

@@ -88,6 +88,14 @@ def test_the_start_says_what_will_be_done(tmp_path, caplog):
     assert 'WARNING' not in ''.join(x for x in text.splitlines() if 'learning rate is' in x)
 
 
+def test_a_resumed_run_says_what_is_left(tmp_path, caplog):
+    run = settings(tmp_path)
+    build(run).train()
+    resumed = settings(tmp_path / 'resumed', load_from=str(tmp_path / 'epoch_2.pth'), resume=True)
+    text = log_of(resumed, caplog)
+    assert '2 of 4 pruning events, one every 3 iterations after iteration 6' in text
+
+
 def test_milestone_before_the_cut_is_a_warning(tmp_path, caplog):
     text = log_of(settings(tmp_path, param_scheduler=SCHEDULES['milestone']), caplog)
     (line,) = [x for x in text.splitlines() if 'the learning rate is' in x]
