@@ -55,7 +55,7 @@ OF_HOOK = {
         dict(lr=1),
         "AdaSAPHook: unexpected 'lr'; it takes warmup, prune, target, perturbation, finetune, "
         'importance, interval, schedule, round_to, max_pruning_ratio, '
-        'by_epoch',
+        'solver, by_epoch',
     ),
     'no target': (
         dict(target=None),

@@ -47,6 +47,7 @@ def prune_model(
     inputs: Tensor | tuple | None = None,
     forward: ForwardFn | None = None,
     max_pruning_ratio: float = MAX_PRUNING_RATIO,
+    solver: str = 'ranked',
 ) -> dict:
     """Cut the least important channels of a model, in place and at once.
 
@@ -68,6 +69,8 @@ def prune_model(
             returns its raw outputs, those before a top-k or NMS. What it returns is never cut.
         max_pruning_ratio (float): The largest share of its channels that a layer may lose, in
             (0, 1]. Defaults to 0.9.
+        solver (str): How channels are chosen within the target: 'ranked' by their importance
+            alone, 'joint' by what it adds up to for what they cost. Defaults to 'ranked'.
 
     Returns:
         dict: The structure, plain data, see ``pruning/structure.py``; for
@@ -89,7 +92,7 @@ def prune_model(
     else:
         _check_forward(model, forward, data, inputs)
     criterion = _build_importance(importance)
-    pruner = Pruner(model, forward, target, criterion, round_to, max_pruning_ratio)
+    pruner = Pruner(model, forward, target, criterion, round_to, max_pruning_ratio, solver)
     _warn_of_what_stays(pruner)
     # Masking zeroes weights; if the cut then fails, the model is to be as it was.
     before = {name: p.detach().clone() for name, p in model.named_parameters()}

@@ -151,6 +151,7 @@ class AdaSAPHook(Hook):
                     settings.importance,
                     settings.round_to,
                     settings.max_pruning_ratio,
+                    settings.solver,
                 )
         self.start_fraction = self.pruner.remaining()
         channels = self.pruner.channels

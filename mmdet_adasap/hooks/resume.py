@@ -347,8 +347,10 @@ def _compare_settings(
             f'resume: the checkpoint does not say with what settings of AdaSAPHook the run was '
             f'started; {REMEDY}'
         )
+    # There was one way to choose before this setting.
+    saved = {'solver': 'ranked', **saved}
     if structure is not None:
-        saved = {**saved, 'target': structure['target']}
+        saved['target'] = structure['target']
     warnings = []
     for key, value in settings.to_dict().items():
         if key == 'max_pruning_ratio' and key not in saved and value < 1:

@@ -6,7 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..pruning import MAX_PRUNING_RATIO, Importance, check_max_pruning_ratio, check_target
+from ..pruning import (
+    MAX_PRUNING_RATIO,
+    Importance,
+    check_max_pruning_ratio,
+    check_solver,
+    check_target,
+)
 from ..registry import IMPORTANCES, PERTURBATIONS, build, check_integer, names
 from ..sharpness import Perturbation
 from .schedule import SCHEDULES
@@ -65,6 +71,8 @@ class AdaSAPSettings:
         round_to (int): Channels that a layer keeps are a multiple of it. Defaults to 8.
         max_pruning_ratio (float): The largest share of its channels that a layer may lose, in
             (0, 1]. Defaults to 0.9.
+        solver (str): How channels are chosen within the budget: 'ranked' by their importance
+            alone, or 'joint' by what it adds up to for what they cost. Defaults to 'ranked'.
         by_epoch (bool): Whether ``warmup`` and ``prune`` count epochs. Defaults to True.
 
     Attributes:
@@ -85,6 +93,7 @@ class AdaSAPSettings:
     schedule: str = 'exponential'
     round_to: int = 8
     max_pruning_ratio: float = MAX_PRUNING_RATIO
+    solver: str = 'ranked'
     by_epoch: bool = True
     resource: str = field(init=False)
     fraction: float = field(init=False)
@@ -102,6 +111,7 @@ class AdaSAPSettings:
         if not isinstance(self.by_epoch, bool):
             raise ValueError(f'by_epoch={self.by_epoch!r} must be True or False')
         check_max_pruning_ratio(self.max_pruning_ratio)
+        check_solver(self.solver)
         resource, fraction = check_target(self.target)
         built = {
             'resource': resource,
@@ -139,7 +149,7 @@ class AdaSAPSettings:
         parts = {
             key: part_to_dict(getattr(self, key)) for key in ('importance', *PERTURBATION_KEYS)
         }
-        return plain | parts | {'max_pruning_ratio': self.max_pruning_ratio}
+        return plain | parts | {'max_pruning_ratio': self.max_pruning_ratio, 'solver': self.solver}
 
 
 def part_to_dict(part: Importance | Perturbation | None) -> dict | None:

@@ -5,6 +5,7 @@ from .analysis import find_channels
 from .equivalence import difference, raw_outputs, verify_cut
 from .groups import NOT_TRAINED, ChannelGroup, Member, PrunableChannels
 from .importance import Importance, MagnitudeImportance, TaylorImportance, per_channel
+from .joint import check_solver, select_jointly
 from .masks import ChannelMasks, mask
 from .model_state import (
     ForwardFn,
@@ -61,6 +62,7 @@ __all__ = [
     'check_fits',
     'check_max_pruning_ratio',
     'check_model',
+    'check_solver',
     'check_states',
     'check_structure',
     'check_target',
@@ -83,6 +85,7 @@ __all__ = [
     'raw_outputs',
     'repeated',
     'select_channels',
+    'select_jointly',
     'tag_model',
     'tagged_structure',
     'tensors_in',

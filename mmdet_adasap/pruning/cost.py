@@ -1,9 +1,26 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Count a model's parameters or FLOPs for any number of kept channels, without cutting it."""
 
-from collections.abc import Mapping
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
+
+
+class CostTables(NamedTuple):
+    """A cost for every choice of options: a constant, and tables over groups that it depends on.
+
+    Args:
+        constant (float): What no choice changes.
+        tables (list[tuple[tuple[int, ...], np.ndarray]]): Groups, and an array with an axis of
+            options for each; a choice costs the constant and the sum of its entries.
+    """
+
+    constant: float
+    tables: list[tuple[tuple[int, ...], np.ndarray]]
 
 
 class Cost:
@@ -68,6 +85,37 @@ class Cost:
         # last axis is a constant 1 that pads terms with few factors.
         left = np.append(fixed + per_channel @ np.asarray(kept, dtype=np.float64), 1.0)
         return self.constant + round(float(coefficients @ left[factors].prod(axis=1)))
+
+    def tables(self, options: Sequence[np.ndarray]) -> CostTables:
+        """Return the cost as tables over the groups' numbers of kept channels.
+
+        Args:
+            options (Sequence[np.ndarray]): Channels that each group may keep, int.
+
+        Returns:
+            CostTables: A table for each set of groups that occur in one product; their sum is
+            the cost before it is rounded.
+        """
+        axes = [
+            [((), float(fixed)), *(((group,), float(count)) for group, count in groups)]
+            for fixed, groups in self._axes
+        ]
+        products: defaultdict[tuple[int, ...], float] = defaultdict(float)
+        for coefficient, factors in zip(self._coefficients, self._factors, strict=True):
+            for parts in itertools.product(*(axes[axis] for axis in factors)):
+                groups = tuple(sorted(itertools.chain(*(groups for groups, _ in parts))))
+                products[groups] += coefficient * math.prod(number for _, number in parts)
+        constant, tables = float(self.constant) + products.pop((), 0.0), {}
+        for groups, coefficient in products.items():
+            if not coefficient:
+                continue
+            own = tuple(sorted(set(groups)))
+            table = np.array(coefficient)
+            for group in own:
+                kept = np.asarray(options[group], dtype=np.float64)
+                table = np.multiply.outer(table, kept ** groups.count(group))
+            tables[own] = tables.get(own, 0) + table
+        return CostTables(constant, list(tables.items()))
 
     def hold(self, sizes: Mapping[int, int]) -> 'Cost':
         """Return the same cost where some groups always keep a certain number of channels.

@@ -233,3 +233,35 @@ def per_channel(values: Tensor, member: Member) -> Tensor:
     """
     totals = values.movedim(member.axis, 0).reshape(values.shape[member.axis], -1).sum(1)
     return totals[torch.as_tensor(member.index, device=values.device)].sum(1)
+
+
+def checked_scores(
+    importance: Importance,
+    group: ChannelGroup,
+    tensors: Mapping[str, Tensor],
+    kept: Tensor,
+) -> Tensor:
+    """Return what a criterion gives the channels of a group.
+
+    Args:
+        importance (Importance): The criterion.
+        group (ChannelGroup): The channels.
+        tensors (Mapping[str, Tensor]): Parameters and buffers of the model, by name.
+        kept (Tensor): bool of shape ``[size]``, the channels present now.
+
+    Returns:
+        Tensor: Real, of shape ``[size]``.
+
+    Raises:
+        ValueError: If it gives something else.
+    """
+    found = importance.scores(group, tensors, kept)
+    if isinstance(found, Tensor) and not found.is_complex() and found.shape == kept.shape:
+        return found
+    what = 'a ' + type(found).__name__
+    if isinstance(found, Tensor):
+        what = f'one of shape {list(found.shape)}'
+    raise ValueError(
+        f'{type(importance).__name__}.scores() must return a real tensor of shape '
+        f'[{group.size}] for {group.name}, and returned {what}'
+    )

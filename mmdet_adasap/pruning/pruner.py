@@ -8,16 +8,17 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from ..errors import DivergedError, StructureError, UnreachableTargetError, listed
 from .analysis import attribute_counts, find_channels
 from .equivalence import verify_cut
-from .importance import Importance
+from .importance import Importance, checked_scores
+from .joint import SOLVERS, check_solver
 from .masks import ChannelMasks
 from .model_state import ForwardFn, check_model
-from .selection import minimum_counts, select_channels
+from .selection import minimum_counts
 from .slicing import cut
 from .structure import (
     VERSION,
@@ -43,12 +44,6 @@ from .target import (
 from .unreachable import unreachable_message
 
 
-def _kind(value: object) -> str:
-    if isinstance(value, Tensor):
-        return f'one of shape {list(value.shape)}'
-    return f'a {type(value).__name__}'
-
-
 class Pruner:
     """Brings a model down to a fraction of its parameters or FLOPs.
 
@@ -67,6 +62,8 @@ class Pruner:
             (0, 1]. Where the criterion is wrong about a layer, this much of it is left to learn
             from. Of the model as it is now: a model that is pruned again may lose more.
             Defaults to 0.9.
+        solver (str): How channels are chosen within a budget: 'ranked' by their importance alone,
+            'joint' by what it adds up to for what they cost. Defaults to 'ranked'.
 
     Raises:
         ValueError: If an argument is not valid, or the model cannot be run, copied or cut.
@@ -88,11 +85,13 @@ class Pruner:
         importance: Importance,
         round_to: int = 1,
         max_pruning_ratio: float = MAX_PRUNING_RATIO,
+        solver: str = 'ranked',
     ) -> None:
         self.resource, self.target = check_target(target)
         if type(round_to) is not int or round_to < 1:
             raise ValueError(f'round_to={round_to!r} must be an integer of at least 1')
         check_max_pruning_ratio(max_pruning_ratio)
+        check_solver(solver)
         if not isinstance(importance, Importance):
             raise ValueError(f'importance={importance!r} must be a criterion, an Importance')
         check_model(model)
@@ -102,6 +101,7 @@ class Pruner:
         self.importance = importance
         self.round_to = round_to
         self.max_pruning_ratio = max_pruning_ratio
+        self._select = SOLVERS[solver]
         self.channels = find_channels(model, forward)
         self.cost = self.channels.cost(self.resource)
         self._steps = self.channels.group_steps(round_to)
@@ -230,20 +230,14 @@ class Pruner:
                     continue
                 device = tensors[group.members[0].name].device
                 mask = torch.as_tensor(kept, device=device)
-                found = self.importance.scores(group, tensors, mask)
-                real = isinstance(found, Tensor) and not found.is_complex()
-                if not real or found.shape != mask.shape:
-                    raise ValueError(
-                        f'{type(self.importance).__name__}.scores() must return a real tensor of '
-                        f'shape [{group.size}] for {group.name}, and returned {_kind(found)}'
-                    )
+                found = checked_scores(self.importance, group, tensors, mask)
                 # A score that is not a number says nothing against its channel.
                 scores.append(np.nan_to_num(found.cpu().numpy(), nan=np.inf, posinf=np.inf))
                 unseen += [group.name] if found.isnan().all() else []
         try:
             limit = self._limit(fraction)
             kept, steps, least = self.masks.kept, self._steps, self._least
-            return select_channels(scores, kept, self.cost, limit, steps, least)
+            return self._select(scores, kept, self.cost, limit, steps, least)
         except UnreachableTargetError as error:
             left = error.remaining / self.dense[self.resource]
             raise UnreachableTargetError(self._out_of_reach(fraction, left, unseen)) from error

@@ -77,23 +77,9 @@ def select_channels(
     if cost(counts) <= limit:
         return [k.copy() for k in kept]
     round_to = np.broadcast_to(round_to, len(kept))
-    if least is None:
-        least = minimum_counts(np.array([len(k) for k in kept], dtype=np.int64), round_to)
-    floor = _floor(scores, kept, counts, least, round_to)
-    if cost(floor) > limit:
-        stay = _infinite(scores, kept).sum()
-        infinite = f'; {stay} channels have an infinite score and stay' if stay else ''
-        raise UnreachableTargetError(
-            f'{limit:.0f} cannot be reached: {cost(floor)} remain when every group of channels '
-            f'keeps the least it may{infinite}',
-            cost(floor),
-        )
-    ranked = []
-    for score, k in zip(scores, kept, strict=True):
-        present = np.flatnonzero(k)
-        # Stable: of channels with equal scores the first goes, on every machine.
-        ranked.append(present[np.argsort(score[present], kind='stable')])
-    steps = _steps(scores, ranked, counts, floor, round_to)
+    fewest = floor(scores, kept, cost, limit, round_to, least)
+    ranked = ranking(scores, kept)
+    steps = _steps(scores, ranked, counts, fewest, round_to)
     group = np.array([step.group for step in steps])
     channels = np.array([step.channels for step in steps])
 
@@ -109,24 +95,64 @@ def select_channels(
     left = counts_after(high)
     _give_back(steps[:high], left, cost, limit)
 
-    selected = []
-    for g, k in enumerate(kept):
-        keep = k.copy()
-        keep[ranked[g][: counts[g] - left[g]]] = False
-        selected.append(keep)
-    return selected
+    return keep_most_important(kept, ranked, counts - left)
 
 
-def _floor(
+def floor(
     scores: list[np.ndarray],
     kept: list[np.ndarray],
-    counts: np.ndarray,
-    least: np.ndarray,
+    cost: Cost,
+    limit: float,
     round_to: np.ndarray,
+    least: np.ndarray | None,
 ) -> np.ndarray:
-    """Return the fewest channels that each group may keep, with those that must stay."""
-    rounded_up = -(-_infinite(scores, kept) // round_to) * round_to
-    return np.minimum(counts, np.maximum(least, rounded_up))
+    """Return the fewest channels that each group may keep, with those that must stay.
+
+    The arguments are those of :func:`select_channels`.
+
+    Returns:
+        np.ndarray: int of shape ``[groups]``.
+
+    Raises:
+        UnreachableTargetError: If they cost more than the limit.
+    """
+    counts = np.array([k.sum() for k in kept], dtype=np.int64)
+    if least is None:
+        least = minimum_counts(np.array([len(k) for k in kept], dtype=np.int64), round_to)
+    infinite = _infinite(scores, kept)
+    rounded_up = -(-infinite // round_to) * round_to
+    fewest = np.minimum(counts, np.maximum(least, rounded_up))
+    if cost(fewest) > limit:
+        stay = infinite.sum()
+        what = f'; {stay} channels have an infinite score and stay' if stay else ''
+        raise UnreachableTargetError(
+            f'{limit:.0f} cannot be reached: {cost(fewest)} remain when every group of channels '
+            f'keeps the least it may{what}',
+            cost(fewest),
+        )
+    return fewest
+
+
+def ranking(scores: list[np.ndarray], kept: list[np.ndarray]) -> list[np.ndarray]:
+    """Return the channels that are present in each group, the least important first."""
+    ranked = []
+    for score, k in zip(scores, kept, strict=True):
+        present = np.flatnonzero(k)
+        # Stable: of channels with equal scores the first goes, on every machine.
+        ranked.append(present[np.argsort(score[present], kind='stable')])
+    return ranked
+
+
+def keep_most_important(
+    kept: list[np.ndarray], ranked: list[np.ndarray], removed: np.ndarray
+) -> list[np.ndarray]:
+    """Return what is kept when each group loses so many of its ranked channels."""
+    selected = []
+    for k, order, number in zip(kept, ranked, removed, strict=True):
+        keep = k.copy()
+        keep[order[:number]] = False
+        selected.append(keep)
+    return selected
 
 
 def _infinite(scores: list[np.ndarray], kept: list[np.ndarray]) -> np.ndarray:
@@ -139,13 +165,13 @@ def _steps(
     scores: list[np.ndarray],
     ranked: list[np.ndarray],
     counts: np.ndarray,
-    floor: np.ndarray,
+    fewest: np.ndarray,
     round_to: np.ndarray,
 ) -> list[_Step]:
     """Cut the ranked channels of all groups into steps, the least important step first."""
     steps = []
     for g, (score, order) in enumerate(zip(scores, ranked, strict=True)):
-        ends = np.array([counts[g] - n for n in _counts_below(counts[g], floor[g], round_to[g])])
+        ends = np.array([counts[g] - n for n in counts_below(counts[g], fewest[g], round_to[g])])
         if not len(ends):
             continue
         channels = np.diff(ends, prepend=0)
@@ -159,9 +185,9 @@ def _steps(
     return sorted(steps, key=lambda step: (step.importance, step.number, step.group))
 
 
-def _counts_below(count: int, floor: int, round_to: int) -> range:
+def counts_below(count: int, fewest: int, round_to: int) -> range:
     """Return the channels that a group of ``count`` may come down to, descending."""
-    return range((count - 1) // round_to * round_to, floor - 1, -round_to)
+    return range((count - 1) // round_to * round_to, fewest - 1, -round_to)
 
 
 def _give_back(steps: list[_Step], left: np.ndarray, cost: Cost, limit: float) -> None:

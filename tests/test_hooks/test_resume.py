@@ -6,6 +6,7 @@ import runpy
 import sys
 
 import pytest
+import torch
 from mmengine.runner import Runner
 
 from _utils.adasap_runs import build, kill_after, train
@@ -108,3 +109,29 @@ def test_says_when_newer_checkpoints_of_the_run_are_passed_over(tmp_path, load_f
     if warns:
         assert said[0].startswith(f'resume: the run goes on from {named} and not from {tmp_path}/')
         assert 'epoch_2.pth, the newest of its own folder' in said[0]
+
+
+def test_another_solver_is_refused(tmp_path):
+    """Runs of a version without the setting were by ranks."""
+    kill_after(settings(tmp_path), 14)
+    again = settings(tmp_path, dict(solver='joint'), resume=True)
+    with pytest.raises(ValueError, match=r"started with solver='ranked' and goes on with solver="):
+        train(again)
+    file = tmp_path / 'epoch_2.pth'
+    checkpoint = torch.load(file, weights_only=False)
+    del checkpoint['mmdet_adasap']['settings']['solver']
+    torch.save(checkpoint, file)
+    with pytest.raises(ValueError, match=r"started with solver='ranked' and goes on with solver="):
+        train(settings(tmp_path, dict(solver='joint'), load_from=str(file), resume=True))
+
+
+def test_a_joint_run_is_resumed_to_the_same_end(tmp_path):
+    whole = settings(tmp_path / 'whole', dict(solver='joint'))
+    train(whole)
+    kill_after(settings(tmp_path / 'killed', dict(solver='joint')), 14)
+    train(settings(tmp_path / 'killed', dict(solver='joint'), resume=True))
+    ends = [
+        torch.load(tmp_path / name / 'epoch_6.pth', weights_only=False)['state_dict']
+        for name in ('whole', 'killed')
+    ]
+    assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
