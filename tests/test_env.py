@@ -119,11 +119,33 @@ class TestCollect:
         assert 'mmcv==2.1.0' in line
         assert 'onedl' not in done.stdout
 
+    @pytest.mark.parametrize('broken', ['numpy', 'torch', 'cv2', 'pkg_resources', 'mmengine'])
+    def test_what_all_others_fail_with_is_said_of_its_cause(self, tmp_path, broken):
+        """With real imports: each package imports those before it, and raises what they do."""
+        for name, version in ORIGINAL.items():
+            install_fake(tmp_path, name, version)
+        names = ['numpy', 'torch', 'pkg_resources', 'torchvision', 'cv2', 'mmengine', 'mmcv']
+        names += ['mmdet', 'mmpretrain']
+        for index, name in enumerate(names):
+            (tmp_path / name).mkdir()
+            needs = ''.join(f'import {other}\n' for other in names[:index])
+            raises = 'raise OSError("libcublas.so.12: cannot open")\n' if name == broken else ''
+            (tmp_path / name / '__init__.py').write_text(needs + raises)
+        for file in ('mmcv/_ext', 'mmcv/ops', 'mmdet/models', 'torch/utils'):
+            (tmp_path / f'{file}.py').touch()
+        done = run_env(options=('-S',), env=os.environ | {'PYTHONPATH': str(tmp_path)})
+        assert done.returncode == 1
+        assert 'Nothing is wrong' not in done.stdout
+        said = [line for line in done.stdout.splitlines() if 'libcublas' in line]
+        named = 'mmengine 0.10.7 reads' if broken == 'pkg_resources' else f'{broken} is installed'
+        (line,) = [line for line in said if line.startswith('PROBLEM: ')]
+        assert line.startswith(f'PROBLEM: {named}')
+
     def test_text(self, monkeypatch):
         pretend(monkeypatch, ORIGINAL | {'onedl-mmcv': '2.3.6'})
         monkeypatch.setattr(env, 'find_tool', lambda name: f'tools/{name}.py')
         text = env.render(env.collect())
-        assert re.search(r'^mmdet +3\.3\.0, original OpenMMLab$', text, re.MULTILINE)
+        assert re.search(r'^mmdet +3\.3\.0, original$', text, re.MULTILINE)
         assert re.search(r'^mmcv +2\.3\.6 \(onedl-mmcv\), 2\.1\.0, BOTH$', text, re.MULTILINE)
         assert re.search(r'^mmdet train\.py +tools/train\.py$', text, re.MULTILINE)
         assert 'PROBLEM: mmcv is installed twice' in text
