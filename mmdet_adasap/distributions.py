@@ -107,8 +107,8 @@ def openmmlab_versions() -> dict[str, str]:
     """Return the versions of OpenMMLab's packages, by import name, as results.json has them.
 
     Returns:
-        dict[str, str]: The fork's version where there is one. Packages that are not installed are
-        left out.
+        dict[str, str]: The version of OneDL's package where there is one. Packages that are not
+        installed are left out.
     """
     versions = {}
     for name, forks in FORKS.items():

@@ -4,9 +4,10 @@
 from importlib import metadata
 from pathlib import Path
 
-from mmdet_adasap import distributions, env, inspection
+from mmdet_adasap import distributions
 from mmdet_adasap.distributions import FORKS, ORIGINALS, OTHERS
-from mmdet_adasap.import_trial import ImportResults
+from mmdet_adasap.env import command, inspection
+from mmdet_adasap.env.import_trial import ImportResults
 
 ONEDL = {
     'torch': '2.11.0',
@@ -74,6 +75,6 @@ def pretend(monkeypatch, versions: dict[str, str], absent=(), **errors: str) -> 
 
     monkeypatch.setattr(distributions.metadata, 'version', version)
     monkeypatch.setattr(distributions.metadata, 'requires', requires)
-    for module in (inspection, env):
+    for module in (inspection, command):
         monkeypatch.setattr(module, 'find_spec', find_spec)
     monkeypatch.setattr(inspection, 'try_imports', try_imports)

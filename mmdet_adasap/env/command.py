@@ -16,8 +16,8 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
-from .distributions import FORKS, package_folder
-from .fileio import quiet_on_closed_pipe
+from ..distributions import FORKS, package_folder
+from ..fileio import quiet_on_closed_pipe
 from .inspection import FAMILIES, Report, inspect_environment
 from .remedies import Remedies
 
@@ -114,7 +114,7 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         int: 0, or 1 if the tool was not found or something is wrong.
     """
-    # As `adasap env` it is called so; started with -m, argparse would call it env.py.
+    # As `adasap env` it is called so; started with -m, argparse would call it __main__.py.
     prog = sys.argv[0] if sys.argv[0].startswith('adasap') else 'python -m mmdet_adasap.env'
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -134,7 +134,3 @@ def main(argv: list[str] | None = None) -> int:
     report = collect()
     print(json.dumps(asdict(report), indent=2) if args.json else render(report))
     return 1 if report.problems else 0
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from importlib import metadata
 
-from .distributions import FORKS, ORIGINALS, OTHERS, family_of, installed_by_name, release
+from ..distributions import FORKS, ORIGINALS, OTHERS, family_of, installed_by_name, release
 
 PINNED = {
     'onedl': {
@@ -46,8 +46,8 @@ BOUNDS = {
         'setuptools': 'setuptools<70',
     },
 }
-"""What else a family needs. torch 2.1 is compiled for numpy 1, which OpenCV's builds refuse from
-4.12 on, and takes a part of pkg_resources that setuptools has lost in its version 70."""
+"""What else a family needs. torch 2.1 is compiled for numpy 1, and OpenCV's builds from 4.12 on refuse
+that. torch 2.1 also imports a part of pkg_resources that setuptools has lost in its version 70."""
 
 LAST_PYTHON = {'onedl': (3, 12), 'original': (3, 11)}
 """The last Python that there are builds of the pinned torch for."""

@@ -1,7 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 import pytest
 
-from mmdet_adasap.import_trial import PACKAGE, try_imports
+from mmdet_adasap.env.import_trial import PACKAGE, try_imports
 
 SOURCES = {
     'is_sound': 'print("noise")\nimport os\nos.system("echo noise of another process")',

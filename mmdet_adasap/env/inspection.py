@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 
-from .distributions import FORKS, IMAGECORRUPTIONS, ORIGINALS, installed, release
+from ..distributions import FORKS, IMAGECORRUPTIONS, ORIGINALS, installed, release
+from ..version import __version__
 from .import_trial import PACKAGE, ImportResults, try_imports
 from .remedies import Remedies, is_for_numpy_1, missing_module, uninstall
-from .version import __version__
 
 # mmdet/__init__.py imports next to nothing; what fails lies in its parts.
 IMPORTED_INSTEAD = {'mmdet': 'mmdet.models'}

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from _utils.fake_packages import ORIGINAL, pretend
-from mmdet_adasap import remedies
+from mmdet_adasap.env import remedies
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(('family', 'stack'), [('onedl', 'default'), ('original', 'original')])

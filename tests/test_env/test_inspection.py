@@ -4,7 +4,7 @@ import re
 import pytest
 
 from _utils.fake_packages import ONEDL, ORIGINAL, pretend
-from mmdet_adasap import inspection
+from mmdet_adasap.env import inspection
 
 REFUSES = (
     'AssertionError: MMCV==2.2.0 is used but incompatible. Please install mmcv>=2.0.0rc4, <2.2.0.'
