@@ -46,8 +46,8 @@ BOUNDS = {
         'setuptools': 'setuptools<70',
     },
 }
-"""What else a family needs. torch 2.1 is compiled for numpy 1, and OpenCV's builds from 4.12 on refuse
-that. torch 2.1 also imports a part of pkg_resources that setuptools has lost in its version 70."""
+"""What else a family needs. torch 2.1 is compiled for numpy 1, and OpenCV's builds from 4.12 on
+refuse that. torch 2.1 imports a part of pkg_resources that setuptools lost in its version 70."""
 
 LAST_PYTHON = {'onedl': (3, 12), 'original': (3, 11)}
 """The last Python that there are builds of the pinned torch for."""
