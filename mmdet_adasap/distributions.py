@@ -13,7 +13,8 @@ from pathlib import Path
 
 from .version import __version__
 
-# Distributions by import name. The two families share these, and so their folders.
+# Distributions by import name, each after what it needs. The two families share the import
+# names, and so their folders.
 FORKS = {
     'mmengine': ('onedl-mmengine',),
     'mmcv': ('onedl-mmcv',),
@@ -27,9 +28,9 @@ ORIGINALS = {
     'mmpretrain': ('mmpretrain',),
 }
 OTHERS = {
+    'numpy': ('numpy',),
     'torch': ('torch',),
     'torchvision': ('torchvision',),
-    'numpy': ('numpy',),
     'cv2': (
         'opencv-python-headless',
         'opencv-python',
@@ -56,17 +57,31 @@ def installed(distributions: Iterable[str]) -> dict[str, str]:
     return versions
 
 
-def family_of_openmmlab() -> str:
-    """Decide whose packages of OpenMMLab a user has, by what is installed.
+def installed_by_name() -> dict[str, dict[str, str]]:
+    """Return the versions of all distributions of FORKS, ORIGINALS and OTHERS that are installed.
 
     Returns:
-        str: ``'original'`` or ``'onedl'``: that of which there are more import names, at a draw
-        that of mmdet, then that of mmpretrain. Where there is none it is ``'onedl'``, which
-        ``make install`` brings.
+        dict[str, dict[str, str]]: By import name, then by distribution. An import name of which
+        nothing is installed has an empty one.
+    """
+    names = {**OTHERS, **{name: (*FORKS[name], *ORIGINALS[name]) for name in FORKS}}
+    return {name: installed(distributions) for name, distributions in names.items()}
+
+
+def family_of(found: dict[str, dict[str, str]]) -> str:
+    """Decide which family a user has, by counting.
+
+    Args:
+        found (dict[str, dict[str, str]]): As ``installed_by_name`` returns it.
+
+    Returns:
+        str: ``'original'`` or ``'onedl'``, whichever provides more of the import names mmengine,
+        mmcv, mmdet and mmpretrain. If both provide as many, the family of mmdet decides, or else
+        that of mmpretrain. Where nothing is installed it is ``'onedl'``, the default.
     """
     names = {
-        'original': [name for name, some in ORIGINALS.items() if installed(some)],
-        'onedl': [name for name, some in FORKS.items() if installed(some)],
+        'original': [name for name, some in ORIGINALS.items() if set(some) & found[name].keys()],
+        'onedl': [name for name, some in FORKS.items() if set(some) & found[name].keys()],
     }
 
     def rank(family: str) -> tuple[int, bool, bool, bool]:
@@ -92,8 +107,8 @@ def openmmlab_versions() -> dict[str, str]:
     """Return the versions of OpenMMLab's packages, by import name, as results.json has them.
 
     Returns:
-        dict[str, str]: The fork's version where there is one. Packages that are not installed are
-        left out.
+        dict[str, str]: The version of OneDL's package where there is one. Packages that are not
+        installed are left out.
     """
     versions = {}
     for name, forks in FORKS.items():

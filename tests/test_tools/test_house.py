@@ -111,7 +111,8 @@ class TestFiles:
         assert found['long'] == {'c.py': 401}
 
     def test_names_that_occur_twice(self, package):
-        root = package({'a/one.py': '', 'b/one.py': '', 'b/two.py': ''})
+        root = package({'a/one.py': '', 'b/one.py': '', 'b/two.py': '', 'b/__main__.py': ''})
+        (root / 'a' / '__main__.py').touch()
         assert measured(root)['twice'] == {'one': ['a/one.py', 'b/one.py']}
 
     def test_comments(self, package):

@@ -93,10 +93,32 @@ def test_the_workflow_runs_targets_that_there_are():
         'test',
         'test-original',
     }
-    assert {target for each in jobs for target in each.values()} - {'lint test'} <= TARGETS
-    kept = [step for step in job['steps'] if step.get('uses', '').startswith('actions/cache')]
+    assert {each['install'] for each in jobs} <= TARGETS
+    (chain,) = [step for step in job['steps'] if 'chain' in step.get('run', '')]
+    assert chain['run'].startswith("make test ARGS='-m chain'")
+    assert chain['if'] == "matrix.install == 'install'"
+
+
+def test_the_workflow_keeps_what_each_leg_needs():
+    """One name for two caches would keep the first; all requirements would compile mmcv anew."""
+    workflow = yaml.safe_load((ROOT / '.github' / 'workflows' / 'tests.yml').read_text())
+    (job,) = workflow['jobs'].values()
+    uses = [(step['uses'], step.get('with')) for step in job['steps'] if 'uses' in step]
+    (python,) = [options for name, options in uses if name.startswith('actions/setup-python')]
+    kept = [options for name, options in uses if name.startswith('actions/cache')]
+    assert python['cache-dependency-path'].split() == [
+        'requirements/*.txt',
+        '!requirements/${{',
+        'matrix.other',
+        '}}.txt',
+    ]
+    others = {each['install']: each['other'] for each in job['strategy']['matrix']['include']}
+    assert others == {'install': 'original', 'install-original': 'onedl'}
     assert 'MMDET_ADASAP_CACHE' in job['env']
-    assert [step['with']['path'] for step in kept] == ['${{ env.MMDET_ADASAP_CACHE }}'] * 2
-    for file in ('requirements/*.txt', 'tools/dev/mmcv_wheel.py'):  # that its name depends on
-        assert f"'{file}'" in kept[0]['with']['key']
-        assert list(ROOT.glob(file))
+    assert [step['path'] for step in kept] == ['${{ env.MMDET_ADASAP_CACHE }}'] * 2
+    hashed = re.findall(r"'([^']+)'", kept[0]['key'])
+    assert sorted(hashed) == [
+        *(f'requirements/{name}.txt' for name in ('build', 'mmcv', 'original', 'torch')),
+        'tools/dev/mmcv_wheel.py',
+    ]
+    assert all((ROOT / file).is_file() for file in hashed)

@@ -286,7 +286,7 @@ def bar(done: int, of: int) -> str:
 def sources(package: str) -> dict:
     """Names of the models, or of the folders of configs, to functions that look at them."""
     from mmdet_adasap.distributions import package_folder
-    from mmdet_adasap.env import remedy
+    from mmdet_adasap.env import Remedies
 
     if package in ('timm', 'torchvision'):
         if package_folder(package) is None:
@@ -300,7 +300,8 @@ def sources(package: str) -> dict:
         }
     installed = package_folder(package)
     if installed is None:
-        sys.exit(f'zoo: {package} is not installed. Remedy: {remedy(package)}')
+        command = Remedies.of_this_environment().install(package)
+        sys.exit(f'zoo: {package} is not installed. Remedy: {command}')
     root = installed / '.mim' / 'configs'
     if not root.is_dir():
         sys.exit(

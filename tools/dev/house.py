@@ -4,7 +4,7 @@ r"""Measure how a package is laid out, and say which limits it breaks.
 What is counted:
 
   files           .py files without __init__.py; lines with blank ones and comments
-  names twice     file names that occur in more than one folder
+  names twice     file names that occur in more than one folder, but for __main__.py
   circles         modules that import each other, directly or through others, by imports that run
                   with the module or lie under `if TYPE_CHECKING`; those inside functions do not
                   count. A name imported from a folder's face leads to its __init__.py, and so to
@@ -72,7 +72,8 @@ def measure_files(package: Package) -> dict:
     for name, module in package.modules.items():
         if not module.is_face:
             lines[package.path(name)] = module.line_count
-            stems[module.path.stem].append(package.path(name))
+            if module.path.stem != '__main__':  # Python asks for this name in each folder it runs
+                stems[module.path.stem].append(package.path(name))
     return {
         'files': len(lines),
         'median_lines': statistics.median(lines.values()) if lines else 0,

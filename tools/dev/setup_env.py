@@ -40,7 +40,7 @@ class Stack:
         pythons (tuple[tuple[int]]): Versions of Python that torch has builds for.
         overrides (str): A file of requirements that take the place of those of the same name in
             the other files; '' for none.
-        files (tuple[str]): Files of what is installed beside OpenMMLab's packages.
+        files (tuple[str]): Files of what is installed beside the original packages.
         target (str): The target of the Makefile.
         torch (str): Another version of torch than the files have; '' for theirs.
     """

@@ -16,10 +16,10 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
-from .distributions import FORKS, package_folder
-from .fileio import quiet_on_closed_pipe
-from .inspection import Report, inspect
-from .remedies import reinstall, remedy
+from ..distributions import FORKS, package_folder
+from ..fileio import quiet_on_closed_pipe
+from .inspection import FAMILIES, Report, inspect_environment
+from .remedies import Remedies
 
 
 def find_tool(name: str) -> Path:
@@ -40,7 +40,8 @@ def find_tool(name: str) -> Path:
     whose = whose or 'mmdet'
     package = package_folder(whose)
     if package is None:
-        help_ = f' Remedy: {remedy(whose)}' if whose in FORKS else ''
+        command = Remedies.of_this_environment().install(whose) if whose in FORKS else ''
+        help_ = f' Remedy: {command}' if command else ''
         raise FileNotFoundError(f'{whose} is not installed, so there is no tool {name!r}.{help_}')
     file = name if name.endswith(('.py', '.sh')) else f'{name}.py'
     folders = [package / '.mim' / 'tools', package.parent / 'tools']
@@ -59,12 +60,13 @@ def collect() -> Report:
     Returns:
         Report: What is installed, and what is wrong with it.
     """
-    report = inspect()
+    report = inspect_environment()
+    reinstall = Remedies.of_this_environment().reinstall('mmdet')
     for name in ('train', 'test') if find_spec('mmdet') is not None else ():
         try:
             report.tools[f'{name}.py'] = str(find_tool(name))
         except FileNotFoundError as error:
-            report.problems.append(f'{error} Remedy: {reinstall("mmdet")}')
+            report.problems.append(f'{error} Remedy: {reinstall}')
     return report
 
 
@@ -77,7 +79,6 @@ def render(report: Report) -> str:
     Returns:
         str: Lines for a person.
     """
-    families = {'onedl': 'onedl fork', 'original': 'original OpenMMLab', 'both': 'BOTH'}
     rows = [('python', report.python), ('mmdet_adasap', report.mmdet_adasap)]
     for package in report.packages.values():
         versions = ', '.join(
@@ -88,7 +89,7 @@ def render(report: Report) -> str:
             folder = package_folder(package.name)
             versions = 'not installed' if folder is None else f'not by pip, in {folder}'
         if package.family:
-            versions += f', {families[package.family]}'
+            versions += f', {FAMILIES[package.family]}'
         rows.append((package.name, versions))
     rows.append(('mmcv operators', report.mmcv_ops))
     rows.append(('GPU', ', '.join(report.gpus) or 'none'))
@@ -113,7 +114,7 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         int: 0, or 1 if the tool was not found or something is wrong.
     """
-    # As `adasap env` it is called so; started with -m, argparse would call it env.py.
+    # As `adasap env` it is called so; started with -m, argparse would call it __main__.py.
     prog = sys.argv[0] if sys.argv[0].startswith('adasap') else 'python -m mmdet_adasap.env'
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -133,7 +134,3 @@ def main(argv: list[str] | None = None) -> int:
     report = collect()
     print(json.dumps(asdict(report), indent=2) if args.json else render(report))
     return 1 if report.problems else 0
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from _utils.fake_packages import ORIGINAL, install_fake, pretend
-from mmdet_adasap import __version__, env
+from mmdet_adasap import __version__
+from mmdet_adasap.env import command
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def run_env(*arguments, options=(), env=None):
@@ -28,7 +29,7 @@ class TestFindTool:
     @pytest.mark.parametrize('name', ['train', 'test', 'train.py', 'analysis_tools/get_flops'])
     def test_finds_what_mmdet_ships(self, name):
         pytest.importorskip('mmdet')
-        path = env.find_tool(name)
+        path = command.find_tool(name)
         assert path.is_file()
         assert path.as_posix().endswith(f'tools/{name.removesuffix(".py")}.py')
 
@@ -36,36 +37,38 @@ class TestFindTool:
     def test_finds_what_mmpretrain_ships(self, name, monkeypatch):
         """Also where there is no mmdet."""
         pytest.importorskip('mmpretrain')
-        folder = env.package_folder
-        monkeypatch.setattr(env, 'package_folder', lambda n: None if n == 'mmdet' else folder(n))
-        path = env.find_tool(f'mmpretrain::{name}')
+        folder = command.package_folder
+        monkeypatch.setattr(
+            command, 'package_folder', lambda n: None if n == 'mmdet' else folder(n)
+        )
+        path = command.find_tool(f'mmpretrain::{name}')
         assert path.is_file()
         assert path.as_posix().endswith(f'mmpretrain/.mim/tools/{name.removesuffix(".py")}.py')
         with pytest.raises(FileNotFoundError, match='mmdet is not installed'):
-            env.find_tool(name)
+            command.find_tool(name)
 
     def test_unknown_package(self):
         with pytest.raises(FileNotFoundError, match='mmwhat is not installed'):
-            env.find_tool('mmwhat::train')
+            command.find_tool('mmwhat::train')
 
     def test_unknown_tool(self):
         pytest.importorskip('mmdet')
         with pytest.raises(FileNotFoundError, match=r"no tool 'trian': looked for trian\.py"):
-            env.find_tool('trian')
+            command.find_tool('trian')
 
     def test_clone(self, tmp_path, monkeypatch):
         """An editable clone has its tools beside the package."""
         (tmp_path / 'mmdet').mkdir()
         (tmp_path / 'tools').mkdir()
         (tmp_path / 'tools' / 'train.py').touch()
-        monkeypatch.setattr(env, 'package_folder', lambda name: tmp_path / name)
-        assert env.find_tool('train') == tmp_path / 'tools' / 'train.py'
+        monkeypatch.setattr(command, 'package_folder', lambda name: tmp_path / name)
+        assert command.find_tool('train') == tmp_path / 'tools' / 'train.py'
 
     def test_command_prints_the_path_alone_and_imports_nothing_heavy(self):
         pytest.importorskip('mmdet')
         done = run_env('--tool', 'train', options=('-X', 'importtime'))
         assert done.returncode == 0
-        assert done.stdout == f'{env.find_tool("train")}\n'
+        assert done.stdout == f'{command.find_tool("train")}\n'
         imported = {line.split('|')[-1].strip() for line in done.stderr.splitlines()}
         assert not imported & {'torch', 'numpy', 'mmengine', 'mmdet'}
 
@@ -79,7 +82,7 @@ class TestCollect:
     @pytest.mark.long  # it imports all packages in a process of its own
     def test_this_environment(self, capsys):
         pytest.importorskip('mmdet')
-        status = env.main(['--json'])
+        status = command.main(['--json'])
         report = json.loads(capsys.readouterr().out)
         assert status == bool(report['problems'])
         assert report['mmdet_adasap'] == __version__
@@ -119,11 +122,33 @@ class TestCollect:
         assert 'mmcv==2.1.0' in line
         assert 'onedl' not in done.stdout
 
+    @pytest.mark.parametrize('broken', ['numpy', 'torch', 'cv2', 'pkg_resources', 'mmengine'])
+    def test_what_all_others_fail_with_is_said_of_its_cause(self, tmp_path, broken):
+        """With real imports: each package imports those before it, and raises what they do."""
+        for name, version in ORIGINAL.items():
+            install_fake(tmp_path, name, version)
+        names = ['numpy', 'torch', 'pkg_resources', 'torchvision', 'cv2', 'mmengine', 'mmcv']
+        names += ['mmdet', 'mmpretrain']
+        for index, name in enumerate(names):
+            (tmp_path / name).mkdir()
+            needs = ''.join(f'import {other}\n' for other in names[:index])
+            raises = 'raise OSError("libcublas.so.12: cannot open")\n' if name == broken else ''
+            (tmp_path / name / '__init__.py').write_text(needs + raises)
+        for file in ('mmcv/_ext', 'mmcv/ops', 'mmdet/models', 'torch/utils'):
+            (tmp_path / f'{file}.py').touch()
+        done = run_env(options=('-S',), env=os.environ | {'PYTHONPATH': str(tmp_path)})
+        assert done.returncode == 1
+        assert 'Nothing is wrong' not in done.stdout
+        said = [line for line in done.stdout.splitlines() if 'libcublas' in line]
+        named = 'mmengine 0.10.7 reads' if broken == 'pkg_resources' else f'{broken} is installed'
+        (line,) = [line for line in said if line.startswith('PROBLEM: ')]
+        assert line.startswith(f'PROBLEM: {named}')
+
     def test_text(self, monkeypatch):
         pretend(monkeypatch, ORIGINAL | {'onedl-mmcv': '2.3.6'})
-        monkeypatch.setattr(env, 'find_tool', lambda name: f'tools/{name}.py')
-        text = env.render(env.collect())
-        assert re.search(r'^mmdet +3\.3\.0, original OpenMMLab$', text, re.MULTILINE)
+        monkeypatch.setattr(command, 'find_tool', lambda name: f'tools/{name}.py')
+        text = command.render(command.collect())
+        assert re.search(r'^mmdet +3\.3\.0, original$', text, re.MULTILINE)
         assert re.search(r'^mmcv +2\.3\.6 \(onedl-mmcv\), 2\.1\.0, BOTH$', text, re.MULTILINE)
         assert re.search(r'^mmdet train\.py +tools/train\.py$', text, re.MULTILINE)
         assert 'PROBLEM: mmcv is installed twice' in text

@@ -24,7 +24,7 @@ PACKAGE = 'mmdet_adasap'
 
 
 @dataclass
-class Trial:
+class ImportResults:
     """What came of some imports.
 
     Args:
@@ -42,7 +42,7 @@ class Trial:
     ssd_mended: bool = False
 
 
-def try_imports(names: list[str], limit: float = LIMIT) -> Trial:
+def try_imports(names: list[str], limit: float = LIMIT) -> ImportResults:
     """Import modules one after the other in another process, and then look at what is there.
 
     Args:
@@ -51,8 +51,8 @@ def try_imports(names: list[str], limit: float = LIMIT) -> Trial:
         limit (float): Seconds for all of them. Defaults to :data:`LIMIT`.
 
     Returns:
-        Trial: What came of it. A module that ends the process or that takes too long is the
-        last one in ``errors``.
+        ImportResults: What came of it. A module that ends the process or that takes too long is
+        the last one in ``errors``.
     """
     # The child finds what this process finds, also if that was started with -S or changed its
     # path. Editable installs may have hooks instead of folders; `site` sets those up in the child.
@@ -65,21 +65,21 @@ def try_imports(names: list[str], limit: float = LIMIT) -> Trial:
     except subprocess.TimeoutExpired as error:
         output, noise = error.stdout, b''
         ended = f'it was not done after {limit:g} s'
-    trial, current = Trial(), ''
+    results = ImportResults()
     for line in (output or b'').decode(errors='replace').splitlines():
         kind, key, value = json.loads(line)
-        if kind == 'begin':
-            current = key
-        elif kind == 'error':
-            trial.errors[key], current = value, ''
+        if kind == 'error':
+            results.errors[key] = value
         else:
-            setattr(trial, key, value)
-    if ended and (current or not output):
+            setattr(results, key, value)
+    unreached = [name for name in names if name not in results.errors]
+    if unreached:
         # What aborts says why; before other signals the last line is any noise.
         last = noise.decode(errors='replace').strip().splitlines()[-1:] if 'ABRT' in ended else []
-        text = ': '.join([ended, *last])
-        trial.errors[current or names[0]] = text[:LONGEST_ERROR]
-    return trial
+        # A module that ends Python with status 0 has not been imported either.
+        text = ': '.join([ended or 'it ended Python with status 0', *last])
+        results.errors[unreached[0]] = text[:LONGEST_ERROR]
+    return results
 
 
 def _ended(code: int) -> str:
@@ -128,17 +128,16 @@ def import_package() -> None:
 
 
 def _child(names: list[str], path: list[str]) -> None:
-    """Do the imports and write what comes of them, a line each, at once."""
+    """Do the imports and write what comes of each, on a line, at once."""
     # What a library prints, from C as well, must not come between our lines.
     out = os.fdopen(os.dup(1), 'w', buffering=1)
     os.dup2(2, 1)
     sys.path[:] = path
 
-    def write(kind: str, key: str, value: object = '') -> None:
+    def write(kind: str, key: str, value: object) -> None:
         out.write(f'{json.dumps([kind, key, value])}\n')
 
     def attempt(name: str) -> None:
-        write('begin', name)
         error = ''
         try:
             import_package() if name == PACKAGE else importlib.import_module(name)

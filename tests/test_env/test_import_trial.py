@@ -1,7 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 import pytest
 
-from mmdet_adasap.import_trial import PACKAGE, try_imports
+from mmdet_adasap.env.import_trial import PACKAGE, try_imports
 
 SOURCES = {
     'is_sound': 'print("noise")\nimport os\nos.system("echo noise of another process")',
@@ -11,6 +11,7 @@ SOURCES = {
     'crashes': 'import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)',
     'aborts': 'import os\nos.write(2, b"terminate called\\n")\nos.abort()',
     'leaves': 'import os\nos._exit(3)',
+    'leaves_as_if_done': 'import os\nos._exit(0)',
     'hangs': 'import time\ntime.sleep(60)',
 }
 
@@ -40,6 +41,7 @@ def test_what_imports_raise(sources):
         ('crashes', 'it ended Python with SIGSEGV'),
         ('aborts', 'it ended Python with SIGABRT: terminate called'),
         ('leaves', 'it ended Python with status 3'),
+        ('leaves_as_if_done', 'it ended Python with status 0'),
     ],
 )
 def test_a_module_that_ends_python(sources, name, error):

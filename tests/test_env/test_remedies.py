@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from _utils.fake_packages import ORIGINAL, pretend
-from mmdet_adasap import remedies
+from mmdet_adasap.env import remedies
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(('family', 'stack'), [('onedl', 'default'), ('original', 'original')])
@@ -30,8 +30,13 @@ def test_versions_are_those_that_make_installs(family, stack, monkeypatch):
 def test_torch_for_a_python_that_it_has_no_build_for(monkeypatch):
     pretend(monkeypatch, {k: v for k, v in ORIGINAL.items() if not k.startswith('torch')})
     monkeypatch.setattr(remedies.sys, 'version_info', (3, 12, 1))
-    assert remedies.remedy('torch').startswith('an environment of Python 3.11, the last that')
+    assert (
+        remedies.Remedies.of_this_environment()
+        .install('torch')
+        .startswith('an environment of Python 3.11, the last that')
+    )
 
 
 def test_an_error_that_refuses_no_version():
-    assert remedies.refused_version('mmdet', 'AssertionError: bad version') is None
+    here = remedies.Remedies.of_this_environment()
+    assert here.refused_version('mmdet', 'AssertionError: bad version') is None

@@ -3,14 +3,17 @@ import re
 
 import pytest
 
-from _utils.fake_packages import ONEDL, ORIGINAL, install_fake, pretend
-from mmdet_adasap import inspection
+from _utils.fake_packages import ONEDL, ORIGINAL, pretend
+from mmdet_adasap.env import inspection
 
 REFUSES = (
     'AssertionError: MMCV==2.2.0 is used but incompatible. Please install mmcv>=2.0.0rc4, <2.2.0.'
 )
 NO_OPS = "ModuleNotFoundError: No module named 'mmcv._ext'"
 UNDEFINED = 'ImportError: mmcv/_ext.so: undefined symbol: _ZN3c1017RegisterOperators'
+INSTALL_ORIGINAL = (
+    '`pip install openmim`, then `mim install mmcv==2.1.0 --only-binary=mmcv --no-deps`, '
+)
 COMPILE_ORIGINAL = (
     "`pip install 'setuptools<70' wheel ninja packaging`, then `MMCV_WITH_OPS=1 pip install "
     '--no-build-isolation --no-cache-dir --no-deps mmcv==2.1.0`'
@@ -30,9 +33,9 @@ def but(versions, *missing, **others):
 
 @pytest.fixture
 def report_of(monkeypatch):
-    def report_of(versions, **errors):
-        pretend(monkeypatch, versions, **errors)
-        return inspection.inspect()
+    def report_of(versions, absent=(), **errors):
+        pretend(monkeypatch, versions, absent, **errors)
+        return inspection.inspect_environment()
 
     return report_of
 
@@ -78,7 +81,7 @@ class TestSound:
             but(ORIGINAL, mmcv='2.2.0'),
             dict(mmdet__models=REFUSES, mmdet_adasap=REFUSES),
             r'mmdet 3\.3\.0 refuses mmcv 2\.2\.0 .* issue 11763',
-            f'`pip uninstall -y mmcv`, then {COMPILE_ORIGINAL}',
+            f'`pip uninstall -y mmcv`, then {INSTALL_ORIGINAL}',
         ),
         (
             but(ORIGINAL, mmdet='3.0.0'),
@@ -92,7 +95,7 @@ class TestSound:
             r'mmdet 2\.28\.2 refuses mmcv ',
             "`pip uninstall -y mmdet`, then `pip install mmdet==3.3.0 'numpy<2'`",
         ),
-        (but(ORIGINAL, 'mmcv'), {}, 'mmcv is not installed', COMPILE_ORIGINAL),
+        (but(ORIGINAL, 'mmcv'), {}, 'mmcv is not installed', INSTALL_ORIGINAL),
         (but(ONEDL, 'onedl-mmcv'), {}, 'mmcv is not installed', COMPILE_ONEDL),
         (
             but(ORIGINAL, 'mmengine'),
@@ -152,43 +155,43 @@ class TestSound:
             but(ORIGINAL, onedl_mmcv='2.3.6'),
             {},
             'mmcv is installed twice, as onedl-mmcv 2.3.6 and mmcv 2.1.0',
-            f'`pip uninstall -y onedl-mmcv mmcv`, then {COMPILE_ORIGINAL}',
+            f'`pip uninstall -y onedl-mmcv mmcv`, then {INSTALL_ORIGINAL}',
         ),
         (
             but(ORIGINAL, mmcv_lite='2.1.0'),
             {},
             'mmcv is installed twice, as mmcv 2.1.0 and mmcv-lite 2.1.0',
-            f'`pip uninstall -y mmcv mmcv-lite`, then {COMPILE_ORIGINAL}',
+            f'`pip uninstall -y mmcv mmcv-lite`, then {INSTALL_ORIGINAL}',
         ),
         (
             but(ORIGINAL, 'mmengine', onedl_mmengine='0.10.12'),
             {},
-            'mixed .mmengine onedl, mmcv original',
+            "mixed .mmengine OneDL's, mmcv original",
             '`pip uninstall -y onedl-mmengine`, then `pip install mmengine==0.10.7',
         ),
         (
             but(ONEDL, 'onedl-mmcv', mmcv='2.1.0'),
             {},
-            'mixed .mmengine onedl, mmcv original',
+            "mixed .mmengine OneDL's, mmcv original",
             f'`pip uninstall -y mmcv`, then {COMPILE_ONEDL}',
         ),
         (
             ORIGINAL,
             dict(mmcv___ext=UNDEFINED, mmcv__ops=UNDEFINED, mmdet__models=UNDEFINED),
             r'mmcv 2\.1\.0 has no working compiled operators .ImportError',
-            f'`pip uninstall -y mmcv`, then {COMPILE_ORIGINAL}',
+            f'`pip uninstall -y mmcv`, then {INSTALL_ORIGINAL}',
         ),
         (
             but(LITE, mmdet='3.3.0'),
             dict(mmcv___ext=NO_OPS, mmcv__ops=NO_OPS, mmdet__models=NO_OPS, mmdet_adasap=NO_OPS),
             r'mmcv-lite 2\.1\.0 has no working compiled operators',
-            f'`pip uninstall -y mmcv-lite`, then {COMPILE_ORIGINAL}',
+            f'`pip uninstall -y mmcv-lite`, then {INSTALL_ORIGINAL}',
         ),
         (
             but(ORIGINAL, 'mmdet'),
             dict(mmcv___ext=UNDEFINED, mmcv__ops=UNDEFINED),
             'mmcv 2.1.0 has no working compiled operators',  # it is there and broken
-            f'`pip uninstall -y mmcv`, then {COMPILE_ORIGINAL}',
+            f'`pip uninstall -y mmcv`, then {INSTALL_ORIGINAL}',
         ),
         (
             ORIGINAL,
@@ -234,8 +237,8 @@ def test_remedies_stand_in_the_order_in_which_they_are_run(report_of):
     """torch before what is compiled with it, mmengine before mmcv, whose packages it brings."""
     report = report_of({'mmdet': '3.3.0'})
     named = [text.partition(' ')[0] for text in report.problems]
-    assert named == ['torch', 'torchvision', 'numpy', 'cv2', 'mmengine', 'mmcv']
-    assert "`pip install torch==2.1.2 torchvision==0.16.2 'numpy<2'`" in report.problems[0]
+    assert named == ['numpy', 'torch', 'torchvision', 'cv2', 'mmengine', 'mmcv']
+    assert "`pip install torch==2.1.2 torchvision==0.16.2 'numpy<2'`" in report.problems[1]
 
 
 def test_numpy_2_beside_a_torch_that_takes_it_is_a_note(report_of):
@@ -253,27 +256,145 @@ def test_setuptools_that_torch_cannot_compile_with(report_of):
 
 def test_what_comes_after_a_crash_is_not_called_sound(report_of, monkeypatch):
     pretend(monkeypatch, ORIGINAL)
-    crash = inspection.Trial({'torch': '', 'torchvision': 'it ended Python with SIGSEGV'})
+    crash = inspection.ImportResults(
+        {'numpy': '', 'torch': '', 'torchvision': 'it ended Python with SIGSEGV'}
+    )
     monkeypatch.setattr(inspection, 'try_imports', lambda names: crash)
-    report = inspection.inspect()
+    report = inspection.inspect_environment()
     (problem,) = report.problems
     assert 'torchvision is installed but cannot be imported (it ended Python with' in problem
     assert report.notes[-1].startswith('What comes after torchvision was not imported')
 
 
-class TestLiveImagecorruptions:
-    DIGEST = 'uU0nuZNNPgilLlLX2n2r-sSE7-N6U4DukIj3rOLvzek'  # sha256 of 'hello world'
+class TestWhatFailsIsSaid:
+    """No import fails without a problem; what only follows from it is not said once more."""
 
-    @pytest.mark.parametrize('live', inspection.IMAGECORRUPTIONS)
-    def test_tells_by_the_recorded_hash(self, tmp_path, monkeypatch, live):
-        folder = tmp_path / 'imagecorruptions'
-        folder.mkdir()
-        (folder / '__init__.py').touch()
-        (folder / 'corruptions.py').write_text('hello world')
-        for name in inspection.IMAGECORRUPTIONS:
-            digest = self.DIGEST if name == live else 'other'
-            record = [f'imagecorruptions/corruptions.py,sha256={digest},11']
-            install_fake(tmp_path, name, '1.0', record)
-        monkeypatch.syspath_prepend(tmp_path)
-        monkeypatch.setattr(inspection, 'package_folder', lambda name: tmp_path / name)
-        assert inspection.live_imagecorruptions() == f'{live} 1.0'
+    ERROR = 'OSError: libcublas.so.12: cannot open shared object file'
+    ORDERED = inspection.MODULES
+
+    @pytest.mark.parametrize('versions', [ONEDL, ORIGINAL])
+    @pytest.mark.parametrize('index', range(len(inspection.MODULES)))
+    def test_with_all_that_comes_after(self, report_of, versions, index):
+        failing = self.ORDERED[index:]
+        if failing[0] == 'pkg_resources' and versions is ONEDL:
+            failing = failing[1:]  # not imported
+        report = report_of(versions, **{m.replace('.', '__'): self.ERROR for m in failing})
+        # Without a GPU, torch's own failing to find a compiler is a note; then comes torchvision.
+        failing = [m for m in failing if m != 'torch.utils.cpp_extension']
+        (problem,) = report.problems
+        named = {'pkg_resources': 'mmengine', 'mmdet.models': 'mmdet'}
+        assert self.ERROR in problem
+        assert named.get(failing[0], failing[0].partition('.')[0]) in problem.partition('(')[0]
+
+    @pytest.mark.parametrize('module', inspection.MODULES)
+    def test_where_it_ends_python(self, report_of, monkeypatch, module):
+        pretend(monkeypatch, ORIGINAL)
+        errors = dict.fromkeys(self.ORDERED[: self.ORDERED.index(module)], '')
+        errors[module] = 'it ended Python with SIGSEGV'
+        results = inspection.ImportResults(errors)
+        monkeypatch.setattr(inspection, 'try_imports', lambda names: results)
+        (problem,) = inspection.inspect_environment().problems
+        assert 'SIGSEGV' in problem
+
+    def test_a_missing_package_that_nobody_needs_explains_nothing(self, report_of):
+        error = "ModuleNotFoundError: No module named 'mmpretrain'"
+        (problem,) = report_of(but(ORIGINAL, 'mmpretrain'), mmdet__models=error).problems
+        assert error in problem
+        assert "`pip install mmpretrain==1.2.0 'numpy<2'`" in problem
+
+    def test_operators_that_were_called_unneeded(self, report_of):
+        """A note that classifiers need none does not explain why mmpretrain fails."""
+        errors = dict(mmcv___ext=NO_OPS, mmcv__ops=NO_OPS, mmpretrain=NO_OPS)
+        (problem,) = report_of(LITE, **errors).problems
+        assert problem.startswith('mmpretrain is installed but cannot be imported')
+        assert f'`pip uninstall -y mmcv-lite`, then {INSTALL_ORIGINAL}' in problem
+
+
+def test_problems_stand_in_the_order_of_what_needs_what(report_of):
+    """Compiling mmcv before torch is mended would be in vain."""
+    versions = but(ORIGINAL, 'opencv-python-headless', mmcv_lite='2.1.0', numpy='2.0.1')
+    report = report_of(
+        versions,
+        torch='OSError: libcublas.so.12: cannot open',
+        mmcv___ext=UNDEFINED,
+        mmpretrain='SyntaxError: invalid syntax',
+    )
+    named = [re.match(r'torch 2\.1\.2 is compiled|\w+', text)[0] for text in report.problems]
+    assert named == ['torch 2.1.2 is compiled', 'torch', 'cv2', 'mmcv', 'mmcv', 'mmpretrain']
+
+
+@pytest.mark.parametrize(
+    ('package', 'module', 'command'),
+    [
+        ('mmdet__models', 'pycocotools', "`pip install mmdet==3.3.0 'numpy<2'`"),  # it asks for it
+        ('mmdet__models', 'sklearn.utils', "`pip install mmdet==3.3.0 'numpy<2'`"),
+        ('mmdet__models', 'instaboostfast', "`pip install instaboostfast 'numpy<2'`"),
+        ('mmpretrain', 'skimage', "`pip install scikit-image 'numpy<2'`"),
+        ('mmcv', 'mmcv.image', INSTALL_ORIGINAL),
+        (
+            'mmengine',
+            'torch.distributed',
+            '`pip install --force-reinstall torch==2.1.2`',
+        ),
+        ('mmdet_adasap', 'jinja2', "`pip install jinja2 'numpy<2'`"),
+    ],
+)
+def test_a_missing_module_is_named(report_of, package, module, command):
+    error = f"ModuleNotFoundError: No module named '{module}'"
+    (problem,) = report_of(ORIGINAL, **{package: error}).problems
+    assert command in problem
+
+
+def test_a_missing_part_of_another_version(report_of):
+    error = "ModuleNotFoundError: No module named 'mmengine.analysis'"
+    (problem,) = report_of(but(ORIGINAL, mmengine='0.7.0'), mmdet__models=error).problems
+    assert '`pip uninstall -y mmengine`, then `pip install mmengine==0.10.7' in problem
+
+
+class TestPkgResources:
+    """mmengine 0.10.7 reads ``_base_ = 'mmdet::...'`` with it; OneDL's mmengine does not."""
+
+    ERROR = "ModuleNotFoundError: No module named 'pkg_resources'"
+
+    def test_absent(self, report_of):
+        (problem,) = report_of(ORIGINAL, absent=['pkg_resources']).problems
+        assert "_base_ of another package, as 'mmdet::...'" in problem
+        assert "Remedy: `pip install 'setuptools<70'`." in problem
+
+    def test_absent_and_missed_by_others(self, report_of):
+        errors = dict(torch__utils__cpp_extension=self.ERROR, mmcv=self.ERROR)
+        report = report_of(ORIGINAL, absent=['pkg_resources'], **errors)
+        (problem,) = report.problems
+        assert "`pip install 'setuptools<70'`" in problem
+        assert report.notes == []
+
+    def test_broken(self, report_of):
+        (problem,) = report_of(ORIGINAL, pkg_resources='ImportError: jaraco').problems
+        assert 'ImportError: jaraco' in problem
+
+    def test_onedl_needs_none(self, report_of):
+        assert report_of(ONEDL, absent=['pkg_resources']).problems == []
+
+    def test_onedl_with_a_package_that_needs_it(self, report_of):
+        (problem,) = report_of(ONEDL, absent=['pkg_resources'], mmpretrain=self.ERROR).problems
+        assert "`pip install 'setuptools>=77,<81'`" in problem
+
+
+def test_mmcv_without_gpu_operators_is_mended_with_a_wheel(report_of, monkeypatch):
+    """Where there is no nvcc, one cannot compile for the GPU."""
+    pretend(monkeypatch, ORIGINAL)
+    results = inspection.ImportResults(
+        dict.fromkeys(inspection.MODULES, ''), gpus=['a GPU'], mmcv_cuda='not available'
+    )
+    monkeypatch.setattr(inspection, 'try_imports', lambda names: results)
+    (note,) = inspection.inspect_environment().notes
+    assert f'Remedy: `pip uninstall -y mmcv`, then {INSTALL_ORIGINAL}' in note
+    assert 'FORCE_CUDA=1' in note
+
+
+def test_two_distributions_of_imagecorruptions(report_of):
+    both = dict(imagecorruptions='1.1.2', imagecorruptions_imaug='1.1.5')
+    report = report_of(but(ORIGINAL, **both))
+    (problem,) = report.problems
+    assert '`pip uninstall -y imagecorruptions-imaug imagecorruptions`' in problem
+    assert report.imagecorruptions == 'imagecorruptions-imaug 1.1.5 and imagecorruptions 1.1.2'
