@@ -179,7 +179,8 @@ class Inspection:
         self.problems.add(
             others[0].name,
             f"OneDL's packages and the original packages are mixed ({listed}). Remedy: "
-            f'{uninstall(*distributions)}, then {commands}',
+            f'{uninstall(*distributions)}, then {commands} What else is listed may come of this: '
+            f'look again then.',
         )
 
     def inspect_versions(self) -> None:
