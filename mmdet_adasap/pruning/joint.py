@@ -85,7 +85,7 @@ def choose_jointly(
 ) -> np.ndarray | None:
     """Choose an option of each group: the largest sum of values whose cost is within a limit.
 
-    Not proven to be the best choice. :func:`dual_bound` says how far it is from it at most.
+    Not proven to be the best choice; tools/benchmarks/solver.py says how far it is from it.
 
     Args:
         values (Sequence[np.ndarray]): What each option is worth, the smallest option first.
@@ -172,12 +172,12 @@ class _Search:
         self._rows: list[np.ndarray] = []
         self.neighbours: list[list[int]] = []
         for group, value in enumerate(self.values):
-            own = [
-                (groups[:axis] + groups[axis + 1 :], np.moveaxis(table, axis, 0))
-                for groups, table in costs.tables
-                for axis in [groups.index(group) if group in groups else None]
-                if axis is not None
-            ]
+            own = []
+            for groups, table in costs.tables:
+                if group in groups:
+                    axis = groups.index(group)
+                    others = groups[:axis] + groups[axis + 1 :]
+                    own.append((others, np.moveaxis(table, axis, 0)))
             self._others.append(_Lookup([(others, table[0]) for others, table in own]))
             rows = [table.reshape(len(value), -1) for _, table in own]
             self._rows.append(np.concatenate([np.zeros((len(value), 0)), *rows], axis=1))
