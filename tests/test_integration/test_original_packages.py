@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[1]
-PACKAGES = Path(sysconfig.get_path('data')) / 'original'
+PACKAGES = Path(sysconfig.get_path('data')) / 'original-lite'
 """Where tools/dev/setup_env.py puts them."""
 RUN = """
 import mmcv, mmengine, numpy

@@ -197,7 +197,7 @@ def install(stack: Stack) -> None:
         light = ('numpy', 'mmengine', 'mmcv-lite')
         pip(
             stack,
-            *(*no_deps, '--no-build-isolation', '--upgrade', '--target', stack.venv / 'original'),
+            *(*no_deps, '--no-build-isolation', '--upgrade', '--target', stack.venv / 'original-lite'),
             *ORIGINAL.pinned(*light),
         )
     if subprocess.run([stack.python, '-m', 'mmdet_adasap.env'], cwd=ROOT).returncode != 0:
