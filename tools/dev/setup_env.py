@@ -194,12 +194,9 @@ def install(stack: Stack) -> None:
     if stack is DEFAULT:
         # In front of the default packages, these stand for what most users have.
         say('original mmengine and numpy 1, for one test')
-        light = ('numpy', 'mmengine', 'mmcv-lite')
-        pip(
-            stack,
-            *(*no_deps, '--no-build-isolation', '--upgrade', '--target', stack.venv / 'original-lite'),
-            *ORIGINAL.pinned(*light),
-        )
+        where = ('--upgrade', '--target', stack.venv / 'original-lite')
+        light = ORIGINAL.pinned('numpy', 'mmengine', 'mmcv-lite')
+        pip(stack, *no_deps, '--no-build-isolation', *where, *light)
     if subprocess.run([stack.python, '-m', 'mmdet_adasap.env'], cwd=ROOT).returncode != 0:
         stop('The environment is there, but not sound: see above.')
     stack.stamp.touch()
