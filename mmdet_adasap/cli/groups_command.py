@@ -211,9 +211,9 @@ def examine(args: argparse.Namespace) -> tuple[dict, list[str]]:
     if not args.checkpoint:
         with torch.no_grad():
             for parameter in model.parameters():
-                # SSD's L2Norm holds uninitialised memory until a training begins: a NaN of it
-                # would be reported as a training that has diverged.
-                parameter.nan_to_num_(1.0, 1.0, 1.0)
+                # SSD's L2Norm holds uninitialised memory until a training begins: a NaN of it, or
+                # a sum that overflows, would be reported as a training that has diverged.
+                parameter.nan_to_num_(1.0, 1.0, 1.0).clamp_(-1e6, 1e6)
     hook = next(iter(find_hooks(config, 'AdaSAPHook')), {})
     size, source = choose_image(config, model, args.image_size)
     forward = build_forward(model, image_size=size)

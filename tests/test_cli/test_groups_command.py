@@ -161,19 +161,20 @@ def test_norms_in_groups_hold_channels_together(list_groups, tmp_path):
 
 @pytest.mark.long
 def test_a_detector_that_takes_no_small_image(list_groups, monkeypatch):
-    """And one that leaves memory as it is, in which there may be a NaN."""
+    """And one that leaves memory as it is, in which there may be anything."""
     from mmdet.models.necks.ssd_neck import L2Norm
 
-    monkeypatch.setattr(L2Norm, '__init__', _with_nan(L2Norm.__init__))
+    monkeypatch.setattr(L2Norm, '__init__', _with_any_memory(L2Norm.__init__))
     code, out, err = list_groups('configs/ssd300/ssd300_voc0712.py', '--target', 'params=0.4')
     assert not code, err
     assert 'GFLOPs (MACs) for 300x300 pixels (height x width, as the test pipeline' in out
 
 
-def _with_nan(init):
+def _with_any_memory(init):
     def patched(module, *args, **kwargs) -> None:
         init(module, *args, **kwargs)
-        module.weight.data[0] = float('nan')
+        # The last two are finite, and their sum is not.
+        module.weight.data[:3] = torch.tensor([float('nan'), 3e38, 3e38])
 
     return patched
 
