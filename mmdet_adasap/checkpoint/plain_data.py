@@ -52,7 +52,7 @@ class PickledDType:
         version, order, *rest = state
         if version != 3 or order not in ('<', '>', '|', '=') or tuple(rest) != PLAIN_STATE:
             raise pickle.UnpicklingError(
-                f'the state of a dtype, {state!r:.80}, is not a plain one'
+                f'the state of a dtype, {reprlib.repr(state)}, is not a plain one'
             )
         if self.dtype.itemsize > 1:
             self.dtype = self.dtype.newbyteorder(order)

@@ -103,6 +103,27 @@ class Unpickler(pickle._Unpickler):
 
     dispatch[pickle.BUILD[0]] = load_build
 
+    def load_setitem(self) -> None:
+        """Set one entry of a dict."""
+        self._check_key(self.stack[-2])
+        super().load_setitem()
+
+    dispatch[pickle.SETITEM[0]] = load_setitem
+
+    def load_setitems(self) -> None:
+        """Set entries of a dict."""
+        for key in self.stack[::2]:
+            self._check_key(key)
+        super().load_setitems()
+
+    dispatch[pickle.SETITEMS[0]] = load_setitems
+
+    @staticmethod
+    def _check_key(key: object) -> None:
+        # A tuple of tuples of one another has no end of parts to be hashed.
+        if isinstance(key, tuple):
+            raise pickle.UnpicklingError('a tuple is no key of a dict')
+
     def load_refused(self) -> None:
         """Refuse what torch.save does not write."""
         raise pickle.UnpicklingError('a pickle has instructions that torch.save does not write')

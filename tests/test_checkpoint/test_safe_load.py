@@ -203,6 +203,8 @@ ENTRY = P.EMPTY_DICT + text('mean') + number(1) + P.SETITEM
 REGISTER = call(
     call(GETATTR, HISTORY, text('register_statistics')), call(GETATTR, HISTORY, text('update'))
 )
+# A tuple of twice a tuple of twice a tuple ...: 2^34 parts, for whoever looks at all of them.
+ENDLESS = P.NONE + P.TUPLE1 + 34 * (P.DUP + P.TUPLE2)
 POINTERS = latin(bytes(range(8)))
 HOSTILE = {
     'a call': PUT_ENV + RUN + P.REDUCE,
@@ -286,6 +288,8 @@ HOSTILE = {
     + P.EMPTY_TUPLE
     + b''.join(P.MEMOIZE + b'' + P.DUP + P.TUPLE2 for _ in range(40)).replace(P.MEMOIZE, b'')
     + P.BUILD,
+    'a state with no end of text': call(b'cnumpy\ndtype\n', text('f8'))
+    + state(number(3), text('<'), ENDLESS),
     'a partial function': call(b'cfunctools\npartial\n', PUT_ENV, text(RAN)),
     'no end': text('meta'),
 }
@@ -389,6 +393,16 @@ def test_archives_that_are_none(tmp_path, monkeypatch):
     if 'big' in Path(rewritten(tmp_path, big)).read_bytes().decode('latin1'):
         with pytest.raises(UnreadableCheckpointError, match='byte order'):
             read_checkpoint(str(tmp_path / 'rewritten.pth'))
+
+
+def test_a_key_with_no_end_of_parts(tmp_path, monkeypatch):
+    """Its hash would take an hour; torch's own pickle takes it."""
+    monkeypatch.setattr(safe_load, 'TORCH_TAKES_NAMES', False)
+    entry = P.EMPTY_DICT + ENDLESS + P.NONE + P.SETITEM
+    entries = P.EMPTY_DICT + P.MARK + ENDLESS + P.NONE + P.SETITEMS
+    for instructions in (entry, entries):
+        with pytest.raises(UnreadableCheckpointError, match='a tuple is no key'):
+            read_checkpoint(zipped(tmp_path, with_meta(instructions)))
 
 
 def test_where_tensors_are_loaded_to(reader, tmp_path):
