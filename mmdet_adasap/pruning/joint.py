@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import did_you_mean
 from .cost import Cost, CostTables
-from .selection import counts_below, floor, keep_most_important, ranking, select_channels
+from .selection import Choice, counts_below, select_by, select_channels
 
 SWEEPS = 8
 """Rounds of best answers at a price, at most; five were the most that were seen."""
@@ -43,41 +43,25 @@ def select_jointly(
     Unlike :func:`~mmdet_adasap.pruning.selection.select_channels` it weighs the importance of
     channels against what they cost. Within a group the least important go first.
 
-    Args:
-        scores (list[np.ndarray]): Importance, float of shape ``[size]`` for each group; channels
-            with a score of inf stay.
-        kept (list[np.ndarray]): bool of shape ``[size]`` for each group, the channels present now.
-        cost (Cost): What is limited.
-        limit (float): The most that may remain, in the unit of ``cost``.
-        round_to (int | np.ndarray): Channels kept by a group are a multiple of it; one number
-            for all, or int of shape ``[groups]``. Defaults to 1.
-        least (np.ndarray, optional): The fewest channels that each group may keep, int of shape
-            ``[groups]``. Defaults to one step.
-
-    Returns:
-        list[np.ndarray]: bool of shape ``[size]`` for each group, the channels to keep.
-
-    Raises:
-        UnreachableTargetError: If no choice meets the limit.
+    Arguments, result and errors are those of ``select_channels``.
     """
-    counts = np.array([k.sum() for k in kept], dtype=np.int64)
-    if cost(counts) <= limit:
-        return [k.copy() for k in kept]
-    round_to = np.broadcast_to(round_to, len(kept))
-    fewest = floor(scores, kept, cost, limit, round_to, least)
-    ranked = ranking(scores, kept)
+    return select_by(_counts_jointly, scores, kept, cost, limit, round_to, least)
+
+
+def _counts_jointly(choice: Choice) -> np.ndarray:
+    """Return how many channels of each group are worth the most within the limit."""
     options, values = [], []
-    for g, order in enumerate(ranked):
-        below = counts_below(counts[g], fewest[g], round_to[g])
-        options.append(np.array([*reversed(below), counts[g]]))
+    for g, order in enumerate(choice.ranked):
+        below = counts_below(choice.counts[g], choice.fewest[g], choice.round_to[g])
+        options.append(np.array([*reversed(below), choice.counts[g]]))
         # What stays in any case is worth nothing in the comparison.
-        finite = np.where(np.isposinf(scores[g]), 0.0, scores[g])[order[::-1]]
+        scores = choice.scores[g]
+        finite = np.where(np.isposinf(scores), 0.0, scores)[order[::-1]]
         values.append(np.concatenate([[0.0], np.cumsum(finite, dtype=np.float64)])[options[g]])
     # Costs are whole numbers, their tables sums of floats.
-    tables = cost.tables(options)
-    choice = choose_jointly(values, tables, np.floor(limit) + 0.25)
-    left = np.array([option[i] for option, i in zip(options, choice, strict=True)])
-    return keep_most_important(kept, ranked, counts - left)
+    tables = choice.cost.tables(options)
+    chosen = choose_jointly(values, tables, np.floor(choice.limit) + 0.25)
+    return np.array([option[i] for option, i in zip(options, chosen, strict=True)])
 
 
 def choose_jointly(
@@ -151,7 +135,6 @@ class _Lookup:
             self._strides[row, : len(groups)] = strides
             self.starts[row] = end
             end += table.size
-        self.size = end
 
     def places(self, choice: np.ndarray) -> np.ndarray:
         """Return the place of each table's entry, int ``[tables]``."""

@@ -1,6 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Select the channels to remove so that a budget holds."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -73,18 +74,64 @@ def select_channels(
     Raises:
         UnreachableTargetError: If no choice meets the limit.
     """
+    return select_by(_counts_by_rank, scores, kept, cost, limit, round_to, least)
+
+
+class Choice(NamedTuple):
+    """What a solver chooses from: how many channels each group may keep, and at what cost.
+
+    Args:
+        scores (list[np.ndarray]): Importance, float of shape ``[size]`` for each group.
+        ranked (list[np.ndarray]): Present channels of each group, the least important first.
+        counts (np.ndarray): How many are present, int of shape ``[groups]``.
+        fewest (np.ndarray): How many have to stay, likewise.
+        round_to (np.ndarray): The step of each group, likewise.
+        cost (Cost): What is limited.
+        limit (float): The most that may remain.
+    """
+
+    scores: list[np.ndarray]
+    ranked: list[np.ndarray]
+    counts: np.ndarray
+    fewest: np.ndarray
+    round_to: np.ndarray
+    cost: Cost
+    limit: float
+
+
+def select_by(
+    solver: Callable[[Choice], np.ndarray],
+    scores: list[np.ndarray],
+    kept: list[np.ndarray],
+    cost: Cost,
+    limit: float,
+    round_to: int | np.ndarray,
+    least: np.ndarray | None,
+) -> list[np.ndarray]:
+    """Keep the most important channels of each group, as many as a solver says.
+
+    The solver takes a :class:`Choice` and returns how many channels each group keeps, int of shape
+    ``[groups]``. The other arguments, errors and the result are those of :func:`select_channels`.
+    """
     counts = np.array([k.sum() for k in kept], dtype=np.int64)
     if cost(counts) <= limit:
         return [k.copy() for k in kept]
     round_to = np.broadcast_to(round_to, len(kept))
-    fewest = floor(scores, kept, cost, limit, round_to, least)
-    ranked = ranking(scores, kept)
+    fewest = _floor(scores, kept, cost, limit, round_to, least)
+    ranked = _ranking(scores, kept)
+    left = solver(Choice(scores, ranked, counts, fewest, round_to, cost, limit))
+    return _keep_most_important(kept, ranked, counts - left)
+
+
+def _counts_by_rank(choice: Choice) -> np.ndarray:
+    """Return how many channels are left if the least important of all groups go first."""
+    scores, ranked, counts, fewest, round_to, cost, limit = choice
     steps = _steps(scores, ranked, counts, fewest, round_to)
     group = np.array([step.group for step in steps])
     channels = np.array([step.channels for step in steps])
 
     def counts_after(number: int) -> np.ndarray:
-        removed = np.bincount(group[:number], channels[:number], minlength=len(kept))
+        removed = np.bincount(group[:number], channels[:number], minlength=len(counts))
         return counts - removed.astype(np.int64)
 
     # The fewest steps that meet the limit. More steps never cost more, so bisection finds them.
@@ -94,11 +141,10 @@ def select_channels(
         low, high = (low, middle) if cost(counts_after(middle)) <= limit else (middle, high)
     left = counts_after(high)
     _give_back(steps[:high], left, cost, limit)
+    return left
 
-    return keep_most_important(kept, ranked, counts - left)
 
-
-def floor(
+def _floor(
     scores: list[np.ndarray],
     kept: list[np.ndarray],
     cost: Cost,
@@ -133,7 +179,7 @@ def floor(
     return fewest
 
 
-def ranking(scores: list[np.ndarray], kept: list[np.ndarray]) -> list[np.ndarray]:
+def _ranking(scores: list[np.ndarray], kept: list[np.ndarray]) -> list[np.ndarray]:
     """Return the channels that are present in each group, the least important first."""
     ranked = []
     for score, k in zip(scores, kept, strict=True):
@@ -143,7 +189,7 @@ def ranking(scores: list[np.ndarray], kept: list[np.ndarray]) -> list[np.ndarray
     return ranked
 
 
-def keep_most_important(
+def _keep_most_important(
     kept: list[np.ndarray], ranked: list[np.ndarray], removed: np.ndarray
 ) -> list[np.ndarray]:
     """Return what is kept when each group loses so many of its ranked channels."""

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import library as torch_library
 from torch import nn
 
 from _utils.nets import Net, chain, random_choice, randomise, runs, trace
@@ -186,7 +187,7 @@ def fill_freed_memory(*shapes):
 @pytest.fixture(scope='module')
 def doubled():
     """An operator with a second result, of which each entry is the number that it is given."""
-    library = torch.library.Library('test_equivalence', 'DEF')
+    library = torch_library.Library('test_equivalence', 'DEF')
     library.define('doubled(Tensor x, float number) -> (Tensor, Tensor)')
     library.impl('doubled', lambda x, number: (2 * x, torch.full_like(x, number)), 'CPU')
     yield torch.ops.test_equivalence.doubled
