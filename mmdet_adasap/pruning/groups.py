@@ -10,15 +10,13 @@ from torch import nn
 
 from .channel_ids import FROZEN, ChannelUnionFind, TensorDim
 from .cost import Cost
+from .layer_calls import LayerCall, Size, hold_size
 
 NOT_TRAINED = 'weight that is not trained'
 """Reason for which frozen stages keep their channels, a key of :attr:`PrunableChannels.frozen`."""
 
 OUTPUT = 'output of the model'
 """Reason for which heads keep their outputs, another one."""
-
-Size = tuple[int, dict[int, float]]
-"""Length of an axis: the fixed part, and group to indices for each channel that it keeps."""
 
 
 @dataclass
@@ -80,6 +78,7 @@ class PrunableChannels:
         groups (list[ChannelGroup]): Channels that can be removed.
         params (Cost): Parameters that remain, given how many channels each group keeps.
         flops (Cost): Multiply-accumulates of the traced input, likewise.
+        calls (list[LayerCall]): Convolutions and linear layers, in the order of the run.
         frozen (dict[str, list[TensorDim]]): Reason to axes which it stopped directly.
         unused_parameters (list[str]): Parameters that took no part in the run; none is cut.
         attributes (dict[tuple[str, str], Size]): Module and attribute to the number of channels
@@ -91,6 +90,7 @@ class PrunableChannels:
     groups: list[ChannelGroup]
     params: Cost
     flops: Cost
+    calls: list[LayerCall]
     frozen: dict[str, list[TensorDim]]
     unused_parameters: list[str]
     attributes: dict[tuple[str, str], Size] = field(default_factory=dict)
@@ -140,13 +140,6 @@ class PrunableChannels:
         others = [group for group in self.groups if group.index not in sizes]
         number = {group.index: new for new, group in enumerate(others)}
 
-        def hold(size: Size) -> Size:
-            fixed, per_channel = size
-            held = sum(n * sizes[g] for g, n in per_channel.items() if g in sizes)
-            return fixed + round(held), {
-                number[g]: n for g, n in per_channel.items() if g not in sizes
-            }
-
         frozen, excluded = dict(self.frozen), dict(self.excluded)
         for g, reason in reasons.items():
             excluded[self.groups[g].name] = reason
@@ -158,7 +151,8 @@ class PrunableChannels:
             params=self.params.hold(sizes),
             flops=self.flops.hold(sizes),
             frozen=frozen,
-            attributes={key: hold(size) for key, size in self.attributes.items()},
+            calls=[call.hold(sizes, number) for call in self.calls],
+            attributes={k: hold_size(s, sizes, number) for k, s in self.attributes.items()},
             excluded=excluded,
         )
 
@@ -210,6 +204,7 @@ def build_channels(
     model: nn.Module,
     union_find: ChannelUnionFind,
     flops: list[tuple],
+    layers: list[tuple],
     unused_parameters: list[str],
     attributes: dict[tuple[str, str], list[np.ndarray]],
 ) -> PrunableChannels:
@@ -223,6 +218,8 @@ def build_channels(
         union_find (ChannelUnionFind): The ties of the trace; gets those of untrained weights.
         flops (list[tuple]): ``(coefficient, *factors)`` for each operation; a factor is the nodes
             of an axis (None if it cannot shrink) and its length.
+        layers (list[tuple]): Name, key, inputs and outputs of each layer call, the last two as
+            such a factor and how often it counts.
         unused_parameters (list[str]): Parameters that the run did not reach.
         attributes (dict): Module and attribute to the nodes of each axis that had its value as
             its length.
@@ -258,20 +255,31 @@ def build_channels(
     for name, tensor in parameters.items():
         sizes = by_tensor.get(name, {})
         params.add(1, *(sizes.get(axis, (size, {})) for axis, size in enumerate(tensor.shape)))
+    def factor_of(nodes: np.ndarray | None, size: int) -> Size:
+        return (size, {}) if nodes is None else size_of(nodes)
+
     macs = Cost(len(groups))
     for coefficient, *factors in flops:
-        macs.add(
-            coefficient,
-            *((size, {}) if nodes is None else size_of(nodes) for nodes, size in factors),
-        )
+        macs.add(coefficient, *(factor_of(*factor) for factor in factors))
+    calls = [
+        LayerCall(name, key, *(_times(factor_of(*factor), n) for *factor, n in axes))
+        for name, key, *axes in layers
+    ]
     return PrunableChannels(
         groups=groups,
         params=params,
         flops=macs,
+        calls=calls,
         frozen=union_find.reasons(),
         unused_parameters=unused_parameters,
         attributes={key: _first_variable(map(size_of, axes)) for key, axes in attributes.items()},
     )
+
+
+def _times(size: Size, factor: float) -> Size:
+    """Return a length that counts several times, as the inputs of each of several groups."""
+    fixed, per_channel = size
+    return round(fixed * factor), {g: n * factor for g, n in per_channel.items()}
 
 
 def _first_variable(sizes: Iterable[Size]) -> Size:

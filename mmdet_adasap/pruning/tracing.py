@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from ..errors import NeedsValuesError
+from ..latency import LayerKey
 from .channel_ids import ChannelLabel, ChannelUnionFind
 from .groups import OUTPUT, PrunableChannels, build_channels
 from .label_store import LabelStore
@@ -57,7 +59,12 @@ def trace_channels(
         for nodes in label.axes.values() if label else ():
             tracer.nodes.freeze(nodes, OUTPUT)
     return build_channels(
-        model, tracer.nodes, tracer.flops, tracer.labels.unused_parameters, tracer.attributes
+        model,
+        tracer.nodes,
+        tracer.flops,
+        tracer.layers,
+        tracer.labels.unused_parameters,
+        tracer.attributes,
     )
 
 
@@ -143,6 +150,7 @@ class _Tracer(TorchDispatchMode):
         self.nodes = ChannelUnionFind()
         self.attributes: dict[tuple[str, str], list[np.ndarray]] = defaultdict(list)
         self.flops: list[tuple] = []
+        self.layers: list[tuple] = []
         self.labels = LabelStore(model, self.nodes)
         self._modules = dict(model.named_modules())
         # PyTorch's MultiheadAttention checks embed_dim and head_dim, which it was built with.
@@ -252,6 +260,7 @@ class _Tracer(TorchDispatchMode):
             module_name=self.module_name,
             module=self._modules.get(self._current_module),
             count_flops=lambda count, *axes: self.flops.append((count * times(), *axes)),
+            record_layer=self._record_layer,
         )
         results = self._apply(rule, call, labelled)
         outputs = out if isinstance(out, list | tuple) else [out]
@@ -266,6 +275,12 @@ class _Tracer(TorchDispatchMode):
         if call.operation in SIZED_OPERATIONS:
             self._note_attributes(outputs)
         return out
+
+    def _record_layer(self, key: LayerKey, *axes: tuple) -> None:
+        """Keep a layer call, with the inputs that it is going to run on."""
+        batch = round(key.batch * times())
+        if batch:
+            self.layers.append((self.module_name, replace(key, batch=batch), *axes))
 
     def _apply(
         self, rule: Callable | None, call: Call, labelled: list[Tensor]

@@ -81,6 +81,8 @@ class Call:
         count_flops (Callable): Takes ``(coefficient, *(nodes, length))``: multiply-accumulates
             are the coefficient times the lengths of axes, which shrink with their nodes. See
             ``build_channels`` in ``groups.py``.
+        record_layer (Callable): Takes the key of a convolution or linear layer, and ``(nodes,
+            length, times)`` of its inputs and of its outputs: the length counts so often.
     """
 
     func: Callable
@@ -96,6 +98,7 @@ class Call:
     module_name: str
     module: nn.Module | None
     count_flops: Callable[..., None]
+    record_layer: Callable[..., None]
 
     @property
     def operation(self) -> str:

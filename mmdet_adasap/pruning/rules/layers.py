@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor, nn
 
+from ...latency import LayerKey
 from ..channel_ids import FROZEN, ChannelLabel
 from .call import Call, is_zero, label_axes, make_label, rule
 
@@ -14,7 +15,43 @@ from .call import Call, is_zero, label_axes, make_label, rule
 def convolution(call: Call) -> ChannelLabel | None:
     x, weight, bias = call.args[:3]
     transposed, groups = call.args[6], call.args[8]
+    _record_convolution(call, x, weight, groups, transposed)
     return convolve(call, x, weight, bias, call.out, groups, transposed)
+
+
+def _record_convolution(
+    call: Call, x: Tensor, weight: Tensor, groups: int, transposed: bool
+) -> None:
+    """Keep a convolution as it was called; the arguments are those of :func:`convolve`."""
+    w_axes = label_axes(call.label_of(weight))
+    inputs, outputs = x.shape[1] // groups, call.out.shape[1] // groups
+    whole = groups > 1 and removes_whole_groups(groups, inputs, call.module)
+    axes = x.dim() - 2
+    stride, padding, dilation = (
+        tuple(values) * (axes // len(values)) for values in (call.args[3:6])
+    )
+    key = LayerKey(
+        op='conv_transpose' if transposed else 'conv',
+        kernel=tuple(weight.shape[2:]),
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=0 if whole else groups,
+        group_width=(inputs, outputs) if whole else None,
+        batch=x.shape[0],
+        map=tuple(x.shape[2:]),
+        dtype=str(x.dtype).removeprefix('torch.'),
+    )
+    # The axis of all groups, and that of the channels of one.
+    nodes = w_axes.get(0), w_axes.get(1)
+    length, one = weight.shape[:2]
+    if whole:
+        ratio = 1 / (inputs if transposed else outputs)
+        found = [(nodes[0], length, ratio * inputs), (nodes[0], length, ratio * outputs)]
+    else:
+        found = [(nodes[1], one, groups), (nodes[0], length, 1)]
+        found = found[::-1] if transposed else found
+    call.record_layer(key, *found)
 
 
 def convolve(
@@ -165,6 +202,15 @@ def matrix_product(call: Call) -> ChannelLabel | None:
         (a_axes.get(column), left.shape[column]),
         (b_axes.get(column), right.shape[column]),
     )
+    if left.dim() == 2:  # of a batch of matrices both sides are activations, as in attention
+        key = LayerKey(
+            'linear', (), (), (), (), 1, None, left.shape[row], (), str(left.dtype).split('.')[-1]
+        )
+        call.record_layer(
+            key,
+            (a_axes.get(column), left.shape[column], 1),
+            (b_axes.get(column), right.shape[column], 1),
+        )
     zero = all(label.zero for label in (a, b) if label is not None)
     for bias in added:
         offset, label = call.out.dim() - bias.dim(), call.label_of(bias)

@@ -1,0 +1,104 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""The convolutions and linear layers of a run, as they were called: what a device has to time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..latency import LayerKey
+from .cost import Cost
+
+Size = tuple[int, dict[int, float]]
+"""Length of an axis: the fixed part, and group to indices for each channel that it keeps."""
+
+
+@dataclass(frozen=True)
+class LayerCall:
+    """One call of a layer; a head that runs on five maps is called five times.
+
+    Args:
+        name (str): The layer.
+        key (LayerKey): What tells it from other calls, but for its widths.
+        inputs (Size): Input channels.
+        outputs (Size): Output channels.
+    """
+
+    name: str
+    key: LayerKey
+    inputs: Size
+    outputs: Size
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether no choice of channels changes its widths."""
+        return not (self.inputs[1] or self.outputs[1])
+
+    @property
+    def places(self) -> int:
+        """Values of one output channel: batch times the places of the map."""
+        key, places = self.key, self.key.batch
+        for size, kernel, stride, padding, dilation in zip(
+            key.map, key.kernel, key.stride, key.padding, key.dilation, strict=True
+        ):
+            if key.op == 'conv_transpose':
+                places *= (size - 1) * stride - 2 * padding + dilation * (kernel - 1) + 1
+            else:
+                places *= (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+        return places
+
+    def hold(self, sizes: Mapping[int, int], number: Mapping[int, int]) -> LayerCall:
+        """Return the call where some groups always keep their channels, see :func:`hold_size`."""
+        inputs, outputs = (hold_size(s, sizes, number) for s in (self.inputs, self.outputs))
+        return replace(self, inputs=inputs, outputs=outputs)
+
+
+def hold_size(size: Size, sizes: Mapping[int, int], number: Mapping[int, int]) -> Size:
+    """Return a length where some groups always keep a certain number of channels.
+
+    Args:
+        size (Size): The length.
+        sizes (Mapping[int, int]): Group to the channels that it keeps.
+        number (Mapping[int, int]): Each other group to its new number.
+    """
+    fixed, per_channel = size
+    held = sum(n * sizes[g] for g, n in per_channel.items() if g in sizes)
+    return fixed + round(held), {number[g]: n for g, n in per_channel.items() if g not in sizes}
+
+
+def widths(size: Size, counts: np.ndarray | Sequence[np.ndarray]) -> np.ndarray | float:
+    """Return the length of an axis for the channels that each group keeps.
+
+    Args:
+        size (Size): The length.
+        counts (np.ndarray | Sequence[np.ndarray]): Kept channels by group: one number each, or
+            arrays that broadcast against each other.
+    """
+    fixed, per_channel = size
+    return fixed + sum(n * counts[g] for g, n in per_channel.items())
+
+
+def activations(calls: Iterable[LayerCall], num_groups: int) -> Cost:
+    """Return how many values all layers put out, given how many channels each group keeps.
+
+    What runs between layers (normalisation, activation, sums, pooling) takes time with them.
+    """
+    cost = Cost(num_groups)
+    for call in calls:
+        cost.add(call.places, call.outputs)
+    return cost
+
+
+def half_counts(sizes: np.ndarray, steps: int | np.ndarray = 1) -> np.ndarray:
+    """Return half of the channels of every group, rounded up to a step.
+
+    Args:
+        sizes (np.ndarray): Channels of each group, int of shape ``[groups]``.
+        steps (int | np.ndarray): The step, for all or for each group. Defaults to 1.
+
+    Returns:
+        np.ndarray: int of shape ``[groups]``.
+    """
+    return np.minimum(sizes, -(-sizes // (2 * steps)) * steps)
