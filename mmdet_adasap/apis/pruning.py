@@ -24,6 +24,7 @@ from ..pruning import (
     check_structure,
     check_target,
     cut,
+    default_step,
     eval_mode,
     is_cut,
     output_tensors,
@@ -43,7 +44,7 @@ def prune_model(
     data: Any = None,
     target: Mapping[str, float] | None = None,
     importance: str | Mapping | Importance = 'magnitude',
-    round_to: int = 8,
+    round_to: int | None = None,
     inputs: Tensor | tuple | None = None,
     forward: ForwardFn | None = None,
     max_pruning_ratio: float = MAX_PRUNING_RATIO,
@@ -58,11 +59,13 @@ def prune_model(
         model (nn.Module): A detector of mmdet, a classifier of mmpretrain, or any torch module.
         data (Any, optional): A batch as ``model.test_step`` takes it. Defaults to None: an image
             of noise.
-        target (Mapping): What is to remain of the dense model, ``dict(params=f)`` or
-            ``dict(flops=f)``. Defaults to ``dict(params=0.5)``.
+        target (Mapping): What is to remain of the dense model, ``dict(params=f)``,
+            ``dict(flops=f)`` or ``dict(latency=f, table='table.json')``; of several all hold.
+            Defaults to ``dict(params=0.5)``.
         importance (str | Mapping | Importance): The criterion, by a short name ('magnitude'),
             as in a config, or itself.
-        round_to (int): Channels that a layer keeps are a multiple of it. Defaults to 8.
+        round_to (int, optional): Channels that a layer keeps are a multiple of it. Defaults to
+            None: 8, or the step of the device where the target has a table.
         inputs (Tensor | tuple, optional): For a torch module that mmengine knows nothing of:
             what its ``forward`` takes.
         forward (Callable, optional): Instead of both: takes the model, runs it on a real input and
@@ -86,18 +89,20 @@ def prune_model(
     """
     _check_not_swapped(data, target)
     target = dict(params=0.5) if target is None else target
-    check_target(target)
+    target = check_target(target)
     if forward is None:
         forward = build_forward(model, data, inputs)
     else:
         _check_forward(model, forward, data, inputs)
     criterion = _build_importance(importance)
+    if round_to is None:
+        round_to = default_step(target.table)
     pruner = Pruner(model, forward, target, criterion, round_to, max_pruning_ratio, solver)
     _warn_of_what_stays(pruner)
     # Masking zeroes weights; if the cut then fails, the model is to be as it was.
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     try:
-        _with_scores(importance, lambda: pruner.prune_to(pruner.target))
+        _with_scores(importance, lambda: pruner.prune_to(pruner.targets))
         return pruner.cut()
     except Exception:
         pruner.masks.release()
@@ -150,11 +155,11 @@ def _warn_of_what_stays(pruner: Pruner) -> None:
             f'channels that are cut',
             stacklevel=3,
         )
-    remaining = pruner.remaining()
-    if remaining <= pruner.target:
+    if pruner.is_within_target:
+        left = ' and '.join(f'{r} {pruner.remaining(r):.4f}' for r in pruner.targets)
         warnings.warn(
-            f'target=dict({pruner.resource}={pruner.target:g}) removes nothing: '
-            f'{remaining:.4f} of the dense model are there; set a lower one',
+            f'{pruner.target} removes nothing: {left} of the dense model are there; set a lower '
+            f'one',
             stacklevel=3,
         )
 
@@ -187,7 +192,7 @@ def predict_slim_channels(
     """
     criterion = _build_importance(importance)
     pruner = Pruner(model, forward, target, criterion, round_to, max_pruning_ratio)
-    kept = _with_scores(importance, lambda: pruner.select(pruner.target))
+    kept = _with_scores(importance, lambda: pruner.select(pruner.targets))
     return pruner, [int(k.sum()) for k in kept]
 
 

@@ -58,7 +58,8 @@ class AdaSAPHook(Hook):
         pruner (Pruner | None): What masks and cuts the model, from the first iteration to the cut.
         structure (dict | None): What is kept of the dense model: read from a checkpoint, then
             that of the cut.
-        start_fraction (float): What there was of the dense model when this run began.
+        start_fractions (dict[str, float]): What there was of the dense model when this run
+            began, by what the target limits.
 
     Raises:
         SettingError: If a setting is unexpected or missing.
@@ -80,7 +81,7 @@ class AdaSAPHook(Hook):
         self.phase = PHASES[0]
         self.pruner: Pruner | None = None
         self.structure: dict | None = None
-        self.start_fraction = 1.0
+        self.start_fractions: dict[str, float] = {}
         self.has_loaded = False
         self._loaded_state: Mapping = {}
         self._frozen: list[str] = []
@@ -153,7 +154,7 @@ class AdaSAPHook(Hook):
                     settings.max_pruning_ratio,
                     settings.solver,
                 )
-        self.start_fraction = self.pruner.remaining()
+        self.start_fractions = {r: self.pruner.remaining(r) for r in self.pruner.targets}
         channels = self.pruner.channels
         self._collapse = CollapseWatch(settings.interval)
         if self.structure is not None:
@@ -215,7 +216,7 @@ class AdaSAPHook(Hook):
             check_states(optimizers_of(runner))  # now rather than at the cut
             if not self._has_forecast:
                 self._has_forecast = training_plan.log_forecast(runner.logger, self.pruner)
-            kept = self.pruner.select(self._target_after(event))
+            kept = self.pruner.select(self._targets_after(event))
         # Rounding may differ from device to device; the choice must not.
         kept = broadcast_from_rank_0(kept)
         self.pruner.remove(kept, optimizers_of(runner), averaged_models(runner))
@@ -234,17 +235,25 @@ class AdaSAPHook(Hook):
         runner_state.after_cut(runner)
         self.pruner = None
 
-    def _target_after(self, event: int) -> float:
-        """Return the fraction of the dense model that is to remain after an event."""
-        return self.phases.fraction(self.settings.fraction, event, self.start_fraction)
+    def _targets_after(self, event: int) -> dict[str, float]:
+        """Return the fractions of the dense model that are to remain after an event."""
+        target = self.settings.target
+        dense = self.pruner.dense if self.pruner else self.structure['dense']
+        starts = self.start_fractions
+        return {
+            r: self.phases.fraction(target.fraction(r, dense), event, starts.get(r, 1.0))
+            for r in target.resources
+        }
 
     def _log(self, runner: Runner, done: int) -> None:
-        resource = self.settings.resource
-        left = self.pruner.remaining() if self.pruner else self.structure['reached'][resource]
-        remaining = {
-            f'{resource}_target': self._target_after(self.phases.events_until(done)),
-            f'{resource}_left': left,
-        }
+        remaining = {}
+        for resource, target in self._targets_after(self.phases.events_until(done)).items():
+            remaining[f'{resource}_target'] = target
+            remaining[f'{resource}_left'] = (
+                self.pruner.remaining(resource)
+                if self.pruner
+                else self.structure['reached'][resource]
+            )
         training_log.log_iteration(runner, self.phase, self._watch, remaining)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -269,8 +278,8 @@ class AdaSAPHook(Hook):
                 f'the model is not cut, which would be due after {self.phases.prune_end}'
             )
         elif self.structure is not None:
-            left = self.structure['reached']
+            left = training_plan.amounts_left(self.structure['reached'])
             runner.logger.info(
-                f'AdaSAP is done: {left["params"]:.3f} of the parameters and {left["flops"]:.3f} '
-                f'of the MACs of the dense model are left; {training_plan.next_steps(runner)}'
+                f'AdaSAP is done: {left} of the dense model are left; '
+                f'{training_plan.next_steps(runner)}'
             )

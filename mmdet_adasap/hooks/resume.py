@@ -301,12 +301,13 @@ def _check_pruned_start(settings: AdaSAPSettings, structure: Mapping, load_from:
             f'model was cut; go on with --resume {load_from}, or start from a checkpoint of '
             f'another phase'
         )
-    reached = structure['reached'].get(settings.resource)
-    if structure['keep'] and reached is not None and reached <= settings.fraction:
+    limits, reached = settings.target.fractions, structure['reached']
+    is_within = limits.keys() <= reached.keys() and all(reached[r] <= limits[r] for r in limits)
+    if structure['keep'] and limits and is_within:
+        amounts = ' and '.join(f'{r} {reached[r]:.4g}' for r in limits)
         raise ValueError(
-            f'load_from: {load_from} was already pruned to {settings.resource} {reached:.4g}, '
-            f'within target=dict({settings.resource}={settings.fraction:g}); targets count from '
-            f'the dense model: set a lower one, or start from a dense checkpoint'
+            f'load_from: {load_from} was already pruned to {amounts}, within {settings.target}; '
+            f'targets count from the dense model: set a lower one, or start from a dense checkpoint'
         )
 
 
@@ -361,6 +362,12 @@ def _compare_settings(
         if saved.get(key, value) == value:
             continue
         if key not in PERTURBATION_KEYS:
+            if key == 'target' and _without_table(saved[key]) == _without_table(value):
+                raise StructureError(
+                    f'resume: the run was started with another latency table '
+                    f'({saved[key].get("table")} and not {value.get("table")}, the digests); '
+                    f'give it the table that it was started with'
+                )
             raise StructureError(
                 f'resume: the run was started with {key}={saved[key]!r} and goes on with '
                 f'{key}={value!r}; resume with the settings that it was started with'
@@ -370,6 +377,10 @@ def _compare_settings(
             f'{key}={value}; it will not equal an uninterrupted one'
         )
     return warnings
+
+
+def _without_table(target: Mapping) -> dict:
+    return {key: value for key, value in target.items() if key != 'table'}
 
 
 def restore_importance(importance: Importance, state: Mapping, groups: list[ChannelGroup]) -> None:

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from ..pruning import (
     MAX_PRUNING_RATIO,
     Importance,
+    Target,
     check_max_pruning_ratio,
     check_solver,
     check_target,
+    default_step,
 )
 from ..registry import IMPORTANCES, PERTURBATIONS, build, check_integer, names
 from ..sharpness import Perturbation
@@ -56,8 +58,10 @@ class AdaSAPSettings:
         warmup (int): Epochs (or iterations) of the first phase, 0 or more.
         prune (int): Epochs (or iterations) of the second phase; the rest fine-tunes.
         target (dict): What is to remain of the dense model: ``dict(params=0.4)``, or
-            ``dict(flops=0.5)`` of the multiply-accumulates for the first validation image. Of
-            the dense one also where a pruned model is pruned again.
+            ``dict(flops=0.5)`` of the multiply-accumulates for the first validation image, or
+            ``dict(latency=0.6, table='table.json')`` of the time on the device of that table, or
+            ``latency='12ms'``. Of several all have to hold. Of the dense one also where a pruned
+            model is pruned again.
         perturbation (dict | Perturbation, optional): Perturbation of warm-up and prune phase;
             None for one pass. Defaults to ``dict(type='AdaptivePerturbation')``.
         finetune (dict | Perturbation, optional): Perturbation of the third phase; None for one
@@ -68,16 +72,13 @@ class AdaSAPSettings:
         interval (int): Iterations from one pruning event to the next. Defaults to 30.
         schedule (str): How the target is approached, 'exponential' or 'linear'. Defaults to
             'exponential'.
-        round_to (int): Channels that a layer keeps are a multiple of it. Defaults to 8.
+        round_to (int, optional): Channels that a layer keeps are a multiple of it. Defaults to
+            None: 8, or the step of the device where the target has a table.
         max_pruning_ratio (float): The largest share of its channels that a layer may lose, in
             (0, 1]. Defaults to 0.9.
         solver (str): How channels are chosen within the budget: 'ranked' by their importance
             alone, or 'joint' by what it adds up to for what they cost. Defaults to 'ranked'.
         by_epoch (bool): Whether ``warmup`` and ``prune`` count epochs. Defaults to True.
-
-    Attributes:
-        resource (str): What ``target`` limits, 'params' or 'flops'.
-        fraction (float): The fraction of it that is to remain.
 
     Raises:
         ValueError: If a setting is not valid; the message begins with its key.
@@ -85,24 +86,23 @@ class AdaSAPSettings:
 
     warmup: int
     prune: int
-    target: Mapping[str, float]
+    target: Target
     perturbation: Perturbation | None = field(default_factory=_adaptive)
     finetune: Perturbation | None = field(default_factory=_uniform)
     importance: Importance = field(default_factory=_taylor)
     interval: int = 30
     schedule: str = 'exponential'
-    round_to: int = 8
+    round_to: int | None = None
     max_pruning_ratio: float = MAX_PRUNING_RATIO
     solver: str = 'ranked'
     by_epoch: bool = True
-    resource: str = field(init=False)
-    fraction: float = field(init=False)
 
     def __post_init__(self) -> None:
         check_integer('warmup', self.warmup, 0, hint_for_float=PART_OF_EPOCH)
         check_integer('prune', self.prune, 1, hint_for_float=PART_OF_EPOCH)
         check_integer('interval', self.interval, 1)
-        check_integer('round_to', self.round_to, 1)
+        if self.round_to is not None:
+            check_integer('round_to', self.round_to, 1)
         # A list is no key of SCHEDULES and would raise a TypeError that names no setting.
         if not isinstance(self.schedule, str) or self.schedule not in SCHEDULES:
             raise ValueError(
@@ -112,11 +112,10 @@ class AdaSAPSettings:
             raise ValueError(f'by_epoch={self.by_epoch!r} must be True or False')
         check_max_pruning_ratio(self.max_pruning_ratio)
         check_solver(self.solver)
-        resource, fraction = check_target(self.target)
+        target = check_target(self.target)
         built = {
-            'resource': resource,
-            'fraction': fraction,
-            'target': dict(self.target),  # not a ConfigDict: it is saved in checkpoints
+            'target': target,
+            'round_to': self.round_to or default_step(target.table),
             'perturbation': build(PERTURBATIONS, self.perturbation, 'perturbation'),
             'finetune': build(PERTURBATIONS, self.finetune, 'finetune'),
             'importance': build(IMPORTANCES, self.importance, 'importance'),
@@ -145,7 +144,7 @@ class AdaSAPSettings:
         :data:`PERTURBATION_KEYS` may differ then, all others may not.
         """
         keys = ('warmup', 'prune', 'by_epoch', 'interval', 'schedule', 'round_to', 'target')
-        plain = {key: getattr(self, key) for key in keys}
+        plain = {key: getattr(self, key) for key in keys} | {'target': self.target.to_dict()}
         parts = {
             key: part_to_dict(getattr(self, key)) for key in ('importance', *PERTURBATION_KEYS)
         }

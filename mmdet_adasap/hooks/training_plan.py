@@ -138,8 +138,7 @@ def log_plan(runner: Runner, settings: AdaSAPSettings, phases: Phases, pruner: P
     runner.logger.info(
         f'AdaSAP found {len(channels.groups)} groups of {channels.group_sizes.sum()} channels. '
         f'{events}, one every {phases.interval} iterations after '
-        f'iteration {phases.warmup_end}, lead from {settings.resource} {pruner.remaining():g} to '
-        f'{settings.fraction:g} of the dense model. The cut comes after iteration '
+        f'iteration {phases.warmup_end}, lead from {_limits(pruner)} of the dense model. The cut comes after iteration '
         f'{phases.prune_end}; {_number(finetune, "iteration")} are left to fine-tune'
     )
     if phases.events < FEW_EVENTS:
@@ -182,16 +181,31 @@ def log_forecast(logger: logging.Logger, pruner: Pruner) -> bool:
         bool: Whether it could be said: a criterion that reads gradients has none at first.
     """
     try:
-        kept = pruner.select(pruner.target)
+        kept = pruner.select(pruner.targets)
     except (NoGradientsError, UnreachableTargetError):
         return False
     counts = [int(k.sum()) for k in kept]
-    left = {r: pruner.channels.cost(r)(counts) / pruner.dense[r] for r in ('params', 'flops')}
-    logger.info(
-        f'AdaSAP: if scores stay as they are, {left["params"]:.3f} of the parameters and '
-        f'{left["flops"]:.3f} of the MACs will be left'
-    )
+    left = {r: pruner.limits.left(r, counts) for r in pruner.limits.costs}
+    logger.info(f'AdaSAP: if scores stay as they are, {amounts_left(left)} will be left')
     return True
+
+
+def amounts_left(left: Mapping[str, float]) -> str:
+    """Return fractions of the dense model in words.
+
+    Args:
+        left (Mapping[str, float]): By resource: 'params', 'flops' and perhaps 'latency'.
+    """
+    text = f'{left["params"]:.3f} of the parameters and {left["flops"]:.3f} of the MACs'
+    if 'latency' in left:
+        text += f' (predicted: {left["latency"]:.3f} of the latency)'
+    return text
+
+
+def _limits(pruner: Pruner) -> str:
+    """Return where each resource that is limited is, and where it is to be."""
+    found = [f'{r} {pruner.remaining(r):g} to {f:g}' for r, f in pruner.targets.items()]
+    return ' and '.join(found)
 
 
 def next_steps(runner: Runner) -> str:

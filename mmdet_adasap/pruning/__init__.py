@@ -36,7 +36,14 @@ from .structure import (
     tagged_structure,
     with_integer_axes,
 )
-from .target import MAX_PRUNING_RATIO, RESOURCES, check_max_pruning_ratio, check_target
+from .target import (
+    MAX_PRUNING_RATIO,
+    RESOURCES,
+    Target,
+    check_max_pruning_ratio,
+    check_target,
+    default_step,
+)
 from .tracing import trace_channels
 from .training_pass import unused_weights
 
@@ -57,6 +64,7 @@ __all__ = [
     'PrunableChannels',
     'Pruner',
     'TaylorImportance',
+    'Target',
     'channel_counts',
     'check_dense',
     'check_fits',
@@ -67,6 +75,7 @@ __all__ = [
     'check_structure',
     'check_target',
     'cut',
+    'default_step',
     'difference',
     'digest',
     'eval_mode',

@@ -18,6 +18,7 @@ from .importance import Importance, checked_scores
 from .joint import SOLVERS, check_solver
 from .masks import ChannelMasks
 from .model_state import ForwardFn, check_model
+from .limits import Limits
 from .selection import minimum_counts
 from .slicing import cut
 from .structure import (
@@ -36,7 +37,7 @@ from .structure import (
 )
 from .target import (
     MAX_PRUNING_RATIO,
-    RESOURCES,
+    Target,
     check_max_pruning_ratio,
     check_target,
     is_fraction,
@@ -54,8 +55,9 @@ class Pruner:
     Args:
         model (nn.Module): The dense model; changed in place by :meth:`prune_to` and :meth:`cut`.
         forward (Callable): Runs a model on a real input and returns its raw outputs.
-        target (dict): ``dict(params=f)`` or ``dict(flops=f)``, ``f`` in (0, 1]: the fraction of
-            the dense model's parameters, or of its multiply-accumulates on that input.
+        target (dict | Target): What is to remain of the dense model, one or several fractions in
+            (0, 1] that all hold: ``params``; ``flops``, its multiply-accumulates on that input;
+            ``latency``, its time on the device whose ``table`` is given, or ``'12ms'``.
         importance (Importance): Scores channels.
         round_to (int): Channels that a layer keeps are a multiple of it. Defaults to 1.
         max_pruning_ratio (float): The largest share of its channels that a group may lose, in
@@ -74,20 +76,23 @@ class Pruner:
     Attributes:
         channels (PrunableChannels): The groups, and what they cost.
         masks (ChannelMasks): Which channels are kept so far.
-        dense (dict[str, int]): Parameters and FLOPs of the dense model.
+        dense (dict[str, int]): Parameters and FLOPs of the dense model; with a target of latency
+            its nanoseconds, too.
+        targets (dict[str, float]): Resource to the fraction of the dense model that is to remain.
+        limits (Limits): What the target means for the model.
     """
 
     def __init__(
         self,
         model: nn.Module,
         forward: ForwardFn,
-        target: Mapping[str, float],
+        target: Mapping | Target,
         importance: Importance,
         round_to: int = 1,
         max_pruning_ratio: float = MAX_PRUNING_RATIO,
         solver: str = 'ranked',
     ) -> None:
-        self.resource, self.target = check_target(target)
+        self.target = check_target(target)
         if type(round_to) is not int or round_to < 1:
             raise ValueError(f'round_to={round_to!r} must be an integer of at least 1')
         check_max_pruning_ratio(max_pruning_ratio)
@@ -103,60 +108,50 @@ class Pruner:
         self.max_pruning_ratio = max_pruning_ratio
         self._select = SOLVERS[solver]
         self.channels = find_channels(model, forward)
-        self.cost = self.channels.cost(self.resource)
-        self._steps = self.channels.group_steps(round_to)
-        sizes = self.channels.group_sizes
-        self._least = minimum_counts(sizes, self._steps, max_pruning_ratio)
         self._start = base = tagged_structure(model)
         self._is_cut = self._is_selected = False
         self._base = base or {'keep': {}, 'attrs': {}}
-        present = {r: self.channels.cost(r)(self.channels.group_sizes) for r in RESOURCES}
-        self.dense = present
-        if base is not None:
-            if not {'params', 'flops'} <= base['reached'].keys() or 'params' not in base['dense']:
-                raise StructureError(
-                    'the structure that the model was cut to does not say what it reached, so '
-                    'it cannot be pruned again relative to the dense model'
-                )
-            # FLOPs depend on the input, which may be another one than that of the first cut.
-            flops = round(present['flops'] / base['reached']['flops'])
-            self.dense = {'params': base['dense']['params'], 'flops': flops}
+        self.limits = Limits(self.channels, self.target, base)
+        self.dense, self.targets = self.limits.dense, self.limits.fractions
+        self._steps = self.channels.group_steps(round_to)
+        sizes = self.channels.group_sizes
+        self._least = minimum_counts(sizes, self._steps, max_pruning_ratio)
         self.masks = ChannelMasks(model, self.channels.groups)
         self._check_reachable()
 
-    def _limit(self, fraction: float) -> float:
-        """Return what a fraction of the dense model is, in its unit."""
-        # 0.55 * 100 is 55.00000000000001, and 0.29 * 100 is 28.999999999999996, below a model of
-        # 29 parameters. 1e-14 is some 50 roundings of float64.
-        limit = fraction * self.dense[self.resource]
-        return round(limit) if math.isclose(limit, round(limit), rel_tol=1e-14) else limit
-
     def _check_reachable(self) -> None:
         """Raise UnreachableTargetError if even the smallest groups leave more than the target."""
-        limit = self._limit(self.target)
-        message = unreachable_message(
-            self.model,
-            self.channels,
-            self.resource,
-            self.dense,
-            limit,
-            self.round_to,
-            self.max_pruning_ratio,
-        )
-        if message is not None:
-            raise UnreachableTargetError(
-                f'target=dict({self.resource}={self.target:g}) cannot be reached: {message} '
-                f'(tools/list_groups.py lists what stays and why)'
+        for resource, fraction in self.targets.items():
+            message = unreachable_message(
+                self.model,
+                self.channels,
+                resource,
+                self.limits.costs[resource],
+                self.dense,
+                self.limits.limit(resource, fraction),
+                self.round_to,
+                self.max_pruning_ratio,
             )
+            if message is not None:
+                raise UnreachableTargetError(
+                    f'{self.target}: {resource} cannot be reached: {message} '
+                    f'(tools/list_groups.py lists what stays and why)'
+                )
 
     def remaining(self, resource: str | None = None) -> float:
         """Return the fraction of the dense model that the kept channels leave.
 
         Args:
-            resource (str, optional): 'params' or 'flops'. Defaults to that of the target.
+            resource (str, optional): 'params', 'flops' or, with a table, 'latency', predicted.
+                Defaults to the first of the target.
         """
-        resource = resource or self.resource
-        return self.channels.cost(resource)(self.masks.counts) / self.dense[resource]
+        resource = resource or self.target.resources[0]
+        return self.limits.left(resource, self.masks.counts)
+
+    @property
+    def is_within_target(self) -> bool:
+        """Whether the kept channels meet every limit."""
+        return self.limits.budget(self.targets).holds(self.masks.counts)
 
     def observe(self) -> None:
         """Pass the gradients of a clean backward pass to the criterion."""
@@ -164,14 +159,15 @@ class Pruner:
 
     def prune_to(
         self,
-        fraction: float,
+        fractions: float | Mapping[str, float],
         optimizers: Iterable[Optimizer] = (),
         copies: Iterable[nn.Module] = (),
     ) -> None:
         """Mask the least important channels until a fraction of the dense model remains.
 
         Args:
-            fraction (float): Of the resource of the target.
+            fractions (float | Mapping[str, float]): By resource; a number is of that of the
+                target, if that has one alone.
             optimizers (Iterable[Optimizer]): Whose state is masked likewise.
             copies (Iterable[nn.Module]): Moving averages of the model, masked likewise.
 
@@ -182,7 +178,7 @@ class Pruner:
             RuntimeError: If the model was cut already.
         """
         self._check_not_cut()
-        self.remove(self.select(fraction), optimizers, copies)
+        self.remove(self.select(fractions), optimizers, copies)
 
     def remove(
         self,
@@ -205,19 +201,18 @@ class Pruner:
         self._is_selected = True
         self.importance.start_interval()
 
-    def select(self, fraction: float) -> list[np.ndarray]:
+    def select(self, fractions: float | Mapping[str, float]) -> list[np.ndarray]:
         """Return the channels to keep; the model stays as it is.
 
         Args:
-            fraction (float): Of the resource of the target.
+            fractions (float | Mapping[str, float]): As for :meth:`prune_to`.
 
         Raises:
             DivergedError: If a weight is not finite.
             UnreachableTargetError: If protected and rounded channels leave more.
-            ValueError: If the fraction is not one.
+            ValueError: If a fraction is not one.
         """
-        if not is_fraction(fraction):
-            raise ValueError(f'fraction={fraction!r} must be above 0 and at most 1')
+        fractions = self.limits.by_resource(fractions)
         self._check_finite()
         tensors = named_tensors(self.model)
         parameters = dict(self.model.named_parameters())
@@ -234,13 +229,12 @@ class Pruner:
                 # A score that is not a number says nothing against its channel.
                 scores.append(np.nan_to_num(found.cpu().numpy(), nan=np.inf, posinf=np.inf))
                 unseen += [group.name] if found.isnan().all() else []
+        budget = self.limits.budget(fractions)
         try:
-            limit = self._limit(fraction)
-            kept, steps, least = self.masks.kept, self._steps, self._least
-            return self._select(scores, kept, self.cost, limit, steps, least)
+            return self._select(scores, self.masks.kept, budget, self._steps, self._least)
         except UnreachableTargetError as error:
-            left = error.remaining / self.dense[self.resource]
-            raise UnreachableTargetError(self._out_of_reach(fraction, left, unseen)) from error
+            message = self._out_of_reach(error, fractions, unseen)
+            raise UnreachableTargetError(message) from error
 
     def untrained_layers(self) -> list[str]:
         """Return the layers that are not trained now, and so keep the channels they have."""
@@ -248,14 +242,18 @@ class Pruner:
         found = [group.untrained_layers(parameters) for group in self.channels.groups]
         return list(dict.fromkeys(name for names in found for name in names))
 
-    def _out_of_reach(self, fraction: float, left: float, unseen: list[str]) -> str:
+    def _out_of_reach(
+        self, error: UnreachableTargetError, fractions: Mapping[str, float], unseen: list[str]
+    ) -> str:
         """Return what an event could not cut, and what to do, for the message of an error.
 
         Args:
-            fraction (float): Of the resource, what was to remain.
-            left (float): What remains when every group keeps the least it may.
+            error (UnreachableTargetError): Says what remains when every group keeps the least.
+            fractions (Mapping[str, float]): What was to remain, by resource.
             unseen (list[str]): Layers of which the criterion knows nothing.
         """
+        resource = error.resource
+        left = error.remaining / self.dense[resource]
         reasons = {
             'not trained now': self.untrained_layers(),
             f'without a score of {type(self.importance).__name__}, as without a gradient': unseen,
@@ -265,9 +263,9 @@ class Pruner:
         remedies = ['train these layers up to the last event'] if reasons else []
         if left <= 0.9995 or not reasons:  # rounded up to three digits that would be 1.000
             target = min(math.ceil(left * 1000) / 1000, 1.0)
-            remedies.append(f'set target=dict({self.resource}={target:.3f}) or more')
+            remedies.append(f'set target=dict({resource}={target:.3f}) or more')
         return (
-            f'{self.resource} {fraction:.4g} of the dense model cannot be reached now: at least '
+            f'{resource} {fractions[resource]:.4g} of the dense model cannot be reached now: at least '
             f'{left:.4f} remain{whole}; {", or ".join(remedies)}'
         )
 
@@ -324,8 +322,8 @@ class Pruner:
         structure = {
             'version': VERSION,
             'phase': phase,
-            'target': {self.resource: self.target},
-            'reached': {r: self.remaining(r) for r in RESOURCES},
+            'target': self.target.to_dict(),
+            'reached': {r: self.remaining(r) for r in self.limits.costs},
             'dense': dict(self.dense),
             'keep': compose(self._base['keep'], keep),
             'attrs': attributes,
@@ -354,13 +352,12 @@ class Pruner:
         if not self._is_selected:
             raise RuntimeError(
                 f'cut() removes what prune_to() has masked, and that was not called; call '
-                f'prune_to({self.target:g}) first'
+                f'prune_to({self.targets}) first'
             )
-        remaining = self.remaining()
-        if remaining * self.dense[self.resource] > self._limit(self.target):
+        if not self.is_within_target:
+            left = ', '.join(f'{self.remaining(r):.4f} of the {r}' for r in self.targets)
             warnings.warn(
-                f'cut() leaves {remaining:.4f} of the {self.resource}, more than '
-                f'target=dict({self.resource}={self.target:g}); call prune_to({self.target:g}) '
+                f'cut() leaves {left}, more than {self.target}; call prune_to({self.targets}) '
                 f'before it',
                 stacklevel=2,
             )

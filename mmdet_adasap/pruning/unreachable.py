@@ -9,7 +9,9 @@ import numpy as np
 from torch import nn
 
 from ..errors import listed
+from .cost import Cost
 from .groups import NOT_TRAINED, OUTPUT, PrunableChannels
+from .latency_cost import LatencyCost
 from .selection import minimum_counts
 from .structure import named_tensors
 from .training_pass import unused_weights
@@ -30,6 +32,7 @@ def unreachable_message(
     model: nn.Module,
     channels: PrunableChannels,
     resource: str,
+    cost: Cost | LatencyCost,
     dense: dict[str, int],
     limit: float,
     round_to: int,
@@ -40,8 +43,9 @@ def unreachable_message(
     Args:
         model (nn.Module): The model.
         channels (PrunableChannels): Its channels.
-        resource (str): 'params' or 'flops'.
-        dense (dict[str, int]): Both of the dense model.
+        resource (str): 'params', 'flops' or 'latency'.
+        cost (Cost | LatencyCost): What is limited.
+        dense (dict[str, int]): What the dense model costs, by resource.
         limit (float): The most that may remain of the resource.
         round_to (int): Channels that a layer keeps are a multiple of it.
         max_pruning_ratio (float): The largest share of its channels that a group may lose.
@@ -49,7 +53,6 @@ def unreachable_message(
     Returns:
         str | None: The message, without the target in front.
     """
-    cost = channels.cost(resource)
 
     def least(step: int, ratio: float = max_pruning_ratio) -> np.ndarray:
         return minimum_counts(channels.group_sizes, channels.group_steps(step), ratio)

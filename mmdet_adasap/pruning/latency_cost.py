@@ -1,0 +1,221 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""What a network takes on a device, in nanoseconds, for any number of kept channels."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..errors import LatencyTableError, listed
+from ..latency import LatencyTable, LayerKey
+from .cost import Cost, CostTables
+from .groups import PrunableChannels
+from .layer_calls import LayerCall, Size, activations, half_counts, widths
+
+MOST_OPTIONS = 100_000
+"""Combinations of widths of a layer that are looked up, counted in steps of the device. A layer
+that reads many groups (DenseNet) has more, and takes the fit to its entries: some megabytes are
+enough for the others."""
+
+
+def network_digest(calls: Sequence[LayerCall], sizes: np.ndarray) -> str:
+    """Return 16 hexadecimal digits that tell one network from another, by its layer calls.
+
+    Args:
+        calls (Sequence[LayerCall]): The calls, in the order of the run.
+        sizes (np.ndarray): Channels of each group, int of shape ``[groups]``.
+    """
+    plain = [
+        (call.key, *(round(float(widths(axis, sizes))) for axis in (call.inputs, call.outputs)))
+        for call in calls
+    ]
+    return hashlib.sha256(repr(plain).encode()).hexdigest()[:16]
+
+
+class LatencyCost:
+    r"""Nanoseconds of a network: :math:`s \sum_\ell T_\ell(c_{in}, c_{out}) + a + b A`.
+
+    :math:`T_\ell` is a layer's entry in the table of a device, :math:`A` the number of values
+    that all layers put out. The last two terms are what runs between the layers. ``a`` and ``b``
+    come from two networks that were timed as a whole, the dense one and one with half of every
+    group; ``s`` is below 1 where the layers alone were slower than the network. A table without
+    those two has ``s = 1`` and no rest: shares of the dense time then take the rest to shrink as
+    the layers do.
+
+    Args:
+        channels (PrunableChannels): The channels of the dense model.
+        table (LatencyTable): The table of the device.
+
+    Raises:
+        LatencyTableError: If the table lacks a layer.
+
+    Attributes:
+        has_rest (bool): Whether the table has timed the network as a whole.
+    """
+
+    def __init__(self, channels: PrunableChannels, table: LatencyTable) -> None:
+        self.num_groups = len(channels.groups)
+        self.calls, self.table = channels.calls, table
+        self._check_complete()
+        sizes = channels.group_sizes
+        self._layers = _Layers(self.calls, table, sizes)
+        self._activations = activations(self.calls, self.num_groups)
+        self._scale, self._fixed, self._per_value = 1.0, 0.0, 0.0
+        timed = table.network(network_digest(self.calls, sizes))
+        self.has_rest = timed is not None
+        if timed is not None:
+            self._calibrate(sizes, half_counts(sizes), *timed)
+
+    def _check_complete(self) -> None:
+        missing = self.table.missing([call.key.to_dict() for call in self.calls])
+        if missing:
+            raise LatencyTableError(
+                f'the table has not timed {listed(missing, 2)}: it was made for another model, '
+                f'image size, batch or dtype; make one of this config with adasap latency'
+            )
+
+    def _calibrate(self, dense: np.ndarray, half: np.ndarray, whole: float, cut: float) -> None:
+        """Set what runs between the layers, from two networks that were timed as a whole."""
+        layers = np.array([self._layers(dense), self._layers(half)])
+        times = np.array([whole, cut])
+        self._scale = min(1.0, *(times / layers))
+        rest = times - self._scale * layers
+        values = np.array([self._activations(dense), self._activations(half)], dtype=np.float64)
+        slope = (rest[0] - rest[1]) / max(values[0] - values[1], 1.0)
+        # Neither part of the rest may be below 0: a network would get faster by more channels.
+        self._per_value = float(np.clip(slope, 0.0, rest[0] / max(values[0], 1.0)))
+        self._fixed = float(rest[0] - self._per_value * values[0])
+
+    def _rest(self, values: float) -> float:
+        return self._fixed + self._per_value * values
+
+    def __call__(self, counts: np.ndarray) -> int:
+        """Return nanoseconds when each group keeps ``counts`` channels (int, ``[groups]``)."""
+        counts = np.asarray(counts)
+        layers = self._scale * self._layers(counts)
+        return round(layers + self._rest(self._activations(counts)))
+
+    def per_call(self, counts: np.ndarray) -> np.ndarray:
+        """Return nanoseconds of each layer call, float64 of shape ``[calls]``."""
+        return self._scale * self._layers.each(np.asarray(counts))
+
+    def tables(self, options: Sequence[np.ndarray]) -> CostTables:
+        """Return the time as tables over the groups' kept channels, see :meth:`Cost.tables`."""
+        layers, values = self._layers.tables(options), self._activations.tables(options)
+        tables = {groups: self._scale * table for groups, table in layers.tables}
+        for groups, table in values.tables:
+            tables[groups] = tables.get(groups, 0.0) + self._per_value * table
+        constant = self._scale * layers.constant + self._rest(values.constant)
+        return CostTables(constant, list(tables.items()))
+
+
+class _Layers:
+    """The sum of all layer calls: most are looked up, those of many groups are fitted.
+
+    Args:
+        calls (Sequence[LayerCall]): The calls.
+        table (LatencyTable): Has an entry for each of their keys.
+        sizes (np.ndarray): Channels of each group of the dense model.
+    """
+
+    def __init__(self, calls: Sequence[LayerCall], table: LatencyTable, sizes: np.ndarray) -> None:
+        self._step, self._calls = table.step, calls
+        self._inputs, self._outputs = (
+            _matrix([getattr(call, axis) for call in calls], len(sizes))
+            for axis in ('inputs', 'outputs')
+        )
+        self._is_fitted = np.array([self._has_many_options(c, sizes) for c in calls], dtype=bool)
+        self._fits = np.zeros((len(calls), 4))
+        for number in np.flatnonzero(self._is_fitted):
+            self._fits[number] = table.bilinear_fit(calls[number].key.to_dict())
+        self._start = np.zeros(len(calls), dtype=np.int64)
+        self._row = np.ones(len(calls), dtype=np.int64)
+        self._times = self._look_up_all(table, sizes)
+
+    def _has_many_options(self, call: LayerCall, sizes: np.ndarray) -> bool:
+        groups = [*{*call.inputs[1], *call.outputs[1]}]
+        return math.prod((-(-sizes[groups] // self._step)).tolist()) > MOST_OPTIONS
+
+    def _look_up_all(self, table: LatencyTable, sizes: np.ndarray) -> np.ndarray:
+        """Return the times of each key at all multiples of the step, one key after another."""
+        widest: dict[LayerKey, np.ndarray] = {}
+        pairs = np.stack([_lengths(self._inputs, sizes), _lengths(self._outputs, sizes)], axis=1)
+        for call, pair in zip(self._calls, pairs, strict=True):
+            widest[call.key] = np.maximum(widest.get(call.key, 0), pair)
+        times, starts, rows, end = [np.zeros(0)], {}, {}, 0
+        for key, (inputs, outputs) in widest.items():
+            grids = [
+                np.minimum(np.arange(1, self._place(most) + 2) * self._step, most)
+                for most in (inputs, outputs)
+            ]
+            if key.group_width is not None:
+                grids[1] = np.zeros(1)
+            found = table.time(key.to_dict(), grids[0][:, None], grids[1])
+            times.append(np.broadcast_to(found, (len(grids[0]), len(grids[1]))).ravel())
+            starts[key], rows[key] = end, len(grids[1])
+            end += len(times[-1])
+        for number, call in enumerate(self._calls):
+            self._start[number], self._row[number] = starts[call.key], rows[call.key]
+        return np.concatenate(times)
+
+    def _place(self, width: np.ndarray | float) -> np.ndarray:
+        """Return the place of a width among the multiples of the step."""
+        # A share of a group's channels may be 31.999999999999996 of them.
+        return np.maximum(np.ceil(np.asarray(width) / self._step - 1e-9), 1).astype(np.int64) - 1
+
+    def _time(self, number: int | slice, inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        """Return what calls take that are looked up, for their widths."""
+        row = self._row[number]
+        place = self._start[number] + self._place(inputs) * row
+        return self._times[place + np.where(row > 1, self._place(outputs), 0)]
+
+    def each(self, counts: np.ndarray) -> np.ndarray:
+        """Return nanoseconds of each call, float64 of shape ``[calls]``."""
+        inputs, outputs = _lengths(self._inputs, counts), _lengths(self._outputs, counts)
+        found = self._time(slice(None), inputs, outputs)
+        if not self._is_fitted.any():
+            return found
+        a, b, c, d = self._fits.T
+        fitted = a + b * inputs + c * outputs + d * inputs * outputs
+        return np.where(self._is_fitted, fitted, found)
+
+    def __call__(self, counts: np.ndarray) -> float:
+        """Return nanoseconds of all calls."""
+        return float(self.each(counts).sum())
+
+    def tables(self, options: Sequence[np.ndarray]) -> CostTables:
+        """Return them as tables over the groups' kept channels, see :meth:`Cost.tables`."""
+        fitted = Cost(len(options))
+        tables: dict[tuple[int, ...], np.ndarray] = {}
+        for number, call in enumerate(self._calls):
+            if self._is_fitted[number]:
+                a, b, c, d = self._fits[number]
+                fitted.constant += a
+                fitted.add(b, call.inputs)
+                fitted.add(c, call.outputs)
+                fitted.add(d, call.inputs, call.outputs)
+                continue
+            groups = tuple(sorted({*call.inputs[1], *call.outputs[1]}))
+            axes = dict(zip(groups, np.ix_(*(options[g] for g in groups)), strict=True))
+            found = self._time(number, widths(call.inputs, axes), widths(call.outputs, axes))
+            tables[groups] = tables.get(groups, 0.0) + found
+        constant, others = fitted.tables(options)
+        for groups, table in others:
+            tables[groups] = tables.get(groups, 0.0) + table
+        return CostTables(constant + float(tables.pop((), 0.0)), list(tables.items()))
+
+
+def _matrix(sizes: Sequence[Size], num_groups: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return lengths of axes as fixed parts and indices per channel, ``[axes, groups]``."""
+    per_channel = np.zeros((len(sizes), num_groups))
+    for row, (_, groups) in zip(per_channel, sizes, strict=True):
+        for group, count in groups.items():
+            row[group] = count
+    return np.array([fixed for fixed, _ in sizes], dtype=np.float64), per_channel
+
+
+def _lengths(axes: tuple[np.ndarray, np.ndarray], counts: np.ndarray) -> np.ndarray:
+    return axes[0] + axes[1] @ np.asarray(counts, dtype=np.float64)

@@ -1,0 +1,113 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""What a target means for a model: fractions of a dense model as numbers of its costs."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..errors import StructureError
+from .budget import Budget
+from .cost import Cost
+from .groups import PrunableChannels
+from .latency_cost import LatencyCost
+from .target import Target, is_fraction
+
+
+class Limits:
+    """The costs of a model, those of the dense one, and the limits that a target sets.
+
+    Args:
+        channels (PrunableChannels): The channels of the model as it is.
+        target (Target): What is to remain of the dense model.
+        base (Mapping, optional): The structure that the model was cut to before.
+
+    Raises:
+        ValueError: If a model that was cut before has a target of latency.
+        StructureError: If ``base`` does not say what the dense model was.
+        LatencyTableError: If the table lacks a layer.
+
+    Attributes:
+        costs (dict[str, Cost | LatencyCost]): Of parameters, FLOPs and, with a table, latency.
+        dense (dict[str, int]): The same of the dense model, latency in nanoseconds.
+        fractions (dict[str, float]): Resource to the fraction that the target leaves of it.
+        correction (float): What limits of latency are multiplied by; a network that was timed
+            sets it, since a table does not know all of one.
+    """
+
+    def __init__(
+        self, channels: PrunableChannels, target: Target, base: Mapping | None = None
+    ) -> None:
+        self.target = target
+        self.costs: dict[str, Cost | LatencyCost] = {
+            'params': channels.params,
+            'flops': channels.flops,
+        }
+        if target.table is not None:
+            self.costs['latency'] = LatencyCost(channels, target.table)
+        self.dense = {r: cost(channels.group_sizes) for r, cost in self.costs.items()}
+        if base is not None:
+            self.dense = _dense_before(base, self.dense, target)
+        self.fractions = {r: target.fraction(r, self.dense) for r in target.resources}
+        self.correction = 1.0
+
+    def limit(self, resource: str, fraction: float) -> float:
+        """Return what a fraction of the dense model is, in its unit."""
+        # 0.55 * 100 is 55.00000000000001, and 0.29 * 100 is 28.999999999999996, below a model of
+        # 29 parameters. 1e-14 is some 50 roundings of float64.
+        limit = fraction * self.dense[resource]
+        limit = round(limit) if math.isclose(limit, round(limit), rel_tol=1e-14) else limit
+        return limit * self.correction if resource == 'latency' else limit
+
+    def budget(self, fractions: Mapping[str, float]) -> Budget:
+        """Return the limits that hold when these fractions of the dense model remain."""
+        return Budget([(r, self.costs[r], self.limit(r, f)) for r, f in fractions.items()])
+
+    def left(self, resource: str, counts: np.ndarray) -> float:
+        """Return the fraction of the dense model that kept channels leave of a resource."""
+        return self.costs[resource](counts) / self.dense[resource]
+
+    def by_resource(self, fractions: float | Mapping[str, float]) -> Mapping[str, float]:
+        """Return fractions by resource; a number is of the target's only one.
+
+        Raises:
+            ValueError: If they are no fractions.
+        """
+        if not isinstance(fractions, Mapping):
+            if len(self.fractions) > 1:
+                raise ValueError(
+                    f'fraction={fractions!r} is one number, and {self.target} limits '
+                    f'{" and ".join(self.fractions)}: write a dict'
+                )
+            fractions = {next(iter(self.fractions)): fractions}
+        for resource, fraction in fractions.items():
+            if resource not in self.costs:
+                raise ValueError(
+                    f'fractions={fractions!r}: {resource} is none of {list(self.costs)}'
+                )
+            if not is_fraction(fraction):
+                raise ValueError(f'fraction={fraction!r} must be above 0 and at most 1')
+        return fractions
+
+
+def _dense_before(base: Mapping, present: dict[str, int], target: Target) -> dict[str, int]:
+    """Return what the dense model cost of which a pruned one is the rest.
+
+    Args:
+        base (Mapping): The structure that the model was cut to.
+        present (dict[str, int]): What it costs as it is.
+        target (Target): What is to remain of the dense one.
+    """
+    if not {'params', 'flops'} <= base['reached'].keys() or 'params' not in base['dense']:
+        raise StructureError(
+            'the structure that the model was cut to does not say what it reached, so '
+            'it cannot be pruned again relative to the dense model'
+        )
+    if 'latency' in present:
+        raise ValueError(
+            f'{target}: a table times the layers of a dense model, and this one was cut before; '
+            f'limit flops instead, or start from the dense checkpoint'
+        )
+    # FLOPs depend on the input, which may be another one than that of the first cut.
+    flops = round(present['flops'] / base['reached']['flops'])
+    return {'params': base['dense']['params'], 'flops': flops}
