@@ -307,7 +307,8 @@ def _check_pruned_start(settings: AdaSAPSettings, structure: Mapping, load_from:
         amounts = ' and '.join(f'{r} {reached[r]:.4g}' for r in limits)
         raise ValueError(
             f'load_from: {load_from} was already pruned to {amounts}, within {settings.target}; '
-            f'targets count from the dense model: set a lower one, or start from a dense checkpoint'
+            f'targets count from the dense model: set a lower one, or start from a dense '
+            f'checkpoint'
         )
 
 

@@ -11,14 +11,14 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from ..errors import DivergedError, StructureError, UnreachableTargetError, listed
+from ..errors import DivergedError, UnreachableTargetError, listed
 from .analysis import attribute_counts, find_channels
 from .equivalence import verify_cut
 from .importance import Importance, checked_scores
 from .joint import SOLVERS, check_solver
+from .limits import Limits
 from .masks import ChannelMasks
 from .model_state import ForwardFn, check_model
-from .limits import Limits
 from .selection import minimum_counts
 from .slicing import cut
 from .structure import (
@@ -40,7 +40,6 @@ from .target import (
     Target,
     check_max_pruning_ratio,
     check_target,
-    is_fraction,
 )
 from .unreachable import unreachable_message
 
@@ -265,8 +264,8 @@ class Pruner:
             target = min(math.ceil(left * 1000) / 1000, 1.0)
             remedies.append(f'set target=dict({resource}={target:.3f}) or more')
         return (
-            f'{resource} {fractions[resource]:.4g} of the dense model cannot be reached now: at least '
-            f'{left:.4f} remain{whole}; {", or ".join(remedies)}'
+            f'{resource} {fractions[resource]:.4g} of the dense model cannot be reached now: at '
+            f'least {left:.4f} remain{whole}; {", or ".join(remedies)}'
         )
 
     def _check_finite(self) -> None:
