@@ -7,6 +7,7 @@ from ..integration import build_dense
 from ..robustness.evaluate import evaluate_robustness
 from ..robustness.models import ModelSource
 from .inference import init_pruned_classifier, init_pruned_detector
+from .latency import list_layers, measure_table
 from .pruning import (
     apply_structure,
     build_forward,
@@ -25,7 +26,9 @@ __all__ = [
     'find_image_size',
     'init_pruned_classifier',
     'init_pruned_detector',
+    'list_layers',
     'load_pruned',
+    'measure_table',
     'predict_slim_channels',
     'prune_model',
 ]

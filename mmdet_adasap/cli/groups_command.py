@@ -16,21 +16,19 @@ examples:
 """
 
 import argparse
-import contextlib
 import json
-import os
 import re
 import sys
-import warnings
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ..errors import listed, message_for_user
+from ..errors import listed
 from ..fileio import quiet_on_closed_pipe, write_atomically
 from .arguments import at_least_1, called_as, make_parser
+from .dense_model import build_model, choose_image, quiet_or_exit
 
 
 def parse_args() -> argparse.Namespace:
@@ -179,41 +177,15 @@ def _merge_reasons(reasons: dict[str, list[str]]) -> dict[str, list[str]]:
     return together
 
 
-def choose_image(config, model, asked: int | None) -> tuple[tuple[int, int], str]:
-    """Return height and width of the image to run on, and where they are from."""
-    from ..apis import find_image_size
-    from ..integration import image_side
-    from ..models import noise_batch, preprocess_batch
-
-    if asked:
-        return (asked, asked), '--image-size'
-    try:
-        inputs = preprocess_batch(model, noise_batch(config))['inputs']
-        return tuple(inputs.shape[-2:]), 'height x width, as the test pipeline makes it'
-    except Exception:  # there is none, or it needs files or packages that are not here
-        side = image_side(config)
-    if side:
-        return (side, side), 'what the config says of images'
-    side = find_image_size(model)
-    return (side, side), 'the first size that the model takes; the test pipeline tells none'
-
-
 def examine(args: argparse.Namespace) -> tuple[dict, list[str]]:
     """Return what was found, as plain data, and the lines to print."""
     from ..apis import build_forward, predict_slim_channels
     from ..checkpoint import load_pruned
-    from ..integration import build_dense, find_hooks, read_config, unwrapped
+    from ..integration import find_hooks
     from ..pruning import MAX_PRUNING_RATIO, find_channels
 
-    config = read_config(args.config)
-    model = unwrapped(build_dense(config))
+    config, model = build_model(args.config)
     structure = load_pruned(model, args.checkpoint) if args.checkpoint else None
-    if not args.checkpoint:
-        with torch.no_grad():
-            for parameter in model.parameters():
-                # SSD's L2Norm holds uninitialised memory until a training begins: a NaN of it, or
-                # a sum that overflows, would be reported as a training that has diverged.
-                parameter.nan_to_num_(1.0, 1.0, 1.0).clamp_(-1e6, 1e6)
     hook = next(iter(find_hooks(config, 'AdaSAPHook')), {})
     size, source = choose_image(config, model, args.image_size)
     forward = build_forward(model, image_size=size)
@@ -284,14 +256,8 @@ def main() -> None:
         sys.exit(f'{program}: --json {args.json}: there is no folder {args.json.parent}')
     torch.set_num_threads(1)  # one image without arithmetic: more threads only cost time
     torch.manual_seed(0)  # the weights are random, and so is the choice of --target by them
-    # mmengine's logger is created by these imports and writes to it later, so it stays open.
-    nowhere = Path(os.devnull).open('w')  # noqa: SIM115
-    with contextlib.redirect_stdout(nowhere):
-        warnings.simplefilter('ignore')
-        try:
-            found, lines = examine(args)
-        except Exception as error:  # a config is a program, and may fail in any way
-            sys.exit(f'{program}: {args.config}: {message_for_user(error)}')
+    with quiet_or_exit(args.config):
+        found, lines = examine(args)
     if args.json:  # before anything is printed, since the reader of a pipe may have gone then
         try:
             write_atomically(args.json, json.dumps(found, indent=2) + '\n')

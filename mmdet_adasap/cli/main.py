@@ -11,6 +11,8 @@ COMMANDS = {
     'robustness': ('robustness_command', 'test models clean and under corruptions: mPC, rPC, mCE'),
     'export': ('export_command', 'write a pruned model that needs nothing of this package'),
     'groups': ('groups_command', 'list the channels of a model that can be removed'),
+    'layers': ('layers_command', 'list what a device has to time, to prune for a latency there'),
+    'latency': ('latency_command', 'time the layers of a model on this machine, for the same'),
     'corrupt': ('corrupt_command', 'write corrupted copies of a VOC set to disk'),
     'env': ('..env', 'say which packages are installed, and what is wrong with them'),
 }

@@ -3,8 +3,15 @@
 
 from .comparison import format_table
 from .export import export_pruned
+from .layers_file import describe_layers, half_of
+from .network_time import network_run, time_share_on, write_network
 
 __all__ = [
+    'describe_layers',
     'export_pruned',
     'format_table',
+    'half_of',
+    'network_run',
+    'time_share_on',
+    'write_network',
 ]

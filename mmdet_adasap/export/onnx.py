@@ -2,6 +2,7 @@
 """Export the networks of a detector or classifier to ONNX, and verify them with onnxruntime."""
 
 import warnings
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,13 +25,17 @@ ROIS = 3
 """Pooled regions in the traced input; their number is free in the file."""
 
 
-def check_onnx() -> None:
-    """Raise ImportError if the result could not be verified.
+def check_onnx(with_runtime: bool = True) -> None:
+    """Raise ImportError if an ONNX file could not be written, or the result not be verified.
+
+    Args:
+        with_runtime (bool): Whether onnxruntime is needed as well. Defaults to True.
 
     Raises:
         ImportError: Naming the command that installs what is missing.
     """
-    missing = [name for name in ('onnx', 'onnxruntime') if find_spec(name) is None]
+    needed = ('onnx', 'onnxruntime') if with_runtime else ('onnx',)
+    missing = [name for name in needed if find_spec(name) is None]
     if missing:
         raise ImportError(
             f'--onnx needs {" and ".join(missing)}; install with: pip install onnx onnxruntime'
@@ -106,7 +111,7 @@ def export_onnx(
         if two_stages:
             holds = 'features of the neck, then raw outputs of the RPN; '
         found = {}
-        pooled = _pooled(model) if two_stages else None
+        pooled = pooled_features(model) if two_stages else None
         if two_stages:
             holds += (
                 'the second stage, which is not one head behind one pooling, is left out'
@@ -156,7 +161,7 @@ def _size(images: Tensor) -> str:
     return f'{images.shape[2]}x{images.shape[3]}'
 
 
-def _pooled(model: nn.Module) -> Tensor | None:
+def pooled_features(model: nn.Module, regions: int = ROIS) -> Tensor | None:
     """Return random features for the second stage; None for a cascade, or without a box head."""
     head = model.roi_head
     extractor = getattr(head, 'bbox_roi_extractor', None)
@@ -164,7 +169,7 @@ def _pooled(model: nn.Module) -> Tensor | None:
         return None
     size = extractor.roi_layers[0].output_size
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(ROIS, extractor.out_channels, *size, generator=generator)
+    return torch.randn(regions, extractor.out_channels, *size, generator=generator)
 
 
 def _export(network: nn.Module, inputs: Tensor, file: Path, holds: str, other: Tensor) -> dict:
@@ -188,20 +193,7 @@ def _export(network: nn.Module, inputs: Tensor, file: Path, holds: str, other: T
         names = {axis: f'{name}_size_{axis}' for axis in range(1, small.dim())}
         axes[name] = _free_axes(small, large, {0: 'batch', **names})
     try:
-        with warnings.catch_warnings():
-            # A tracer warns of every size that it takes as a constant; heights and widths are,
-            # unless they are free, and then the comparison shows whether that did harm.
-            warnings.simplefilter('ignore')
-            torch.onnx.export(
-                network,
-                (inputs,),
-                str(file),
-                dynamo=False,
-                opset_version=OPSET,
-                input_names=['input'],
-                output_names=list(axes)[1:],
-                dynamic_axes=axes,
-            )
+        write_onnx(network, inputs, file, axes)
     except Exception as error:
         raise OnnxMismatchError(
             f'--onnx: {file.name} cannot be written ({one_line(error)}); export without it'
@@ -213,6 +205,34 @@ def _export(network: nn.Module, inputs: Tensor, file: Path, holds: str, other: T
         'bytes': file.stat().st_size,
         'difference': _compare(file, [(inputs, traced), (other, expected)]),
     }
+
+
+def write_onnx(
+    network: nn.Module, inputs: Tensor, file: Path, axes: Mapping[str, Mapping[int, str]]
+) -> None:
+    """Write a network as one ONNX file.
+
+    Args:
+        network (nn.Module): The network, in eval mode.
+        inputs (Tensor): What it is traced with.
+        file (Path): The file.
+        axes (Mapping[str, Mapping[int, str]]): 'input' and the name of each output, in order, to
+            the axes that are free in the file, with their names.
+    """
+    with warnings.catch_warnings():
+        # A tracer warns of every size that it takes as a constant; heights and widths are,
+        # unless they are free, and then the comparison shows whether that did harm.
+        warnings.simplefilter('ignore')
+        torch.onnx.export(
+            network,
+            (inputs,),
+            str(file),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=['input'],
+            output_names=list(axes)[1:],
+            dynamic_axes=dict(axes),
+        )
 
 
 def _free_axes(small: Tensor, large: Tensor, names: dict[int, str]) -> dict[int, str]:

@@ -16,10 +16,11 @@ from ..integration import (
     unwrapped,
 )
 from ..optim import AdaSAPOptimWrapper, observe_clean_gradients, preserve_rng_state
-from ..pruning import META_KEY, PHASES, Pruner, check_states
+from ..pruning import META_KEY, PHASES, Pruner, Target, check_states
 from ..registry import check_arguments
-from . import preflight, resume, runner_state, training_log, training_plan
+from . import preflight, resume, runner_state, saved_state, training_log, training_plan
 from .collapse_watch import CollapseWatch
+from .latency_target import LatencyTiming, log_off_step
 from .model_copies import check_no_copy
 from .runner_state import averaged_models, optimizers_of
 from .schedule import Phases
@@ -89,6 +90,7 @@ class AdaSAPHook(Hook):
         self._watch: training_log.LossRatioWatch | None = None
         self._collapse: CollapseWatch | None = None
         self._has_forecast = False
+        self._timing: LatencyTiming | None = None
 
     def before_run(self, runner: Runner) -> None:
         """Check that the run is one that the hook can follow."""
@@ -111,7 +113,7 @@ class AdaSAPHook(Hook):
             loaded = resume.fingerprint(checkpoint)
         check_same_on_all_ranks('the checkpoints', loaded)
         runner_state.after_load(runner, self.structure)
-        state = checkpoint.get(resume.STATE_KEY)
+        state = checkpoint.get(saved_state.STATE_KEY)
         self._loaded_state = state if isinstance(state, Mapping) else {}
         self.has_loaded = True
 
@@ -142,7 +144,7 @@ class AdaSAPHook(Hook):
         settings, model = self.settings, unwrapped(runner.model)
         with preserve_rng_state(model):
             check_no_copy(model, lambda: runner_state.running_modules(runner))
-            forward = runner_state.sample_forward(runner)
+            forward = runner_state.sample_forward(runner, _image_size(settings.target))
             with runner_state.frozen_as_at_the_start(model, self._loaded_state) as frozen:
                 self._frozen = frozen
                 self.pruner = Pruner(
@@ -155,11 +157,14 @@ class AdaSAPHook(Hook):
                     settings.solver,
                 )
         self.start_fractions = {r: self.pruner.remaining(r) for r in self.pruner.targets}
+        self._timing = LatencyTiming(settings.target, runner.logger)
         channels = self.pruner.channels
         self._collapse = CollapseWatch(settings.interval)
         if self.structure is not None:
             self.pruner.restore(self.structure, optimizers_of(runner))
-            resume.restore_importance(settings.importance, self._loaded_state, channels.groups)
+            state, groups = self._loaded_state, channels.groups
+            saved_state.restore_importance(settings.importance, state, groups)
+            self.pruner.limits.correction = saved_state.correction_of(state)
         training_log.log_channels(runner.logger, channels, model)
         training_plan.log_plan(runner, settings, self.phases, self.pruner)
         # One that reads gradients has seen none, and one of a user's own may fail without them.
@@ -216,7 +221,8 @@ class AdaSAPHook(Hook):
             check_states(optimizers_of(runner))  # now rather than at the cut
             if not self._has_forecast:
                 self._has_forecast = training_plan.log_forecast(runner.logger, self.pruner)
-            kept = self.pruner.select(self._targets_after(event))
+            is_last = event == self.phases.events
+            kept = self._timing.select(self.pruner, self._targets_after(event), is_last)
         # Rounding may differ from device to device; the choice must not.
         kept = broadcast_from_rank_0(kept)
         self.pruner.remove(kept, optimizers_of(runner), averaged_models(runner))
@@ -231,6 +237,7 @@ class AdaSAPHook(Hook):
         with raise_on_all_ranks(), preserve_rng_state(model):
             self.structure = self.pruner.cut(optimizers_of(runner), averaged_models(runner))
         check_same_on_all_ranks('the structures', self.structure['digest'])
+        log_off_step(runner.logger, self.pruner)
         runner.logger.info(training_log.cut_table(model, dense, self.structure))
         runner_state.after_cut(runner)
         self.pruner = None
@@ -263,12 +270,14 @@ class AdaSAPHook(Hook):
         elif self.structure is not None:
             checkpoint['meta'][META_KEY] = self.structure
         if self.phases is not None:
-            checkpoint[resume.STATE_KEY] = {
+            checkpoint[saved_state.STATE_KEY] = {
                 'settings': self.settings.to_dict(),
                 'importance': self.settings.importance.state_dict() if self.pruner else {},
                 'holds': resume.count_states(checkpoint),
                 'frozen': self._frozen,
             }
+            if self.pruner is not None:
+                checkpoint[saved_state.STATE_KEY]['correction'] = self.pruner.limits.correction
 
     def after_train(self, runner: Runner) -> None:
         """Say what to run next; warn if training ends before the cut, as early stopping can."""
@@ -283,3 +292,9 @@ class AdaSAPHook(Hook):
                 f'AdaSAP is done: {left} of the dense model are left; '
                 f'{training_plan.next_steps(runner)}'
             )
+
+
+def _image_size(target: Target) -> tuple[int, int] | None:
+    """Return the size that a table was made for; None if none is given."""
+    shape = None if target.table is None else target.table.input_shape
+    return None if shape is None else tuple(shape[-2:])

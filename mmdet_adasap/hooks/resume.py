@@ -16,8 +16,6 @@ from ..checkpoint import meta_of
 from ..errors import StructureError, UnreadableCheckpointError
 from ..pruning import (
     META_KEY,
-    ChannelGroup,
-    Importance,
     digest,
     is_cut,
     last_cut,
@@ -31,16 +29,9 @@ from .runner_state import (
     newest_if_passed_over,
     optimizers_of,
 )
+from .saved_state import REMEDY, START_ANEW, STATE_KEY, compare_settings
 from .schedule import Phases
-from .settings import PERTURBATION_KEYS, AdaSAPSettings
-
-STATE_KEY = 'mmdet_adasap'
-"""Where a checkpoint has what resuming needs besides the structure: 'settings' of the run,
-'importance' as the criterion's state_dict, and 'holds', numbers of what mmengine saved."""
-START_ANEW = 'start anew with load_from and without --resume'
-"""Beside --resume load_from is dropped by mmdet's train.py, as by mmpretrain's where the config's
-file has it. Where --cfg-options has it, mmpretrain's resumes from that file."""
-REMEDY = f'resume from one as train.py writes it, or {START_ANEW}'
+from .settings import AdaSAPSettings
 
 
 def check_is_checkpoint(checkpoint: object, filename: str) -> None:
@@ -284,7 +275,7 @@ def check_start(
             f"--cfg-options, which mmpretrain's train.py takes before --resume"
         )
     _check_phase(settings, phases, structure, runner)
-    for line in _compare_settings(settings, structure, state):
+    for line in compare_settings(settings, structure, state):
         runner.logger.warning(line)
     by_epochs = isinstance(runner.train_loop, EpochBasedTrainLoop)
     if by_epochs and runner.iter % len(runner.train_dataloader):
@@ -329,76 +320,3 @@ def _check_phase(
             f'warmup={settings.warmup} and prune={settings.prune} put iteration {iteration} into '
             f'{phase!r}; resume with the settings that the run was started with'
         )
-
-
-def _compare_settings(
-    settings: AdaSAPSettings, structure: Mapping | None, state: Mapping
-) -> list[str]:
-    """Compare the settings with those that a resumed run was started with.
-
-    Returns:
-        list[str]: Warnings of settings that differ, and may.
-
-    Raises:
-        StructureError: If one differs that must not.
-        ValueError: If the checkpoint does not have them.
-    """
-    saved = state.get('settings')
-    if not isinstance(saved, Mapping):
-        raise ValueError(
-            f'resume: the checkpoint does not say with what settings of AdaSAPHook the run was '
-            f'started; {REMEDY}'
-        )
-    # There was one way to choose before this setting.
-    saved = {'solver': 'ranked', **saved}
-    if structure is not None:
-        saved['target'] = structure['target']
-    warnings = []
-    for key, value in settings.to_dict().items():
-        if key == 'max_pruning_ratio' and key not in saved and value < 1:
-            warnings.append(
-                f'resume: the run was started by a version without max_pruning_ratio and goes on '
-                f'with {value}; set max_pruning_ratio=1.0 for a run as it was started'
-            )
-        if saved.get(key, value) == value:
-            continue
-        if key not in PERTURBATION_KEYS:
-            if key == 'target' and _without_table(saved[key]) == _without_table(value):
-                raise StructureError(
-                    f'resume: the run was started with another latency table '
-                    f'({saved[key].get("table")} and not {value.get("table")}, the digests); '
-                    f'give it the table that it was started with'
-                )
-            raise StructureError(
-                f'resume: the run was started with {key}={saved[key]!r} and goes on with '
-                f'{key}={value!r}; resume with the settings that it was started with'
-            )
-        warnings.append(
-            f'resume: the run was started with {key}={saved[key]} and goes on with '
-            f'{key}={value}; it will not equal an uninterrupted one'
-        )
-    return warnings
-
-
-def _without_table(target: Mapping) -> dict:
-    return {key: value for key, value in target.items() if key != 'table'}
-
-
-def restore_importance(importance: Importance, state: Mapping, groups: list[ChannelGroup]) -> None:
-    """Give a criterion back what it had seen when the checkpoint was written.
-
-    Args:
-        importance (Importance): The criterion.
-        state (Mapping): What the checkpoint holds under :data:`STATE_KEY`.
-        groups (list[ChannelGroup]): The groups of channels that it scores.
-
-    Raises:
-        StructureError: If a criterion of another kind, or of other groups, wrote it.
-    """
-    try:
-        importance.load_state_dict(state.get('importance'), groups)
-    except (KeyError, TypeError, ValueError) as error:
-        raise StructureError(
-            f'resume: {STATE_KEY}.importance of the checkpoint is not what '
-            f'{type(importance).__name__} wrote ({error!r}); resume from another one'
-        ) from error

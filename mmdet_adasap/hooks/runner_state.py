@@ -19,7 +19,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..integration import rewrap_model, unwrapped
-from ..models import complete_forward, raw_forward
+from ..models import complete_forward, raw_forward, synthetic_batch
 from ..pruning import ForwardFn, eval_mode, last_cut, preserve_state
 
 
@@ -81,15 +81,22 @@ def optimizers_of(runner: Runner) -> list[Optimizer]:
     return [optimizer] if isinstance(optimizer, Optimizer) else []
 
 
-def sample_forward(runner: Runner) -> ForwardFn:
+def sample_forward(runner: Runner, image_size: tuple[int, int] | None = None) -> ForwardFn:
     """Return a function that runs a model on the first validation (or training) image.
 
     The model's raw outputs are returned. Where layers serve the loss alone, it is computed for
     the first training image as well. Random numbers are used up.
+
+    Args:
+        runner (Runner): The run.
+        image_size (tuple[int, int], optional): Height and width of an image of noise instead.
     """
     model = unwrapped(runner.model)
-    batch = _first_batch(model, runner.val_loop or runner.train_loop)
+    if image_size is None:
+        batch = _first_batch(model, runner.val_loop or runner.train_loop)
     with eval_mode(model):
+        if image_size is not None:
+            batch = model.data_preprocessor(synthetic_batch(model, image_size), False)
         return complete_forward(
             model,
             batch,

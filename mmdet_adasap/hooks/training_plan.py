@@ -139,7 +139,8 @@ def log_plan(runner: Runner, settings: AdaSAPSettings, phases: Phases, pruner: P
         f'AdaSAP found {len(channels.groups)} groups of {channels.group_sizes.sum()} channels. '
         f'{events}, one every {phases.interval} iterations after '
         f'iteration {phases.warmup_end}, lead from {_limits(pruner)} of the dense model. The cut '
-        f'comes after iteration {phases.prune_end}; {_number(finetune, "iteration")} are left to fine-tune'
+        f'comes after iteration {phases.prune_end}; {_number(finetune, "iteration")} are left to '
+        f'fine-tune'
     )
     if phases.events < FEW_EVENTS:
         runner.logger.warning(

@@ -6,6 +6,9 @@ from .equivalence import difference, raw_outputs, verify_cut
 from .groups import NOT_TRAINED, ChannelGroup, Member, PrunableChannels
 from .importance import Importance, MagnitudeImportance, TaylorImportance, per_channel
 from .joint import check_solver, select_jointly
+from .latency_check import TimeShare, select_timed
+from .latency_cost import LatencyCost, network_digest
+from .layer_calls import LayerCall, half_counts, widths
 from .masks import ChannelMasks, mask
 from .model_state import (
     ForwardFn,
@@ -59,12 +62,15 @@ __all__ = [
     'ForwardFn',
     'Importance',
     'Keep',
+    'LatencyCost',
+    'LayerCall',
     'MagnitudeImportance',
     'Member',
     'PrunableChannels',
     'Pruner',
     'Target',
     'TaylorImportance',
+    'TimeShare',
     'channel_counts',
     'check_dense',
     'check_fits',
@@ -80,12 +86,14 @@ __all__ = [
     'digest',
     'eval_mode',
     'find_channels',
+    'half_counts',
     'indices_from_masks',
     'is_cut',
     'last_cut',
     'mask',
     'masks_from_structure',
     'named_tensors',
+    'network_digest',
     'not_counted',
     'output_tensors',
     'per_channel',
@@ -95,6 +103,7 @@ __all__ = [
     'repeated',
     'select_channels',
     'select_jointly',
+    'select_timed',
     'tag_model',
     'tagged_structure',
     'tensors_in',
@@ -102,5 +111,6 @@ __all__ = [
     'uncuttable_state',
     'unused_weights',
     'verify_cut',
+    'widths',
     'with_integer_axes',
 ]

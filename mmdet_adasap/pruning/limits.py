@@ -61,11 +61,31 @@ class Limits:
 
     def budget(self, fractions: Mapping[str, float]) -> Budget:
         """Return the limits that hold when these fractions of the dense model remain."""
-        return Budget([(r, self.costs[r], self.limit(r, f)) for r, f in fractions.items()])
+        return Budget([(self.costs[r], self.limit(r, f), r) for r, f in fractions.items()])
 
     def left(self, resource: str, counts: np.ndarray) -> float:
         """Return the fraction of the dense model that kept channels leave of a resource."""
         return self.costs[resource](counts) / self.dense[resource]
+
+    def latency_report(self, counts: np.ndarray, measured: float | None) -> dict:
+        """Return what a choice takes on the device of the table, as plain data.
+
+        Args:
+            counts (np.ndarray): Channels that each group keeps.
+            measured (float, optional): Share of the dense time, timed.
+
+        Returns:
+            dict: 'table' (its digest), 'device', 'dense_ms', 'predicted_ms' and 'measured_ms',
+            which is None where nothing was timed.
+        """
+        dense = self.dense['latency'] / 1e6
+        return {
+            'table': self.target.table.digest,
+            'device': self.target.table.describe(),
+            'dense_ms': dense,
+            'predicted_ms': self.costs['latency'](counts) / 1e6,
+            'measured_ms': None if measured is None else measured * dense,
+        }
 
     def by_resource(self, fractions: float | Mapping[str, float]) -> Mapping[str, float]:
         """Return fractions by resource; a number is of the target's only one.

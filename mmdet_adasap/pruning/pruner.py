@@ -79,6 +79,8 @@ class Pruner:
             its nanoseconds, too.
         targets (dict[str, float]): Resource to the fraction of the dense model that is to remain.
         limits (Limits): What the target means for the model.
+        measured (float | None): Share of the dense latency that the choice took when it was
+            timed, see :func:`~mmdet_adasap.pruning.latency_check.select_timed`.
     """
 
     def __init__(
@@ -114,6 +116,7 @@ class Pruner:
         self.dense, self.targets = self.limits.dense, self.limits.fractions
         self._steps = self.channels.group_steps(round_to)
         sizes = self.channels.group_sizes
+        self.measured: float | None = None
         self._least = minimum_counts(sizes, self._steps, max_pruning_ratio)
         self.masks = ChannelMasks(model, self.channels.groups)
         self._check_reachable()
@@ -146,6 +149,14 @@ class Pruner:
         """
         resource = resource or self.target.resources[0]
         return self.limits.left(resource, self.masks.counts)
+
+    def floor(self, resource: str) -> float:
+        """Return the fraction of the dense model below which no choice can go.
+
+        Args:
+            resource (str): As for :meth:`remaining`.
+        """
+        return self.limits.left(resource, np.minimum(self._least, self.masks.counts))
 
     @property
     def is_within_target(self) -> bool:
@@ -327,6 +338,8 @@ class Pruner:
             'keep': compose(self._base['keep'], keep),
             'attrs': attributes,
         }
+        if 'latency' in self.limits.costs:
+            structure['latency'] = self.limits.latency_report(self.masks.counts, self.measured)
         if self._start is not None and not is_cut(structure):
             structure['start'] = dict(self._start)
         return {**structure, 'digest': digest(structure)}

@@ -65,6 +65,9 @@ def unreachable_message(
     if unlimited < cost(least(round_to)):
         settings += f' and max_pruning_ratio={max_pruning_ratio:g}'
     text = f'with {settings} at least {fraction:.4f} remain; '
+    if resource == 'latency':
+        floor = cost(least(1, 1.0)) / 1e6
+        text += f'cutting channels cannot go below {floor:.3g} ms on that device; '
     remedies = []
     divisors = [step for step in range(round_to - 1, 0, -1) if round_to % step == 0]
     smaller = next((step for step in divisors if cost(least(step)) <= limit), None)

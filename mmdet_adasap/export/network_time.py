@@ -1,0 +1,144 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Time whole networks on a device, as they will run there: without decoding and NMS."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import OnnxMismatchError, one_line
+from ..latency import LatencyTable, measure_latency
+from ..pruning import TimeShare, copy_model, eval_mode
+from .onnx import BoxHead, RawHeads, check_onnx, pooled_features, write_onnx
+
+Run = Callable[[], object]
+"""Runs a network once."""
+
+
+def parts(model: nn.Module, shape: Sequence[int]) -> list[tuple[nn.Module, Tensor]]:
+    """Return the networks of a model, with random inputs: one, or of two stages two.
+
+    Args:
+        model (nn.Module): A detector of mmdet, a classifier of mmpretrain, or any module that
+            takes one tensor.
+        shape (Sequence[int]): Of the input, ``[N, 3, H, W]``. The second stage gets as many
+            regions as ``test_cfg`` lets through.
+    """
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.rand(tuple(shape), generator=generator)
+    if not hasattr(model, 'data_preprocessor'):
+        return [(model, inputs)]
+    found = [(RawHeads(model), inputs)]
+    if hasattr(model, 'roi_head'):
+        regions = (model.test_cfg or {}).get('rpn', {}).get('max_per_img', 1000)
+        pooled = pooled_features(model, shape[0] * regions)
+        if pooled is not None:
+            found.append((BoxHead(model.roi_head), pooled))
+    return found
+
+
+def network_run(
+    model: nn.Module, shape: Sequence[int], backend: str, device: str, threads: int
+) -> Run:
+    """Return a function that runs all networks of a copy of a model once.
+
+    Args:
+        model (nn.Module): The model; left as it is.
+        shape (Sequence[int]): Of the input.
+        backend (str): 'torch', 'onnxruntime' or 'openvino'.
+        device (str): 'cpu' or 'cuda'.
+        threads (int): Threads of the backend.
+
+    Raises:
+        OnnxMismatchError: If the network cannot be written for the backend.
+    """
+    model = copy_model(model).cpu().float().eval()
+    runs = []
+    for network, inputs in parts(model, shape):
+        network.eval()
+        if backend == 'torch':
+            runs.append(_torch_run(network.to(device), inputs.to(device)))
+        else:
+            runs.append(_onnx_run(network, inputs, backend, device, threads))
+
+    def run() -> None:
+        for each in runs:
+            each()
+
+    return run
+
+
+def write_network(model: nn.Module, shape: Sequence[int], file: Path) -> list[Path]:
+    """Write the networks of a model as ONNX files, for a device to time.
+
+    Args:
+        model (nn.Module): The model; left as it is.
+        shape (Sequence[int]): Of the input, which is fixed in the file.
+        file (Path): Of the network; that of a second stage gets ``_roi_head`` at its name's end.
+
+    Returns:
+        list[Path]: The files, one or two.
+
+    Raises:
+        ImportError: If onnx is not installed.
+        OnnxMismatchError: If the network cannot be written.
+    """
+    check_onnx(with_runtime=False)
+    model, files = copy_model(model).cpu().float().eval(), []
+    for number, (network, inputs) in enumerate(parts(model, shape)):
+        files.append(file if not number else file.with_name(f'{file.stem}_roi_head.onnx'))
+        _write(network, inputs, files[-1])
+    return files
+
+
+def _write(network: nn.Module, inputs: Tensor, file: Path) -> None:
+    try:
+        with eval_mode(network):
+            write_onnx(network, inputs, file, {'input': {}})
+    except Exception as error:  # an operation without a counterpart, as a rule
+        raise OnnxMismatchError(
+            f'{type(network).__name__} cannot be written as ONNX ({one_line(error)}); use '
+            f'--no-networks, or a table with --backend torch'
+        ) from error
+
+
+def _torch_run(network: nn.Module, inputs: Tensor) -> Run:
+    def run() -> object:
+        with torch.inference_mode():
+            return network(inputs)
+
+    return run
+
+
+def _onnx_run(network: nn.Module, inputs: Tensor, backend: str, device: str, threads: int) -> Run:
+    """Write a network to a temporary file and open it with a backend."""
+    check_onnx(with_runtime=backend == 'onnxruntime')
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / 'network.onnx'
+        _write(network, inputs, file)
+        return measure_latency.open_network(file, backend, device, threads)
+
+
+def time_share_on(table: LatencyTable) -> TimeShare | None:
+    """Return what times cut copies as the table was made; None if this machine is another one.
+
+    Args:
+        table (LatencyTable): The table.
+    """
+    shape = table.input_shape
+    if shape is None or not measure_latency.is_this_machine(table.head):
+        return None
+
+    def time_share(dense: nn.Module, slim: nn.Module) -> float:
+        head = table.head
+        runs = {
+            name: network_run(model, shape, head['backend'], head['device'], head['threads'])
+            for name, model in (('dense', dense), ('slim', slim))
+        }
+        return measure_latency.ratio_of(runs, head['threads'])['slim']
+
+    return time_share

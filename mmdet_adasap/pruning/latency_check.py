@@ -1,0 +1,104 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Keep the promise of a latency: cut a copy, time it, and choose again with a better limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from .analysis import attribute_counts
+from .model_state import copy_model
+from .pruner import Pruner
+from .slicing import cut
+from .structure import indices_from_masks
+
+TimeShare = Callable[[nn.Module, nn.Module], float]
+"""Takes the dense model and a cut copy; returns the share of the dense time that the copy takes
+on the device of the table."""
+
+MOST_CUTS = 3
+"""Copies that are cut and timed for one choice: the first correction brings most."""
+CLOSE = 0.02
+"""How far a measured share may be from the wanted one, of it, before the limit is corrected. Of
+an own choice: two timings of the same network differ by about as much."""
+
+
+@dataclass(frozen=True)
+class TimedChoice:
+    """A choice of channels that was cut and timed.
+
+    Args:
+        kept (list[np.ndarray]): bool of shape ``[size]`` for each group.
+        predicted (float): Share of the dense latency by the table.
+        measured (float): The same, timed.
+        correction (float): What the limit was multiplied by.
+    """
+
+    kept: list[np.ndarray]
+    predicted: float
+    measured: float
+    correction: float
+
+
+def select_timed(
+    pruner: Pruner, fractions: Mapping[str, float], time_share: TimeShare
+) -> TimedChoice:
+    """Choose channels so that the measured latency is within its limit.
+
+    The choice by the table is cut off a copy and timed. If it takes another share of the dense
+    time than is wanted, the limit is corrected by the ratio, and the choice is made again, three
+    times at most. ``pruner.limits.correction`` is set to that of the choice; its model stays.
+
+    Args:
+        pruner (Pruner): With a target of latency.
+        fractions (Mapping[str, float]): What is to remain, by resource.
+        time_share (Callable): Times a copy, see :data:`TimeShare`.
+
+    Returns:
+        TimedChoice: The slowest that is within the limit (and :data:`CLOSE`); if none is, the
+        fastest.
+
+    Raises:
+        UnreachableTargetError: If the first choice cannot be made.
+    """
+    wanted, tried = fractions['latency'], []
+    for _ in range(MOST_CUTS):
+        choice = _time_choice(pruner, fractions, time_share)
+        tried.append(choice)
+        # What limits another resource is faster than it has to be, and may stay so.
+        is_loose = choice.predicted < 0.97 * wanted * choice.correction
+        if abs(choice.measured / wanted - 1) <= CLOSE or (is_loose and choice.measured <= wanted):
+            break
+        corrected = choice.correction * wanted / choice.measured
+        pruner.limits.correction = _within_reach(pruner, corrected, wanted)
+        if pruner.limits.correction == choice.correction:
+            break
+    fast_enough = [c for c in tried if c.measured <= wanted * (1 + CLOSE)]
+    best = max(fast_enough, key=_measured, default=min(tried, key=_measured))
+    pruner.limits.correction = best.correction
+    return best
+
+
+def _measured(choice: TimedChoice) -> float:
+    return choice.measured
+
+
+def _within_reach(pruner: Pruner, correction: float, wanted: float) -> float:
+    """Return a correction with which the smallest groups meet the limit."""
+    return max(correction, pruner.floor('latency') / wanted)
+
+
+def _time_choice(
+    pruner: Pruner, fractions: Mapping[str, float], time_share: TimeShare
+) -> TimedChoice:
+    """Choose, cut a copy, and time it."""
+    kept = pruner.select(fractions)
+    slim, channels = copy_model(pruner.model), pruner.channels
+    keep = indices_from_masks(slim, channels.groups, kept)
+    cut(slim, keep, attribute_counts(slim, channels, keep, kept))
+    counts = np.array([k.sum() for k in kept])
+    predicted = pruner.limits.left('latency', counts)
+    return TimedChoice(kept, predicted, time_share(pruner.model, slim), pruner.limits.correction)
