@@ -169,8 +169,10 @@ def predict_slim_channels(
     forward: ForwardFn,
     target: Mapping[str, float],
     importance: str | Mapping | Importance = 'magnitude',
-    round_to: int = 8,
+    round_to: int | None = None,
     max_pruning_ratio: float = MAX_PRUNING_RATIO,
+    solver: str = 'ranked',
+    objective: str = 'sum',
 ) -> tuple[Pruner, list[int]]:
     """Predict what :func:`prune_model` would leave; the model stays as it is.
 
@@ -179,8 +181,10 @@ def predict_slim_channels(
         forward (Callable): Runs it and returns its raw outputs, see :func:`build_forward`.
         target (Mapping): As for :func:`prune_model`.
         importance (str | Mapping | Importance): As for :func:`prune_model`.
-        round_to (int): As for :func:`prune_model`. Defaults to 8.
+        round_to (int, optional): As for :func:`prune_model`.
         max_pruning_ratio (float): As for :func:`prune_model`. Defaults to 0.9.
+        solver (str): As for :func:`prune_model`. Defaults to 'ranked'.
+        objective (str): As for :func:`prune_model`. Defaults to 'sum'.
 
     Returns:
         tuple[Pruner, list[int]]: The pruner, with the groups and the dense model's size, and how
@@ -191,7 +195,12 @@ def predict_slim_channels(
         EquivalenceError: If the cut stays wrong whatever is left whole.
     """
     criterion = _build_importance(importance)
-    pruner = Pruner(model, forward, target, criterion, round_to, max_pruning_ratio)
+    target = check_target(target)
+    if round_to is None:
+        round_to = default_step(target.table)
+    pruner = Pruner(
+        model, forward, target, criterion, round_to, max_pruning_ratio, solver, objective
+    )
     kept = _with_scores(importance, lambda: pruner.select(pruner.targets))
     return pruner, [int(k.sum()) for k in kept]
 

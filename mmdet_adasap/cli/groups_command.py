@@ -7,12 +7,17 @@ image of noise, which has the size that the config's test pipeline makes. FLOPs 
 With --target it also predicts a slim model: what the criterion --importance would remove from the
 weights as they are (random, without --checkpoint), all at once. A training removes in steps, from
 weights that change, and by the criterion of its AdaSAPHook. What the target limits comes out there
-as here; how many channels each group keeps, and the other cost, do not.
+as here; how many channels each group keeps, and the other costs, do not.
+
+With --table, which adasap latency makes, milliseconds are listed, too: of each layer, before and
+after, of what runs between the layers, and the least that cutting channels can reach. --plot draws
+how much importance is kept for how much of the cost.
 
 examples:
   python tools/list_groups.py mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py
   python tools/list_groups.py configs/ssd300/adasap_ssd300_voc0712.py --target params=0.4
   python tools/list_groups.py CONFIG --target flops=0.5 --checkpoint dense.pth --json groups.json
+  python tools/list_groups.py CONFIG --target latency=0.6 --table table.json --plot pareto.svg
 """
 
 import argparse
@@ -29,6 +34,12 @@ from ..errors import listed
 from ..fileio import quiet_on_closed_pipe, write_atomically
 from .arguments import at_least_1, called_as, make_parser
 from .dense_model import build_model, choose_image, quiet_or_exit
+from .pareto_plot import draw_pareto, importance_kept, pareto_points
+
+LAYERS_SHOWN = 20
+"""Layers whose milliseconds are printed, the longest: a screen. --json has all of them."""
+SOLVERS = ('joint', 'ranked')
+"""Those of AdaSAPHook, without what importing it takes: seconds of --help."""
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,14 +50,29 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--target',
         type=target,
-        metavar='params=F|flops=F',
-        help='also predict a slim model that keeps this fraction, see above',
+        metavar='params=F|flops=F|latency=F',
+        help='also predict a slim model that keeps this fraction, see above; several with commas, '
+        'as params=0.5,latency=0.6, and latency=12ms',
+    )
+    parser.add_argument(
+        '--table', metavar='FILE', help='times of the device, for milliseconds and for latency'
+    )
+    parser.add_argument(
+        '--plot',
+        type=Path,
+        metavar='FILE',
+        help='draw importance kept against the first cost of --target (.svg, .png or .pdf)',
+    )
+    parser.add_argument(
+        '--solver',
+        choices=sorted(SOLVERS),
+        help="as in AdaSAPHook (default: what the config's hook says, or its default)",
     )
     parser.add_argument(
         '--round-to',
         type=at_least_1,
         metavar='N',
-        help="as in AdaSAPHook (default: what the config's hook says, or 8)",
+        help="as in AdaSAPHook (default: what the config's hook says, or 8, or the table's step)",
     )
     parser.add_argument(
         '--max-pruning-ratio',
@@ -81,11 +107,18 @@ def parse_args() -> argparse.Namespace:
 
 
 def target(text: str) -> dict:
-    resource, _, fraction = text.partition('=')
-    try:
-        return {resource: float(fraction)}
-    except ValueError:
-        raise argparse.ArgumentTypeError(f'{text!r}: write params=0.4 or flops=0.5') from None
+    found = {}
+    for part in text.split(','):
+        resource, _, amount = part.strip().partition('=')
+        try:
+            found[resource] = float(amount)
+        except ValueError:
+            if resource != 'latency' or not amount:
+                raise argparse.ArgumentTypeError(
+                    f'{text!r}: write params=0.4, flops=0.5 or latency=12ms'
+                ) from None
+            found[resource] = amount
+    return found
 
 
 def describe(model: torch.nn.Module, channels) -> dict:
@@ -182,7 +215,7 @@ def examine(args: argparse.Namespace) -> tuple[dict, list[str]]:
     from ..apis import build_forward, predict_slim_channels
     from ..checkpoint import load_pruned
     from ..integration import find_hooks
-    from ..pruning import MAX_PRUNING_RATIO, find_channels
+    from ..pruning import find_channels
 
     config, model = build_model(args.config)
     structure = load_pruned(model, args.checkpoint) if args.checkpoint else None
@@ -192,13 +225,13 @@ def examine(args: argparse.Namespace) -> tuple[dict, list[str]]:
     if args.target is None:
         channels, kept = find_channels(model, forward), None
     else:
-        round_to = args.round_to or hook.get('round_to', 8)
-        ratio = args.max_pruning_ratio
-        if ratio is None:
-            ratio = hook.get('max_pruning_ratio', MAX_PRUNING_RATIO)
-        pruner, kept = predict_slim_channels(
-            model, forward, args.target, args.importance, round_to, ratio
-        )
+        asked = {**args.target, 'table': args.table} if args.table else args.target
+        options = {
+            key: getattr(args, key, None) or hook[key]
+            for key in ('round_to', 'max_pruning_ratio', 'solver', 'objective')
+            if getattr(args, key, None) is not None or key in hook
+        }
+        pruner, kept = predict_slim_channels(model, forward, asked, args.importance, **options)
         channels = pruner.channels
     found = {'image_size': size, 'image_size_from': source, **describe(model, channels)}
     lines = []
@@ -213,11 +246,74 @@ def examine(args: argparse.Namespace) -> tuple[dict, list[str]]:
         'channels': (kept * channels.channels_per_unit).tolist(),
         'params': channels.params(kept),
         'flops': channels.flops(kept),
+        **latency_of(pruner, kept),
         'importance': args.importance,
         'checkpoint': args.checkpoint,
     }
     slim = found['slim']['channels']
-    return found, [table(found, slim), *lines, *prediction(found, args.target, hook)]
+    if args.plot:
+        draw(args.plot, args.config, pruner, kept)
+    lines = [table(found, slim), *lines, *prediction(found, args.target, hook)]
+    return found, [*lines, *latency_lines(pruner, kept)]
+
+
+def draw(file: Path, config: str, pruner, kept: np.ndarray) -> None:
+    """Write the plot of --plot."""
+    scores, _ = pruner.scores()
+    masks = pruner.select(pruner.targets)
+    resource = pruner.target.resources[0]
+    chosen = (pruner.limits.left(resource, kept), importance_kept(scores, masks))
+    curve = pareto_points(pruner, scores, resource)
+    draw_pareto(file, curve, chosen, resource, f'{Path(config).stem}, {pruner.target}')
+
+
+def latency_of(pruner, kept: np.ndarray) -> dict:
+    """Return milliseconds of the dense and the slim model as plain data; {} without a table."""
+    cost = pruner.limits.costs.get('latency')
+    if cost is None:
+        return {}
+    sizes = pruner.channels.group_sizes
+    dense, slim = cost.per_call(sizes) / 1e6, cost.per_call(kept) / 1e6
+    layers: dict[str, list[float]] = {}
+    for call, before, after in zip(cost.calls, dense, slim, strict=True):
+        total = layers.setdefault(call.name, [0.0, 0.0])
+        total[0] += float(before)
+        total[1] += float(after)
+    return {
+        'latency': {
+            'dense_ms': cost(sizes) / 1e6,
+            'slim_ms': cost(kept) / 1e6,
+            'floor_ms': pruner.floor('latency') * cost(sizes) / 1e6,
+            'layers_ms': layers,
+        }
+    }
+
+
+def latency_lines(pruner, kept: np.ndarray) -> list[str]:
+    """Return a table of the layers that take the longest, and what no cut changes."""
+    found = latency_of(pruner, kept).get('latency')
+    if found is None:
+        return []
+    dense, slim, layers = found['dense_ms'], found['slim_ms'], found['layers_ms']
+    width = max(map(len, layers))
+    lines = ['', f'{"layer".ljust(width)}  dense ms  slim ms']
+    longest = sorted(layers, key=lambda name: -layers[name][0])
+    for name in longest[:LAYERS_SHOWN]:
+        before, after = layers[name]
+        lines.append(f'{name.ljust(width)}  {before:8.3f} {after:8.3f}')
+    shown = [layers[name] for name in longest[LAYERS_SHOWN:]]
+    if shown:
+        before, after = (sum(column) for column in zip(*shown, strict=True))
+        lines.append(f'{f"{len(shown)} others".ljust(width)}  {before:8.3f} {after:8.3f}')
+    before, after = (sum(column) for column in zip(*layers.values(), strict=True))
+    lines.append(f'{"between the layers".ljust(width)}  {dense - before:8.3f} {slim - after:8.3f}')
+    device, floor = pruner.target.table.describe(), found['floor_ms']
+    return [
+        *lines,
+        f'slim: {slim:.3g} ms of {dense:.3g} ({slim / dense:.4f}), predicted for {device}',
+        f'with these settings cutting channels cannot go below {floor:.3g} ms '
+        f'({floor / dense:.4f}); decoding and NMS are not counted',
+    ]
 
 
 def prediction(found: dict, limited: dict, hook: dict) -> list[str]:
@@ -240,10 +336,12 @@ def prediction(found: dict, limited: dict, hook: dict) -> list[str]:
             f'the hook of the config chooses by {criterion}, and this is {slim["importance"]}: '
             f'other channels will go, and of each group another number'
         )
-    limit, other = ('params', 'FLOPs') if 'params' in limited else ('flops', 'parameters')
+    names = {'params': 'parameters', 'flops': 'FLOPs'}
+    limit = ' and '.join(limited)
+    other = ', '.join(name for resource, name in names.items() if resource not in limited)
     lines.append(
         f'a training removes in steps from weights that change: its {limit} come out as here, its '
-        f'{other} and the channels of a group do not'
+        f'{other + " and " if other else ""}the channels of a group do not'
     )
     return lines
 

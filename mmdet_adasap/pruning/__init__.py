@@ -1,7 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Find the channels that are tied, choose which go, and cut them off; plain PyTorch."""
 
-from .analysis import find_channels
+from .analysis import attribute_counts, find_channels
 from .equivalence import difference, raw_outputs, verify_cut
 from .groups import NOT_TRAINED, ChannelGroup, Member, PrunableChannels
 from .importance import Importance, MagnitudeImportance, TaylorImportance, per_channel
@@ -13,6 +13,7 @@ from .masks import ChannelMasks, mask
 from .model_state import (
     ForwardFn,
     check_model,
+    copy_model,
     eval_mode,
     output_tensors,
     preserve_modes,
@@ -71,6 +72,7 @@ __all__ = [
     'Target',
     'TaylorImportance',
     'TimeShare',
+    'attribute_counts',
     'channel_counts',
     'check_dense',
     'check_fits',
@@ -80,6 +82,7 @@ __all__ = [
     'check_states',
     'check_structure',
     'check_target',
+    'copy_model',
     'cut',
     'default_step',
     'difference',

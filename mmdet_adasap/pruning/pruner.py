@@ -223,6 +223,24 @@ class Pruner:
             ValueError: If a fraction is not one.
         """
         fractions = self.limits.by_resource(fractions)
+        scores, unseen = self.scores()
+        budget = self.limits.budget(fractions)
+        try:
+            return self._select(scores, self.masks.kept, budget, self._steps, self._least)
+        except UnreachableTargetError as error:
+            message = self._out_of_reach(error, fractions, unseen)
+            raise UnreachableTargetError(message) from error
+
+    def scores(self) -> tuple[list[np.ndarray], list[str]]:
+        """Return the importance of all channels, and the groups of which nothing is known.
+
+        Returns:
+            tuple[list[np.ndarray], list[str]]: Float of shape ``[size]`` for each group, inf for
+            channels that have to stay; and names of groups without a score.
+
+        Raises:
+            DivergedError: If a weight is not finite.
+        """
         self._check_finite()
         tensors = named_tensors(self.model)
         parameters = dict(self.model.named_parameters())
@@ -239,12 +257,7 @@ class Pruner:
                 # A score that is not a number says nothing against its channel.
                 scores.append(np.nan_to_num(found.cpu().numpy(), nan=np.inf, posinf=np.inf))
                 unseen += [group.name] if found.isnan().all() else []
-        budget = self.limits.budget(fractions)
-        try:
-            return self._select(scores, self.masks.kept, budget, self._steps, self._least)
-        except UnreachableTargetError as error:
-            message = self._out_of_reach(error, fractions, unseen)
-            raise UnreachableTargetError(message) from error
+        return scores, unseen
 
     def untrained_layers(self) -> list[str]:
         """Return the layers that are not trained now, and so keep the channels they have."""
