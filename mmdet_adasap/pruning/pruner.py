@@ -2,7 +2,6 @@
 """Prune a model in steps: score channels, select, mask, and cut once at the end."""
 
 import hashlib
-import math
 import warnings
 from collections.abc import Iterable, Mapping
 
@@ -11,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from ..errors import DivergedError, UnreachableTargetError, listed
+from ..errors import DivergedError, UnreachableTargetError
 from .analysis import attribute_counts, find_channels
 from .equivalence import verify_cut
 from .importance import Importance, checked_scores
@@ -41,7 +40,7 @@ from .target import (
     check_max_pruning_ratio,
     check_target,
 )
-from .unreachable import unreachable_message
+from .unreachable import event_message, unreachable_message
 
 
 class Pruner:
@@ -228,7 +227,13 @@ class Pruner:
         try:
             return self._select(scores, self.masks.kept, budget, self._steps, self._least)
         except UnreachableTargetError as error:
-            message = self._out_of_reach(error, fractions, unseen)
+            left = error.remaining / self.dense[error.resource]
+            criterion = type(self.importance).__name__
+            whole = {
+                'not trained now': self.untrained_layers(),
+                f'without a score of {criterion}, as without a gradient': unseen,
+            }
+            message = event_message(error.resource, fractions[error.resource], left, whole)
             raise UnreachableTargetError(message) from error
 
     def scores(self) -> tuple[list[np.ndarray], list[str]]:
@@ -264,33 +269,6 @@ class Pruner:
         parameters = dict(self.model.named_parameters())
         found = [group.untrained_layers(parameters) for group in self.channels.groups]
         return list(dict.fromkeys(name for names in found for name in names))
-
-    def _out_of_reach(
-        self, error: UnreachableTargetError, fractions: Mapping[str, float], unseen: list[str]
-    ) -> str:
-        """Return what an event could not cut, and what to do, for the message of an error.
-
-        Args:
-            error (UnreachableTargetError): Says what remains when every group keeps the least.
-            fractions (Mapping[str, float]): What was to remain, by resource.
-            unseen (list[str]): Layers of which the criterion knows nothing.
-        """
-        resource = error.resource
-        left = error.remaining / self.dense[resource]
-        reasons = {
-            'not trained now': self.untrained_layers(),
-            f'without a score of {type(self.importance).__name__}, as without a gradient': unseen,
-        }
-        reasons = [f'{reason}: {listed(names)}' for reason, names in reasons.items() if names]
-        whole = f'; left whole: {"; ".join(reasons)}' if reasons else ''
-        remedies = ['train these layers up to the last event'] if reasons else []
-        if left <= 0.9995 or not reasons:  # rounded up to three digits that would be 1.000
-            target = min(math.ceil(left * 1000) / 1000, 1.0)
-            remedies.append(f'set target=dict({resource}={target:.3f}) or more')
-        return (
-            f'{resource} {fractions[resource]:.4g} of the dense model cannot be reached now: at '
-            f'least {left:.4f} remain{whole}; {", or ".join(remedies)}'
-        )
 
     def _check_finite(self) -> None:
         """Raise DivergedError if a parameter holds a NaN or infinity."""

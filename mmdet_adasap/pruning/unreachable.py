@@ -2,7 +2,7 @@
 """Say what keeps a model above a target, and what to do about it."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -87,6 +87,29 @@ def unreachable_message(
     if fraction <= 0.9995:
         remedies.append(f'set a target of {math.ceil(fraction * 1000) / 1000:.3f} or more')
     return text + (', or '.join(remedies) or 'nothing of this model can go')
+
+
+def event_message(
+    resource: str, wanted: float, left: float, whole: Mapping[str, list[str]]
+) -> str:
+    """Return what a pruning event could not cut, and what to do.
+
+    Args:
+        resource (str): What is limited.
+        wanted (float): The fraction of the dense model that was to remain.
+        left (float): What remains when every group keeps the least it may.
+        whole (Mapping[str, list[str]]): Reasons for which layers are left whole now, to these.
+    """
+    reasons = [f'{reason}: {listed(names)}' for reason, names in whole.items() if names]
+    stay = f'; left whole: {"; ".join(reasons)}' if reasons else ''
+    remedies = ['train these layers up to the last event'] if reasons else []
+    if left <= 0.9995 or not reasons:  # rounded up to three digits that would be 1.000
+        target = min(math.ceil(left * 1000) / 1000, 1.0)
+        remedies.append(f'set target=dict({resource}={target:.3f}) or more')
+    return (
+        f'{resource} {wanted:.4g} of the dense model cannot be reached now: at least '
+        f'{left:.4f} remain{stay}; {", or ".join(remedies)}'
+    )
 
 
 UNUSED = 'they took no part in the run'
