@@ -9,11 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from .analysis import attribute_counts
-from .model_state import copy_model
 from .pruner import Pruner
-from .slicing import cut
-from .structure import indices_from_masks
 
 TimeShare = Callable[[nn.Module, nn.Module], float]
 """Takes the dense model and a cut copy; returns the share of the dense time that the copy takes
@@ -96,9 +92,7 @@ def _time_choice(
 ) -> TimedChoice:
     """Choose, cut a copy, and time it."""
     kept = pruner.select(fractions)
-    slim, channels = copy_model(pruner.model), pruner.channels
-    keep = indices_from_masks(slim, channels.groups, kept)
-    cut(slim, keep, attribute_counts(slim, channels, keep, kept))
+    measured = time_share(pruner.model, pruner.cut_copy(kept))
     counts = np.array([k.sum() for k in kept])
     predicted = pruner.limits.left('latency', counts)
-    return TimedChoice(kept, predicted, time_share(pruner.model, slim), pruner.limits.correction)
+    return TimedChoice(kept, predicted, measured, pruner.limits.correction)

@@ -17,7 +17,7 @@ from .importance import Importance, checked_scores
 from .joint import SOLVERS, check_solver
 from .limits import Limits
 from .masks import ChannelMasks
-from .model_state import ForwardFn, check_model
+from .model_state import ForwardFn, check_model, copy_model
 from .selection import minimum_counts
 from .slicing import cut
 from .structure import (
@@ -263,6 +263,17 @@ class Pruner:
                 scores.append(np.nan_to_num(found.cpu().numpy(), nan=np.inf, posinf=np.inf))
                 unseen += [group.name] if found.isnan().all() else []
         return scores, unseen
+
+    def cut_copy(self, kept: list[np.ndarray]) -> nn.Module:
+        """Return a copy of the model without the channels that are not kept, to try or to time.
+
+        Args:
+            kept (list[np.ndarray]): bool of shape ``[size]`` for each group.
+        """
+        slim = copy_model(self.model)
+        keep = indices_from_masks(slim, self.channels.groups, kept)
+        cut(slim, keep, attribute_counts(slim, self.channels, keep, kept))
+        return slim
 
     def untrained_layers(self) -> list[str]:
         """Return the layers that are not trained now, and so keep the channels they have."""
