@@ -152,6 +152,7 @@ class AdaSAPHook(Hook):
                     settings.round_to,
                     settings.max_pruning_ratio,
                     settings.solver,
+                    settings.objective,
                 )
         self.start_fraction = self.pruner.remaining()
         channels = self.pruner.channels

@@ -2,10 +2,11 @@
 """Find the channels that are tied, choose which go, and cut them off; plain PyTorch."""
 
 from .analysis import find_channels
+from .budget import Budget, Limit
 from .equivalence import difference, raw_outputs, verify_cut
 from .groups import NOT_TRAINED, ChannelGroup, Member, PrunableChannels
 from .importance import Importance, MagnitudeImportance, TaylorImportance, per_channel
-from .joint import check_solver, select_jointly
+from .joint import select_jointly
 from .masks import ChannelMasks, mask
 from .model_state import (
     ForwardFn,
@@ -20,6 +21,7 @@ from .pruner import Pruner
 from .repeats import not_counted, repeated
 from .selection import select_channels
 from .slicing import channel_counts, check_dense, check_fits, check_states, cut, uncuttable_state
+from .solvers import check_objective, check_solver
 from .structure import (
     META_KEY,
     PHASES,
@@ -39,6 +41,7 @@ from .structure import (
 from .target import MAX_PRUNING_RATIO, RESOURCES, check_max_pruning_ratio, check_target
 from .tracing import trace_channels
 from .training_pass import unused_weights
+from .uniform_width import UniformWidth
 
 __all__ = [
     'MAX_PRUNING_RATIO',
@@ -47,21 +50,25 @@ __all__ = [
     'PHASES',
     'RESOURCES',
     'VERSION',
+    'Budget',
     'ChannelGroup',
     'ChannelMasks',
     'ForwardFn',
     'Importance',
     'Keep',
+    'Limit',
     'MagnitudeImportance',
     'Member',
     'PrunableChannels',
     'Pruner',
     'TaylorImportance',
+    'UniformWidth',
     'channel_counts',
     'check_dense',
     'check_fits',
     'check_max_pruning_ratio',
     'check_model',
+    'check_objective',
     'check_solver',
     'check_states',
     'check_structure',

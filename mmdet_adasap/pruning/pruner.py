@@ -13,13 +13,14 @@ from torch.optim import Optimizer
 
 from ..errors import DivergedError, StructureError, UnreachableTargetError, listed
 from .analysis import attribute_counts, find_channels
+from .budget import Budget
 from .equivalence import verify_cut
 from .importance import Importance, checked_scores
-from .joint import SOLVERS, check_solver
 from .masks import ChannelMasks
 from .model_state import ForwardFn, check_model
 from .selection import minimum_counts
 from .slicing import cut
+from .solvers import solver_of
 from .structure import (
     VERSION,
     Keep,
@@ -64,6 +65,9 @@ class Pruner:
             Defaults to 0.9.
         solver (str): How channels are chosen within a budget: 'ranked' by their importance alone,
             'joint' by what it adds up to for what they cost. Defaults to 'ranked'.
+        objective (str): What the solver 'joint' makes the most of: 'sum', the importance that is
+            left in all, or 'log', the logarithms of the share that each group keeps of its own,
+            which makes deep cuts dear. Defaults to 'sum'.
 
     Raises:
         ValueError: If an argument is not valid, or the model cannot be run, copied or cut.
@@ -86,12 +90,13 @@ class Pruner:
         round_to: int = 1,
         max_pruning_ratio: float = MAX_PRUNING_RATIO,
         solver: str = 'ranked',
+        objective: str = 'sum',
     ) -> None:
         self.resource, self.target = check_target(target)
         if type(round_to) is not int or round_to < 1:
             raise ValueError(f'round_to={round_to!r} must be an integer of at least 1')
         check_max_pruning_ratio(max_pruning_ratio)
-        check_solver(solver)
+        self._select = solver_of(solver, objective)
         if not isinstance(importance, Importance):
             raise ValueError(f'importance={importance!r} must be a criterion, an Importance')
         check_model(model)
@@ -101,7 +106,6 @@ class Pruner:
         self.importance = importance
         self.round_to = round_to
         self.max_pruning_ratio = max_pruning_ratio
-        self._select = SOLVERS[solver]
         self.channels = find_channels(model, forward)
         self.cost = self.channels.cost(self.resource)
         self._steps = self.channels.group_steps(round_to)
@@ -235,9 +239,8 @@ class Pruner:
                 scores.append(np.nan_to_num(found.cpu().numpy(), nan=np.inf, posinf=np.inf))
                 unseen += [group.name] if found.isnan().all() else []
         try:
-            limit = self._limit(fraction)
-            kept, steps, least = self.masks.kept, self._steps, self._least
-            return self._select(scores, kept, self.cost, limit, steps, least)
+            budget = Budget([(self.cost, self._limit(fraction), self.resource)])
+            return self._select(scores, self.masks.kept, budget, self._steps, self._least)
         except UnreachableTargetError as error:
             left = error.remaining / self.dense[self.resource]
             raise UnreachableTargetError(self._out_of_reach(fraction, left, unseen)) from error
