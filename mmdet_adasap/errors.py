@@ -136,11 +136,13 @@ class UnreachableTargetError(AdaSAPError, ValueError):
 
     Attributes:
         remaining (float | None): What they leave, in the unit of the budget, where it is known.
+        resource (str): Name of what they leave too much of, '' where it has none.
     """
 
-    def __init__(self, message: str, remaining: float | None = None) -> None:
+    def __init__(self, message: str, remaining: float | None = None, resource: str = '') -> None:
         super().__init__(message)
         self.remaining = remaining
+        self.resource = resource
 
 
 class NeedsValuesError(AdaSAPError, RuntimeError):

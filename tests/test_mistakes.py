@@ -22,11 +22,12 @@ HOOK = dict(type='AdaSAPHook', warmup=2, prune=8, target=dict(params=0.4))
 SGD = dict(type='SGD', lr=0.1)
 
 IMPORTANCES = (
-    "use one of 'MagnitudeImportance', 'TaylorImportance', or a class of your own that is "
+    "use one of 'MagnitudeImportance', 'TaylorImportance', 'UniformWidth', or a class of your own that is "
     'registered in a module among custom_imports'
 )
 PERTURBATIONS = IMPORTANCES.replace(
-    "'MagnitudeImportance', 'TaylorImportance'", "'AdaptivePerturbation', 'UniformPerturbation'"
+    "'MagnitudeImportance', 'TaylorImportance', 'UniformWidth'",
+    "'AdaptivePerturbation', 'UniformPerturbation'",
 )
 ONE_RESOURCE = "must be a dict with exactly one of the keys ('params', 'flops')"
 FRACTION = 'params must be a fraction of the dense model above 0 and at most 1, for example'
@@ -55,7 +56,7 @@ OF_HOOK = {
         dict(lr=1),
         "AdaSAPHook: unexpected 'lr'; it takes warmup, prune, target, perturbation, finetune, "
         'importance, interval, schedule, round_to, max_pruning_ratio, '
-        'solver, by_epoch',
+        'solver, objective, by_epoch',
     ),
     'no target': (
         dict(target=None),
@@ -164,7 +165,7 @@ OF_HOOK = {
     'unknown name': (
         dict(importance='foo'),
         "importance='foo' is neither a dict nor None; write importance=dict(type=...), the type "
-        "one of 'MagnitudeImportance', 'TaylorImportance'",
+        "one of 'MagnitudeImportance', 'TaylorImportance', 'UniformWidth'",
     ),
     'key of importance': (
         dict(importance=dict(type='TaylorImportance', normalise=True)),

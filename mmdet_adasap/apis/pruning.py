@@ -49,6 +49,7 @@ def prune_model(
     forward: ForwardFn | None = None,
     max_pruning_ratio: float = MAX_PRUNING_RATIO,
     solver: str = 'ranked',
+    objective: str = 'sum',
 ) -> dict:
     """Cut the least important channels of a model, in place and at once.
 
@@ -74,6 +75,9 @@ def prune_model(
             (0, 1]. Defaults to 0.9.
         solver (str): How channels are chosen within the target: 'ranked' by their importance
             alone, 'joint' by what it adds up to for what they cost. Defaults to 'ranked'.
+        objective (str): What 'joint' makes the most of: 'sum', the importance that is left in
+            all, or 'log', the logarithms of the share that each layer keeps of its own, which
+            makes deep cuts dear. Defaults to 'sum'.
 
     Returns:
         dict: The structure, plain data, see ``pruning/structure.py``; for
@@ -97,7 +101,9 @@ def prune_model(
     criterion = _build_importance(importance)
     if round_to is None:
         round_to = default_step(target.table)
-    pruner = Pruner(model, forward, target, criterion, round_to, max_pruning_ratio, solver)
+    pruner = Pruner(
+        model, forward, target, criterion, round_to, max_pruning_ratio, solver, objective
+    )
     _warn_of_what_stays(pruner)
     # Masking zeroes weights; if the cut then fails, the model is to be as it was.
     before = {name: p.detach().clone() for name, p in model.named_parameters()}

@@ -155,6 +155,7 @@ class AdaSAPHook(Hook):
                     settings.round_to,
                     settings.max_pruning_ratio,
                     settings.solver,
+                    settings.objective,
                 )
         self.start_fractions = {r: self.pruner.remaining(r) for r in self.pruner.targets}
         self._timing = LatencyTiming(settings.target, runner.logger)

@@ -38,8 +38,8 @@ def compare_settings(
             f'resume: the checkpoint does not say with what settings of AdaSAPHook the run was '
             f'started; {REMEDY}'
         )
-    # There was one way to choose before this setting.
-    saved = {'solver': 'ranked', **saved}
+    # There was one way to choose before these settings.
+    saved = {'solver': 'ranked', 'objective': 'sum', **saved}
     if structure is not None:
         saved['target'] = structure['target']
     warnings = []

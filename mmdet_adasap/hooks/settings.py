@@ -10,6 +10,7 @@ from ..pruning import (
     Importance,
     Target,
     check_max_pruning_ratio,
+    check_objective,
     check_solver,
     check_target,
     default_step,
@@ -77,6 +78,9 @@ class AdaSAPSettings:
             (0, 1]. Defaults to 0.9.
         solver (str): How channels are chosen within the budget: 'ranked' by their importance
             alone, or 'joint' by what it adds up to for what they cost. Defaults to 'ranked'.
+        objective (str): What 'joint' makes the most of: 'sum', the importance that is left in
+            all, or 'log', the logarithms of the share that each layer keeps of its own, which
+            makes deep cuts dear. Defaults to 'sum'.
         by_epoch (bool): Whether ``warmup`` and ``prune`` count epochs. Defaults to True.
 
     Raises:
@@ -94,6 +98,7 @@ class AdaSAPSettings:
     round_to: int | None = None
     max_pruning_ratio: float = MAX_PRUNING_RATIO
     solver: str = 'ranked'
+    objective: str = 'sum'
     by_epoch: bool = True
 
     def __post_init__(self) -> None:
@@ -111,6 +116,7 @@ class AdaSAPSettings:
             raise ValueError(f'by_epoch={self.by_epoch!r} must be True or False')
         check_max_pruning_ratio(self.max_pruning_ratio)
         check_solver(self.solver)
+        check_objective(self.objective, self.solver)
         target = check_target(self.target)
         built = {
             'target': target,
@@ -147,7 +153,9 @@ class AdaSAPSettings:
         parts = {
             key: part_to_dict(getattr(self, key)) for key in ('importance', *PERTURBATION_KEYS)
         }
-        return plain | parts | {'max_pruning_ratio': self.max_pruning_ratio, 'solver': self.solver}
+        # Newer than the first checkpoints, whose keys come first.
+        newer = {key: getattr(self, key) for key in ('max_pruning_ratio', 'solver', 'objective')}
+        return plain | parts | newer
 
 
 def part_to_dict(part: Importance | Perturbation | None) -> dict | None:

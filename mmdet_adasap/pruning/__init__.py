@@ -2,10 +2,11 @@
 """Find the channels that are tied, choose which go, and cut them off; plain PyTorch."""
 
 from .analysis import attribute_counts, find_channels
+from .budget import Budget, Limit
 from .equivalence import difference, raw_outputs, verify_cut
 from .groups import NOT_TRAINED, ChannelGroup, Member, PrunableChannels
 from .importance import Importance, MagnitudeImportance, TaylorImportance, per_channel
-from .joint import check_solver, select_jointly
+from .joint import select_jointly
 from .latency_check import TimeShare, select_timed
 from .latency_cost import LatencyCost, network_digest
 from .layer_calls import LayerCall, half_counts, widths
@@ -24,6 +25,7 @@ from .pruner import Pruner
 from .repeats import not_counted, repeated
 from .selection import select_channels
 from .slicing import channel_counts, check_dense, check_fits, check_states, cut, uncuttable_state
+from .solvers import check_objective, check_solver
 from .structure import (
     META_KEY,
     PHASES,
@@ -50,6 +52,7 @@ from .target import (
 )
 from .tracing import trace_channels
 from .training_pass import unused_weights
+from .uniform_width import UniformWidth
 
 __all__ = [
     'MAX_PRUNING_RATIO',
@@ -58,6 +61,7 @@ __all__ = [
     'PHASES',
     'RESOURCES',
     'VERSION',
+    'Budget',
     'ChannelGroup',
     'ChannelMasks',
     'ForwardFn',
@@ -65,6 +69,7 @@ __all__ = [
     'Keep',
     'LatencyCost',
     'LayerCall',
+    'Limit',
     'MagnitudeImportance',
     'Member',
     'PrunableChannels',
@@ -72,12 +77,14 @@ __all__ = [
     'Target',
     'TaylorImportance',
     'TimeShare',
+    'UniformWidth',
     'attribute_counts',
     'channel_counts',
     'check_dense',
     'check_fits',
     'check_max_pruning_ratio',
     'check_model',
+    'check_objective',
     'check_solver',
     'check_states',
     'check_structure',

@@ -14,12 +14,12 @@ from ..errors import DivergedError, UnreachableTargetError
 from .analysis import attribute_counts, find_channels
 from .equivalence import verify_cut
 from .importance import Importance, checked_scores
-from .joint import SOLVERS, check_solver
 from .limits import Limits
 from .masks import ChannelMasks
 from .model_state import ForwardFn, check_model, copy_model
 from .selection import minimum_counts
 from .slicing import cut
+from .solvers import solver_of
 from .structure import (
     VERSION,
     Keep,
@@ -64,6 +64,9 @@ class Pruner:
             Defaults to 0.9.
         solver (str): How channels are chosen within a budget: 'ranked' by their importance alone,
             'joint' by what it adds up to for what they cost. Defaults to 'ranked'.
+        objective (str): What the solver 'joint' makes the most of: 'sum', the importance that is
+            left in all, or 'log', the logarithms of the share that each group keeps of its own,
+            which makes deep cuts dear. Defaults to 'sum'.
 
     Raises:
         ValueError: If an argument is not valid, or the model cannot be run, copied or cut.
@@ -91,12 +94,13 @@ class Pruner:
         round_to: int = 1,
         max_pruning_ratio: float = MAX_PRUNING_RATIO,
         solver: str = 'ranked',
+        objective: str = 'sum',
     ) -> None:
         self.target = check_target(target)
         if type(round_to) is not int or round_to < 1:
             raise ValueError(f'round_to={round_to!r} must be an integer of at least 1')
         check_max_pruning_ratio(max_pruning_ratio)
-        check_solver(solver)
+        self._select = solver_of(solver, objective)
         if not isinstance(importance, Importance):
             raise ValueError(f'importance={importance!r} must be a criterion, an Importance')
         check_model(model)
@@ -106,7 +110,6 @@ class Pruner:
         self.importance = importance
         self.round_to = round_to
         self.max_pruning_ratio = max_pruning_ratio
-        self._select = SOLVERS[solver]
         self.channels = find_channels(model, forward)
         self._start = base = tagged_structure(model)
         self._is_cut = self._is_selected = False

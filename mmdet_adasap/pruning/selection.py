@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import UnreachableTargetError
-from .cost import Cost
+from .budget import Budget, Excess
 
 
 class _Step(NamedTuple):
@@ -46,23 +46,21 @@ def minimum_counts(
 def select_channels(
     scores: list[np.ndarray],
     kept: list[np.ndarray],
-    cost: Cost,
-    limit: float,
+    budget: Budget,
     round_to: int | np.ndarray = 1,
     least: np.ndarray | None = None,
 ) -> list[np.ndarray]:
-    """Remove the least important channels until the cost is within a limit.
+    """Remove the least important channels until a budget holds.
 
     Channels of all groups compete; a group gives them up in steps that leave a multiple of
-    ``round_to``. What the last step removed beyond the limit is given back, the most important
-    first, as far as the limit allows. Channels removed before stay removed.
+    ``round_to``. What the last step removed beyond the budget is given back, the most important
+    first, as far as the budget allows. Channels removed before stay removed.
 
     Args:
         scores (list[np.ndarray]): Importance, float of shape ``[size]`` for each group; channels
             with a score of inf stay.
         kept (list[np.ndarray]): bool of shape ``[size]`` for each group, the channels present now.
-        cost (Cost): What is limited.
-        limit (float): The most that may remain, in the unit of ``cost``.
+        budget (Budget): What may remain.
         round_to (int | np.ndarray): Channels kept by a group are a multiple of it; one number
             for all, or int of shape ``[groups]``. Defaults to 1.
         least (np.ndarray, optional): The fewest channels that each group may keep, int of shape
@@ -72,9 +70,10 @@ def select_channels(
         list[np.ndarray]: bool of shape ``[size]`` for each group, the channels to keep.
 
     Raises:
-        UnreachableTargetError: If no choice meets the limit.
+        UnreachableTargetError: If no choice within the budget was found; there is none if no cost
+            rises where channels go.
     """
-    return select_by(_counts_by_rank, scores, kept, cost, limit, round_to, least)
+    return select_by(_counts_by_rank, scores, kept, budget, round_to, least)
 
 
 class Choice(NamedTuple):
@@ -86,8 +85,7 @@ class Choice(NamedTuple):
         counts (np.ndarray): How many are present, int of shape ``[groups]``.
         fewest (np.ndarray): How many have to stay, likewise.
         round_to (np.ndarray): The step of each group, likewise.
-        cost (Cost): What is limited.
-        limit (float): The most that may remain.
+        budget (Budget): What may remain.
     """
 
     scores: list[np.ndarray]
@@ -95,88 +93,98 @@ class Choice(NamedTuple):
     counts: np.ndarray
     fewest: np.ndarray
     round_to: np.ndarray
-    cost: Cost
-    limit: float
+    budget: Budget
 
 
 def select_by(
-    solver: Callable[[Choice], np.ndarray],
+    solver: Callable[[Choice], np.ndarray | None],
     scores: list[np.ndarray],
     kept: list[np.ndarray],
-    cost: Cost,
-    limit: float,
+    budget: Budget,
     round_to: int | np.ndarray,
     least: np.ndarray | None,
 ) -> list[np.ndarray]:
     """Keep the most important channels of each group, as many as a solver says.
 
     The solver takes a :class:`Choice` and returns how many channels each group keeps, int of shape
-    ``[groups]``. The other arguments, errors and the result are those of :func:`select_channels`.
+    ``[groups]``, or None if it found none within the budget. The other arguments, errors and the
+    result are those of :func:`select_channels`.
     """
     counts = np.array([k.sum() for k in kept], dtype=np.int64)
-    if cost(counts) <= limit:
+    if budget.holds(counts):
         return [k.copy() for k in kept]
     round_to = np.broadcast_to(round_to, len(kept))
-    fewest = _floor(scores, kept, cost, limit, round_to, least)
+    fewest = _fewest(scores, kept, counts, round_to, least)
     ranked = _ranking(scores, kept)
-    left = solver(Choice(scores, ranked, counts, fewest, round_to, cost, limit))
+    left = solver(Choice(scores, ranked, counts, fewest, round_to, budget))
+    if left is None:
+        raise _out_of_reach(budget.excess(fewest), int(_infinite(scores, kept).sum()))
     return _keep_most_important(kept, ranked, counts - left)
 
 
-def _counts_by_rank(choice: Choice) -> np.ndarray:
+def _counts_by_rank(choice: Choice) -> np.ndarray | None:
     """Return how many channels are left if the least important of all groups go first."""
-    scores, ranked, counts, fewest, round_to, cost, limit = choice
+    scores, ranked, counts, fewest, round_to, budget = choice
     steps = _steps(scores, ranked, counts, fewest, round_to)
-    group = np.array([step.group for step in steps])
-    channels = np.array([step.channels for step in steps])
+    group = np.array([step.group for step in steps], dtype=np.int64)
+    channels = np.array([step.channels for step in steps], dtype=np.int64)
 
     def counts_after(number: int) -> np.ndarray:
         removed = np.bincount(group[:number], channels[:number], minlength=len(counts))
         return counts - removed.astype(np.int64)
 
-    # The fewest steps that meet the limit. More steps never cost more, so bisection finds them.
     low, high = 0, len(steps)
+    # A measured cost may be lower before the last steps than after them.
+    while high and not budget.holds(counts_after(high)):
+        high -= 1
+    if not high:
+        return None
+    # The fewest steps within the budget. More steps rarely cost more, so bisection finds them; it
+    # ends where the budget holds in any case.
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if cost(counts_after(middle)) <= limit else (middle, high)
+        low, high = (low, middle) if budget.holds(counts_after(middle)) else (middle, high)
     left = counts_after(high)
-    _give_back(steps[:high], left, cost, limit)
+    _give_back(steps[:high], left, budget)
     return left
 
 
-def _floor(
+def _fewest(
     scores: list[np.ndarray],
     kept: list[np.ndarray],
-    cost: Cost,
-    limit: float,
+    counts: np.ndarray,
     round_to: np.ndarray,
     least: np.ndarray | None,
 ) -> np.ndarray:
-    """Return the fewest channels that each group may keep, with those that must stay.
+    """Return the fewest channels that each group may come down to, with those that must stay.
 
-    The arguments are those of :func:`select_channels`.
+    The arguments are those of :func:`select_channels`, and how many channels are present.
 
     Returns:
         np.ndarray: int of shape ``[groups]``.
-
-    Raises:
-        UnreachableTargetError: If they cost more than the limit.
     """
-    counts = np.array([k.sum() for k in kept], dtype=np.int64)
     if least is None:
         least = minimum_counts(np.array([len(k) for k in kept], dtype=np.int64), round_to)
-    infinite = _infinite(scores, kept)
-    rounded_up = -(-infinite // round_to) * round_to
-    fewest = np.minimum(counts, np.maximum(least, rounded_up))
-    if cost(fewest) > limit:
-        stay = infinite.sum()
-        what = f'; {stay} channels have an infinite score and stay' if stay else ''
-        raise UnreachableTargetError(
-            f'{limit:.0f} cannot be reached: {cost(fewest)} remain when every group of channels '
-            f'keeps the least it may{what}',
-            cost(fewest),
-        )
-    return fewest
+    stay = np.maximum(least, _infinite(scores, kept))
+    return np.minimum(counts, -(-stay // round_to) * round_to)
+
+
+def _out_of_reach(excess: list[Excess], stay: int) -> UnreachableTargetError:
+    """Return the error for a budget that does not hold when every group keeps the least.
+
+    Args:
+        excess (list[Excess]): The limits that do not hold then.
+        stay (int): Channels with an infinite score.
+    """
+    limits = ' and '.join(f'{name} {most:.0f}'.lstrip() for name, _, most in excess)
+    costs = ' and '.join(f'{cost:.0f}' for _, cost, _ in excess)
+    what = f'; {stay} channels have an infinite score and stay' if stay else ''
+    return UnreachableTargetError(
+        f'{limits} cannot be reached: {costs} remain when every group of channels keeps the '
+        f'least it may{what}',
+        excess[0].cost,
+        excess[0].name,
+    )
 
 
 def _ranking(scores: list[np.ndarray], kept: list[np.ndarray]) -> list[np.ndarray]:
@@ -236,7 +244,7 @@ def counts_below(count: int, fewest: int, round_to: int) -> range:
     return range((count - 1) // round_to * round_to, fewest - 1, -round_to)
 
 
-def _give_back(steps: list[_Step], left: np.ndarray, cost: Cost, limit: float) -> None:
+def _give_back(steps: list[_Step], left: np.ndarray, budget: Budget) -> None:
     """Undo the steps that turn out not to be needed, in place.
 
     The last step may have overshot by a wide layer where a narrow one would have been enough.
@@ -245,15 +253,14 @@ def _give_back(steps: list[_Step], left: np.ndarray, cost: Cost, limit: float) -
     Args:
         steps (list[_Step]): The steps done, the least important first.
         left (np.ndarray): Channels left, int of shape ``[groups]``; changed in place.
-        cost (Cost): What is limited.
-        limit (float): The most that may remain.
+        budget (Budget): What may remain.
     """
     closed = set()
     for step in reversed(steps):
         if step.group in closed:
             continue
         left[step.group] += step.channels
-        if cost(left) > limit:
+        if not budget.holds(left):
             left[step.group] -= step.channels
             closed.add(step.group)
             if len(closed) == len(left):

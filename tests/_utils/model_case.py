@@ -21,6 +21,7 @@ from mmdet_adasap.apis import apply_structure, build_dense, load_pruned, prune_m
 from mmdet_adasap.errors import UnreachableTargetError
 from mmdet_adasap.models import raw_forward, synthetic_batch
 from mmdet_adasap.pruning import (
+    Budget,
     MagnitudeImportance,
     indices_from_masks,
     select_channels,
@@ -54,7 +55,9 @@ def choices(model: nn.Module, forward, channels) -> list[dict]:
             steps = channels.group_steps(round_to)
             row['least'] = least(channels, round_to)
             try:
-                kept = select_channels(scores, whole, channels.params, ratio * dense, steps)
+                kept = select_channels(
+                    scores, whole, Budget([(channels.params, ratio * dense)]), steps
+                )
             except UnreachableTargetError as error:
                 found.append({**row, 'refused': str(error)})
                 continue

@@ -125,6 +125,18 @@ def test_another_solver_is_refused(tmp_path):
         train(settings(tmp_path, dict(solver='joint'), load_from=str(file), resume=True))
 
 
+def test_a_run_of_before_the_objective_was_of_the_sum(tmp_path):
+    kill_after(settings(tmp_path, dict(solver='joint')), 14)
+    file = tmp_path / 'epoch_2.pth'
+    checkpoint = torch.load(file, weights_only=False)
+    assert checkpoint['mmdet_adasap']['settings'].pop('objective') == 'sum'
+    torch.save(checkpoint, file)
+    hook = dict(solver='joint', objective='log')
+    with pytest.raises(ValueError, match=r"started with objective='sum' and goes on with obj"):
+        train(settings(tmp_path, hook, load_from=str(file), resume=True))
+    train(settings(tmp_path, dict(solver='joint'), load_from=str(file), resume=True))
+
+
 def test_a_joint_run_is_resumed_to_the_same_end(tmp_path):
     whole = settings(tmp_path / 'whole', dict(solver='joint'))
     train(whole)

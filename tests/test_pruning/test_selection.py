@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mmdet_adasap.errors import UnreachableTargetError
-from mmdet_adasap.pruning import select_channels
+from mmdet_adasap.pruning import Budget, select_channels
 from mmdet_adasap.pruning.cost import Cost
 from mmdet_adasap.pruning.selection import minimum_counts
 
@@ -34,7 +34,7 @@ def test_within_the_limit_and_by_less_than_a_step(seed, round_to):
     dense, least = cost(sizes), cost(minimum_counts(sizes, round_to))
     for fraction in (0.9, 0.5, 0.25):
         limit = max(fraction * dense, least)
-        kept = select_channels(scores, full, cost, limit, round_to)
+        kept = select_channels(scores, full, Budget([(cost, limit)]), round_to)
         counts = counts_of(kept)
         assert cost(counts) <= limit
         for g, size in enumerate(sizes):
@@ -54,7 +54,7 @@ def test_least_important_of_all_groups_go_first():
     cost.add(1, (0, {0: 1.0}))
     cost.add(1, (0, {1: 1.0}))
     scores = [np.array([5.0, 1.0, 3.0]), np.array([2.0, 4.0, 6.0])]
-    kept = select_channels(scores, [np.ones(3, dtype=bool)] * 2, cost, 3)
+    kept = select_channels(scores, [np.ones(3, dtype=bool)] * 2, Budget([(cost, 3)]))
     assert [k.tolist() for k in kept] == [[True, False, False], [False, True, True]]
 
 
@@ -63,7 +63,7 @@ def test_a_step_counts_by_its_mean():
     cost.add(1, (0, {0: 1.0}))
     cost.add(1, (0, {1: 1.0}))
     scores = [np.array([0.0, 9.0, 9.0, 9.0]), np.array([3.0, 4.0, 9.0, 9.0])]
-    kept = select_channels(scores, [np.ones(4, dtype=bool)] * 2, cost, 6, round_to=2)
+    kept = select_channels(scores, [np.ones(4, dtype=bool)] * 2, Budget([(cost, 6)]), round_to=2)
     assert [k.tolist() for k in kept] == [[True] * 4, [False, False, True, True]]
 
 
@@ -74,14 +74,16 @@ def test_events_are_nested(seed):
     for fraction in (0.8, 0.6, 0.4, 0.3):
         before = kept
         limit = max(fraction * cost(sizes), cost(minimum_counts(sizes, 2)))
-        kept = select_channels([s + rng.random(len(s)) for s in scores], before, cost, limit, 2)
+        kept = select_channels(
+            [s + rng.random(len(s)) for s in scores], before, Budget([(cost, limit)]), 2
+        )
         assert cost(counts_of(kept)) <= limit
         assert all((b | ~k).all() for b, k in zip(before, kept, strict=True))
 
 
 def test_nothing_happens_within_the_limit():
     scores, full, cost, sizes = problem(0)
-    kept = select_channels(scores, full, cost, cost(sizes))
+    kept = select_channels(scores, full, Budget([(cost, cost(sizes))]))
     assert all(k.all() for k in kept)
     kept[0][0] = False
     assert full[0][0]
@@ -91,12 +93,12 @@ def test_nothing_happens_within_the_limit():
 def test_smallest_target_is_reached_and_no_less(seed):
     scores, full, cost, sizes = problem(seed)
     least = cost(minimum_counts(sizes, 4))
-    kept = select_channels(scores, full, cost, least, 4)
+    kept = select_channels(scores, full, Budget([(cost, least)]), 4)
     assert counts_of(kept).tolist() == minimum_counts(sizes, 4).tolist()
     with pytest.raises(
         UnreachableTargetError, match=rf'{least - 1} cannot be reached: {least} remain'
     ):
-        select_channels(scores, full, cost, least - 1, 4)
+        select_channels(scores, full, Budget([(cost, least - 1)]), 4)
 
 
 @pytest.mark.parametrize('seed', range(30))
@@ -119,7 +121,7 @@ def test_what_is_given_back(seed):
         if g in stopped or cost(np.array([len(p) for p in left])) > limit:
             left[g].remove(i)
             stopped.add(g)
-    kept = select_channels(scores, full, cost, limit)
+    kept = select_channels(scores, full, Budget([(cost, limit)]))
     assert [set(np.flatnonzero(k)) for k in kept] == left
 
 
@@ -128,7 +130,7 @@ def test_no_larger_choice_keeps_all_that_was_kept():
     for seed in range(10):
         scores, full, cost, sizes = problem(seed, groups=3, most=6)
         limit = max(0.4 * cost(sizes), cost(np.ones(3)))
-        counts = counts_of(select_channels(scores, full, cost, limit))
+        counts = counts_of(select_channels(scores, full, Budget([(cost, limit)])))
         for other in itertools.product(*(range(1, n + 1) for n in sizes)):
             if (np.array(other) >= counts).all() and tuple(counts) != other:
                 assert cost(np.array(other)) > limit
@@ -145,11 +147,13 @@ def test_no_group_loses_more_than_the_largest_share(ratio, round_to):
     scores = [np.arange(n) + 1000.0 * (n < 20) for n in sizes]
     least = minimum_counts(sizes, round_to, ratio)
     full = [np.ones(n, dtype=bool) for n in sizes]
-    kept = counts_of(select_channels(scores, full, cost, int(least.sum()), round_to, least))
+    kept = counts_of(
+        select_channels(scores, full, Budget([(cost, int(least.sum()))]), round_to, least)
+    )
     assert (kept >= np.minimum(np.ceil(np.round((1 - ratio) * sizes, 9)), sizes)).all()
     assert kept.tolist() == least.tolist()
     with pytest.raises(UnreachableTargetError):
-        select_channels(scores, full, cost, int(least.sum()) - 1, round_to, least)
+        select_channels(scores, full, Budget([(cost, int(least.sum()) - 1)]), round_to, least)
 
 
 def test_largest_share_is_exact_where_floats_are_not():
@@ -157,3 +161,57 @@ def test_largest_share_is_exact_where_floats_are_not():
     assert minimum_counts(np.array([10, 100, 7]), 1, 0.7).tolist() == [3, 30, 3]
     assert minimum_counts(np.array([10, 100, 7]), 8, 0.9).tolist() == [8, 16, 7]
     assert minimum_counts(np.array([10, 100]), 1, 1.0).tolist() == [1, 1]
+
+
+class Bumpy:
+    """A cost of device's kind: it has plateaus, and may be higher where a channel less is kept."""
+
+    def __init__(self, seed: int, sizes: np.ndarray) -> None:
+        rng = np.random.default_rng(seed)
+        stairs = [np.ceil(np.arange(size + 1) / 4) * rng.integers(10, 99) for size in sizes]
+        self.steps = [s * rng.uniform(0.8, 1.3, len(s)) for s in stairs]
+
+    def __call__(self, kept: np.ndarray) -> int:
+        return round(sum(step[k] for step, k in zip(self.steps, kept, strict=True)))
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_no_limit_is_exceeded_where_costs_go_up_and_down(seed):
+    scores, full, cost, sizes = problem(seed)
+    bumpy = Bumpy(seed, sizes)
+    for fraction in (0.8, 0.5, 0.3):
+        budget = Budget([(bumpy, fraction * bumpy(sizes)), (cost, 0.7 * cost(sizes))])
+        try:
+            kept = select_channels(scores, full, budget)
+        except UnreachableTargetError:
+            assert budget.excess(np.ones(len(sizes), dtype=int))
+        else:
+            assert budget.excess(counts_of(kept)) == []
+
+
+def test_a_limit_that_the_smallest_choice_alone_exceeds_is_kept():
+    class Dear:
+        """One channel costs more than two: its kernel is a slow one."""
+
+        def __call__(self, kept: np.ndarray) -> int:
+            return [9, 7, 4, 8][int(kept[0])]
+
+    scores = [np.array([1.0, 2.0, 3.0])]
+    kept = select_channels(scores, [np.ones(3, dtype=bool)], Budget([(Dear(), 5)]))
+    assert kept[0].tolist() == [False, True, True]
+
+
+def test_every_limit_holds_and_the_message_names_those_that_cannot():
+    one, other = Cost(2), Cost(2)
+    one.add(1, (0, {0: 1.0}))
+    other.add(10, (0, {1: 1.0}))
+    scores, full = [np.arange(8.0), np.arange(8.0)], [np.ones(8, dtype=bool)] * 2
+    kept = select_channels(scores, full, Budget([(one, 6, 'params'), (other, 30, 'flops')]))
+    assert counts_of(kept).tolist() == [6, 3]
+    with pytest.raises(UnreachableTargetError, match=r'^flops 5 cannot be reached: 10') as caught:
+        select_channels(scores, full, Budget([(one, 6, 'params'), (other, 5, 'flops')]))
+    assert (caught.value.remaining, caught.value.resource) == (10, 'flops')
+    with pytest.raises(UnreachableTargetError, match=r'^params 0 and flops 5 cannot.*: 1 and 10 '):
+        select_channels(scores, full, Budget([(one, 0, 'params'), (other, 5, 'flops')]))
+    with pytest.raises(ValueError, match='is no budget'):
+        Budget([])

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from mmdet_adasap.pruning import Pruner, TaylorImportance, named_tensors
-from mmdet_adasap.registry import IMPORTANCES
+from mmdet_adasap.pruning import Pruner, named_tensors
+from mmdet_adasap.registry import IMPORTANCES, build
 
 PATH = Path(__file__).parents[2] / 'tools' / 'benchmarks' / 'criteria.py'
 
@@ -25,8 +25,7 @@ def tool():
     spec.loader.exec_module(module)
     sys.path.remove(str(PATH.parent))
     yield module
-    for name in ('GroupMagnitudeImportance', 'UniformMagnitude', 'UniformTaylor'):
-        IMPORTANCES.module_dict.pop(name, None)
+    IMPORTANCES.module_dict.pop('GroupMagnitudeImportance', None)
 
 
 @pytest.fixture
@@ -52,21 +51,11 @@ def test_group_magnitude_is_the_mean_square_of_all_parts_over_its_mean(tool, net
     torch.testing.assert_close(found, expected / expected.mean())
 
 
-@pytest.mark.parametrize('name', ['UniformMagnitude', 'UniformTaylor'])
-def test_uniform_takes_the_same_share_of_each_group_the_least_important_first(tool, net, name):
-    importance = getattr(tool, name)()
-    pruner = Pruner(net, forward, dict(params=0.5), importance)
-    forward(net).square().sum().backward()
-    pruner.observe()
-    plain = TaylorImportance() if 'Taylor' in name else tool.MagnitudeImportance()
-    plain.observe(pruner.channels.groups, dict(net.named_parameters()))
-    kept = pruner.select(0.5)
-    shares = [k.mean() for k in kept]
-    assert max(shares) - min(shares) <= 0.05
-    full = [torch.ones(g.size, dtype=torch.bool) for g in pruner.channels.groups]
-    for group, every, k in zip(pruner.channels.groups, full, kept, strict=True):
-        scores = plain.scores(group, named_tensors(net), every).detach().numpy()
-        assert scores[k].min() >= scores[~k].max()
+def test_uniform_arms_are_of_the_package(tool):
+    found = {label: tool.ARMS[label]['importance'] for label in tool.ARMS if 'uniform' in label}
+    assert {importance['type'] for importance in found.values()} == {'UniformWidth'}
+    assert build(IMPORTANCES, found['uniform, magnitude'], 'importance').within.startswith('Magn')
+    assert build(IMPORTANCES, found['uniform, Taylor'], 'importance').within.startswith('Taylor')
 
 
 def test_table_has_the_mean_and_deviation_over_seeds(tool):

@@ -39,13 +39,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import mmdet_adasap  # noqa: F401  registers the hook
-from mmdet_adasap.pruning import (
-    ChannelGroup,
-    Importance,
-    MagnitudeImportance,
-    TaylorImportance,
-    per_channel,
-)
+from mmdet_adasap.pruning import ChannelGroup, Importance, per_channel
 from mmdet_adasap.registry import IMPORTANCES
 
 TARGET = 0.4
@@ -71,29 +65,6 @@ class GroupMagnitudeImportance(Importance):
         return self._normalized(torch.stack(parts).mean(0), kept)
 
 
-class _Uniform:
-    """Replaces scores by ranks within a group, so that all groups lose the same share."""
-
-    def scores(self, group: ChannelGroup, tensors: Mapping[str, Tensor], kept: Tensor) -> Tensor:
-        """Return ranks in (0, 1) among all channels; those that are gone rank lowest."""
-        found = super().scores(group, tensors, kept).masked_fill(~kept, -1)
-        ranks = torch.empty_like(found)
-        ranks[found.argsort(stable=True)] = torch.arange(
-            len(found), dtype=found.dtype, device=found.device
-        )
-        return (ranks + 0.5) / len(found)
-
-
-@IMPORTANCES.register_module()
-class UniformMagnitude(_Uniform, MagnitudeImportance):
-    """Magnitude within a layer, the same share of each."""
-
-
-@IMPORTANCES.register_module()
-class UniformTaylor(_Uniform, TaylorImportance):
-    """Taylor within a layer, the same share of each."""
-
-
 def arm(kind: str, ratio: float = 1.0, target: dict | None = None, **kwargs) -> dict:
     """Return what an arm sets in AdaSAPHook."""
     target = target or dict(params=TARGET)
@@ -108,14 +79,14 @@ ARMS = {
     'magnitude, at most 0.9': arm('MagnitudeImportance', 0.9),
     'magnitude, at most 0.7': arm('MagnitudeImportance', 0.7),
     'group magnitude': arm('GroupMagnitudeImportance'),
-    'uniform, magnitude': arm('UniformMagnitude'),
-    'uniform, Taylor': arm('UniformTaylor'),
+    'uniform, magnitude': arm('UniformWidth', within='MagnitudeImportance'),
+    'uniform, Taylor': arm('UniformWidth', within='TaylorImportance'),
     'Taylor': arm('TaylorImportance'),
     'Taylor, at most 0.9': arm('TaylorImportance', 0.9),
     'Taylor, normalised': arm('TaylorImportance', normalize=True),
     'Taylor, MACs 0.4': arm('TaylorImportance', 0.9, dict(flops=TARGET)),
     'magnitude, MACs 0.4': arm('MagnitudeImportance', 0.9, dict(flops=TARGET)),
-    'uniform, Taylor, MACs 0.4': arm('UniformTaylor', 0.9, dict(flops=TARGET)),
+    'uniform, Taylor, MACs 0.4': arm('UniformWidth', 0.9, dict(flops=TARGET)),
     README: {},
 }
 """Settings of AdaSAPHook by the arm's name. 'at most' is max_pruning_ratio, which is 1 where it is
