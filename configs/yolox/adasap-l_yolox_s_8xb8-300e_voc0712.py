@@ -1,0 +1,16 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+# YOLOX-s at 0.6 of its latency on one thread of this machine with onnxruntime. Times it first:
+#   mkdir -p work_dirs/latency
+#   adasap latency configs/yolox/yolox_s_8xb8-300e_voc0712.py \
+#       --out work_dirs/latency/yolox_s_8xb8-300e_voc0712.json
+# All else is as for parameters. Channels are a multiple of the device's step.
+_base_ = './adasap_yolox_s_8xb8-300e_voc0712.py'
+
+default_hooks = dict(
+    adasap=dict(
+        target=dict(
+            _delete_=True, latency=0.6, table='work_dirs/latency/yolox_s_8xb8-300e_voc0712.json'
+        ),
+        round_to=None,
+    )
+)
