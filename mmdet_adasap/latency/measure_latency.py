@@ -1,0 +1,870 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""Measure how long each layer of a network takes on this device.
+
+This one file is all that the device needs, with Python 3.8 or later, NumPy and a backend. It goes
+with layers.json, which says what to time; the times go to table.json, and that back to the host.
+Each layer is timed between two runs of a reference convolution, and the ratio is kept: a busy or
+hot device slows down both. With one CPU thread the CPU time of that thread is taken, which other
+processes change little; else wall time, for which the device should be idle.
+
+A run that was stopped goes on with the same command. Tables of one device can be merged. The exit
+status is 0, 2 for what the command or a file has wrong, or 130 after Ctrl-C.
+
+examples:
+  python measure_latency.py layers.json --backend onnxruntime --out table.json
+  python measure_latency.py layers.json --backend torch --device cuda --out table.json
+  python measure_latency.py layers.json --backend openvino --threads 4 --rounds 9 --out table.json
+  python measure_latency.py --merge a.json b.json --out table.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+LAYERS_FORMAT = 'mmdet_adasap layers 1'
+TABLE_FORMAT = 'mmdet_adasap latency table 1'
+HEAD = (
+    'backend',
+    'backend_version',
+    'device',
+    'device_name',
+    'threads',
+    'dtype',
+    'clock',
+    'rounds',
+)
+"""What two tables must agree in: ratios of other devices, or other settings, do not mix."""
+
+TIMING_S = 0.008
+"""Seconds that one timing lasts at least; an own choice."""
+SAVE_S = 5.0
+"""Seconds between savings, which is what a power cut may cost; an own choice."""
+LEAST_RATIO = 1e-4
+"""Share of the reference, some 0.1 us: a difference of times below it is noise; an own choice."""
+STEPS = (32, 16, 8, 4)
+STAIR = (*range(32, 61, 4), 61, 62, 63, *range(64, 81, 4))
+"""Widths at which the step of the device is looked for; 61 to 63 tell a step of 4 from none."""
+FLAT = 1 / 3
+"""A step holds if its lower half saves at most this share of what time in proportion to width would;
+an own choice. PyTorch, ONNX Runtime and OpenVINO have stairs of 16 with AVX-512: there it is 0 for
+16 and 0.6 for 32."""
+ONNX_TYPES = {'float32': 1, 'float16': 10}
+"""Numbers of element types, from TensorProto.DataType in onnx.proto."""
+
+
+class RefusedError(ValueError):
+    """Raised when something cannot be measured as asked; its one line says what to do.
+
+    It is not under AdaSAPError: the package is not on the device.
+    """
+
+
+def key_id(key: Mapping) -> str:
+    """Return the key of a layer as text, the same for equal keys."""
+    return json.dumps(key, sort_keys=True)
+
+
+def readable(key: Mapping) -> str:
+    """Return the key of a layer as people write it: 'conv 3x3 stride 1 on 40x40, batch 1'."""
+    dtype = '' if key['dtype'] == 'float32' else f', {key["dtype"]}'
+    if key['op'] == 'linear':
+        return f'linear, {key["batch"]} rows{dtype}'
+    same = [(k - 1) * d // 2 for k, d in zip(key['kernel'], key['dilation'])]
+    more = f', {key["groups"]} groups' if key['groups'] > 1 else ''
+    more += f', dilation {_sides(key["dilation"])}' if max(key['dilation']) > 1 else ''
+    more += f', padding {_sides(key["padding"])}' if list(key['padding']) != same else ''
+    width = key['group_width']
+    kind = '' if not width else f'{width[0]}-to-{width[1]} grouped '
+    kind = 'depthwise ' if width == [1, 1] else kind
+    kernel, places = ('x'.join(map(str, key[name])) for name in ('kernel', 'map'))
+    layer = f'{kind}{key["op"].replace("_", " ")} {kernel} stride {_sides(key["stride"])}'
+    return f'{layer} on {places}, batch {key["batch"]}{more}{dtype}'
+
+
+def _sides(numbers: list[int]) -> str:
+    return 'x'.join(map(str, numbers if len(set(numbers)) > 1 else numbers[:1]))
+
+
+def reference_key(dtype: str) -> dict:
+    """Return the layer that all others are compared with; it has 128 inputs and outputs."""
+    ones = {name: [1, 1] for name in ('stride', 'padding', 'dilation')}
+    sizes = {'kernel': [3, 3], 'map': [40, 40], 'groups': 1, 'group_width': None, 'batch': 1}
+    return {'op': 'conv', **ones, **sizes, 'dtype': dtype}
+
+
+def weight_shape(key: Mapping, inputs: int, outputs: int) -> tuple[list[int], int]:
+    """Return the shape of a layer's weight, in PyTorch's and ONNX' order, and its groups."""
+    groups = max(key['groups'], 1)
+    if key['group_width']:
+        groups = inputs // key['group_width'][0]
+        outputs = groups * key['group_width'][1]
+    if key['op'] == 'linear':
+        return [outputs, inputs], 1
+    if key['op'] == 'conv_transpose':
+        return [inputs, outputs // groups, *key['kernel']], groups
+    return [outputs, inputs // groups, *key['kernel']], groups
+
+
+def noise(shape: list[int], dtype: str = 'float32', scale: float = 1.0) -> np.ndarray:
+    """Return numbers around 0; they repeat, for speed, and are the same in each call."""
+    pool = np.random.default_rng(0).standard_normal(4099).astype(np.float32) * scale
+    return np.resize(pool, shape).astype(dtype)
+
+
+# ------------------------------------------------------------------------------------ ONNX files
+
+
+def message(**fields: object) -> bytes:
+    """Return a protobuf message, from values by 'f' and the number of the field.
+
+    An int is written as a varint, str and bytes with their length; a list is a repeated field.
+    """
+    parts = []
+    for name, values in fields.items():
+        for value in values if isinstance(values, list) else [values]:
+            number = int(name[1:]) << 3
+            if isinstance(value, int):
+                parts += [_varint(number), _varint(value)]
+            else:
+                data = value.encode() if isinstance(value, str) else value
+                parts += [_varint(number | 2), _varint(len(data)), data]
+    return b''.join(parts)
+
+
+def _varint(number: int) -> bytes:
+    found = bytearray()
+    while number > 127:
+        found.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*found, number])
+
+
+def _value_info(name: str, shape: list[int], kind: int) -> bytes:
+    dims = message(f1=[message(f1=size) for size in shape])
+    return message(f1=name, f2=message(f1=message(f1=kind, f2=dims)))
+
+
+def _tensor(name: str, array: np.ndarray, kind: int) -> bytes:
+    return message(f1=list(array.shape), f2=kind, f8=name, f9=array.tobytes())
+
+
+def onnx_model(key: Mapping, inputs: int, outputs: int, copies: int) -> bytes:
+    """Return an ONNX model of some copies of a layer, which all read the one input.
+
+    A pooling to one place follows each convolution. A runtime has its own layout of maps, and
+    converts the input once; it would convert each output, too, which it does not in a network.
+    The field numbers are those of onnx.proto.
+
+    Args:
+        key (Mapping): The layer.
+        inputs (int): Input channels.
+        outputs (int): Output channels; not used if the key has a ``group_width``.
+        copies (int): How many, each with weights of its own, else a runtime keeps only one.
+    """
+    kind, linear = ONNX_TYPES[key['dtype']], key['op'] == 'linear'
+    shape, groups = weight_shape(key, inputs, outputs)
+    outputs = shape[1] * groups if key['op'] == 'conv_transpose' else shape[0]
+    operator = {'conv': 'Conv', 'conv_transpose': 'ConvTranspose', 'linear': 'Gemm'}[key['op']]
+    attributes = [message(f1='transB', f3=1, f20=2)]
+    if not linear:
+        lists = {'kernel_shape': key['kernel'], 'strides': key['stride']}
+        lists.update(dilations=key['dilation'], pads=[*key['padding'], *key['padding']])
+        attributes = [message(f1=name, f8=list(each), f20=7) for name, each in lists.items()]
+        attributes.append(message(f1='group', f3=groups, f20=2))
+    nodes, tensors, results = [], [], []
+    for copy in range(copies):
+        x, w, b, y, z = 'x', f'w{copy}', f'b{copy}', f'y{copy}', f'z{copy}'
+        tensors.append(_tensor(w, noise(shape, key['dtype'], 0.02 + 0.01 * copy), kind))
+        tensors.append(_tensor(b, noise([outputs], key['dtype'], 0.1), kind))
+        nodes.append(message(f1=[x, w, b], f2=y, f3=y, f4=operator, f5=attributes))
+        if not linear:
+            nodes.append(message(f1=y, f2=z, f3=z, f4='GlobalAveragePool'))
+        ones = [1] * len(key['kernel'])
+        results.append(_value_info(y if linear else z, [key['batch'], outputs, *ones], kind))
+    source = _value_info('x', [key['batch'], inputs, *key['map']], kind)
+    graph = message(f1=nodes, f2='layer', f5=tensors, f11=source, f12=results)
+    return message(f1=7, f7=graph, f8=message(f1='', f2=13))  # IR 7, opset 13: since 2020
+
+
+# --------------------------------------------------------------------------------------- backends
+
+
+class TorchBackend:
+    """PyTorch, one operator at a time."""
+
+    def __init__(self, device: str, threads: int) -> None:
+        import torch
+
+        if device == 'cuda' and not torch.cuda.is_available():
+            raise RefusedError('--device: PyTorch finds no cuda here; write cpu')
+        self._torch, self._device, self._threads_before = torch, device, torch.get_num_threads()
+        torch.set_num_threads(threads)
+        self.version = torch.__version__
+        self.device_name = torch.cuda.get_device_name() if device == 'cuda' else cpu_name()
+        self.synchronize = torch.cuda.synchronize if device == 'cuda' else lambda: None
+
+    def close(self) -> None:
+        """Give the process its threads back."""
+        self._torch.set_num_threads(self._threads_before)
+
+    def layer(self, key: Mapping, inputs: int, outputs: int) -> list[tuple[Callable, float]]:
+        """Return functions that run a layer, and the weight of each one's time."""
+        torch, functional = self._torch, self._torch.nn.functional
+        shape, groups = weight_shape(key, inputs, outputs)
+        to = {'device': self._device, 'dtype': getattr(torch, key['dtype'])}
+        weight = torch.from_numpy(noise(shape, scale=0.02)).to(**to)
+        x = torch.from_numpy(noise([key['batch'], inputs, *key['map']])).to(**to)
+        settings = {}
+        if key['op'] == 'linear':
+            function = functional.linear
+        else:
+            function = getattr(functional, f'{key["op"]}{len(key["kernel"])}d')
+            settings = {name: tuple(key[name]) for name in ('stride', 'padding', 'dilation')}
+            settings['groups'] = groups
+
+        def run() -> None:
+            with torch.no_grad():
+                function(x, weight, **settings)
+
+        return [(run, 1.0)]
+
+
+class OnnxRuntimeBackend:
+    """ONNX Runtime, on models of single layers."""
+
+    synchronize = close = staticmethod(lambda: None)
+
+    def __init__(self, device: str, threads: int) -> None:
+        import onnxruntime
+
+        self._ort, self.version = onnxruntime, onnxruntime.__version__
+        self._provider = {'cpu': 'CPUExecutionProvider', 'cuda': 'CUDAExecutionProvider'}[device]
+        if self._provider not in onnxruntime.get_available_providers():
+            raise RefusedError(
+                f'--device: this ONNX Runtime has no {device}; write --device cpu, or install '
+                'onnxruntime-gpu instead of onnxruntime'
+            )
+        self.device_name = gpu_name() if device == 'cuda' else cpu_name()
+        self._options = onnxruntime.SessionOptions()
+        self._options.intra_op_num_threads = threads
+        self._options.inter_op_num_threads = 1
+        self._options.log_severity_level = 3  # errors only: progress is on the same screen
+
+    def load(self, model: bytes | str, x: np.ndarray) -> Callable[[], object]:
+        """Return a function that runs a model, given as bytes or as a file, on an input."""
+        session = self._ort.InferenceSession(model, self._options, providers=[self._provider])
+        if session.get_providers()[0] != self._provider:
+            raise RuntimeError(f'{self._provider} does not start')
+        feed = {session.get_inputs()[0].name: x}
+        return lambda: session.run(None, feed)
+
+    def layer(self, key: Mapping, inputs: int, outputs: int) -> list[tuple[Callable, float]]:
+        """Return functions whose weighted times are the time of a layer inside a network.
+
+        What comes with a run, as converting the input, is in both models and cancels out.
+        """
+        if key['dtype'] not in ONNX_TYPES:
+            raise RuntimeError(f'{key["dtype"]} is not among {", ".join(ONNX_TYPES)}')
+        x = noise([key['batch'], inputs, *key['map']], key['dtype'])
+        more = 2 if key['op'] == 'linear' else 3  # three of a classifier's would be 1.2 GB
+        one, several = (self.load(onnx_model(key, inputs, outputs, n), x) for n in (1, more))
+        return [(several, 1 / (more - 1)), (one, -1 / (more - 1))]
+
+
+class OpenVinoBackend(OnnxRuntimeBackend):
+    """OpenVINO, on the same models."""
+
+    def __init__(self, device: str, threads: int) -> None:
+        import openvino
+
+        if device != 'cpu':
+            raise RefusedError(f'--device: OpenVINO has no {device}; write --device cpu')
+        self._core, self.version = openvino.Core(), openvino.__version__.split('-')[0]
+        self.device_name = cpu_name()
+        self._settings = {'INFERENCE_NUM_THREADS': threads, 'NUM_STREAMS': 1}
+
+    def load(self, model: bytes | str, x: np.ndarray) -> Callable[[], object]:
+        """Return a function that runs a model, given as bytes or as a file, on an input."""
+        # Else a CPU that has bfloat16 would compute in that, whatever the model says.
+        precision = {'INFERENCE_PRECISION_HINT': 'f16' if x.dtype == np.float16 else 'f32'}
+        compiled = self._core.compile_model(
+            self._core.read_model(model), 'CPU', {**self._settings, **precision}
+        )
+        request = compiled.create_infer_request()
+        return lambda: request.infer([x])
+
+
+BACKENDS = {
+    'torch': (TorchBackend, 'pip install torch'),
+    'onnxruntime': (OnnxRuntimeBackend, 'pip install onnxruntime'),
+    'openvino': (OpenVinoBackend, 'pip install openvino'),
+}
+
+
+def open_backend(name: str, device: str, threads: int) -> TorchBackend | OnnxRuntimeBackend:
+    """Return a backend, ready to run layers.
+
+    Raises:
+        RefusedError: If there is no such backend, or it is not installed.
+    """
+    if name not in BACKENDS:
+        raise RefusedError(f'--backend: {name} is not known; write {", ".join(BACKENDS)}')
+    if device not in ('cpu', 'cuda'):
+        raise RefusedError(f'--device: {device} is not known; write cpu or cuda')
+    kind, install = BACKENDS[name]
+    try:
+        return kind(device, threads)
+    except ImportError as error:
+        raise RefusedError(f'--backend: {name} is not installed ({error}); {install}') from error
+
+
+def cpu_name() -> str:
+    """Return the name of the processor, or of its kind."""
+    for path in ('/proc/cpuinfo', '/proc/device-tree/model'):
+        try:
+            with open(path, errors='replace') as file:
+                text = file.read()
+        except OSError:
+            continue
+        found = re.search(r'^model name\s*: (.+)$', text, re.MULTILINE)
+        if found or path.endswith('model'):
+            return (found.group(1) if found else text).strip('\0 \n')
+    return platform.processor() or platform.machine()
+
+
+def gpu_name() -> str:
+    """Return the name of the first NVIDIA GPU."""
+    query = ['nvidia-smi', '--query-gpu=name', '--format=csv,noheader']
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+        return done.stdout.splitlines()[0].strip()
+    except (OSError, subprocess.SubprocessError, IndexError):
+        return 'cuda'
+
+
+# ---------------------------------------------------------------------------------------- timing
+
+
+class Stopwatch:
+    """Times functions, each repeated until it lasts long enough.
+
+    Args:
+        run (Callable): What it will be used for; tells whether the work is done in this thread.
+        threads (int): Threads of the backend.
+        device (str): 'cpu' or another. Defaults to 'cpu'.
+        synchronize (Callable, optional): Waits until the device is done.
+
+    Attributes:
+        clock (str): 'thread CPU time' or 'wall time'.
+    """
+
+    def __init__(
+        self,
+        run: Callable,
+        threads: int,
+        device: str = 'cpu',
+        synchronize: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._now, self.clock, self._synchronize = time.perf_counter, 'wall time', synchronize
+        if device != 'cpu' or threads != 1:
+            return
+        # On Windows the clock of a thread moves in steps of 16 ms: nothing would take any time.
+        if time.get_clock_info('thread_time').resolution <= 1e-4:
+            run()
+            before = time.thread_time(), time.process_time()
+            run()
+            own, all_threads = time.thread_time() - before[0], time.process_time() - before[1]
+            if own > all_threads / 2:
+                self._now, self.clock = time.thread_time, 'thread CPU time'
+
+    def seconds(self, run: Callable, repeats: int = 1) -> float:
+        """Return the seconds of one run, the mean over some."""
+        self._synchronize()
+        start = self._now()
+        for _ in range(repeats):
+            run()
+        self._synchronize()
+        return (self._now() - start) / repeats
+
+    def prepare(self, parts: list[tuple[Callable, float]]) -> Callable[[], float]:
+        """Return a function that times a layer, as the weighted sum of its parts, in seconds."""
+        once = 0.0
+        for run, _ in parts:
+            run()  # a first run allocates, compiles, and chooses algorithms
+            once += self.seconds(run)
+        repeats = max(1, math.ceil(TIMING_S / max(once, 1e-6)))
+        return lambda: sum(weight * self.seconds(run, repeats) for run, weight in parts)
+
+    def ratios(self, reference: Callable, timed: Callable, rounds: int) -> list[float]:
+        """Return times over those of the reference just before and after, one for each round."""
+        found, before = [], reference()
+        for _ in range(rounds):
+            middle, after = timed(), reference()
+            found.append(2 * middle / max(before + after, 1e-9))
+            before = after
+        return found
+
+
+def ratio_of(runs: Mapping[str, Callable], threads: int = 1, rounds: int = 7) -> dict[str, float]:
+    """Compare functions that take turns, so that a busy machine slows down all of them.
+
+    Args:
+        runs (Mapping[str, Callable]): The functions; those of a GPU have to wait for it.
+        threads (int): Threads that they use. Defaults to 1.
+        rounds (int): Turns of each. Defaults to 7.
+
+    Returns:
+        dict[str, float]: The time of each over that of the first, the median over the rounds.
+    """
+    first = next(iter(runs))
+    watch = Stopwatch(runs[first], threads)
+    timed = {name: watch.prepare([(run, 1.0)]) for name, run in runs.items()}
+    turns = [{name: seconds() for name, seconds in timed.items()} for _ in range(rounds)]
+    return {name: statistics.median(turn[name] / turn[first] for turn in turns) for name in runs}
+
+
+def find_step(times: Mapping[int, float]) -> int:
+    """Return the largest step of widths within which fewer channels are no faster.
+
+    Args:
+        times (Mapping[int, float]): Output channels to the time of a layer.
+
+    Returns:
+        int: One of ``STEPS``; 1 if there are no stairs.
+    """
+    for step in STEPS:
+        saved = share = 0.0
+        for width, seconds in times.items():
+            top = -(-width // step) * step
+            if top in times and top - width >= step / 2:  # else a stair of half the step hides
+                saved += 1 - seconds / times[top]
+                share += 1 - width / top
+        if share and saved <= FLAT * share:
+            return step
+    return 1
+
+
+# ----------------------------------------------------------------------------------------- table
+
+
+def gather(*lists: Iterable[Mapping]) -> dict[str, tuple[Mapping, dict]]:
+    """Return the points of entries: key_id to the key, and pairs of widths to ratios or None.
+
+    Entries of one key are put together, the first ratio of a point is kept, and every width is
+    combined with every other, for a table has no gaps. A ``group_width`` has outputs of 0.
+    """
+    found: dict[str, tuple[Mapping, dict]] = {}
+    for entry in (entry for entries in lists for entry in entries):
+        _, points = found.setdefault(key_id(entry['key']), (entry['key'], {}))
+        rows = entry.get('ratios')
+        for i, width in enumerate(entry['inputs']):
+            for j, other in enumerate(entry.get('outputs', [0])):
+                row = rows[i] if rows else None
+                ratio = row[j] if isinstance(row, list) else row
+                if points.get((width, other)) is None:
+                    points[width, other] = ratio
+    for _, points in found.values():
+        inputs, outputs = ({pair[axis] for pair in points} for axis in (0, 1))
+        missing = {(i, o): None for i in inputs for o in outputs if (i, o) not in points}
+        points.update(missing)
+    return found
+
+
+def entries_of(gathered: Mapping[str, tuple[Mapping, dict]]) -> list[dict]:
+    """Return the entries of a table, the opposite of :func:`gather`."""
+    entries = []
+    for key, points in gathered.values():
+        inputs, outputs = (sorted({pair[axis] for pair in points}) for axis in (0, 1))
+        rows = [[points[i, o] for o in outputs] for i in inputs]
+        if key['group_width']:
+            entries.append({'key': key, 'inputs': inputs, 'ratios': [row[0] for row in rows]})
+        else:
+            entries.append({'key': key, 'inputs': inputs, 'outputs': outputs, 'ratios': rows})
+    return entries
+
+
+def check_heads(one: Mapping, other: Mapping, remedy: str) -> None:
+    """Refuse two tables of which one is of another device, or was made in another way."""
+    for name in HEAD:
+        if one.get(name) != other.get(name):
+            raise RefusedError(f'{name}: {one.get(name)} and {other.get(name)}; {remedy}')
+
+
+def merge(one: Mapping, other: Mapping) -> dict:
+    """Return the table of all that two tables of one device hold; the first is kept in doubt."""
+    check_heads(one, other, 'only tables that were made alike can be merged')
+    return {
+        **one,
+        'reference_ns': (one['reference_ns'] + other['reference_ns']) / 2,
+        'step': min(one['step'], other['step']),
+        'spread': max(one['spread'], other['spread']),
+        'layers': entries_of(gather(one['layers'], other['layers'])),
+        'networks': {**other['networks'], **one['networks']},
+    }
+
+
+def check_layers(layers: object) -> None:
+    """Refuse what is not the content of layers.json, naming the field or the layer."""
+    if not isinstance(layers, dict) or layers.get('format') != LAYERS_FORMAT:
+        raise RefusedError(f'format: not "{LAYERS_FORMAT}"; write it with adasap latency')
+    for name in ('dtype', 'input', 'network', 'layers'):
+        if name not in layers:
+            raise RefusedError(f'{name}: is missing; write the file again with adasap latency')
+    for number, entry in enumerate(layers['layers']):
+        try:
+            key, name = entry['key'], readable(entry['key'])
+            grids = [entry['inputs'], *([] if key['group_width'] else [entry['outputs']])]
+            fits = all(g and g[0] > 0 and g == sorted(set(g)) for g in grids)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RefusedError(
+                f'layer {number}: malformed ({type(error).__name__}: {error}); write the file '
+                'again with adasap latency'
+            ) from error
+        if key['op'] not in ('conv', 'conv_transpose', 'linear'):
+            raise RefusedError(f'layer {number}: {name}: this operator cannot be timed yet')
+        if not fits:
+            raise RefusedError(f'layer {number}: {name}: inputs and outputs have to ascend from 1')
+
+
+class Measurement:
+    """A backend with the reference, ready to time layers.
+
+    Args:
+        backend (TorchBackend | OnnxRuntimeBackend): The backend.
+        dtype (str): Of the reference.
+        device (str): 'cpu' or 'cuda'.
+        threads (int): Threads of the backend.
+        rounds (int): How often each layer is timed.
+    """
+
+    def __init__(
+        self, backend: OnnxRuntimeBackend, dtype: str, device: str, threads: int, rounds: int
+    ) -> None:
+        self._backend, self._rounds, self._dtype = backend, rounds, dtype
+        parts = backend.layer(reference_key(dtype), 128, 128)
+        self._watch = Stopwatch(parts[0][0], threads, device, backend.synchronize)
+        self._reference = self._watch.prepare(parts)
+        self.head = {
+            'backend_version': backend.version,
+            'device': device,
+            'device_name': backend.device_name,
+            'threads': threads,
+            'dtype': dtype,
+            'clock': self._watch.clock,
+            'rounds': rounds,
+        }
+
+    def empty_table(self, backend: str) -> dict:
+        """Return a table without layers: the head, the time of the reference, and the step."""
+        reference = statistics.median(self._reference() for _ in range(max(self._rounds, 7)))
+        key = reference_key(self._dtype)
+        step = find_step({width: self.layer(key, 64, width)[0] for width in STAIR})
+        figures = {'reference_ns': reference * 1e9, 'step': step, 'spread': 0.0}
+        head = {'format': TABLE_FORMAT, 'backend': backend, **self.head, **figures}
+        return {**head, 'layers': [], 'networks': {}}
+
+    def ratio(self, parts: list[tuple[Callable, float]]) -> tuple[float, float]:
+        """Return a time over that of the reference, and how far its rounds lie apart.
+
+        Both are shares; the second is that between the quartiles, over the median.
+        """
+        timed = self._watch.prepare(parts)
+        found = sorted(self._watch.ratios(self._reference, timed, self._rounds))
+        middle = max(statistics.median(found), LEAST_RATIO)
+        quarter = len(found) // 4
+        return float(f'{middle:.5g}'), (found[-1 - quarter] - found[quarter]) / middle
+
+    def layer(self, key: Mapping, inputs: int, outputs: int) -> tuple[float, float]:
+        """Return the ratio and the spread of a layer."""
+        try:
+            return self.ratio(self._backend.layer(key, inputs, outputs))
+        except Exception as error:  # a backend raises errors of its own
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise RefusedError(
+                f'{readable(key)}, {inputs} to {outputs or "as many"} channels: the backend '
+                f'cannot run it ({reason}); take another backend or device'
+            ) from error
+
+
+def measure(
+    layers: Mapping,
+    backend: str,
+    device: str = 'cpu',
+    threads: int = 1,
+    rounds: int = 5,
+    networks: Mapping[str, Callable[[], object]] | None = None,
+    table: Mapping | None = None,
+    report: Callable[[int, int, str], None] | None = None,
+    save: Callable[[dict], None] | None = None,
+) -> dict:
+    """Measure what a table lacks of the layers of a network.
+
+    Args:
+        layers (Mapping): The content of layers.json.
+        backend (str): 'torch', 'onnxruntime' or 'openvino'.
+        device (str): 'cpu' or 'cuda'. Defaults to 'cpu'.
+        threads (int): Threads of the backend on a CPU. Defaults to 1.
+        rounds (int): How often each layer is timed. Defaults to 5.
+        networks (Mapping[str, Callable], optional): 'dense' and 'half' to functions that run the
+            network, and the one with half of every group, once.
+        table (Mapping, optional): What was measured before, on this device and with this backend.
+        report (Callable, optional): Called with the points that are done, all of them, and the
+            name of the next.
+        save (Callable, optional): Called with the table every few seconds and at the end, also
+            when an error or Ctrl-C ends it. Points that are not measured yet are None in it.
+
+    Returns:
+        dict: The content of table.json.
+
+    Raises:
+        RefusedError: If something is not as it has to be, or the backend cannot run a layer.
+    """
+    check_layers(layers)
+    for name, number in (('threads', threads), ('rounds', rounds)):
+        if number < 1:
+            raise RefusedError(f'--{name}: {number} is too few; write 1 or more')
+    opened = open_backend(backend, device, threads)
+    try:
+        run = Measurement(opened, layers['dtype'], device, threads, rounds)
+        if table is None:
+            table = run.empty_table(backend)
+        check_heads(table, {'backend': backend, **run.head}, 'choose another --out, or --force')
+        return _fill(run, layers, dict(table), networks or {}, report, save)
+    finally:
+        opened.close()
+
+
+def _fill(
+    run: Measurement,
+    layers: Mapping,
+    table: dict,
+    networks: Mapping[str, Callable],
+    report: Callable | None,
+    save: Callable | None,
+) -> dict:
+    """Measure the points and the networks that a table lacks, see :func:`measure`."""
+    gathered = gather(table['layers'], layers['layers'])
+    known = table['networks'] = dict(table['networks'])
+    todo = [
+        (key, points, pair)
+        for key, points in gathered.values()
+        for pair in sorted(points)
+        if points[pair] is None
+    ]
+    timed = {} if layers['network'] in known else networks
+    total, saved_at = len(todo) + len(timed), time.monotonic()
+    done = sum(len(points) for _, points in gathered.values()) - len(todo)
+    try:
+        for number, (key, points, pair) in enumerate(todo):
+            if report:
+                report(number, total, readable(key))
+            points[pair], spread = run.layer(key, *pair)
+            table['spread'] += (spread - table['spread']) / (done + number + 1)
+            if save and time.monotonic() - saved_at > SAVE_S:
+                save({**table, 'layers': entries_of(gathered)})
+                saved_at = time.monotonic()
+        shares = {}
+        for number, name in enumerate(timed, len(todo)):
+            if report:
+                report(number, total, f'the network, {name}')
+            shares[name] = run.ratio([(timed[name], 1.0)])[0]
+        if shares:
+            known[layers['network']] = {'input': layers['input'], **shares}
+    finally:
+        table['layers'] = entries_of(gathered)
+        if save:
+            save(table)
+    return table
+
+
+# ---------------------------------------------------------------------------------- command line
+
+
+def read_json(path: str) -> object:
+    """Return the content of a JSON file."""
+    try:
+        with open(path, encoding='utf-8') as file:
+            return json.load(file)
+    except OSError as error:
+        raise RefusedError(f'{path}: cannot be read ({error.strerror}); see the path') from error
+    except (ValueError, RecursionError) as error:
+        raise RefusedError(f'{path}: is no JSON ({error}); copy or write it again') from error
+
+
+def read_table(path: str) -> dict:
+    """Return a table, which may lack points."""
+    table = read_json(path)
+    try:
+        if table['format'] != TABLE_FORMAT:
+            raise RefusedError(f'{path}: format: not "{TABLE_FORMAT}"; write another --out')
+        table['reference_ns'] + table['step'] + table['spread'] + len({**table['networks']})
+        entries_of(gather(table['layers']))
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise RefusedError(
+            f'{path}: is no whole table; write another --out, or --force'
+        ) from error
+    return table
+
+
+def write_json(path: str, content: Mapping) -> None:
+    """Write a file beside its place and rename it: there is never half of it."""
+    partial = f'{path}.{os.getpid()}.part'
+    try:
+        with open(partial, 'w', encoding='utf-8') as file:
+            json.dump(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        raise RefusedError(
+            f'--out: {path} cannot be written ({error.strerror}); write a file in a folder that '
+            'is there, with room on its disk'
+        ) from error
+    finally:
+        if os.path.exists(partial):
+            os.remove(partial)
+
+
+def load_networks(layers: Mapping, folder: str, args: argparse.Namespace) -> dict:
+    """Return functions that run the networks of the files beside layers.json."""
+    files = layers.get('networks') or {}
+    if files and args.backend == 'torch':
+        say('networks: left out, files of ONNX are for the other backends')
+        return {}
+    paths = {name: os.path.join(folder, file) for name, file in files.items()}
+    for name, path in paths.items():
+        if not os.path.isfile(path):
+            raise RefusedError(f'networks: {name}: {path} is not there; copy it to layers.json')
+    backend = open_backend(args.backend, args.device, args.threads)
+    x = noise(layers['input'], layers['dtype'])
+    try:
+        return {name: backend.load(path, x) for name, path in paths.items()}
+    except Exception as error:  # a backend raises errors of its own
+        reason = str(error).strip().splitlines()[0]
+        raise RefusedError(f'networks: the backend cannot load them ({reason})') from error
+
+
+def say(text: str) -> None:
+    """Print a line for the user."""
+    print(f'measure_latency: {text}', file=sys.stderr, flush=True)
+
+
+class Progress:
+    """Shows how far it is: one line that changes on a terminal, else one every 10 seconds."""
+
+    def __init__(self) -> None:
+        self._start, self._shown_at = time.monotonic(), -math.inf
+
+    def __call__(self, done: int, total: int, name: str) -> None:
+        now = time.monotonic()
+        if now - self._shown_at < (0.2 if sys.stderr.isatty() else 10):
+            return
+        self._shown_at = now
+        minutes = f'{(now - self._start) / done * (total - done) / 60:.1f}' if done else '?'
+        line = f'{100 * done // total:3} %, {done} of {total}, {minutes} minutes left: {name}'
+        if sys.stderr.isatty():
+            print(f'\r\033[K{line[:79]}', end='', file=sys.stderr, flush=True)
+        else:
+            say(line.strip())
+
+
+def parse_args(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('layers', nargs='?', help='layers.json, which says what to time')
+    parser.add_argument('--backend', help=f'what runs the network: {", ".join(BACKENDS)}')
+    parser.add_argument('--device', default='cpu', help='cpu or cuda (default: cpu)')
+    parser.add_argument(
+        '--threads', type=int, default=1, help='of the backend, on a CPU (default: 1)'
+    )
+    parser.add_argument(
+        '--rounds', type=int, default=5, help='how often each layer is timed (default: 5)'
+    )
+    parser.add_argument('--pin', type=int, metavar='CORE', help='stay on this core')
+    parser.add_argument('--out', required=True, metavar='FILE', help='table.json, the table')
+    parser.add_argument('--force', action='store_true', help='begin anew if --out is there')
+    parser.add_argument(
+        '--merge', nargs=2, metavar='FILE', help='two tables of one device, to put into --out'
+    )
+    args = parser.parse_args(arguments)
+    if not args.merge and not (args.layers and args.backend):
+        parser.error('write layers.json and --backend, or --merge and two tables')
+    return args
+
+
+def pin(core: int) -> None:
+    """Keep the process on one core, where that is allowed."""
+    try:
+        os.sched_setaffinity(0, {core})
+    except (AttributeError, OSError, ValueError, OverflowError) as error:
+        say(f'--pin: cannot stay on core {core} ({error}); it goes on without')
+
+
+def run_command(args: argparse.Namespace) -> dict:
+    """Measure or merge, and return the table."""
+    if args.merge:
+        table = merge(*map(read_table, args.merge))
+        write_json(args.out, table)
+        return table
+    if args.pin is not None:
+        pin(args.pin)
+    layers = read_json(args.layers)
+    try:
+        check_layers(layers)
+    except RefusedError as error:
+        raise RefusedError(f'{args.layers}: {error}') from error
+    before = None
+    if os.path.exists(args.out) and not args.force:
+        before = read_table(args.out)
+    elif not os.path.isdir(os.path.dirname(args.out) or '.'):
+        raise RefusedError(f'--out: {args.out} is in no folder; make the folder first')
+    return measure(
+        layers,
+        args.backend,
+        args.device,
+        args.threads,
+        args.rounds,
+        load_networks(layers, os.path.dirname(args.layers), args),
+        before,
+        Progress(),
+        lambda table: write_json(args.out, table),
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    args = parse_args(arguments)
+    try:
+        table = run_command(args)
+    except RefusedError as error:
+        say(f'\r\033[K{error}' if sys.stderr.isatty() else str(error))
+        return 2
+    except KeyboardInterrupt:
+        say(f'stopped; what was measured is in {args.out}, the same command goes on')
+        return 130
+    gathered = gather(table['layers']).values()
+    missing = sum(ratio is None for _, points in gathered for ratio in points.values())
+    say(
+        f'{args.out}: {len(table["layers"])} kinds of layers, step {table["step"]}, '
+        f'half of the rounds within {100 * table["spread"]:.0f} %'
+        + (f'; {missing} points are missing: measure with this --out' if missing else '')
+    )
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
