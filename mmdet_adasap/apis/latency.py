@@ -67,9 +67,9 @@ def measure_table(
     backend: str = 'torch',
     device: str = 'cpu',
     threads: int = 1,
-    rounds: int = measure_latency.ROUNDS,
+    rounds: int = 5,
     config: str = '',
-    report: Report | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> LatencyTable:
     """Time the layers of a model on this machine, and two whole networks; go on where it stopped.
 
@@ -80,23 +80,33 @@ def measure_table(
         backend (str): 'torch', 'onnxruntime' or 'openvino'. Defaults to 'torch'.
         device (str): 'cpu' or 'cuda'. Defaults to 'cpu'.
         threads (int): Threads of the backend. Defaults to 1.
-        rounds (int): Timings of each entry, of which the median counts.
+        rounds (int): Timings of each entry, of which the median counts. Defaults to 5.
         config (str): Its config, for people who read the file. Defaults to ''.
-        report (Callable, optional): Called with lines on what is going on.
+        progress (Callable, optional): Called with the entries that are timed, the number of all,
+            and the name of the next.
 
     Returns:
         LatencyTable: The table that was written.
 
     Raises:
-        LatencyTableError: If ``out`` holds a table of another device or setting.
+        ValueError: If ``out`` holds a table of another device or setting, or cannot be written.
     """
     layers, channels = _layers_of(model, image_size, config)
     networks = {
         name: network_run(each, layers['input'], backend, device, threads)
         for name, each in (('dense', model), ('half', half_of(model, channels)))
     }
-    measure_latency.measure_into(
-        out, layers, backend, device, threads, rounds, networks=networks, report=report
+    before = measure_latency.read_table(str(out)) if out.exists() else None
+    measure_latency.measure(
+        layers,
+        backend,
+        device,
+        threads,
+        rounds,
+        networks,
+        before,
+        progress,
+        lambda table: measure_latency.write_json(str(out), table),
     )
     return LatencyTable.read(out)
 

@@ -67,6 +67,7 @@ def main() -> None:
         sys.exit(f'{program}: --out {args.out}: there is no folder {args.out.parent}')
     with quiet_or_exit(args.config):
         from ..apis import measure_table
+        from ..latency import measure_latency
 
         config, model = build_model(args.config)
         size, source = choose_image(config, model, args.image_size)
@@ -79,7 +80,7 @@ def main() -> None:
             threads=args.threads,
             rounds=args.rounds,
             config=args.config,
-            report=lambda line: print(f'{program}: {line}', file=sys.stderr, flush=True),
+            progress=measure_latency.Progress(),
         )
     print(f'{table.describe()}, for {size[0]}x{size[1]} pixels ({source})')
     print(f'step of the device: {table.step} channels')

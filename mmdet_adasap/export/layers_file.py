@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from torch import nn
 
-from ..latency import LAYERS_FORMAT, LayerKey
+from ..latency import LayerKey
+from ..latency.measure_latency import LAYERS_FORMAT
 from ..pruning import (
     LayerCall,
     PrunableChannels,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -120,7 +121,22 @@ def _onnx_run(network: nn.Module, inputs: Tensor, backend: str, device: str, thr
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / 'network.onnx'
         _write(network, inputs, file)
-        return measure_latency.open_network(file, backend, device, threads)
+        opened = measure_latency.open_backend(backend, device, threads)
+        return opened.load(str(file), inputs.numpy())
+
+
+def is_made_here(table: LatencyTable) -> bool:
+    """Return whether a table is of this machine, with the backend that is installed."""
+    head = table.head
+    if find_spec(head['backend']) is None:
+        return False
+    try:
+        backend = measure_latency.open_backend(head['backend'], head['device'], head['threads'])
+    except measure_latency.RefusedError:
+        return False
+    backend.close()
+    here = (backend.device_name, backend.version)
+    return here == (head['device_name'], head['backend_version'])
 
 
 def time_share_on(table: LatencyTable) -> TimeShare | None:
@@ -130,7 +146,7 @@ def time_share_on(table: LatencyTable) -> TimeShare | None:
         table (LatencyTable): The table.
     """
     shape = table.input_shape
-    if shape is None or not measure_latency.is_this_machine(table.head):
+    if shape is None or not is_made_here(table):
         return None
 
     def time_share(dense: nn.Module, slim: nn.Module) -> float:
