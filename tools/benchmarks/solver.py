@@ -18,9 +18,8 @@ import time
 from typing import TYPE_CHECKING
 
 import numpy as np
-from published_way import counts_as_published
-from solver_bound import TooWideError, upper_bound
 
+from published_way import counts_as_published
 from small_networks import (
     Network,
     every_choice,
@@ -30,6 +29,7 @@ from small_networks import (
     scores_of,
     values_of,
 )
+from solver_bound import TooWideError, upper_bound
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
