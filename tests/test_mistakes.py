@@ -22,8 +22,8 @@ HOOK = dict(type='AdaSAPHook', warmup=2, prune=8, target=dict(params=0.4))
 SGD = dict(type='SGD', lr=0.1)
 
 IMPORTANCES = (
-    "use one of 'MagnitudeImportance', 'TaylorImportance', 'UniformWidth', or a class of your own that is "
-    'registered in a module among custom_imports'
+    "use one of 'MagnitudeImportance', 'TaylorImportance', 'UniformWidth', or a class of your "
+    'own that is registered in a module among custom_imports'
 )
 PERTURBATIONS = IMPORTANCES.replace(
     "'MagnitudeImportance', 'TaylorImportance', 'UniformWidth'",

@@ -27,7 +27,7 @@ SHARES = (0.3, 0.5, 0.7)
 
 def one_cost(seed: int) -> tuple[Cost, np.ndarray, list[np.ndarray]]:
     """What a network costs, its sizes and scores."""
-    (cost,), sizes, scores = network(np.random.default_rng(seed))
+    (cost,), sizes, scores, _ = network(np.random.default_rng(seed))
     return cost, sizes, scores
 
 
@@ -58,7 +58,7 @@ def gap_to_best(values: list, tables: list[CostTables], limits: list[float]) -> 
 def test_nearly_the_best_choice_and_never_above_a_limit(resources, cases):
     gaps = []
     for seed in range(cases):
-        costs, sizes, scores = network(np.random.default_rng(seed), resources)
+        costs, sizes, scores, _ = network(np.random.default_rng(seed), resources)
         options = options_of(sizes, 8 if seed % 2 else 16)
         tables = [cost.tables(options) for cost in costs]
         limits = [
@@ -78,7 +78,7 @@ def test_stairs_of_a_device_are_no_trouble(resources):
     gaps = []
     for seed in range(40):
         rng = np.random.default_rng(seed)
-        _, sizes, scores = network(rng)
+        _, sizes, scores, _ = network(rng)
         options = options_of(sizes, 8 if seed % 2 else 16)
         tables = [measured_tables(rng, options) for _ in range(resources)]
         gaps.append(gap_to_best(values_of(scores, options), tables, limits_of(tables, seed)))
@@ -100,7 +100,7 @@ def test_costs_that_add_up_are_shared_out_in_the_best_way():
 @pytest.mark.parametrize('seed', range(20))
 def test_no_limit_is_exceeded_where_costs_go_up_and_down(seed):
     rng = np.random.default_rng(seed)
-    _, sizes, scores = network(rng)
+    _, sizes, scores, _ = network(rng)
     options = options_of(sizes, 8)
     tables = measured_tables(rng, options)
     noisy = [(groups, t * rng.uniform(0.7, 1.4, t.shape)) for groups, t in tables.tables]

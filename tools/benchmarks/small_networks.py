@@ -7,7 +7,7 @@ are what tools/benchmarks/solver.py and the tests of the solvers have in common.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -22,31 +22,56 @@ PLATEAU = 0.5
 """Share of the steps of a measured table that cost nothing, as on a device with stairs."""
 
 
-def network(
-    rng: np.random.Generator, resources: int = 1
-) -> tuple[list[Cost], np.ndarray, list[np.ndarray]]:
+class Layer(NamedTuple):
+    """A layer of a small network; it makes the channels of the group of its number.
+
+    Args:
+        factor (int): What it costs for a channel read and one made, of the first resource.
+        fixed (int): Channels that it reads in any case.
+        read (dict[int, float]): Group to indices that it reads of each of its channels.
+    """
+
+    factor: int
+    fixed: int
+    read: dict[int, float]
+
+
+class Network(NamedTuple):
+    """A small network.
+
+    Args:
+        costs (list[Cost]): What it costs, of each resource.
+        sizes (np.ndarray): Channels of each group.
+        scores (list[np.ndarray]): Importance of the channels of each group.
+        layers (list[Layer]): Its layers, as many as groups.
+    """
+
+    costs: list[Cost]
+    sizes: np.ndarray
+    scores: list[np.ndarray]
+    layers: list[Layer]
+
+
+def network(rng: np.random.Generator, resources: int = 1) -> Network:
     """Draw a network of four to six layers.
 
     Args:
         rng (np.random.Generator): Where it is drawn from.
         resources (int): Costs, over the same layers with coefficients of their own. Defaults to 1.
-
-    Returns:
-        tuple: Costs, the sizes of the groups and the scores of their channels.
     """
     from mmdet_adasap.pruning.cost import Cost
 
     sizes = rng.integers(*SIZES, rng.integers(4, 7))
-    costs = [Cost(len(sizes)) for _ in range(resources)]
+    costs, layers = [Cost(len(sizes)) for _ in range(resources)], []
     for g in range(len(sizes)):
         read = {(g + 1) % len(sizes): 1.0}
         if rng.random() < 0.4:  # of a concat
             read[int(rng.integers(len(sizes)))] = 1.0
-        coefficient, fixed = int(rng.integers(1, 50)), int(rng.integers(0, 9))
+        layers.append(Layer(int(rng.integers(1, 50)), int(rng.integers(0, 9)), read))
         for number, cost in enumerate(costs):
-            factor = int(rng.integers(1, 50)) if number else coefficient
-            cost.add(factor, (0, {g: 1.0}), (fixed, read))
-    return costs, sizes, scores_of(rng, sizes)
+            factor = int(rng.integers(1, 50)) if number else layers[g].factor
+            cost.add(factor, (0, {g: 1.0}), (layers[g].fixed, read))
+    return Network(costs, sizes, scores_of(rng, sizes), layers)
 
 
 def scores_of(rng: np.random.Generator, sizes: np.ndarray) -> list[np.ndarray]:
