@@ -145,6 +145,10 @@ class UnreachableTargetError(AdaSAPError, ValueError):
         self.resource = resource
 
 
+class LatencyTableError(AdaSAPError, ValueError):
+    """Raised when a table of latencies cannot be used, or lacks a layer; says which."""
+
+
 class NeedsValuesError(AdaSAPError, RuntimeError):
     """Raised where what a model does next depends on numbers that were not computed."""
 

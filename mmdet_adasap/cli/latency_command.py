@@ -84,6 +84,6 @@ def main() -> None:
         )
     print(f'{table.describe()}, for {size[0]}x{size[1]} pixels ({source})')
     print(f'step of the device: {table.step} channels')
-    for line in table.network_lines():
-        print(line)
+    for dense, half in table.networks.values():
+        print(f'dense network: {dense / 1e6:.3g} ms; half of all channels: {half / 1e6:.3g} ms')
     print(args.out)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -127,16 +126,13 @@ def _onnx_run(network: nn.Module, inputs: Tensor, backend: str, device: str, thr
 
 def is_made_here(table: LatencyTable) -> bool:
     """Return whether a table is of this machine, with the backend that is installed."""
-    head = table.head
-    if find_spec(head['backend']) is None:
-        return False
     try:
-        backend = measure_latency.open_backend(head['backend'], head['device'], head['threads'])
+        backend = measure_latency.open_backend(table.backend, table.device, table.threads)
     except measure_latency.RefusedError:
         return False
     backend.close()
     here = (backend.device_name, backend.version)
-    return here == (head['device_name'], head['backend_version'])
+    return here == (table.device_name, table.backend_version)
 
 
 def time_share_on(table: LatencyTable) -> TimeShare | None:
@@ -150,11 +146,10 @@ def time_share_on(table: LatencyTable) -> TimeShare | None:
         return None
 
     def time_share(dense: nn.Module, slim: nn.Module) -> float:
-        head = table.head
         runs = {
-            name: network_run(model, shape, head['backend'], head['device'], head['threads'])
+            name: network_run(model, shape, table.backend, table.device, table.threads)
             for name, model in (('dense', dense), ('slim', slim))
         }
-        return measure_latency.ratio_of(runs, head['threads'])['slim']
+        return measure_latency.ratio_of(runs, table.threads)['slim']
 
     return time_share

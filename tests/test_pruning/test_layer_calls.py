@@ -101,8 +101,9 @@ def test_activations_are_the_values_that_layers_put_out():
     for layer in layers:
         layer.register_forward_hook(lambda module, args, out: seen.append(out.numel()))
     model(X)
+    values = sum(seen)
     channels, _ = calls_of(model)
-    assert activations(channels.calls, len(channels.groups))(channels.group_sizes) == sum(seen)
+    assert activations(channels.calls, len(channels.groups))(channels.group_sizes) == values
 
 
 def test_a_second_stage_has_the_rows_that_it_will_have():

@@ -98,7 +98,7 @@ def measure_tables(case: Case, backend: str, folder: Path) -> tuple:
     channels = find_channels(case.model, case.forward)
     sums = [LatencyCost(channels, t).per_call(channels.group_sizes).sum() for t in tables]
     # In units of the reference convolution, which is what is stored.
-    ratios = [s / t.head['reference_ns'] for s, t in zip(sums, tables, strict=True)]
+    ratios = [s / t.reference_ns for s, t in zip(sums, tables, strict=True)]
     return tables, abs(ratios[1] / ratios[0] - 1)
 
 
