@@ -663,7 +663,8 @@ def _fill(
         for pair in sorted(points)
         if points[pair] is None
     ]
-    timed = {} if layers['network'] in known else networks
+    before = known.get(layers['network'], {})
+    timed = {name: run for name, run in networks.items() if name not in before}
     total, saved_at = len(todo) + len(timed), time.monotonic()
     done = sum(len(points) for _, points in gathered.values()) - len(todo)
     try:
@@ -675,13 +676,12 @@ def _fill(
             if save and time.monotonic() - saved_at > SAVE_S:
                 save({**table, 'layers': entries_of(gathered)})
                 saved_at = time.monotonic()
-        shares = {}
+        shares = {name: before[name] for name in ('dense', 'half') if name in before}
         for number, name in enumerate(timed, len(todo)):
             if report:
                 report(number, total, f'the network, {name}')
             shares[name] = run.ratio([(timed[name], 1.0)])[0]
-        if shares:
-            known[layers['network']] = {'input': layers['input'], **shares}
+        known[layers['network']] = {'input': layers['input'], **shares}
     finally:
         table['layers'] = entries_of(gathered)
         if save:

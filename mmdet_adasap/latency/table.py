@@ -60,6 +60,10 @@ class LatencyTable:
         step (int): Within multiples of it, fewer channels are no faster; 1 if there are no steps.
         reference_ns (float): Time of the reference convolution, in nanoseconds.
         digest (str): 16 hexadecimal digits, the same for tables that say the same.
+        networks (dict[str, tuple[float, float]]): Digest of a network to nanoseconds of it as a
+            whole, and with half of every group.
+        input_shape (tuple[int, ...] | None): Of the networks, ``[N, C, H, W]``; None if the table
+            is of several.
     """
 
     def __init__(self, content: Mapping, name: str = 'the table') -> None:
@@ -72,11 +76,11 @@ class LatencyTable:
         self._entries: dict[str, _Entry] = {}
         for number, entry in enumerate(content['layers']):
             self._add(number, entry)
-        self.networks = {
-            digest: self._network_times(digest, times)
-            for digest, times in content['networks'].items()
-        }
-        shapes = {tuple(times['input']) for times in content['networks'].values()}
+        shapes, self.networks = set(), {}
+        for digest, network in content['networks'].items():
+            shapes.add(self._network_shape(digest, network))
+            if 'dense' in network or 'half' in network:
+                self.networks[digest] = self._network_times(digest, network)
         self.input_shape = shapes.pop() if len(shapes) == 1 else None
         self.digest = self._digest(content)
 
@@ -150,8 +154,14 @@ class LatencyTable:
         times = np.array(rows, dtype=np.float64) * self.reference_ns
         self._entries[identity] = _Entry(layer, *map(np.array, grids), times, self.step)
 
-    def _network_times(self, digest: str, times: Mapping) -> tuple[float, float]:
-        found = [times.get(n) if isinstance(times, Mapping) else None for n in ('dense', 'half')]
+    def _network_shape(self, digest: str, network: object) -> tuple[int, ...]:
+        shape = network.get('input') if isinstance(network, Mapping) else None
+        if not isinstance(shape, list) or not all(type(n) is int and n > 0 for n in shape):
+            raise self._error(f'networks: {digest}: input is no shape')
+        return tuple(shape)
+
+    def _network_times(self, digest: str, network: Mapping) -> tuple[float, float]:
+        found = [network.get(name) for name in ('dense', 'half')]
         if not all(map(_is_number, found)):
             raise self._error(f'networks: {digest}: dense or half is no ratio above 0')
         return found[0] * self.reference_ns, found[1] * self.reference_ns

@@ -45,7 +45,7 @@ def select_timed(
     """Choose channels so that the measured latency is within its limit.
 
     The choice by the table is cut off a copy and timed. If it takes another share of the dense
-    time than is wanted, the limit is corrected by the ratio, and the choice is made again, three
+    time than is wanted, the limit is corrected by it, and the choice is made again, three
     times at most. ``pruner.limits.correction`` is set to that of the choice; its model stays.
 
     Args:
@@ -68,8 +68,9 @@ def select_timed(
         is_loose = choice.predicted < 0.97 * wanted * choice.correction
         if abs(choice.measured / wanted - 1) <= CLOSE or (is_loose and choice.measured <= wanted):
             break
-        corrected = choice.correction * wanted / choice.measured
-        pruner.limits.correction = _within_reach(pruner, corrected, wanted)
+        # The smallest groups have to meet the limit.
+        predicted = max(_prediction_that_measures(wanted, tried), pruner.floor('latency'))
+        pruner.limits.correction = min(predicted, 1.0) / wanted
         if pruner.limits.correction == choice.correction:
             break
     fast_enough = [c for c in tried if c.measured <= wanted * (1 + CLOSE)]
@@ -82,9 +83,19 @@ def _measured(choice: TimedChoice) -> float:
     return choice.measured
 
 
-def _within_reach(pruner: Pruner, correction: float, wanted: float) -> float:
-    """Return a correction with which the smallest groups meet the limit."""
-    return max(correction, pruner.floor('latency') / wanted)
+def _prediction_that_measures(wanted: float, tried: list[TimedChoice]) -> float:
+    """Return the predicted share of a choice that is likely to take the wanted one.
+
+    After one timing the table is taken to be off by a factor, after two by a line through both:
+    a part of the network that no cut changes is no factor.
+    """
+    last = tried[-1]
+    if len(tried) > 1:
+        before = tried[-2]
+        rise, run = last.measured - before.measured, last.predicted - before.predicted
+        if rise * run > 0:
+            return last.predicted + (wanted - last.measured) * run / rise
+    return last.predicted * wanted / last.measured
 
 
 def _time_choice(

@@ -1,0 +1,162 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import numpy as np
+import pytest
+
+from _utils.latency_case import (
+    REFERENCE_NS,
+    X,
+    formula_table,
+    nanoseconds,
+    net,
+    table_content,
+)
+from _utils.nets import runs
+from mmdet_adasap.errors import LatencyTableError, UnreachableTargetError
+from mmdet_adasap.latency import LatencyTable
+from mmdet_adasap.pruning import (
+    LatencyCost,
+    MagnitudeImportance,
+    Pruner,
+    find_channels,
+    half_counts,
+)
+from mmdet_adasap.pruning import latency_cost as module
+
+
+@pytest.fixture(scope='module')
+def channels():
+    return find_channels(net(), runs(X))
+
+
+def choices(channels, number: int, step: int = 1):
+    rng = np.random.default_rng(0)
+    sizes = channels.group_sizes
+    for _ in range(number):
+        yield np.minimum(-(-rng.integers(1, sizes + 1) // step) * step, sizes)
+
+
+@pytest.mark.parametrize('step', [1, 8])
+def test_sum_of_the_layers(channels, step):
+    cost = LatencyCost(channels, formula_table(channels, step=step))
+    assert not cost.has_rest
+    for counts in choices(channels, 20, step):
+        assert cost(counts) == pytest.approx(nanoseconds(channels.calls, counts, step), rel=1e-6)
+        assert cost.per_call(counts).sum() == pytest.approx(cost(counts), abs=1)
+
+
+@pytest.mark.parametrize('most', [0, 100_000])
+def test_tables_say_what_the_call_says(channels, most, monkeypatch):
+    """Also where every layer is fitted, as those that read many groups are."""
+    monkeypatch.setattr(module, 'MOST_OPTIONS', most)
+    table = formula_table(channels, step=8, networks=(60.0, 25.0))
+    cost = LatencyCost(channels, table)
+    sizes = channels.group_sizes
+    options = [np.unique([1, 8, 16, size // 2, size]) for size in sizes]
+    constant, tables = cost.tables(options)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        choice = [int(rng.integers(len(option))) for option in options]
+        counts = np.array([option[i] for option, i in zip(options, choice, strict=True)])
+        total = constant + sum(t[tuple(choice[g] for g in groups)] for groups, t in tables)
+        assert total == pytest.approx(cost(counts), abs=1)
+
+
+def test_the_rest_is_that_of_the_two_networks(channels):
+    sizes = channels.group_sizes
+    half = half_counts(sizes)
+    layers = nanoseconds(channels.calls, sizes), nanoseconds(channels.calls, half)
+    times = [layers[0] + 9e6, layers[1] + 5e6]
+    table = formula_table(channels, networks=tuple(t / REFERENCE_NS for t in times))
+    cost = LatencyCost(channels, table)
+    assert cost.has_rest
+    assert [cost(sizes), cost(half)] == pytest.approx(times, rel=1e-6)
+    # Between and beyond it goes with the values that layers put out, and never down.
+    quarter = cost(half_counts(half)) - nanoseconds(channels.calls, half_counts(half))
+    assert 1e6 < quarter < 5e6
+
+
+@pytest.mark.parametrize('shares', [(0.8, 0.9), (1.0, 1.3), (0.9, 0.5)])
+def test_networks_that_are_faster_than_their_layers(channels, shares):
+    """A backend that joins layers: no rest is below 0, and fewer channels are never slower."""
+    sizes = channels.group_sizes
+    layers = [nanoseconds(channels.calls, counts) for counts in (sizes, half_counts(sizes))]
+    table = formula_table(
+        channels,
+        networks=tuple(s * t / REFERENCE_NS for s, t in zip(shares, layers, strict=True)),
+    )
+    cost = LatencyCost(channels, table)
+    assert cost(sizes) == pytest.approx(shares[0] * layers[0], rel=1e-6)
+    times = []
+    while sizes.max() > 1:
+        times.append(cost(sizes))
+        sizes = half_counts(sizes)
+    assert times == sorted(times, reverse=True)
+    assert min(times) > 0
+
+
+def test_a_table_of_another_model(channels):
+    content = table_content(channels)
+    content['layers'] = content['layers'][1:]
+    with pytest.raises(LatencyTableError, match=r'has not timed conv 3x3 stride 1 on 8x8'):
+        LatencyCost(channels, LatencyTable(content))
+
+
+@pytest.mark.parametrize('solver', ['ranked', 'joint'])
+@pytest.mark.parametrize(
+    'limits', [dict(latency=0.5), dict(latency=0.6, params=0.3), dict(flops=0.5, latency=0.9)]
+)
+def test_all_limits_hold(channels, solver, limits):
+    table = formula_table(channels, step=8, networks=(100.0, 40.0))
+    pruner = Pruner(
+        net(), runs(X), dict(limits, table=table), MagnitudeImportance(), 8, solver=solver
+    )
+    pruner.prune_to(pruner.targets)
+    assert pruner.is_within_target
+    structure = pruner.cut()
+    reached = structure['reached']
+    assert all(reached[resource] <= limit for resource, limit in limits.items())
+    # One of them at least is used up but for a step.
+    assert any(reached[resource] > 0.8 * limit for resource, limit in limits.items())
+    assert structure['target'] == {**limits, 'table': table.digest}
+    found = structure['latency']
+    assert found['predicted_ms'] == pytest.approx(reached['latency'] * found['dense_ms'])
+    assert found['measured_ms'] is None
+
+
+def test_milliseconds_are_a_fraction_of_the_dense_time(channels):
+    table = formula_table(channels)
+    dense = nanoseconds(channels.calls, channels.group_sizes) / 1e6
+    by_time, by_fraction = (
+        Pruner(net(), runs(X), dict(latency=latency, table=table), MagnitudeImportance())
+        for latency in (f'{dense / 2:.6f} ms', 0.5)
+    )
+    assert by_time.targets['latency'] == pytest.approx(0.5, abs=1e-5)
+    assert not by_time.is_within_target
+    kept = [pruner.select(pruner.targets) for pruner in (by_time, by_fraction)]
+    assert [k.tolist() for k in kept[0]] == [k.tolist() for k in kept[1]]
+
+
+def test_more_time_than_it_takes_removes_nothing(channels):
+    target = dict(latency='12 s', table=formula_table(channels))
+    pruner = Pruner(net(), runs(X), target, MagnitudeImportance())
+    assert pruner.targets == {'latency': 1.0}
+    assert pruner.is_within_target
+    assert all(k.all() for k in pruner.select(pruner.targets))
+
+
+def test_a_target_below_the_floor_says_the_floor(channels):
+    table = formula_table(channels, networks=(400.0, 390.0))
+    with pytest.raises(
+        UnreachableTargetError, match=r'cutting channels cannot go below 3\d\d ms on that device'
+    ):
+        Pruner(net(), runs(X), dict(latency=0.5, table=table), MagnitudeImportance())
+
+
+def test_a_model_that_was_cut_is_not_pruned_for_a_latency(channels):
+    model = net()
+    pruner = Pruner(model, runs(X), dict(params=0.8), MagnitudeImportance())
+    pruner.prune_to(0.8)
+    pruner.cut()
+    table = formula_table(find_channels(model, runs(X)))
+    with pytest.raises(ValueError, match='times the layers of a dense model'):
+        Pruner(model, runs(X), dict(latency=0.5, table=table), MagnitudeImportance())
