@@ -143,6 +143,10 @@ class UnreachableTargetError(AdaSAPError, ValueError):
         self.remaining = remaining
 
 
+class LatencyTableError(AdaSAPError, ValueError):
+    """Raised when a table of latencies cannot be used, or lacks a layer; says which."""
+
+
 class NeedsValuesError(AdaSAPError, RuntimeError):
     """Raised where what a model does next depends on numbers that were not computed."""
 

@@ -2,5 +2,6 @@
 """How long the layers of a network take on a device: measured there, read here."""
 
 from .layer_key import LayerKey
+from .table import LatencyTable
 
-__all__ = ['LayerKey']
+__all__ = ['LatencyTable', 'LayerKey']
