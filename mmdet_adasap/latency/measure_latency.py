@@ -47,6 +47,9 @@ HEAD = (
 )
 """What two tables must agree in: ratios of other devices, or other settings, do not mix."""
 
+NETWORKS = {'dense', 'half'}
+"""The network as it is, and with half of every group: what runs between layers follows."""
+
 TIMING_S = 0.008
 """Seconds that one timing lasts at least; an own choice."""
 SAVE_S = 5.0
@@ -57,9 +60,9 @@ STEPS = (32, 16, 8, 4)
 STAIR = (*range(32, 61, 4), 61, 62, 63, *range(64, 81, 4))
 """Widths at which the step of the device is looked for; 61 to 63 tell a step of 4 from none."""
 FLAT = 1 / 3
-"""A step holds if its lower half saves at most this share of what time in proportion to width would;
-an own choice. PyTorch, ONNX Runtime and OpenVINO have stairs of 16 with AVX-512: there it is 0 for
-16 and 0.6 for 32."""
+"""Share of what time in proportion to width would save, that the lower half of a step may save; an
+own choice. PyTorch, ONNX Runtime and OpenVINO have stairs of 16 with AVX-512, and save 0 of it in
+steps of 16, 0.6 in steps of 32."""
 ONNX_TYPES = {'float32': 1, 'float16': 10}
 """Numbers of element types, from TensorProto.DataType in onnx.proto."""
 
@@ -418,21 +421,21 @@ class Stopwatch:
 
 
 def ratio_of(runs: Mapping[str, Callable], threads: int = 1, rounds: int = 7) -> dict[str, float]:
-    """Compare functions that take turns, so that a busy machine slows down all of them.
+    """Compare functions with the first, which runs before and after each run of another.
 
     Args:
         runs (Mapping[str, Callable]): The functions; those of a GPU have to wait for it.
         threads (int): Threads that they use. Defaults to 1.
-        rounds (int): Turns of each. Defaults to 7.
+        rounds (int): Runs of each, or more where one is short. Defaults to 7.
 
     Returns:
         dict[str, float]: The time of each over that of the first, the median over the rounds.
     """
-    first = next(iter(runs))
+    first, *others = runs
     watch = Stopwatch(runs[first], threads)
     timed = {name: watch.prepare([(run, 1.0)]) for name, run in runs.items()}
-    turns = [{name: seconds() for name, seconds in timed.items()} for _ in range(rounds)]
-    return {name: statistics.median(turn[name] / turn[first] for turn in turns) for name in runs}
+    found = {name: watch.ratios(timed[first], timed[name], rounds) for name in others}
+    return {first: 1.0, **{name: statistics.median(ratios) for name, ratios in found.items()}}
 
 
 def find_step(times: Mapping[int, float]) -> int:
@@ -517,25 +520,41 @@ def merge(one: Mapping, other: Mapping) -> dict:
 
 def check_layers(layers: object) -> None:
     """Refuse what is not the content of layers.json, naming the field or the layer."""
+    again = 'write the file again with adasap latency'
     if not isinstance(layers, dict) or layers.get('format') != LAYERS_FORMAT:
-        raise RefusedError(f'format: not "{LAYERS_FORMAT}"; write it with adasap latency')
-    for name in ('dtype', 'input', 'network', 'layers'):
-        if name not in layers:
-            raise RefusedError(f'{name}: is missing; write the file again with adasap latency')
+        raise RefusedError(f'format: not "{LAYERS_FORMAT}"; {again}')
+    for name, kind in {'dtype': str, 'network': str, 'input': list, 'layers': list}.items():
+        if not isinstance(layers.get(name), kind):
+            raise RefusedError(f'{name}: is no {kind.__name__}, or missing; {again}')
+    networks = layers.get('networks', {})
+    if not isinstance(networks, dict) or set(networks) not in (set(), NETWORKS):
+        raise RefusedError(f'networks: are not the files of dense and half; {again}')
     for number, entry in enumerate(layers['layers']):
         try:
-            key, name = entry['key'], readable(entry['key'])
-            grids = [entry['inputs'], *([] if key['group_width'] else [entry['outputs']])]
-            fits = all(g and g[0] > 0 and g == sorted(set(g)) for g in grids)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise RefusedError(
-                f'layer {number}: malformed ({type(error).__name__}: {error}); write the file '
-                'again with adasap latency'
-            ) from error
-        if key['op'] not in ('conv', 'conv_transpose', 'linear'):
-            raise RefusedError(f'layer {number}: {name}: this operator cannot be timed yet')
-        if not fits:
-            raise RefusedError(f'layer {number}: {name}: inputs and outputs have to ascend from 1')
+            name, fault = readable(entry['key']), _fault(entry['key'], entry)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            reason = f'{type(error).__name__}: {error}'
+            raise RefusedError(f'layer {number}: malformed ({reason}); {again}') from error
+        if fault:
+            raise RefusedError(f'layer {number}: {name}: {fault}')
+
+
+def _fault(key: Mapping, entry: Mapping) -> str:
+    """Return what is wrong with an entry of layers.json, and what to write; '' if nothing is."""
+    if key['op'] not in ('conv', 'conv_transpose', 'linear'):
+        return 'this operator cannot be timed; leave the layer out, and its time is not counted'
+    sides = [len(key[name]) for name in ('kernel', 'stride', 'padding', 'dilation', 'map')]
+    if len(set(sides)) > 1 or sides[0] > 3:
+        return f'{sides} numbers in kernel, stride, padding, dilation, map; write one a side'
+    grouped = key['group_width']
+    steps = {'inputs': grouped[0] if grouped else key['groups']}
+    if not grouped:
+        steps['outputs'] = key['groups']
+    for name, step in steps.items():
+        grid = entry[name]
+        if not grid or grid[0] < 1 or grid != sorted(set(grid)) or any(n % step for n in grid):
+            return f'{name} {grid}; write ascending multiples of {step}'
+    return ''
 
 
 class Measurement:
@@ -588,13 +607,22 @@ class Measurement:
 
     def layer(self, key: Mapping, inputs: int, outputs: int) -> tuple[float, float]:
         """Return the ratio and the spread of a layer."""
+        what = f'{readable(key)}, {inputs} to {outputs or "as many"} channels'
+        return self._time(what, lambda: self._backend.layer(key, inputs, outputs))
+
+    def network(self, name: str, run: Callable) -> float:
+        """Return the ratio of a network."""
+        return self._time(f'the network, {name}', lambda: [(run, 1.0)])[0]
+
+    def _time(
+        self, what: str, parts: Callable[[], list[tuple[Callable, float]]]
+    ) -> tuple[float, float]:
         try:
-            return self.ratio(self._backend.layer(key, inputs, outputs))
+            return self.ratio(parts())
         except Exception as error:  # a backend raises errors of its own
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise RefusedError(
-                f'{readable(key)}, {inputs} to {outputs or "as many"} channels: the backend '
-                f'cannot run it ({reason}); take another backend or device'
+                f'{what}: the backend cannot run it ({reason}); take another backend or device'
             ) from error
 
 
@@ -635,6 +663,8 @@ def measure(
     for name, number in (('threads', threads), ('rounds', rounds)):
         if number < 1:
             raise RefusedError(f'--{name}: {number} is too few; write 1 or more')
+    if networks and set(networks) != NETWORKS:
+        raise RefusedError(f'networks: {", ".join(networks)}; give dense and half')
     opened = open_backend(backend, device, threads)
     try:
         run = Measurement(opened, layers['dtype'], device, threads, rounds)
@@ -680,7 +710,7 @@ def _fill(
         for number, name in enumerate(timed, len(todo)):
             if report:
                 report(number, total, f'the network, {name}')
-            shares[name] = run.ratio([(timed[name], 1.0)])[0]
+            shares[name] = run.network(name, timed[name])
         known[layers['network']] = {'input': layers['input'], **shares}
     finally:
         table['layers'] = entries_of(gathered)
@@ -743,22 +773,23 @@ def load_networks(layers: Mapping, folder: str, args: argparse.Namespace) -> dic
     if files and args.backend == 'torch':
         say('networks: left out, files of ONNX are for the other backends')
         return {}
-    paths = {name: os.path.join(folder, file) for name, file in files.items()}
+    paths = {name: os.path.join(folder, str(file)) for name, file in files.items()}
     for name, path in paths.items():
         if not os.path.isfile(path):
             raise RefusedError(f'networks: {name}: {path} is not there; copy it to layers.json')
     backend = open_backend(args.backend, args.device, args.threads)
-    x = noise(layers['input'], layers['dtype'])
     try:
+        x = noise(layers['input'], layers['dtype'])
         return {name: backend.load(path, x) for name, path in paths.items()}
     except Exception as error:  # a backend raises errors of its own
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RefusedError(f'networks: the backend cannot load them ({reason})') from error
 
 
 def say(text: str) -> None:
-    """Print a line for the user."""
-    print(f'measure_latency: {text}', file=sys.stderr, flush=True)
+    """Print a line for the user, in place of the progress."""
+    start = '\r\033[K' if sys.stderr.isatty() else ''
+    print(f'{start}measure_latency: {text}', file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -851,10 +882,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         table = run_command(args)
     except RefusedError as error:
-        say(f'\r\033[K{error}' if sys.stderr.isatty() else str(error))
+        say(str(error))
         return 2
     except KeyboardInterrupt:
-        say(f'stopped; what was measured is in {args.out}, the same command goes on')
+        kept = f'what was measured is in {args.out}' if os.path.exists(args.out) else 'too early'
+        say(f'stopped; {kept}, the same command goes on')
         return 130
     gathered = gather(table['layers']).values()
     missing = sum(ratio is None for _, points in gathered for ratio in points.values())

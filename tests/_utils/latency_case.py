@@ -1,114 +1,57 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""A small network, and latency tables whose times are known by a formula."""
+"""Small layers.json and table.json, for tests of latencies."""
 
-from collections.abc import Callable, Sequence
-
-import numpy as np
-import torch
-from torch import nn
-from torch.nn import functional as F
-
-from _utils.nets import Net, randomise
-from mmdet_adasap.latency import LatencyTable
-from mmdet_adasap.latency.measure_latency import TABLE_FORMAT
-from mmdet_adasap.pruning import LayerCall, PrunableChannels, network_digest, widths
+import copy
 
 REFERENCE_NS = 1e6
-X = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+"""A ratio of 1 is a millisecond."""
 
 
-def net() -> Net:
-    """A residual tie, a depthwise layer, a concat and linear layers."""
-
-    def run(net, x):
-        x = F.relu(net.conv1(x))
-        x = F.relu(x + net.conv2(x))
-        x = F.relu(net.dw(net.conv3(x)))
-        x = F.adaptive_avg_pool2d(torch.cat([x, net.side(x)], 1), 2)
-        return net.head(F.relu(net.fc(x.flatten(1))))
-
-    return randomise(
-        Net(
-            run,
-            conv1=nn.Conv2d(3, 48, 3, padding=1),
-            conv2=nn.Conv2d(48, 48, 3, padding=1),
-            conv3=nn.Conv2d(48, 64, 3),
-            dw=nn.Conv2d(64, 64, 3, padding=1, groups=64),
-            side=nn.Conv2d(64, 16, 1),
-            fc=nn.Linear(80 * 4, 40),
-            head=nn.Linear(40, 5),
-        )
-    )
+def layer_key(op: str = 'conv', **changes) -> dict:
+    """Return a key as in layers.json: a 3x3 convolution on 8x8 places, or a linear layer."""
+    key = {
+        'op': op,
+        **{name: [1, 1] for name in ('stride', 'padding', 'dilation')},
+        **{'kernel': [3, 3], 'groups': 1, 'group_width': None},
+        **{'batch': 1, 'map': [8, 8], 'dtype': 'float32'},
+    }
+    if op == 'linear':
+        key.update({name: [] for name in ('kernel', 'stride', 'padding', 'dilation', 'map')})
+    return {**key, **changes}
 
 
-def ratio(inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-    """A layer's time over that of the reference: bilinear, so that a table has it exactly."""
-    return 0.001 + 0.0001 * inputs + 0.0002 * outputs + 0.00005 * inputs * outputs
+def depthwise_key() -> dict:
+    """Return the key of a depthwise convolution that loses whole groups."""
+    return layer_key(groups=0, group_width=[1, 1])
 
 
-def table_content(
-    channels: PrunableChannels,
-    step: int = 1,
-    time: Callable[[np.ndarray, np.ndarray], np.ndarray] = ratio,
-    shape: Sequence[int] = (1, 3, 8, 8),
-    networks: tuple[float, float] | None = None,
-) -> dict:
-    """Content of table.json for a model, with the times of a formula.
-
-    Args:
-        channels (PrunableChannels): The model's.
-        step (int): Of the device.
-        time (Callable): Takes inputs and outputs (0 of depthwise layers), gives ratios.
-        shape (Sequence[int]): Of the input.
-        networks (tuple[float, float], optional): Ratios of the dense network and the halved one.
-    """
-    sizes = channels.group_sizes
-    layers: dict = {}
-    for call in channels.calls:
-        grids = layers.setdefault(call.key, [{step}, {step}])
-        for grid, axis in zip(grids, (call.inputs, call.outputs), strict=True):
-            grid.add(int(widths(axis, sizes)))
-    entries = []
-    for key, (inputs, outputs) in layers.items():
-        inputs, outputs = sorted(inputs), sorted(outputs)
-        entry = {'key': key.to_dict(), 'inputs': inputs}
-        if key.group_width is None:
-            entry['outputs'] = outputs
-            entry['ratios'] = time(np.array(inputs)[:, None], np.array(outputs)).tolist()
-        else:
-            entry['ratios'] = time(np.array(inputs), 0).tolist()
-        entries.append(entry)
-    timed = {} if networks is None else dict(zip(('dense', 'half'), networks, strict=True))
+def layers_json(*layers: dict) -> dict:
+    """Return the content of layers.json."""
     return {
-        'format': TABLE_FORMAT,
-        'backend': 'torch',
-        'backend_version': '0',
-        'device': 'cpu',
-        'device_name': 'a formula',
-        'threads': 1,
+        'format': 'mmdet_adasap layers 1',
+        'config': 'yolox.py',
+        'input': [1, 3, 8, 8],
         'dtype': 'float32',
-        'clock': 'thread CPU time',
-        'rounds': 1,
-        'reference_ns': REFERENCE_NS,
-        'step': step,
-        'spread': 0.0,
-        'layers': entries,
-        'networks': {network_digest(channels.calls, sizes): {'input': list(shape), **timed}},
+        'network': '0123456789abcdef',
+        'layers': list(layers),
+        'networks': {},
     }
 
 
-def formula_table(channels: PrunableChannels, **settings) -> LatencyTable:
-    """The same as a table."""
-    return LatencyTable(table_content(channels, **settings))
+def table_json(*layers: dict, step: int = 1, networks: dict | None = None) -> dict:
+    """Return the content of table.json."""
+    return {
+        'format': 'mmdet_adasap latency table 1',
+        **{'backend': 'onnxruntime', 'backend_version': '1.2', 'device': 'cpu'},
+        **{'device_name': 'Some CPU', 'threads': 1, 'dtype': 'float32'},
+        **{'clock': 'thread CPU time', 'rounds': 5, 'reference_ns': REFERENCE_NS},
+        **{'step': step, 'spread': 0.05, 'networks': networks or {}},
+        'layers': copy.deepcopy(list(layers)),
+    }
 
 
-def nanoseconds(calls: Sequence[LayerCall], counts: np.ndarray, step: int = 1) -> float:
-    """What all layers take by the formula, at widths rounded up to the step."""
-    total = 0.0
-    for call in calls:
-        inputs, outputs = (
-            -(-round(widths(axis, counts)) // step) * step for axis in (call.inputs, call.outputs)
-        )
-        grouped = call.key.group_width is not None
-        total += float(ratio(np.float64(inputs), 0.0 if grouped else outputs)) * REFERENCE_NS
-    return total
+def bilinear_layer(a: float, b: float, c: float, d: float, key: dict | None = None) -> dict:
+    """Return an entry whose ratios are a + b inputs + c outputs + d inputs outputs."""
+    inputs, outputs = [16, 32, 48, 96], [8, 64, 128]
+    rows = [[a + b * i + c * o + d * i * o for o in outputs] for i in inputs]
+    return {'key': key or layer_key(), 'inputs': inputs, 'outputs': outputs, 'ratios': rows}

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from _utils.latency_case import X, formula_table, net
+from _utils.latency_formula import X, formula_table, net
 from _utils.nets import runs
 from mmdet_adasap.pruning import MagnitudeImportance, Pruner, find_channels, select_timed
 from mmdet_adasap.pruning.latency_check import CLOSE, MOST_CUTS

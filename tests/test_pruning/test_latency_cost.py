@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from _utils.latency_case import (
+from _utils.latency_formula import (
     REFERENCE_NS,
     X,
     formula_table,
