@@ -50,14 +50,21 @@ def list_layers(
     if networks:
         for name, each in (('dense', model), ('half', half_of(model, channels))):
             file = out.with_name(f'{out.stem}_{name}.onnx')
-            if report is not None:
-                report(f'writing {file.name}')
-            layers['networks'][name] = [f.name for f in write_network(each, layers['input'], file)]
-            written += [file.with_name(f) for f in layers['networks'][name]]
+            if not write_network(each, layers['input'], file):
+                _say(report, 'two stages are no single network: the layers alone will be timed')
+                break
+            _say(report, f'{file.name} is written')
+            layers['networks'][name] = file.name
+            written.append(file)
     write_atomically(out, json.dumps(layers, indent=1) + '\n')
     program = out.with_name('measure_latency.py')
     shutil.copyfile(measure_latency.__file__, program)
     return [out, *written, program]
+
+
+def _say(report: Report | None, line: str) -> None:
+    if report is not None:
+        report(line)
 
 
 def measure_table(

@@ -72,27 +72,27 @@ def network_run(
     return run
 
 
-def write_network(model: nn.Module, shape: Sequence[int], file: Path) -> list[Path]:
-    """Write the networks of a model as ONNX files, for a device to time.
+def write_network(model: nn.Module, shape: Sequence[int], file: Path) -> bool:
+    """Write the network of a model as an ONNX file, for a device to time.
 
     Args:
         model (nn.Module): The model; left as it is.
         shape (Sequence[int]): Of the input, which is fixed in the file.
-        file (Path): Of the network; that of a second stage gets ``_roi_head`` at its name's end.
+        file (Path): The file.
 
     Returns:
-        list[Path]: The files, one or two.
+        bool: Whether it is written: a detector of two stages is not one network.
 
     Raises:
         ImportError: If onnx is not installed.
         OnnxMismatchError: If the network cannot be written.
     """
     check_onnx(with_runtime=False)
-    model, files = copy_model(model).cpu().float().eval(), []
-    for number, (network, inputs) in enumerate(parts(model, shape)):
-        files.append(file if not number else file.with_name(f'{file.stem}_roi_head.onnx'))
-        _write(network, inputs, files[-1])
-    return files
+    networks = parts(copy_model(model).cpu().float().eval(), shape)
+    if len(networks) > 1:
+        return False
+    _write(*networks[0], file)
+    return True
 
 
 def _write(network: nn.Module, inputs: Tensor, file: Path) -> None:
@@ -107,9 +107,11 @@ def _write(network: nn.Module, inputs: Tensor, file: Path) -> None:
 
 
 def _torch_run(network: nn.Module, inputs: Tensor) -> Run:
-    def run() -> object:
+    def run() -> None:
         with torch.inference_mode():
-            return network(inputs)
+            network(inputs)
+        if inputs.is_cuda:
+            torch.cuda.synchronize()
 
     return run
 
