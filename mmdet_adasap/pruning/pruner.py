@@ -16,11 +16,11 @@ from .analysis import attribute_counts, find_channels
 from .budget import Budget
 from .equivalence import verify_cut
 from .importance import Importance, checked_scores
+from .joint import solver_of
 from .masks import ChannelMasks
 from .model_state import ForwardFn, check_model
 from .selection import minimum_counts
 from .slicing import cut
-from .solvers import solver_of
 from .structure import (
     VERSION,
     Keep,

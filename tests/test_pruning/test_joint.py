@@ -176,6 +176,11 @@ def test_nothing_to_do_and_nothing_possible():
     assert all(k.all() for k in whole)
     with pytest.raises(UnreachableTargetError, match='keeps the least it may'):
         select_jointly(scores, present, Budget([(cost, 1)]))
+    fixed = Cost(0)
+    fixed.add(7)
+    for select in (select_jointly, select_channels):
+        with pytest.raises(UnreachableTargetError, match='7 remain'):
+            select([], [], Budget([(fixed, 5)]))
 
 
 def test_equal_scores_are_no_trouble():
