@@ -29,7 +29,7 @@ PERTURBATIONS = IMPORTANCES.replace(
     "'MagnitudeImportance', 'TaylorImportance', 'UniformWidth'",
     "'AdaptivePerturbation', 'UniformPerturbation'",
 )
-ONE_RESOURCE = "must be a dict with exactly one of the keys ('params', 'flops')"
+ONE_RESOURCE = "must be a dict with one or more of the keys ('params', 'flops', 'latency')"
 FRACTION = 'params must be a fraction of the dense model above 0 and at most 1, for example'
 
 
@@ -92,10 +92,26 @@ OF_HOOK = {
         dict(target=dict(params='0.4')),
         f"target={{'params': '0.4'}}: {FRACTION} target=dict(params=0.4), without quotes",
     ),
-    'both resources': (
-        dict(target=dict(params=0.4, flops=0.5)),
-        f"target={{'params': 0.4, 'flops': 0.5}} {ONE_RESOURCE}; leave one of them out, and over "
-        'a base config that has the other one write target=dict(_delete_=True, flops=0.5)',
+    'latency without a table': (
+        dict(target=dict(latency=0.5)),
+        "target={'latency': 0.5}: latency needs the table of the device: "
+        'target=dict(latency=0.6, table="table.json"); adasap latency CONFIG --out table.json '
+        'makes it',
+    ),
+    'time without a unit': (
+        dict(target=dict(latency='12', table='table.json')),
+        "target={'latency': '12', 'table': 'table.json'}: latency='12' must be a time as '12ms', "
+        'with the unit s, ms or us, or a fraction of the dense time, without quotes',
+    ),
+    'table for parameters': (
+        dict(target=dict(params=0.5, table='table.json')),
+        "target={'params': 0.5, 'table': 'table.json'}: table is for a latency, of which there is "
+        'none: leave it out, or write latency',
+    ),
+    'no such table': (
+        dict(target=dict(latency=0.5, table='no_such.json')),
+        'target.table: no_such.json: cannot be read (No such file or directory); write the path '
+        'of a table that measure_latency.py made',
     ),
     'empty target': (
         dict(target={}),
@@ -424,8 +440,9 @@ def test_a_run_refuses_an_option_that_nobody_reads(tmp_path):
     ('options', 'line'),
     [
         (
-            {'default_hooks.adasap.target.flops': 0.5},
-            OF_HOOK['both resources'][1],
+            {'default_hooks.adasap.target.flops': 50},
+            f"target={{'params': 0.4, 'flops': 50}}: flops{FRACTION.removeprefix('params')} "
+            'target=dict(flops=0.5)',
         ),
         (
             {'default_hooks.adasap.intervall': 8},

@@ -6,7 +6,7 @@ from .budget import Budget, Limit
 from .equivalence import difference, raw_outputs, verify_cut
 from .groups import NOT_TRAINED, ChannelGroup, Member, PrunableChannels
 from .importance import Importance, MagnitudeImportance, TaylorImportance, per_channel
-from .joint import select_jointly
+from .joint import check_objective, check_solver, select_jointly
 from .latency_check import TimeShare, select_timed
 from .latency_cost import LatencyCost, network_digest
 from .layer_calls import LayerCall, half_counts, widths
@@ -25,7 +25,6 @@ from .pruner import Pruner
 from .repeats import not_counted, repeated
 from .selection import select_channels
 from .slicing import channel_counts, check_dense, check_fits, check_states, cut, uncuttable_state
-from .solvers import check_objective, check_solver
 from .structure import (
     META_KEY,
     PHASES,

@@ -63,7 +63,7 @@ class Search:
         limits: Sequence[float],
     ) -> None:
         total = sum(float(value[-1] - value[0]) for value in values) or 1.0
-        self.lengths = np.array([len(value) for value in values])
+        self.lengths = np.array([len(value) for value in values], dtype=np.int64)
         self._groups = np.arange(len(values))
         self._options = np.arange(max(self.lengths, default=0))
         # Groups have different numbers of options; what a group does not have is worth -inf.
@@ -180,7 +180,7 @@ class Search:
         Where costs rise with every option the smallest ones are as low as it gets; measured ones
         may be lower elsewhere.
         """
-        while not self.fits:
+        while len(self.lengths) and not self.fits:
             _, more = self._moves()
             over = np.maximum(self.cost[:, None, None] + more - 1, 0).sum(axis=0)
             over[~self._exists] = np.inf

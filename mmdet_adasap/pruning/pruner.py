@@ -14,12 +14,12 @@ from ..errors import DivergedError, UnreachableTargetError
 from .analysis import attribute_counts, find_channels
 from .equivalence import verify_cut
 from .importance import Importance, checked_scores
+from .joint import solver_of
 from .limits import Limits
 from .masks import ChannelMasks
 from .model_state import ForwardFn, check_model, copy_model
 from .selection import minimum_counts
 from .slicing import cut
-from .solvers import solver_of
 from .structure import (
     VERSION,
     Keep,
@@ -81,8 +81,7 @@ class Pruner:
             its nanoseconds, too.
         targets (dict[str, float]): Resource to the fraction of the dense model that is to remain.
         limits (Limits): What the target means for the model.
-        measured (float | None): Share of the dense latency that the choice took when it was
-            timed, see :func:`~mmdet_adasap.pruning.latency_check.select_timed`.
+        measured (float | None): Share of the dense latency that the choice took when timed.
     """
 
     def __init__(

@@ -22,7 +22,8 @@ GIVEN = dict(warmup=1, prune=2, target=dict(params=0.4))
     [
         (dict(target=dict(params=0)), r'^target=.*above 0 and at most 1'),
         (dict(target=dict(params=1.5)), r'^target=.*above 0 and at most 1'),
-        (dict(target=dict(params=0.4, flops=0.4)), r'^target=.*exactly one of the keys'),
+        (dict(target=dict(params=0.4, size=0.4)), r'^target=.*one or more of the keys'),
+        (dict(target=dict(latency=0.4)), r'^target=.*latency needs the table of the device'),
         (dict(target=0.4), r'^target=0.4 must be a dict'),
         (dict(schedule='cubic'), r"^schedule='cubic' is unknown; use one of"),
         (dict(schedule=['linear']), r"^schedule=\['linear'\] is unknown; use one of"),
@@ -64,7 +65,8 @@ def test_error_begins_with_the_key(hook, message):
 
 def test_defaults_and_what_they_are_built_to():
     settings = AdaSAPSettings(**GIVEN)
-    assert (settings.resource, settings.fraction) == ('params', 0.4)
+    assert settings.target.fractions == {'params': 0.4}
+    assert settings.round_to == 8
     assert type(settings.perturbation) is AdaptivePerturbation
     assert type(settings.finetune) is UniformPerturbation
     assert settings.perturbation_of('warmup') == settings.perturbation_of('prune')
@@ -76,7 +78,7 @@ def test_hook_takes_the_same():
     hook = AdaSAPHook(3, 4, dict(flops=0.5), None, round_to=16)
     settings = hook.settings
     assert (settings.warmup, settings.prune, settings.round_to) == (3, 4, 16)
-    assert (settings.resource, settings.fraction, settings.perturbation) == ('flops', 0.5, None)
+    assert (settings.target.fractions, settings.perturbation) == ({'flops': 0.5}, None)
 
 
 def test_settings_do_not_change():

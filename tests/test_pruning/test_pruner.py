@@ -228,7 +228,7 @@ def test_a_wrong_cut_at_the_end_changes_nothing():
         0.5,
         {},
         dict(latency=0.5),
-        dict(params=0.5, flops=0.5),
+        dict(params=0.5, latency=0.5),
         dict(params=0),
         dict(params=-0.5),
         dict(params=1.5),
@@ -246,8 +246,8 @@ def test_bad_targets(target):
 
 
 def test_good_targets():
-    assert check_target(dict(params=0.4)) == ('params', 0.4)
-    assert check_target(dict(flops=1)) == ('flops', 1.0)
+    assert check_target(dict(params=0.4)).fractions == {'params': 0.4}
+    assert check_target(dict(flops=1, params=0.5)).resources == ('flops', 'params')
 
 
 def test_it_cuts_once():
