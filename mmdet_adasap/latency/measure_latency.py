@@ -53,7 +53,7 @@ NETWORKS = {'dense', 'half'}
 
 TIMING_S = 0.008
 """Seconds that one timing lasts at least; an own choice. On a busy server the sum of 99
-points repeated within 0.4 % with 8 ms, and within 2 % with 3 ms, for each of three backends."""
+points repeated within 0.4 % with 8 ms, and within 2 % with 3 ms. So it was for all backends."""
 SAVE_S = 5.0
 """Seconds between savings, which is what a power cut may cost; an own choice."""
 LEAST_RATIO = 1e-4
@@ -479,7 +479,7 @@ def find_step(times: Mapping[int, float]) -> int:
 def gather(*lists: Iterable[Mapping]) -> dict[str, tuple[Mapping, dict]]:
     """Return the points of entries: key_id to the key, and pairs of widths to ratios or None.
 
-    Entries of one key are put together, the first ratio of a point is kept, and every width is
+    Entries of one key are put together; the first ratio of a point is kept. Every width is
     combined with every other, for a table has no gaps. A ``group_width`` has outputs of 0.
     """
     found: dict[str, tuple[Mapping, dict]] = {}
