@@ -169,6 +169,10 @@ class TestMeasure:
         device.thread_time = lambda: device.now / 10
         assert measure(ONLY_LAYERS, 'fake')['clock'] == 'wall time'
 
+    def test_two_threads_need_the_wall_clock(self, device):
+        device.thread_time = None
+        assert measure(ONLY_LAYERS, 'fake', threads=2)['clock'] == 'wall time'
+
     def test_layer_that_the_backend_refuses(self):
         layers = layers_json({**CONV, 'key': layer_key(kernel=[9, 9])}, LINEAR)
         layers['layers'][0]['key']['padding'] = [0, 0]
@@ -177,6 +181,11 @@ class TestMeasure:
         with pytest.raises(RefusedError, match=what):
             measure(layers, 'torch', rounds=1, save=saved.append)
         assert saved[-1]['layers'][0]['ratios'] == [[None, None]] * 2
+
+    def test_dtype_that_is_none(self):
+        what = 'the reference convolution, float7: the backend cannot run it .*float7'
+        with pytest.raises(RefusedError, match=what):
+            measure({**ONLY_LAYERS, 'dtype': 'float7'}, 'torch')
 
     def test_torch_keeps_its_threads(self):
         before = torch.get_num_threads()
