@@ -534,7 +534,7 @@ def merge(one: Mapping, other: Mapping) -> dict:
 
 def check_layers(layers: object) -> None:
     """Refuse what is not the content of layers.json, naming the field or the layer."""
-    again = 'write the file again with adasap latency'
+    again = 'write the file again with adasap layers'
     if not isinstance(layers, dict) or layers.get('format') != LAYERS_FORMAT:
         raise RefusedError(f'format: not "{LAYERS_FORMAT}"; {again}')
     for name, kind in {'dtype': str, 'network': str, 'input': list, 'layers': list}.items():

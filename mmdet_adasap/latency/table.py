@@ -180,7 +180,7 @@ class LatencyTable:
         except KeyError:
             raise self._error(
                 f'{readable(key)}: is not in it',
-                'measure the layers of this network, too: adasap latency lists them',
+                'measure the layers of this network, too: adasap layers lists them',
             ) from None
 
     def time(
@@ -215,7 +215,7 @@ class LatencyTable:
                 raise self._error(
                     f'{entry.layer}: {most:g} {name} are more than the {grid[-1]} that were '
                     'measured',
-                    'measure the layers of this network, too: adasap latency lists them',
+                    'measure the layers of this network, too: adasap layers lists them',
                 )
         return entry.time(inputs, outputs)
 

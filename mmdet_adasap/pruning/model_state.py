@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from ..errors import DivergedError
 from .rebinding import rebind_functions
 
 ForwardFn = Callable[[nn.Module], object]
@@ -79,6 +80,20 @@ def _overlapping(model: nn.Module) -> tuple[str, str] | None:
         if last is None or last[0] != storage or end > last[1]:
             last = storage, end, name
     return None
+
+
+def check_finite(model: nn.Module) -> None:
+    """Raise DivergedError if a parameter holds a NaN or infinity."""
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        # NaN and infinity survive a sum, so no mask of the size of a weight is needed.
+        finite = torch.stack([p.sum().isfinite().cpu() for p in parameters.values()])
+    if not finite.all():
+        name = list(parameters)[int(finite.int().argmin())]
+        raise DivergedError(
+            f'{name} is not finite: training has diverged before this pruning event; lower '
+            f'the learning rate or rho_max, and go on from an earlier checkpoint'
+        )
 
 
 def copy_model(model: nn.Module) -> nn.Module:

@@ -10,14 +10,14 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from ..errors import DivergedError, UnreachableTargetError
+from ..errors import UnreachableTargetError
 from .analysis import attribute_counts, find_channels
 from .equivalence import verify_cut
 from .importance import Importance, checked_scores
 from .joint import solver_of
 from .limits import Limits
 from .masks import ChannelMasks
-from .model_state import ForwardFn, check_model, copy_model
+from .model_state import ForwardFn, check_finite, check_model, copy_model
 from .selection import minimum_counts
 from .slicing import cut
 from .structure import (
@@ -104,7 +104,7 @@ class Pruner:
             raise ValueError(f'importance={importance!r} must be a criterion, an Importance')
         check_model(model)
         self.model = model
-        self._check_finite()
+        check_finite(self.model)
         self.forward = forward
         self.importance = importance
         self.round_to = round_to
@@ -136,8 +136,9 @@ class Pruner:
                 self.max_pruning_ratio,
             )
             if message is not None:
+                what = f': {resource}' if len(self.targets) > 1 else ''
                 raise UnreachableTargetError(
-                    f'{self.target}: {resource} cannot be reached: {message} '
+                    f'{self.target}{what} cannot be reached: {message} '
                     f'(tools/list_groups.py lists what stays and why)'
                 )
 
@@ -248,7 +249,7 @@ class Pruner:
         Raises:
             DivergedError: If a weight is not finite.
         """
-        self._check_finite()
+        check_finite(self.model)
         tensors = named_tensors(self.model)
         parameters = dict(self.model.named_parameters())
         scores, unseen = [], []
@@ -282,19 +283,6 @@ class Pruner:
         parameters = dict(self.model.named_parameters())
         found = [group.untrained_layers(parameters) for group in self.channels.groups]
         return list(dict.fromkeys(name for names in found for name in names))
-
-    def _check_finite(self) -> None:
-        """Raise DivergedError if a parameter holds a NaN or infinity."""
-        parameters = dict(self.model.named_parameters())
-        with torch.no_grad():
-            # NaN and infinity survive a sum, so no mask of the size of a weight is needed.
-            finite = torch.stack([p.sum().isfinite().cpu() for p in parameters.values()])
-        if not finite.all():
-            name = list(parameters)[int(finite.int().argmin())]
-            raise DivergedError(
-                f'{name} is not finite: training has diverged before this pruning event; lower '
-                f'the learning rate or rho_max, and go on from an earlier checkpoint'
-            )
 
     def restore(self, structure: Mapping, optimizers: Iterable[Optimizer] = ()) -> None:
         """Mask what a structure written in the phase 'prune' has removed.
@@ -368,12 +356,12 @@ class Pruner:
         if not self._is_selected:
             raise RuntimeError(
                 f'cut() removes what prune_to() has masked, and that was not called; call '
-                f'prune_to({self.targets}) first'
+                f'prune_to({self._wanted()}) first'
             )
         if not self.is_within_target:
             left = ', '.join(f'{self.remaining(r):.4f} of the {r}' for r in self.targets)
             warnings.warn(
-                f'cut() leaves {left}, more than {self.target}; call prune_to({self.targets}) '
+                f'cut() leaves {left}, more than {self.target}; call prune_to({self._wanted()}) '
                 f'before it',
                 stacklevel=2,
             )
@@ -387,6 +375,11 @@ class Pruner:
         tag_model(self.model, structure)
         self._is_cut = True
         return structure
+
+    def _wanted(self) -> str:
+        """Return the argument of prune_to() that meets the target."""
+        several = len(self.targets) > 1
+        return str(self.targets) if several else f'{next(iter(self.targets.values())):g}'
 
     def _check_not_cut(self) -> None:
         """Raise RuntimeError if the model was cut."""

@@ -71,7 +71,10 @@ def test_fractions_refer_to_the_dense_model(list_groups, tmp_path):
     ('arguments', 'last'),
     [
         (['no_such.py'], 'list_groups: no_such.py: '),
-        ([DEMO, '--target', 'params=x'], "--target: 'params=x': write params=0.4 or flops=0.5"),
+        (
+            [DEMO, '--target', 'params=x'],
+            "--target: 'params=x': write params=0.4, flops=0.5 or latency=12ms",
+        ),
         ([DEMO, '--target', 'size=0.5'], 'must be a dict with one or more of the keys'),
         ([DEMO, '--target', 'params=0.0001'], 'cannot be reached'),
         (

@@ -78,7 +78,7 @@ def test_the_target_is_met_and_never_exceeded(resource, fraction, round_to):
     for g, size in enumerate(sizes):
         more = counts.copy()
         more[g] = min(size, counts[g] + round_to)
-        units.append(pruner.cost(more) / dense - reached)
+        units.append(pruner.limits.costs[resource](more) / dense - reached)
     assert fraction - reached <= max(0.02 * fraction, *units)
 
 
