@@ -40,7 +40,8 @@ def describe_layers(channels: PrunableChannels, shape: Sequence[int], config: st
     """
     sizes = channels.group_sizes
     by_key: dict[LayerKey, list[LayerCall]] = {}
-    for call in channels.calls:
+    calls = [call for call in channels.calls if call.is_timed]
+    for call in calls:
         by_key.setdefault(call.key, []).append(call)
     layers = []
     for key, calls in by_key.items():
@@ -52,8 +53,8 @@ def describe_layers(channels: PrunableChannels, shape: Sequence[int], config: st
         'format': LAYERS_FORMAT,
         'config': config,
         'input': [int(length) for length in shape],
-        'dtype': channels.calls[0].key.dtype if channels.calls else 'float32',
-        'network': network_digest(channels.calls, sizes),
+        'dtype': calls[0].key.dtype if calls else 'float32',
+        'network': network_digest(calls, sizes),
         'layers': layers,
         'networks': {},
     }

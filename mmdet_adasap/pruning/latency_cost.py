@@ -58,11 +58,12 @@ class LatencyCost:
 
     def __init__(self, channels: PrunableChannels, table: LatencyTable) -> None:
         self.num_groups = len(channels.groups)
-        self.calls, self.table = channels.calls, table
+        self.calls = [call for call in channels.calls if call.is_timed]
+        self.table = table
         self._check_complete()
         sizes = channels.group_sizes
         self._layers = _Layers(self.calls, table, sizes)
-        self._activations = activations(self.calls, self.num_groups)
+        self._activations = activations(channels.calls, self.num_groups)
         self._scale, self._fixed, self._per_value = 1.0, 0.0, 0.0
         timed = table.network(network_digest(self.calls, sizes))
         self.has_rest = timed is not None

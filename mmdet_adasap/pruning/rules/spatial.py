@@ -3,6 +3,7 @@
 
 import numpy as np
 
+from ...latency import LayerKey
 from ..channel_ids import ChannelLabel
 from .call import Call, is_zero, label_axes, make_label, rule
 
@@ -30,8 +31,31 @@ def spatial(call: Call) -> ChannelLabel | None:
     call.count_flops(
         scale * out.numel() // out.shape[channel], (axes.get(channel), out.shape[channel])
     )
+    if call.operation.startswith('max_pool2d'):
+        _record_pooling(call, axes.get(channel), channel)
     kept = make_label(axes, is_zero(label))
     return [kept, kept] if isinstance(call.out, tuple) else kept
+
+
+def _record_pooling(call: Call, nodes: np.ndarray | None, channel: int) -> None:
+    """Keep a pooling as it was called, for what runs between the layers that are timed."""
+    x = call.args[0]
+    kernel = tuple(call.args[1])
+    ones = (1,) * len(kernel)
+    key = LayerKey(
+        op='max_pool',
+        kernel=kernel,
+        stride=tuple(call.arg(2, None) or kernel),
+        padding=tuple(call.arg(3, ones)) if len(call.args) > 3 else (0,) * len(kernel),
+        dilation=tuple(call.arg(4, ones)),
+        groups=0,
+        group_width=(1, 1),
+        batch=x.shape[0] if channel else 1,
+        map=tuple(x.shape[channel + 1 :]),
+        dtype=str(x.dtype).removeprefix('torch.'),
+    )
+    axis = (nodes, x.shape[channel], 1)
+    call.record_layer(key, axis, axis)
 
 
 @rule('_adaptive_avg_pool2d', 'adaptive_avg_pool2d')
