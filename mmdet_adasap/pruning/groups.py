@@ -255,6 +255,7 @@ def build_channels(
     for name, tensor in parameters.items():
         sizes = by_tensor.get(name, {})
         params.add(1, *(sizes.get(axis, (size, {})) for axis, size in enumerate(tensor.shape)))
+
     def factor_of(nodes: np.ndarray | None, size: int) -> Size:
         return (size, {}) if nodes is None else size_of(nodes)
 
