@@ -37,12 +37,13 @@ UNTIMED = 5
 BLOCK = 0.02
 """Seconds of the dense network in a round. The clock of a thread ticks in nanoseconds on Linux, so
 20 ms are for the interrupts in them to average out."""
-ROUNDS, FINAL_ROUNDS = 5, 21
-"""Rounds of each pair of sessions: in the search, and after the training. With 15 rounds a model
-measures as 0.998 to 1.002 of itself in the same session, on a quiet server of two cores."""
-SESSIONS = 3
-"""Sessions of a network, since where the memory of one lies changes its time: the same model in
-two sessions measured as 0.98 and 1.006 of itself."""
+ROUNDS = 5
+"""Rounds of each pair of sessions. Within one session 15 rounds give a model as 0.998 to 1.002 of
+itself, on a quiet server of two cores; sessions differ by more."""
+ROUGH, EXACT = 2, 7
+"""Fresh pairs of sessions at the first event, where scores and so the fraction still change, and
+from the last one on. Where a session's memory lies changes its time: the same pair of networks
+measured as 0.401 to 0.417 in four times three sessions."""
 CLOSE = 0.01
 """Relative distance from the wanted share at which a search ends: a third of what is asked for."""
 TRIES = 12
@@ -55,62 +56,62 @@ def default_backend() -> str:
     return BACKENDS[0] if present else BACKENDS[1]
 
 
-def network_runners(model: nn.Module, inputs: Tensor, backend: str) -> list[Callable[[], object]]:
-    """Return functions that run the network of a model once each, in the calling thread.
+class TimedNetwork:
+    """A network that is to be timed in one thread.
 
     Args:
         model (nn.Module): A detector of one stage, or a classifier; set to eval mode.
         inputs (Tensor): Preprocessed images, ``[N, 3, H, W]``.
         backend (str): 'onnxruntime', for which it is exported as tools/export.py does, or 'torch'.
-
-    Returns:
-        list[Callable]: One for each of :data:`SESSIONS`.
     """
-    model.eval()
-    if backend == 'torch':
 
-        def run() -> object:
-            with torch.no_grad():
-                return model(inputs, mode='tensor')
+    def __init__(self, model: nn.Module, inputs: Tensor, backend: str) -> None:
+        self._model, self._inputs = model.eval(), inputs
+        self._exported: bytes | None = None
+        if backend == 'onnxruntime':
+            with tempfile.TemporaryDirectory() as folder:
+                export_onnx(model, inputs, Path(folder))
+                self._exported = (Path(folder) / 'model.onnx').read_bytes()
 
-        return [run] * SESSIONS
-    import onnxruntime
+    def session(self) -> Callable[[], object]:
+        """Return a function that runs the network once, in a session of its own."""
+        if self._exported is None:
+            return self._run
+        import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    # With more threads the work would be done where the clock of this thread does not see it.
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    with tempfile.TemporaryDirectory() as folder:
-        export_onnx(model, inputs, Path(folder))
-        file, providers = str(Path(folder) / 'model.onnx'), ['CPUExecutionProvider']
-        sessions = [
-            onnxruntime.InferenceSession(file, options, providers=providers)
-            for _ in range(SESSIONS)
-        ]
-    images = {'input': inputs.numpy()}
-    return [partial(session.run, None, images) for session in sessions]
+        options = onnxruntime.SessionOptions()
+        # With more threads the work would be done where the clock of this thread does not see it.
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        session = onnxruntime.InferenceSession(
+            self._exported, options, providers=['CPUExecutionProvider']
+        )
+        return partial(session.run, None, {'input': self._inputs.numpy()})
+
+    def _run(self) -> object:
+        with torch.no_grad():
+            return self._model(self._inputs, mode='tensor')
 
 
-def measured_share(
-    network: list[Callable[[], object]], dense: list[Callable[[], object]], rounds: int = ROUNDS
-) -> float:
+def measured_share(network: TimedNetwork, dense: TimedNetwork, sessions: int) -> float:
     """Return the time of a network as a share of the dense one's.
 
     Processor time of this thread, so that other processes do not count. Both take turns, and the
     ratio is taken within a round, so that a clock rate that drifts changes both.
 
     Args:
-        network (list[Callable]): Each runs the network once.
-        dense (list[Callable]): Each runs the dense one once.
-        rounds (int): Rounds of each pair; the median of all is taken. Defaults to :data:`ROUNDS`.
+        network (TimedNetwork): The network.
+        dense (TimedNetwork): The dense one.
+        sessions (int): Fresh pairs of sessions, of :data:`ROUNDS` rounds each; the median of all
+            rounds is taken.
     """
-    for run in (*dense, *network):
+    ratios = []
+    for _ in range(sessions):
+        dense_run, run = dense.session(), network.session()
         _seconds(run, UNTIMED)
-    repeats = max(1, round(BLOCK / _seconds(dense[0], UNTIMED)))
-    return statistics.median(
-        _seconds(slim_run, repeats) / _seconds(dense_run, repeats)
-        for _ in range(rounds)
-        for slim_run, dense_run in zip(network, dense, strict=True)
-    )
+        _seconds(dense_run, UNTIMED)
+        repeats = max(1, round(BLOCK / _seconds(dense_run, UNTIMED)))
+        ratios += [_seconds(run, repeats) / _seconds(dense_run, repeats) for _ in range(ROUNDS)]
+    return statistics.median(ratios)
 
 
 def _seconds(run: Callable[[], object], repeats: int) -> float:
@@ -174,20 +175,20 @@ class EqualTimeHook(AdaSAPHook):
         self.share, self.backend = share, backend
         self.fraction, self.searched, self.measured = 1.0, None, None
         self._dense: nn.Module | None = None
-        self._shares: dict[tuple[int, ...], float] = {}
 
     def _prune(self, runner: Runner, event: int) -> None:
         if event in (1, self.phases.events):
             with preserve_rng_state(unwrapped(runner.model)):
-                self._find_fraction(runner)
+                self._find_fraction(runner, EXACT if event == self.phases.events else ROUGH)
         super()._prune(runner, event)
 
-    def _find_fraction(self, runner: Runner) -> None:
+    def _find_fraction(self, runner: Runner, sessions: int) -> None:
         model, pruner = unwrapped(runner.model), self.pruner
         inputs = _first_image(runner)
         if self._dense is None:
             self._dense = copy_model(model)
-        dense = network_runners(self._dense, inputs, self.backend)
+        dense = TimedNetwork(self._dense, inputs, self.backend)
+        shares: dict[tuple[int, ...], float] = {}
 
         def share_at(fraction: float) -> float:
             try:
@@ -196,13 +197,13 @@ class EqualTimeHook(AdaSAPHook):
                 return 0.0
             # Networks of the same widths take the same time, whichever channels they keep.
             widths = tuple(int(k.sum()) for k in kept)
-            if widths not in self._shares:
+            if widths not in shares:
                 slim, groups = copy_model(model), pruner.channels.groups
                 keep = indices_from_masks(model, groups, kept)
                 cut(slim, keep, attribute_counts(model, pruner.channels, keep, kept))
-                network = network_runners(slim, inputs, self.backend)
-                self._shares[widths] = measured_share(network, dense)
-            return self._shares[widths]
+                network = TimedNetwork(slim, inputs, self.backend)
+                shares[widths] = measured_share(network, dense, sessions)
+            return shares[widths]
 
         self.fraction, self.searched = find_fraction(share_at, self.share, pruner.remaining())
 
@@ -214,8 +215,8 @@ class EqualTimeHook(AdaSAPHook):
         """Measure the share of time that the slim network takes."""
         super().after_train(runner)
         inputs, slim = _first_image(runner), copy_model(unwrapped(runner.model))
-        pair = [network_runners(model, inputs, self.backend) for model in (slim, self._dense)]
-        self.measured = measured_share(*pair, FINAL_ROUNDS)
+        pair = [TimedNetwork(model, inputs, self.backend) for model in (slim, self._dense)]
+        self.measured = measured_share(*pair, EXACT)
 
 
 def _first_image(runner: Runner) -> Tensor:
