@@ -40,7 +40,7 @@ BLOCK = 0.02
 ROUNDS = 5
 """Rounds of each pair of sessions. Within one session 15 rounds give a model as 0.998 to 1.002 of
 itself, on a quiet server of two cores; sessions differ by more."""
-ROUGH, EXACT = 2, 7
+ROUGH, EXACT = 2, 5
 """Fresh pairs of sessions at the first event, where scores and so the fraction still change, and
 from the last one on. Where a session's memory lies changes its time: the same pair of networks
 measured as 0.401 to 0.417 in four times three sessions."""
