@@ -1,0 +1,119 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+"""The tables of equal_time.py: means over seeds, and paired differences with an interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from criteria import spread
+from scipy import stats
+
+ALLOWED = 0.03
+"""How far a measured share may be from the wanted one, relative to it, to count as equal time."""
+CONFIDENCE = 0.95
+
+
+class Interval(NamedTuple):
+    """A mean, and the ends of its confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def paired_interval(values: Sequence[float], reference: Sequence[float]) -> Interval:
+    """Return the mean difference of pairs, with Student's t interval.
+
+    Args:
+        values (Sequence[float]): Of an arm, seed by seed.
+        reference (Sequence[float]): Of the arm that it is compared with, for the same seeds.
+
+    Returns:
+        Interval: Without bounds where there is one pair, which says nothing of the spread.
+    """
+    differences = np.subtract(values, reference)
+    mean, pairs = float(differences.mean()), len(differences)
+    if pairs < 2:
+        return Interval(mean, -np.inf, np.inf)
+    error = differences.std(ddof=1) / np.sqrt(pairs)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, pairs - 1) * error)
+    return Interval(mean, mean - half, mean + half)
+
+
+def is_equal_time(line: dict) -> bool:
+    """Return whether the time of a result is close enough to the wanted one."""
+    return abs(line['share'] - line['wanted']) <= ALLOWED * line['wanted']
+
+
+def format_table(lines: list[dict], models: Sequence[str], arms: Sequence[str]) -> str:
+    """Lay results out in Markdown: for each model the arms, then what they differ by.
+
+    Args:
+        lines (list[dict]): Of results.jsonl.
+        models (Sequence[str]): In this order.
+        arms (Sequence[str]): In this order; differences are to the first.
+    """
+    text = []
+    for model in models:
+        here = [x for x in lines if x['model'] == model]
+        for wanted, backend in sorted({(x['wanted'], x['backend']) for x in here}):
+            found = {
+                arm: {x['seed']: x for x in here if _kind(x) == (wanted, backend, arm)}
+                for arm in ('dense', *arms)
+            }
+            found = {arm: by_seed for arm, by_seed in found.items() if by_seed}
+            text += [f'\n{model}, {wanted:g} of the time in {backend}\n', *_means(found), '']
+            text += _differences(found, arms)
+    return '\n'.join(text)
+
+
+def _kind(line: dict) -> tuple[float, str, str]:
+    return line['wanted'], line['backend'], line['arm']
+
+
+def _means(found: dict[str, dict[int, dict]]) -> list[str]:
+    rows = [
+        '| arm | seeds | clean | mPC | measured time | params | MACs |',
+        '|---|---:|---:|---:|---:|---:|---:|',
+    ]
+    for arm, by_seed in found.items():
+        good = _good(by_seed)
+        failed = [x for x in by_seed.values() if 'error' in x]
+        if failed:
+            rows.append(f'| {arm} | {len(failed)} failed | {failed[0]["error"][:70]} | | | | |')
+        if not good:
+            continue
+        cells = [spread([x[key] for x in good.values()]) for key in ('clean', 'mPC', 'share')]
+        off = sum(not is_equal_time(x) for x in good.values()) if arm != 'dense' else 0
+        cells[2] += f' ({off} off)' if off else ''
+        cells += [f'{np.mean([x[key] for x in good.values()]):.2f}' for key in ('params', 'flops')]
+        rows.append(f'| {arm} | {len(good)} | {" | ".join(cells)} |')
+    return rows
+
+
+def _differences(found: dict[str, dict[int, dict]], arms: Sequence[str]) -> list[str]:
+    reference, *others = arms
+    rows = [
+        f'| difference to {reference!r}, paired, 95 % interval | seeds | clean | mPC |',
+        '|---|---:|---:|---:|',
+    ]
+    base = _good(found.get(reference, {}))
+    for arm in others:
+        good = _good(found.get(arm, {}))
+        seeds = sorted(base.keys() & good.keys())
+        if not seeds:
+            continue
+        cells = []
+        for key in ('clean', 'mPC'):
+            pairs = ([by_seed[seed][key] for seed in seeds] for by_seed in (good, base))
+            mean, low, high = paired_interval(*pairs)
+            cells.append(f'{mean:+.3f} [{low:+.3f}, {high:+.3f}]')
+        rows.append(f'| {arm} | {len(seeds)} | {" | ".join(cells)} |')
+    return rows if len(rows) > 2 else []
+
+
+def _good(by_seed: dict[int, dict]) -> dict[int, dict]:
+    """Return the results without those of arms that failed."""
+    return {seed: line for seed, line in by_seed.items() if 'clean' in line}
