@@ -4,7 +4,7 @@
 from .comparison import format_table
 from .export import export_pruned
 from .layers_file import describe_layers, half_of
-from .network_time import network_run, time_share_on, write_network
+from .network_time import network_run, time_share, time_share_on, write_network
 
 __all__ = [
     'describe_layers',
@@ -12,6 +12,7 @@ __all__ = [
     'format_table',
     'half_of',
     'network_run',
+    'time_share',
     'time_share_on',
     'write_network',
 ]

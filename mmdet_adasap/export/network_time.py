@@ -6,6 +6,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -151,14 +152,43 @@ def time_share_on(table: LatencyTable) -> TimeShare | None:
     if shape is None or not is_made_here(table):
         return None
 
-    def time_share(dense: nn.Module, slim: nn.Module) -> float:
-        found = []
-        for _ in range(PAIRS):
-            runs = {
-                name: network_run(model, shape, table.backend, table.device, table.threads)
-                for name, model in (('dense', dense), ('slim', slim))
-            }
-            found.append(measure_latency.ratio_of(runs, table.threads)['slim'])
-        return statistics.median(found)
+    return partial(
+        time_share,
+        shape=shape,
+        backend=table.backend,
+        device=table.device,
+        threads=table.threads,
+    )
 
-    return time_share
+
+def time_share(
+    dense: nn.Module,
+    slim: nn.Module,
+    shape: Sequence[int],
+    backend: str,
+    device: str = 'cpu',
+    threads: int = 1,
+    pairs: int = PAIRS,
+) -> float:
+    """Return the time of a network as a share of the dense one's.
+
+    Args:
+        dense (nn.Module): The dense model.
+        slim (nn.Module): The other one.
+        shape (Sequence[int]): Of the input, ``[N, 3, H, W]``.
+        backend (str): 'torch', 'onnxruntime' or 'openvino'.
+        device (str): 'cpu' or 'cuda'. Defaults to 'cpu'.
+        threads (int): Threads of the backend. Defaults to 1.
+        pairs (int): Times that both are loaded anew, of which the median is taken.
+
+    Raises:
+        OnnxMismatchError: If a network cannot be written for the backend.
+    """
+    found = []
+    for _ in range(pairs):
+        runs = {
+            name: network_run(model, shape, backend, device, threads)
+            for name, model in (('dense', dense), ('slim', slim))
+        }
+        found.append(measure_latency.ratio_of(runs, threads)['slim'])
+    return statistics.median(found)

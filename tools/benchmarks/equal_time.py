@@ -111,7 +111,7 @@ ARMS = {
     'FLOPs, joint, log': arm(solver='joint', objective='log'),
     'latency, joint': arm(resource='latency', solver='joint'),
     'latency, joint, log': arm(resource='latency', solver='joint', objective='log'),
-    'uniform width': arm('UniformTaylor'),
+    'uniform width': arm('UniformWidth'),
 }
 """Settings of AdaSAPHook by the arm's name. The first is the default that others are compared
 with."""
@@ -148,7 +148,7 @@ def why_not(label: str, model: str, args: argparse.Namespace) -> str | None:
         return f'not known to this version of mmdet_adasap: {one_line(error)}'
     table = Path(hook['target'].get('table', __file__))
     if not table.is_file():
-        return f'--latency: {table} is no file; measure it with tools/measure_latency.py'
+        return f'--latency: {table} is no file; measure it with adasap latency'
     return None
 
 
