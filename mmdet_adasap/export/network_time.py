@@ -6,6 +6,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -185,10 +186,12 @@ def time_share(
         OnnxMismatchError: If a network cannot be written for the backend.
     """
     found = []
-    for _ in range(pairs):
-        runs = {
-            name: network_run(model, shape, backend, device, threads)
-            for name, model in (('dense', dense), ('slim', slim))
-        }
-        found.append(measure_latency.ratio_of(runs, threads)['slim'])
+    # PyTorch computes with the threads of the process, which a training has set for itself.
+    with closing(measure_latency.open_backend(backend, device, threads)):
+        for _ in range(pairs):
+            runs = {
+                name: network_run(model, shape, backend, device, threads)
+                for name, model in (('dense', dense), ('slim', slim))
+            }
+            found.append(measure_latency.ratio_of(runs, threads)['slim'])
     return statistics.median(found)

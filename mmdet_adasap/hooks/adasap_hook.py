@@ -165,7 +165,7 @@ class AdaSAPHook(Hook):
             self.pruner.restore(self.structure, optimizers_of(runner))
             state, groups = self._loaded_state, channels.groups
             saved_state.restore_importance(settings.importance, state, groups)
-            self.pruner.limits.correction = saved_state.correction_of(state)
+            saved_state.restore_timing(self.pruner, state)
         training_log.log_channels(runner.logger, channels, model)
         training_plan.log_plan(runner, settings, self.phases, self.pruner)
         # One that reads gradients has seen none, and one of a user's own may fail without them.
@@ -222,10 +222,14 @@ class AdaSAPHook(Hook):
             check_states(optimizers_of(runner))  # now rather than at the cut
             if not self._has_forecast:
                 self._has_forecast = training_plan.log_forecast(runner.logger, self.pruner)
-            is_last = event == self.phases.events
-            kept = self._timing.select(self.pruner, self._targets_after(event), is_last)
-        # Rounding may differ from device to device; the choice must not.
-        kept = broadcast_from_rank_0(kept)
+            kept = self._timing.select(
+                self.pruner, self._targets_after(event), event == 1, event == self.phases.events
+            )
+        # Rounding may differ from device to device, and clocks do; the choice must not.
+        limits = self.pruner.limits
+        kept, self.pruner.measured, limits.correction = broadcast_from_rank_0(
+            (kept, self.pruner.measured, limits.correction)
+        )
         self.pruner.remove(kept, optimizers_of(runner), averaged_models(runner))
         self._collapse.start_event(event, self.pruner)
         self._exclude_masked_channels()
@@ -278,7 +282,9 @@ class AdaSAPHook(Hook):
                 'frozen': self._frozen,
             }
             if self.pruner is not None:
-                checkpoint[saved_state.STATE_KEY]['correction'] = self.pruner.limits.correction
+                checkpoint[saved_state.STATE_KEY].update(
+                    correction=self.pruner.limits.correction, measured=self.pruner.measured
+                )
 
     def after_train(self, runner: Runner) -> None:
         """Say what to run next; warn if training ends before the cut, as early stopping can."""

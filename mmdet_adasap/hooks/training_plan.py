@@ -142,6 +142,11 @@ def log_plan(runner: Runner, settings: AdaSAPSettings, phases: Phases, pruner: P
         f'comes after iteration {phases.prune_end}; {_number(finetune, "iteration")} are left to '
         f'fine-tune'
     )
+    if pruner.is_within_target and not done:
+        runner.logger.warning(
+            f'AdaSAP: the model is within {pruner.target} as it is'
+            f'{_latency_now(pruner)}, so nothing will be removed; set a lower target'
+        )
     if phases.events < FEW_EVENTS:
         runner.logger.warning(
             f'AdaSAP: {_number(phases.events, "pruning event")} in a prune phase of {length} '
@@ -207,6 +212,14 @@ def _limits(pruner: Pruner) -> str:
     """Return where each resource that is limited is, and where it is to be."""
     found = [f'{r} {pruner.remaining(r):g} to {f:g}' for r, f in pruner.targets.items()]
     return ' and '.join(found)
+
+
+def _latency_now(pruner: Pruner) -> str:
+    """Return what the model takes, where a latency is limited, to be written after a word."""
+    if 'latency' not in pruner.targets:
+        return ''
+    taken = pruner.remaining('latency') * pruner.dense['latency'] / 1e6
+    return f', with {taken:.3g} ms by the table'
 
 
 def next_steps(runner: Runner) -> str:
