@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..models import count_parameters, measure_flops, measure_latencies, preprocess_batch
-from ..pruning import Keep, named_tensors
+from ..pruning import Keep, latency_text, named_tensors
 from ..version import __version__
 from .folder import REPORT_MARK
 
@@ -65,12 +65,15 @@ def compare(
 
     Returns:
         dict: What report.json holds of it: parameters and multiply-accumulates by model, and
-        milliseconds with what they were measured under.
+        milliseconds with what they were measured under; 'device_latency' of the device that the
+        model was pruned for, if it was.
     """
     models = {'dense': dense, 'slim': slim}
     ready = preprocess_batch(slim, batch)
     inputs = ready['inputs']
-    return {
+    latency = structure.get('latency')
+    device = {} if latency is None else {'device_latency': dict(latency)}
+    return device | {
         REPORT_MARK: f'mmdet_adasap {__version__}',
         'target': dict(structure['target']),
         'parameters': {name: count_parameters(model) for name, model in models.items()},
@@ -115,6 +118,8 @@ def format_table(report: Mapping) -> str:
         f'{latency["torch"]}, median of {latency["rounds"]} runs in turns',
         f'the checkpoint had {size["checkpoint"] / 1e6:.2f} MB',
     ]
+    if 'device_latency' in report:
+        lines.append(f'pruned for a latency: {latency_text(report["device_latency"])}')
     if not report['target']:
         lines.append('the checkpoint is dense: both columns are the same model')
     for name, found in report.get('onnx', {}).items():

@@ -16,7 +16,7 @@ from ..integration import (
     unwrapped,
 )
 from ..optim import AdaSAPOptimWrapper, observe_clean_gradients, preserve_rng_state
-from ..pruning import META_KEY, PHASES, Pruner, Target, check_states
+from ..pruning import META_KEY, PHASES, Pruner, check_states
 from ..registry import check_arguments
 from . import preflight, resume, runner_state, saved_state, training_log, training_plan
 from .collapse_watch import CollapseWatch
@@ -144,7 +144,7 @@ class AdaSAPHook(Hook):
         settings, model = self.settings, unwrapped(runner.model)
         with preserve_rng_state(model):
             check_no_copy(model, lambda: runner_state.running_modules(runner))
-            forward = runner_state.sample_forward(runner, _image_size(settings.target))
+            forward = runner_state.sample_forward(runner, settings.target.image_size)
             with runner_state.frozen_as_at_the_start(model, self._loaded_state) as frozen:
                 self._frozen = frozen
                 self.pruner = Pruner(
@@ -299,9 +299,3 @@ class AdaSAPHook(Hook):
                 f'AdaSAP is done: {left} of the dense model are left; '
                 f'{training_plan.next_steps(runner)}'
             )
-
-
-def _image_size(target: Target) -> tuple[int, int] | None:
-    """Return the size that a table was made for; None if none is given."""
-    shape = None if target.table is None else target.table.input_shape
-    return None if shape is None else tuple(shape[-2:])

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..errors import LatencyTimingError, UnreachableTargetError, listed, one_line
 from ..export import time_share_on
-from ..pruning import Pruner, Target, TimeShare, select_timed
+from ..pruning import Pruner, Target, TimeShare, latency_text, select_timed
 
 
 class LatencyTiming:
@@ -128,11 +128,7 @@ def latency_line(pruner: Pruner, kept: list[np.ndarray]) -> str:
         kept (list[np.ndarray]): The choice, bool of shape ``[size]`` for each group.
     """
     counts = np.array([k.sum() for k in kept])
-    report = pruner.limits.latency_report(counts, pruner.measured)
-    text = f'latency {report["predicted_ms"]:.3g} ms by the table'
-    if pruner.measured is not None:
-        text += f', {report["measured_ms"]:.3g} ms measured'
-    return f'{text}, of {report["dense_ms"]:.3g} ms dense ({report["device"]})'
+    return f'latency {latency_text(pruner.limits.latency_report(counts, pruner.measured))}'
 
 
 COMMON_STEP = 16

@@ -48,6 +48,12 @@ class Target:
         """What is limited, in the order in which it was written."""
         return (*self.fractions, *(['latency'] if self.milliseconds is not None else []))
 
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """Height and width of the images that the table was made for; None if none are given."""
+        shape = None if self.table is None else self.table.input_shape
+        return None if shape is None else tuple(shape[-2:])
+
     def fraction(self, resource: str, dense: Mapping[str, int]) -> float:
         """Return the fraction of the dense model that is to remain of a resource.
 

@@ -77,7 +77,7 @@ class TestPrediction:
         return folder, runner.model
 
     def test_the_network_is_within_the_limit(self, run):
-        folder, model = run
+        _, model = run
         assert 0.57 * DENSE_MS < toy_milliseconds(model) <= 0.6 * DENSE_MS
 
     def test_what_the_structure_says(self, run, table):
