@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from torch import nn
 
-from ..latency import LayerKey
 from ..latency.measure_latency import LAYERS_FORMAT
 from ..pruning import (
     LayerCall,
+    LayerKey,
     PrunableChannels,
     attribute_counts,
     copy_model,
