@@ -100,7 +100,7 @@ def measure_table(
     """
     layers, channels = _layers_of(model, image_size, config)
     networks = {
-        name: open_network(each, layers['input'], backend, device, threads)()
+        name: open_network(each, layers['input'], backend, device, threads)
         for name, each in (('dense', model), ('half', half_of(model, channels)))
     }
     before = measure_latency.read_table(str(out)) if out.exists() else None
