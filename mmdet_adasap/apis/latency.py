@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import nn
 
-from ..export import describe_layers, half_of, network_run, write_network
+from ..export import describe_layers, half_of, open_network, write_network
 from ..fileio import write_atomically
 from ..latency import LatencyTable, measure_latency
 from ..models import preprocess_batch, synthetic_batch
@@ -100,7 +100,7 @@ def measure_table(
     """
     layers, channels = _layers_of(model, image_size, config)
     networks = {
-        name: network_run(each, layers['input'], backend, device, threads)
+        name: open_network(each, layers['input'], backend, device, threads)
         for name, each in (('dense', model), ('half', half_of(model, channels)))
     }
     before = measure_latency.read_table(str(out)) if out.exists() else None

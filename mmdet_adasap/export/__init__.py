@@ -4,14 +4,14 @@
 from .comparison import format_table
 from .export import export_pruned
 from .layers_file import describe_layers, half_of
-from .network_time import network_run, time_share, time_share_on, write_network
+from .network_time import open_network, time_share, time_share_on, write_network
 
 __all__ = [
     'describe_layers',
     'export_pruned',
     'format_table',
     'half_of',
-    'network_run',
+    'open_network',
     'time_share',
     'time_share_on',
     'write_network',

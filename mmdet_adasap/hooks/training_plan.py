@@ -147,6 +147,12 @@ def log_plan(runner: Runner, settings: AdaSAPSettings, phases: Phases, pruner: P
             f'AdaSAP: the model is within {pruner.target} as it is'
             f'{_latency_now(pruner)}, so nothing will be removed; set a lower target'
         )
+    latency = pruner.limits.costs.get('latency')
+    if latency is not None and not latency.has_rest:
+        runner.logger.warning(
+            'AdaSAP: the table has not timed this network as a whole, so its milliseconds are of '
+            'the layers alone: make one of this config with adasap latency to know the rest'
+        )
     if phases.events < FEW_EVENTS:
         runner.logger.warning(
             f'AdaSAP: {_number(phases.events, "pruning event")} in a prune phase of {length} '

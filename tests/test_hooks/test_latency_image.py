@@ -15,6 +15,7 @@ from _utils.latency_formula import formula_table
 from mmdet_adasap.apis import build_dense
 from mmdet_adasap.apis.pruning import build_forward
 from mmdet_adasap.errors import LatencyTableError
+from mmdet_adasap.export import describe_layers
 from mmdet_adasap.hooks.runner_state import sample_forward
 from mmdet_adasap.models import synthetic_batch
 from mmdet_adasap.pruning import LatencyCost, find_channels
@@ -59,8 +60,11 @@ def test_the_size_is_that_of_the_table(model_and_table, size):
     assert seen.shape == (1, 3, *SIZE)
     # An image that has the size is taken as it is; it is darker than the noise.
     assert (seen.max() < 70) == (size == SIZE)
-    cost = LatencyCost(find_channels(model, forward), table)
+    channels = find_channels(model, forward)
+    cost = LatencyCost(channels, table)
     assert cost.has_rest
+    # What adasap latency calls this network.
+    assert describe_layers(channels, seen.shape, '')['network'] in table.networks
 
 
 def test_without_the_size_the_first_layer_is_named(model_and_table):

@@ -106,6 +106,17 @@ class TestPrediction:
         predicted = f'{toy_milliseconds(model):.3g} ms by the table, of {DENSE_MS:.3g} ms dense'
         assert f'latency {predicted} (torch 0 on' in line
 
+    def test_milliseconds_of_layers_alone_are_said_to_be(self, run, tmp_path):
+        """And those of a table that has timed the network, too, are not."""
+        words = 'has not timed this network as a whole'
+        assert words in log_of(run[0])
+        whole = toy_table(tmp_path / 'whole.json', networks=(0.3, 0.12))
+        train(run_settings(tmp_path / 'run', str(whole)))
+        assert words not in log_of(tmp_path)
+        found = structure_of(tmp_path / 'run' / 'epoch_6.pth')['latency']
+        assert found['dense_ms'] == pytest.approx(0.3, rel=1e-5)
+        assert 0.15 < found['predicted_ms'] <= 0.18
+
     def test_the_table_of_the_cut_is_in_milliseconds(self, run):
         text = f'latency: {DENSE_MS:.3g} ms -> {toy_milliseconds(run[1]):.3g} ms (0.5'
         assert text in log_of(run[0])
