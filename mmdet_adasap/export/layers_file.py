@@ -44,11 +44,11 @@ def describe_layers(channels: PrunableChannels, shape: Sequence[int], config: st
     for call in calls:
         by_key.setdefault(call.key, []).append(call)
     layers = []
-    for key, calls in by_key.items():
-        layer = {'key': key.to_dict(), 'inputs': _grid(key, calls, 'inputs', sizes)}
+    for key, alike in by_key.items():
+        layer = {'key': key.to_dict(), 'inputs': _grid(key, alike, 'inputs', sizes)}
         if key.group_width is None:
-            layer['outputs'] = _grid(key, calls, 'outputs', sizes)
-        layers.append({**layer, 'calls': len(calls)})
+            layer['outputs'] = _grid(key, alike, 'outputs', sizes)
+        layers.append({**layer, 'calls': len(alike)})
     return {
         'format': LAYERS_FORMAT,
         'config': config,

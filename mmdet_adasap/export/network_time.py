@@ -89,10 +89,10 @@ def write_network(model: nn.Module, shape: Sequence[int], file: Path) -> bool:
         bool: Whether it is written: a detector of two stages is not one network.
 
     Raises:
-        ImportError: If onnx is not installed.
+        MissingPackageError: If onnx is not installed.
         OnnxMismatchError: If the network cannot be written.
     """
-    check_onnx(with_runtime=False)
+    check_onnx('the ONNX file of a network', runtime='')
     networks = parts(copy_model(model).cpu().float().eval(), shape)
     if len(networks) > 1:
         return False
@@ -123,7 +123,7 @@ def _torch_run(network: nn.Module, inputs: Tensor) -> Run:
 
 def _onnx_run(network: nn.Module, inputs: Tensor, backend: str, device: str, threads: int) -> Run:
     """Write a network to a temporary file and open it with a backend."""
-    check_onnx(with_runtime=backend == 'onnxruntime')
+    check_onnx(f'a network in {backend}', backend)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / 'network.onnx'
         _write(network, inputs, file)
