@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from torch import nn
 
-from ..latency import LayerKey
 from ..latency.measure_latency import LAYERS_FORMAT
 from ..pruning import (
     LayerCall,
+    LayerKey,
     PrunableChannels,
     attribute_counts,
     copy_model,
@@ -44,11 +44,11 @@ def describe_layers(channels: PrunableChannels, shape: Sequence[int], config: st
     for call in calls:
         by_key.setdefault(call.key, []).append(call)
     layers = []
-    for key, alike in by_key.items():
-        layer = {'key': key.to_dict(), 'inputs': _grid(key, alike, 'inputs', sizes)}
+    for key, same in by_key.items():
+        layer = {'key': key.to_dict(), 'inputs': _grid(key, same, 'inputs', sizes)}
         if key.group_width is None:
-            layer['outputs'] = _grid(key, alike, 'outputs', sizes)
-        layers.append({**layer, 'calls': len(alike)})
+            layer['outputs'] = _grid(key, same, 'outputs', sizes)
+        layers.append({**layer, 'calls': len(same)})
     return {
         'format': LAYERS_FORMAT,
         'config': config,

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..errors import OnnxMismatchError, one_line
+from ..errors import MissingPackageError, OnnxMismatchError, one_line
 from ..integration import is_classifier
 from ..pruning import difference, eval_mode, output_tensors
 
