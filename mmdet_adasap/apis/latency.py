@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import nn
 
-from ..export import check_onnx, describe_layers, half_of, network_run, write_network
+from ..export import check_onnx, describe_layers, half_of, open_network, write_network
 from ..fileio import write_atomically
 from ..latency import LatencyTable, measure_latency
 from ..models import preprocess_batch, synthetic_batch
@@ -115,7 +115,7 @@ def measure_table(
     layers, channels = _layers_of(model, image_size, config, report)
     _say(report, f'loading the network, dense and with half of all channels, with {backend}')
     networks = {
-        name: network_run(each, layers['input'], backend, device, threads)
+        name: open_network(each, layers['input'], backend, device, threads)
         for name, each in zip(PARTS, (model, half_of(model, channels)), strict=True)
     }
     kinds = len(layers['layers'])

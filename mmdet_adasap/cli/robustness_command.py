@@ -42,8 +42,7 @@ from .arguments import (
     cores,
     make_parser,
 )
-from .machine import choose_device
-from .processes import join_processes, treat_sigterm_as_interrupt
+from .machine import choose_device, join_processes, treat_sigterm_as_interrupt
 from .robustness_table import format_table
 
 # NAME has no =, / or :, and CONFIG ends in .py, so that paths of checkpoints are not cut.

@@ -4,7 +4,7 @@
 from .comparison import format_table
 from .export import export_pruned
 from .layers_file import describe_layers, half_of
-from .network_time import network_run, time_share, time_share_on, write_network
+from .network_time import open_network, time_share, time_share_on, write_network
 from .onnx import check_onnx
 
 __all__ = [
@@ -13,7 +13,7 @@ __all__ = [
     'export_pruned',
     'format_table',
     'half_of',
-    'network_run',
+    'open_network',
     'time_share',
     'time_share_on',
     'write_network',

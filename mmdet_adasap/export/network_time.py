@@ -46,10 +46,10 @@ def parts(model: nn.Module, shape: Sequence[int]) -> list[tuple[nn.Module, Tenso
     return found
 
 
-def network_run(
+def open_network(
     model: nn.Module, shape: Sequence[int], backend: str, device: str, threads: int
-) -> Run:
-    """Return a function that runs all networks of a copy of a model once.
+) -> Callable[[], Run]:
+    """Return a function that loads all networks of a model anew, and returns what runs them once.
 
     Args:
         model (nn.Module): The model; left as it is.
@@ -59,22 +59,50 @@ def network_run(
         threads (int): Threads of the backend.
 
     Raises:
+        MissingPackageError: If a package of the backend is not installed.
         OnnxMismatchError: If the network cannot be written for the backend.
     """
     model = copy_model(model).cpu().float().eval()
-    runs = []
+    loaders = []
     for network, inputs in parts(model, shape):
         network.eval()
         if backend == 'torch':
-            runs.append(_torch_run(network.to(device), inputs.to(device)))
+            loaders.append(partial(_load_torch, network, inputs, device))
         else:
-            runs.append(_onnx_run(network, inputs, backend, device, threads))
+            exported = _exported(network, inputs, backend)
+            loaders.append(partial(_load_onnx, exported, inputs, backend, device, threads))
+
+    def load() -> Run:
+        runs = [each() for each in loaders]
+        return lambda: [run() for run in runs]
+
+    return load
+
+
+def _load_torch(network: nn.Module, inputs: Tensor, device: str) -> Run:
+    network, inputs = copy_model(network).to(device), inputs.to(device)
 
     def run() -> None:
-        for each in runs:
-            each()
+        with torch.inference_mode():
+            network(inputs)
+        if inputs.is_cuda:
+            torch.cuda.synchronize()
 
     return run
+
+
+def _exported(network: nn.Module, inputs: Tensor, backend: str) -> bytes:
+    """Return a network as the content of an ONNX file."""
+    check_onnx(f'a network in {backend}', backend)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / 'network.onnx'
+        _write(network, inputs, file)
+        return file.read_bytes()
+
+
+def _load_onnx(exported: bytes, inputs: Tensor, backend: str, device: str, threads: int) -> Run:
+    opened = measure_latency.open_backend(backend, device, threads)
+    return opened.load(exported, inputs.numpy())
 
 
 def write_network(model: nn.Module, shape: Sequence[int], file: Path) -> bool:
@@ -109,26 +137,6 @@ def _write(network: nn.Module, inputs: Tensor, file: Path) -> None:
             f'{type(network).__name__} cannot be written as ONNX ({one_line(error)}); use '
             f'--no-networks, or a table with --backend torch'
         ) from error
-
-
-def _torch_run(network: nn.Module, inputs: Tensor) -> Run:
-    def run() -> None:
-        with torch.inference_mode():
-            network(inputs)
-        if inputs.is_cuda:
-            torch.cuda.synchronize()
-
-    return run
-
-
-def _onnx_run(network: nn.Module, inputs: Tensor, backend: str, device: str, threads: int) -> Run:
-    """Write a network to a temporary file and open it with a backend."""
-    check_onnx(f'a network in {backend}', backend)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / 'network.onnx'
-        _write(network, inputs, file)
-        opened = measure_latency.open_backend(backend, device, threads)
-        return opened.load(str(file), inputs.numpy())
 
 
 def is_made_here(table: LatencyTable) -> bool:
@@ -184,11 +192,12 @@ def time_share(
     Raises:
         OnnxMismatchError: If a network cannot be written for the backend.
     """
+    loaders = {
+        name: open_network(model, shape, backend, device, threads)
+        for name, model in (('dense', dense), ('slim', slim))
+    }
     found = []
     for _ in range(pairs):
-        runs = {
-            name: network_run(model, shape, backend, device, threads)
-            for name, model in (('dense', dense), ('slim', slim))
-        }
+        runs = {name: load() for name, load in loaders.items()}
         found.append(measure_latency.ratio_of(runs, threads)['slim'])
     return statistics.median(found)

@@ -1,7 +1,6 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """How long the layers of a network take on a device: measured there, read here."""
 
-from .layer_key import LayerKey
 from .table import LatencyTable
 
-__all__ = ['LatencyTable', 'LayerKey']
+__all__ = ['LatencyTable']

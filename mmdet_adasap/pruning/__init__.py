@@ -9,7 +9,7 @@ from .importance import Importance, MagnitudeImportance, TaylorImportance, per_c
 from .joint import check_objective, check_solver, select_jointly
 from .latency_check import TimeShare, select_timed
 from .latency_cost import LatencyCost, network_digest
-from .layer_calls import LayerCall, half_counts, widths
+from .layer_calls import LayerCall, LayerKey, half_counts, widths
 from .masks import ChannelMasks, mask
 from .model_state import (
     ForwardFn,
@@ -68,6 +68,7 @@ __all__ = [
     'Keep',
     'LatencyCost',
     'LayerCall',
+    'LayerKey',
     'Limit',
     'MagnitudeImportance',
     'Member',

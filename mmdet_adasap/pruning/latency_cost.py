@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import LatencyTableError, listed
-from ..latency import LatencyTable, LayerKey
+from ..latency import LatencyTable
 from .cost import Cost, CostTables
 from .groups import PrunableChannels
-from .layer_calls import LayerCall, Size, activations, half_counts, widths
+from .layer_calls import LayerCall, LayerKey, Size, activations, half_counts, widths
 
 MOST_OPTIONS = 100_000
 """Combinations of widths of a layer that are looked up, counted in steps of the device. A layer

@@ -17,10 +17,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from ..errors import NeedsValuesError
-from ..latency import LayerKey
 from .channel_ids import ChannelLabel, ChannelUnionFind
 from .groups import OUTPUT, PrunableChannels, build_channels
 from .label_store import LabelStore
+from .layer_calls import LayerKey
 from .model_state import ForwardFn, eval_mode, output_tensors, preserve_state, tensors_in
 from .repeats import times
 from .rules import EXTENSION_RULES, RULES, Call, is_pointwise, label_axes, pointwise

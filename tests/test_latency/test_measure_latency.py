@@ -138,8 +138,8 @@ class TestMeasure:
 
     def test_networks(self, device):
         device.drift = 1.0
-        runs = {'dense': device.run(0.02), 'half': device.run(0.005)}
-        table = measure(ONLY_LAYERS, 'fake', networks=runs)
+        networks = {'dense': lambda: device.run(0.02), 'half': lambda: device.run(0.005)}
+        table = measure(ONLY_LAYERS, 'fake', networks=networks)
         found = table['networks']['0123456789abcdef']
         assert found['input'] == [1, 3, 8, 8]
         assert [found['dense'], found['half']] == pytest.approx([20, 5], rel=0.05)
@@ -150,7 +150,7 @@ class TestMeasure:
         def fail():
             raise RuntimeError('Got: 3 Expected: 1\nmore')
 
-        saved, runs = [], {'dense': fail, 'half': fail}
+        saved, runs = [], {'dense': lambda: fail, 'half': lambda: fail}
         with pytest.raises(RefusedError, match=r'the network, dense: .* \(Got: 3 Expected: 1\); '):
             measure(ONLY_LAYERS, 'fake', networks=runs, save=saved.append)
         LatencyTable(saved[-1])

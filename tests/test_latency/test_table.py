@@ -14,8 +14,9 @@ from _utils.latency_case import (
     table_json,
 )
 from mmdet_adasap.errors import LatencyTableError
-from mmdet_adasap.latency import LatencyTable, LayerKey
+from mmdet_adasap.latency import LatencyTable
 from mmdet_adasap.latency.table import readable
+from mmdet_adasap.pruning import LayerKey
 
 TERMS = (0.5, 0.02, 0.01, 0.001)
 DEPTHWISE = {'key': depthwise_key(), 'inputs': [8, 16, 32], 'ratios': [0.1, 0.2, 0.4]}

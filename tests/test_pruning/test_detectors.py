@@ -76,7 +76,8 @@ def test_detector(name):
         step = np.minimum(counts + round_to, sizes)
         coarsest = (
             max(
-                pruner.cost(np.where(np.arange(len(sizes)) == g, step, counts)) / dense['params']
+                pruner.channels.params(np.where(np.arange(len(sizes)) == g, step, counts))
+                / dense['params']
                 for g in range(len(sizes))
             )
             - pruner.remaining()

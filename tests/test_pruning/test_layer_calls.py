@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from mmdet_adasap.latency import LayerKey
 from mmdet_adasap.pruning import (
+    LayerKey,
     attribute_counts,
     copy_model,
     cut,

@@ -68,7 +68,7 @@ def test_widths_tied_by_value_are_left_whole(between, wrong, size):
     counts = np.array([1] * len(channels.groups))
     target = dict(params=channels.params(counts) / params)
     pruner = Pruner(model, runs(X), target, MagnitudeImportance(), max_pruning_ratio=1)
-    pruner.prune_to(pruner.target)
+    pruner.prune_to(pruner.targets)
     pruner.cut()
     assert sum(p.numel() for p in model.parameters()) == channels.params(counts)
 

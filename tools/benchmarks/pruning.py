@@ -220,7 +220,7 @@ def prune_ours(model: nn.Module, forward: ForwardFn, watch: Stopwatch) -> dict:
         pruner.masks = ChannelMasks(model, pruner.channels.groups)
         pruner.round_to = round_to
         counts = np.minimum(-(-half // round_to) * round_to, sizes)
-        watch(name, pruner.prune_to, pruner.cost(counts) / pruner.dense['params'])
+        watch(name, pruner.prune_to, pruner.channels.params(counts) / pruner.dense['params'])
 
     # Half of every group, rather than what competes best over all of them.
     model.load_state_dict(dense)
@@ -228,7 +228,7 @@ def prune_ours(model: nn.Module, forward: ForwardFn, watch: Stopwatch) -> dict:
     kept = [rng.permutation(size) < count for size, count in zip(sizes, half, strict=True)]
     pruner.masks = ChannelMasks(model, pruner.channels.groups)
     pruner.masks.remove(kept)
-    promised = pruner.cost(pruner.masks.counts)
+    promised = pruner.channels.params(pruner.masks.counts)
     pruner.cut()  # raises EquivalenceError unless the slim model gives what the masked one gives
     if count_parameters(model) != promised:
         raise EquivalenceError(f'{count_parameters(model)} parameters are left and not {promised}')

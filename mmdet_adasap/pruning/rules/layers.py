@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor, nn
 
-from ...latency import LayerKey
 from ..channel_ids import FROZEN, ChannelLabel
+from ..layer_calls import LayerKey
 from .call import Call, is_zero, label_axes, make_label, rule
 
 

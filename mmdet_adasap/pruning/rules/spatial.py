@@ -3,8 +3,8 @@
 
 import numpy as np
 
-from ...latency import LayerKey
 from ..channel_ids import ChannelLabel
+from ..layer_calls import LayerKey
 from .call import Call, is_zero, label_axes, make_label, rule
 
 
