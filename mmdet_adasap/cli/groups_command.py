@@ -361,9 +361,10 @@ def prediction(found: dict, limited: dict, hook: dict) -> list[str]:
         )
     names = {'params': 'parameters', 'flops': 'FLOPs'}
     limit = ' and '.join(limited)
+    verb = 'comes' if limit == 'latency' else 'come'  # the others are plural alone
     other = ', '.join(name for resource, name in names.items() if resource not in limited)
     lines.append(
-        f'a training removes in steps from weights that change: its {limit} come out as here, its '
+        f'a training removes in steps from weights that change: its {limit} {verb} out as here, its '
         f'{other + " and " if other else ""}the channels of a group do not'
     )
     return lines

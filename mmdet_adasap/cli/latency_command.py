@@ -25,7 +25,7 @@ from pathlib import Path
 from ..fileio import quiet_on_closed_pipe
 from .arguments import at_least_1, called_as, make_parser
 from .dense_model import build_model, choose_image, quiet_or_exit
-from .processes import treat_sigterm_as_interrupt
+from .machine import treat_sigterm_as_interrupt
 
 
 def parse_args() -> argparse.Namespace:
