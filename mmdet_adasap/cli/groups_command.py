@@ -363,9 +363,10 @@ def prediction(found: dict, limited: dict, hook: dict) -> list[str]:
     limit = ' and '.join(limited)
     verb = 'comes' if limit == 'latency' else 'come'  # the others are plural alone
     other = ', '.join(name for resource, name in names.items() if resource not in limited)
+    others = f'{other} and ' if other else ''
     lines.append(
-        f'a training removes in steps from weights that change: its {limit} {verb} out as here, its '
-        f'{other + " and " if other else ""}the channels of a group do not'
+        f'a training removes in steps from weights that change: its {limit} {verb} out as here, '
+        f'its {others}the channels of a group do not'
     )
     return lines
 
