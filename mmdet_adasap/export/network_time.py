@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import statistics
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +22,9 @@ from .onnx import BoxHead, RawHeads, check_onnx, pooled_features, write_onnx
 PAIRS = 3
 """Times that both networks are loaded anew to compare them. Where their memory lies changes their
 times: the same pair was 0.401 to 0.417 apart."""
+SECONDS, ROUNDS = 2.0, (7, 31)
+"""Time of the dense network in all rounds of a pair, and the fewest and most rounds. With 7 of a
+network of 2 ms, on a busy machine, one of eight timings was 5 % off."""
 Run = Callable[[], object]
 """Runs a network once."""
 
@@ -199,5 +204,13 @@ def time_share(
     found = []
     for _ in range(pairs):
         runs = {name: load() for name, load in loaders.items()}
-        found.append(measure_latency.ratio_of(runs, threads)['slim'])
+        found.append(measure_latency.ratio_of(runs, threads, _rounds(runs['dense']))['slim'])
     return statistics.median(found)
+
+
+def _rounds(run: Run) -> int:
+    """Return how often to time a network: a short one more often, since it costs little."""
+    run()  # the first run allocates memory
+    start = time.perf_counter()
+    run()
+    return int(np.clip(SECONDS / max(time.perf_counter() - start, 1e-6), *ROUNDS))

@@ -144,8 +144,9 @@ class _Layers:
         """Return the times of each key at all multiples of the step, one key after another."""
         widest: dict[LayerKey, np.ndarray] = {}
         pairs = np.stack([_lengths(self._inputs, sizes), _lengths(self._outputs, sizes)], axis=1)
-        for call, pair in zip(self._calls, pairs, strict=True):
-            widest[call.key] = np.maximum(widest.get(call.key, 0), pair)
+        for number in np.flatnonzero(~self._is_fitted):
+            key = self._calls[number].key
+            widest[key] = np.maximum(widest.get(key, 0), pairs[number])
         times, starts, rows, end = [np.zeros(0)], {}, {}, 0
         for key, (inputs, outputs) in widest.items():
             grids = [
@@ -158,8 +159,9 @@ class _Layers:
             times.append(np.broadcast_to(found, (len(grids[0]), len(grids[1]))).ravel())
             starts[key], rows[key] = end, len(grids[1])
             end += len(times[-1])
-        for number, call in enumerate(self._calls):
-            self._start[number], self._row[number] = starts[call.key], rows[call.key]
+        for number in np.flatnonzero(~self._is_fitted):
+            key = self._calls[number].key
+            self._start[number], self._row[number] = starts[key], rows[key]
         return np.concatenate(times)
 
     def _place(self, width: np.ndarray | float) -> np.ndarray:
@@ -167,7 +169,9 @@ class _Layers:
         # A share of a group's channels may be 31.999999999999996 of them.
         return np.maximum(np.ceil(np.asarray(width) / self._step - 1e-9), 1).astype(np.int64) - 1
 
-    def _time(self, number: int | slice, inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    def _time(
+        self, number: int | np.ndarray, inputs: np.ndarray, outputs: np.ndarray
+    ) -> np.ndarray:
         """Return what calls take that are looked up, for their widths."""
         row = self._row[number]
         place = self._start[number] + self._place(inputs) * row
@@ -176,12 +180,11 @@ class _Layers:
     def each(self, counts: np.ndarray) -> np.ndarray:
         """Return nanoseconds of each call, float64 of shape ``[calls]``."""
         inputs, outputs = _lengths(self._inputs, counts), _lengths(self._outputs, counts)
-        found = self._time(slice(None), inputs, outputs)
-        if not self._is_fitted.any():
-            return found
         a, b, c, d = self._fits.T
-        fitted = a + b * inputs + c * outputs + d * inputs * outputs
-        return np.where(self._is_fitted, fitted, found)
+        found = a + b * inputs + c * outputs + d * inputs * outputs
+        looked_up = ~self._is_fitted
+        found[looked_up] = self._time(looked_up, inputs[looked_up], outputs[looked_up])
+        return found
 
     def __call__(self, counts: np.ndarray) -> float:
         """Return nanoseconds of all calls."""
