@@ -103,6 +103,10 @@ class OnnxMismatchError(AdaSAPError, RuntimeError):
     """Raised when an ONNX file does not give what the model gives."""
 
 
+class MissingPackageError(AdaSAPError, ImportError):
+    """Raised when a package that only some uses need is not installed; says how to install it."""
+
+
 class OtherProcessError(AdaSAPError, RuntimeError):
     """Raised in the processes that were all right when another one was not."""
 

@@ -18,6 +18,7 @@ from mmengine.registry import DefaultScope
 
 from builtin_sets.tiny_voc import build_tiny_voc
 from builtin_sets.tiny_voc_scenes import load_photo
+from mmdet_adasap.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 # Two threads on a busy machine are slower than one, and the last bits of sums depend on how many.
@@ -68,6 +69,28 @@ def run_tool(monkeypatch, capsys) -> Callable[..., tuple[object, str, str]]:
         with warnings.catch_warnings():
             try:
                 runpy.run_path(f'tools/{tool}', run_name='__main__')
+            except SystemExit as stopped:
+                code = stopped.code
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
+def adasap(monkeypatch, capsys) -> Callable[..., tuple[object, str, str]]:
+    """Run ``adasap`` in this process.
+
+    Returns:
+        Callable: Takes the command and its arguments, and the program's path by name; returns what
+            it ended with (None, a status or a message) and what it wrote to stdout and to stderr.
+    """
+
+    def run(*arguments: object, program: str = '/usr/bin/adasap') -> tuple[object, str, str]:
+        monkeypatch.setattr(sys, 'argv', [program, *map(str, arguments)])
+        with warnings.catch_warnings():
+            try:
+                code = main()
             except SystemExit as stopped:
                 code = stopped.code
         printed = capsys.readouterr()

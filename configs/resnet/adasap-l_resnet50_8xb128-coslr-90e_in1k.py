@@ -9,7 +9,9 @@ _base_ = './adasap_resnet50_8xb128-coslr-90e_in1k.py'
 default_hooks = dict(
     adasap=dict(
         target=dict(
-            _delete_=True, latency=0.6, table='work_dirs/latency/resnet50_8xb128-coslr-90e_in1k.json'
+            _delete_=True,
+            latency=0.6,
+            table='work_dirs/latency/resnet50_8xb128-coslr-90e_in1k.json',
         ),
         round_to=None,
     )

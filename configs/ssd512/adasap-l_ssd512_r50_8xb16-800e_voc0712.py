@@ -9,7 +9,9 @@ _base_ = './adasap_ssd512_r50_8xb16-800e_voc0712.py'
 default_hooks = dict(
     adasap=dict(
         target=dict(
-            _delete_=True, latency=0.6, table='work_dirs/latency/ssd512_r50_8xb16-800e_voc0712.json'
+            _delete_=True,
+            latency=0.6,
+            table='work_dirs/latency/ssd512_r50_8xb16-800e_voc0712.json',
         ),
         round_to=None,
     )

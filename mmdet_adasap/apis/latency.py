@@ -5,19 +5,21 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import nn
 
-from ..export import describe_layers, half_of, open_network, write_network
+from ..export import check_onnx, describe_layers, half_of, open_network, write_network
 from ..fileio import write_atomically
 from ..latency import LatencyTable, measure_latency
 from ..models import preprocess_batch, synthetic_batch
-from ..pruning import find_channels
+from ..pruning import PrunableChannels, find_channels
 from .pruning import build_forward
 
 Report = Callable[[str], None]
+PARTS = ('dense', 'half')
+"""The network as it is, and with half of every group."""
 
 
 def list_layers(
@@ -43,17 +45,23 @@ def list_layers(
         list[Path]: The files.
 
     Raises:
+        MissingPackageError: If a network is to be written and onnx is not installed.
         OnnxMismatchError: If a network cannot be written.
     """
-    layers, channels = _layers_of(model, image_size, config)
+    if networks:
+        check_onnx('the ONNX file of a network (--no-networks leaves it out)', runtime='')
+    layers, channels = _layers_of(model, image_size, config, report)
     written = []
     if networks:
-        for name, each in (('dense', model), ('half', half_of(model, channels))):
+        for name, each in zip(PARTS, (model, half_of(model, channels)), strict=True):
             file = out.with_name(f'{out.stem}_{name}.onnx')
+            _say(report, f'writing {file.name}')
             if not write_network(each, layers['input'], file):
-                _say(report, 'two stages are no single network: the layers alone will be timed')
+                _say(
+                    report,
+                    'two stages are no single network: no ONNX files, the layers alone are timed',
+                )
                 break
-            _say(report, f'{file.name} is written')
             layers['networks'][name] = file.name
             written.append(file)
     write_atomically(out, json.dumps(layers, indent=1) + '\n')
@@ -76,7 +84,9 @@ def measure_table(
     threads: int = 1,
     rounds: int = 5,
     config: str = '',
+    force: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
+    report: Report | None = None,
 ) -> LatencyTable:
     """Time the layers of a model on this machine, and two whole networks; go on where it stopped.
 
@@ -89,21 +99,27 @@ def measure_table(
         threads (int): Threads of the backend. Defaults to 1.
         rounds (int): Timings of each entry, of which the median counts. Defaults to 5.
         config (str): Its config, for people who read the file. Defaults to ''.
+        force (bool): Whether to begin anew if ``out`` is there. Defaults to False.
         progress (Callable, optional): Called with the entries that are timed, the number of all,
             and the name of the next.
+        report (Callable, optional): Called with lines on what is going on.
 
     Returns:
         LatencyTable: The table that was written.
 
     Raises:
-        ValueError: If ``out`` holds a table of another device or setting, or cannot be written.
+        RefusedError: If ``out`` holds a table of another device or setting, or cannot be written.
+        MissingPackageError: If onnx or the backend is needed and not installed.
     """
-    layers, channels = _layers_of(model, image_size, config)
+    before = _table_before(out, backend, device, threads, rounds, force)
+    layers, channels = _layers_of(model, image_size, config, report)
+    _say(report, f'loading the network, dense and with half of all channels, with {backend}')
     networks = {
         name: open_network(each, layers['input'], backend, device, threads)
-        for name, each in (('dense', model), ('half', half_of(model, channels)))
+        for name, each in zip(PARTS, (model, half_of(model, channels)), strict=True)
     }
-    before = measure_latency.read_table(str(out)) if out.exists() else None
+    kinds = len(layers['layers'])
+    _say(report, f'timing {kinds} kinds of layers into {out}, saved every few seconds')
     measure_latency.measure(
         layers,
         backend,
@@ -118,7 +134,29 @@ def measure_table(
     return LatencyTable.read(out)
 
 
-def _layers_of(model: nn.Module, image_size: int | tuple[int, int], config: str) -> Mapping:
+def _table_before(
+    out: Path, backend: str, device: str, threads: int, rounds: int, force: bool
+) -> dict | None:
+    """Return the table that is there; refuse one made otherwise before a model is traced."""
+    if backend != 'torch':
+        check_onnx(f'--backend {backend}', backend)
+    measure_latency.open_backend(backend, device, threads).close()
+    if force or not out.exists():
+        return None
+    before = measure_latency.read_table(str(out))
+    asked = {'backend': backend, 'device': device, 'threads': threads, 'rounds': rounds}
+    try:
+        measure_latency.check_heads(before, {**before, **asked}, measure_latency.OTHER_TABLE)
+    except measure_latency.RefusedError as error:
+        raise measure_latency.RefusedError(f'--out {out}: {error}') from error
+    return before
+
+
+def _layers_of(
+    model: nn.Module, image_size: int | tuple[int, int], config: str, report: Report | None
+) -> tuple[dict, PrunableChannels]:
+    """Return what layers.json says of a model, and its channels."""
+    _say(report, 'tracing the model for what its channels tie together')
     model.eval()
     channels = find_channels(model, build_forward(model, image_size=image_size))
     shape = preprocess_batch(model, synthetic_batch(model, image_size))['inputs'].shape

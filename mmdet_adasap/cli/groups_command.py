@@ -9,9 +9,9 @@ weights as they are (random, without --checkpoint), all at once. A training remo
 weights that change, and by the criterion of its AdaSAPHook. What the target limits comes out there
 as here; how many channels each group keeps, and the other costs, do not.
 
-With --table, which adasap latency makes, milliseconds are listed, too: of each layer, before and
-after, of what runs between the layers, and the least that cutting channels can reach. --plot draws
-how much importance is kept for how much of the cost.
+With a target of latency and --table, which adasap latency makes, milliseconds are listed, too: of
+each layer, before and after, of what runs between the layers, and the least that cutting channels
+can reach. --plot draws how much importance is kept for how much of the cost.
 
 examples:
   python tools/list_groups.py mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py
@@ -34,7 +34,7 @@ from ..errors import listed
 from ..fileio import quiet_on_closed_pipe, write_atomically
 from .arguments import at_least_1, called_as, make_parser
 from .dense_model import build_model, choose_image, quiet_or_exit
-from .pareto_plot import draw_pareto, importance_kept, pareto_points
+from .pareto_plot import SUFFIXES, draw_pareto, importance_kept, pareto_points
 
 LAYERS_SHOWN = 20
 """Layers whose milliseconds are printed, the longest: a screen. --json has all of them."""
@@ -55,7 +55,10 @@ def parse_args() -> argparse.Namespace:
         'as params=0.5,latency=0.6, and latency=12ms',
     )
     parser.add_argument(
-        '--table', metavar='FILE', help='times of the device, for milliseconds and for latency'
+        '--table',
+        metavar='FILE',
+        help='times of the device, from adasap latency, for a target of latency; '
+        '--target params=0.5,latency=1 shows the milliseconds of another target',
     )
     parser.add_argument(
         '--plot',
@@ -104,6 +107,26 @@ def parse_args() -> argparse.Namespace:
         help='write all of it there, too; its image_size is [height, width]',
     )
     return parser.parse_args()
+
+
+def fault_of(args: argparse.Namespace) -> str:
+    """Return what is wrong with options beside each other, and what to write; '' if nothing is."""
+    for option, file in (('--json', args.json), ('--plot', args.plot)):
+        if file and not file.parent.is_dir():
+            return f'{option} {file}: there is no folder {file.parent}'
+    if args.plot and args.plot.suffix.lower() not in SUFFIXES:
+        return f'--plot {args.plot}: no picture ends so; write one of {", ".join(SUFFIXES)}'
+    if args.plot and args.target is None:
+        return f'--plot {args.plot}: is of a target; add --target latency=0.6, params=0.5 or so'
+    latency = 'latency' in (args.target or {})
+    if latency and not args.table:
+        return (
+            '--target: latency needs --table FILE, the times of the device; adasap latency CONFIG '
+            '--out FILE makes it'
+        )
+    if args.table and not latency:
+        return f'--table {args.table}: is for a target of latency; add latency=1 to --target'
+    return ''
 
 
 def target(text: str) -> dict:
@@ -338,10 +361,12 @@ def prediction(found: dict, limited: dict, hook: dict) -> list[str]:
         )
     names = {'params': 'parameters', 'flops': 'FLOPs'}
     limit = ' and '.join(limited)
+    verb = 'comes' if limit == 'latency' else 'come'  # the others are plural alone
     other = ', '.join(name for resource, name in names.items() if resource not in limited)
+    others = f'{other} and ' if other else ''
     lines.append(
-        f'a training removes in steps from weights that change: its {limit} come out as here, its '
-        f'{other + " and " if other else ""}the channels of a group do not'
+        f'a training removes in steps from weights that change: its {limit} {verb} out as here, '
+        f'its {others}the channels of a group do not'
     )
     return lines
 
@@ -350,8 +375,8 @@ def prediction(found: dict, limited: dict, hook: dict) -> list[str]:
 def main() -> None:
     args = parse_args()
     program = called_as()
-    if args.json and not args.json.parent.is_dir():
-        sys.exit(f'{program}: --json {args.json}: there is no folder {args.json.parent}')
+    if fault := fault_of(args):
+        sys.exit(f'{program}: {fault}')
     torch.set_num_threads(1)  # one image without arithmetic: more threads only cost time
     torch.manual_seed(0)  # the weights are random, and so is the choice of --target by them
     with quiet_or_exit(args.config):

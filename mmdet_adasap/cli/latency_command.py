@@ -3,16 +3,19 @@ r"""Time the layers of a model on this machine, so that it can be pruned for a l
 
 Makes a table of how long each convolution and linear layer takes in the widths that pruning may
 leave, and times two whole networks, the dense one and one with half of all channels. It takes a
-minute or some, and goes on where it was stopped. Then write into the config
+minute or some. Ctrl-C keeps what was measured, and the same command goes on. Then write into the
+config
 
   target=dict(latency=0.6, table='table.json')        # or latency='12ms'
 
 Ratios to a reference convolution are stored, timed around each entry: other load of the machine
-does no harm. For a device without mmdet see adasap layers.
+does no harm. Neither data nor weights are needed. For a device without mmdet see adasap layers;
+adasap groups --table shows what a target would do.
 
 examples:
-  adasap latency configs/yolox/adasap_yolox_s_8xb8-300e_voc0712.py --out yolox.json
-  adasap latency mmdet::yolox/yolox_s_8xb8-300e_coco.py --backend onnxruntime --out yolox.json
+  adasap latency configs/yolox/yolox_s_8xb8-300e_voc0712.py --out yolox.json
+  adasap latency mmdet::yolox/yolox_s_8xb8-300e_coco.py --image-size 320 --out yolox-320.json
+  adasap latency CONFIG --backend torch --device cuda --out gpu.json
 """
 
 import argparse
@@ -22,6 +25,7 @@ from pathlib import Path
 from ..fileio import quiet_on_closed_pipe
 from .arguments import at_least_1, called_as, make_parser
 from .dense_model import build_model, choose_image, quiet_or_exit
+from .machine import treat_sigterm_as_interrupt
 
 
 def parse_args() -> argparse.Namespace:
@@ -29,12 +33,19 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'config', help='a file, or a name in a package, as mmdet::ssd/ssd300_coco.py'
     )
-    parser.add_argument('--out', type=Path, required=True, metavar='FILE', help='the table')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        required=True,
+        metavar='FILE',
+        help='the table; where it is there, what it lacks is added',
+    )
+    parser.add_argument('--force', action='store_true', help='begin anew if --out is there')
     parser.add_argument(
         '--backend',
         choices=('torch', 'onnxruntime', 'openvino'),
         default='onnxruntime',
-        help='what the network will run with (default: onnxruntime)',
+        help='what the network will run with (default: onnxruntime); all but torch need onnx',
     )
     parser.add_argument(
         '--device', choices=('cpu', 'cuda'), default='cpu', help='where (default: cpu)'
@@ -59,18 +70,22 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@quiet_on_closed_pipe
-def main() -> None:
-    args = parse_args()
-    program = called_as()
-    if not args.out.parent.is_dir():
-        sys.exit(f'{program}: --out {args.out}: there is no folder {args.out.parent}')
-    with quiet_or_exit(args.config):
-        from ..apis import measure_table
-        from ..latency import measure_latency
+def say(line: str) -> None:
+    """Print a line for the user, in place of the progress."""
+    start = '\r\033[K' if sys.stderr.isatty() else ''
+    print(f'{start}{called_as()}: {line}', file=sys.stderr, flush=True)
 
-        config, model = build_model(args.config)
-        size, source = choose_image(config, model, args.image_size)
+
+def measure(args: argparse.Namespace) -> tuple:
+    """Return the table, and height and width of its images with where they are from."""
+    from ..apis import measure_table
+    from ..errors import MissingPackageError, message_for_user
+    from ..latency import measure_latency
+
+    config, model = build_model(args.config)
+    size, source = choose_image(config, model, args.image_size)
+    say(f'for {size[0]}x{size[1]} pixels ({source})')
+    try:
         table = measure_table(
             model,
             size,
@@ -80,10 +95,34 @@ def main() -> None:
             threads=args.threads,
             rounds=args.rounds,
             config=args.config,
-            progress=measure_latency.Progress(),
+            force=args.force,
+            progress=measure_latency.Progress(say),
+            report=say,
         )
-    print(f'{table.describe()}, for {size[0]}x{size[1]} pixels ({source})')
+    except (measure_latency.RefusedError, MissingPackageError) as error:
+        # It is about an option or a layer, and no config would help.
+        sys.exit(f'{called_as()}: {message_for_user(error)}')
+    return table, size
+
+
+@quiet_on_closed_pipe
+def main() -> None:
+    args = parse_args()
+    if not args.out.parent.is_dir():
+        sys.exit(f'{called_as()}: --out {args.out}: there is no folder {args.out.parent}')
+    treat_sigterm_as_interrupt()
+    try:
+        with quiet_or_exit(args.config):
+            table, size = measure(args)
+    except KeyboardInterrupt:
+        kept = f'what was measured is in {args.out}; ' if args.out.exists() else ''
+        say('interrupted')  # in place of the progress
+        sys.exit(f'{called_as()}: {kept}the same command goes on from here')
+    say('done')
+    print(f'{table.describe()}, for {size[0]}x{size[1]} pixels')
     print(f'step of the device: {table.step} channels')
     for dense, half in table.networks.values():
         print(f'dense network: {dense / 1e6:.3g} ms; half of all channels: {half / 1e6:.3g} ms')
+    print('in the config of AdaSAPHook, to prune to 0.6 of the time:')
+    print(f"  target=dict(latency=0.6, table='{args.out}')")
     print(args.out)

@@ -55,19 +55,24 @@ def main() -> None:
     program = called_as()
     if not args.out.parent.is_dir():
         sys.exit(f'{program}: --out {args.out}: there is no folder {args.out.parent}')
-    with quiet_or_exit(args.config):
-        from ..apis import list_layers
+    if args.out.is_dir():
+        sys.exit(f'{program}: --out {args.out}: is a folder; write {args.out / "layers.json"}')
+    try:
+        with quiet_or_exit(args.config):
+            from ..apis import list_layers
 
-        config, model = build_model(args.config)
-        size, source = choose_image(config, model, args.image_size)
-        files = list_layers(
-            model,
-            size,
-            args.out,
-            config=args.config,
-            networks=not args.no_networks,
-            report=lambda line: print(f'{program}: {line}', file=sys.stderr, flush=True),
-        )
+            config, model = build_model(args.config)
+            size, source = choose_image(config, model, args.image_size)
+            files = list_layers(
+                model,
+                size,
+                args.out,
+                config=args.config,
+                networks=not args.no_networks,
+                report=lambda line: print(f'{program}: {line}', file=sys.stderr, flush=True),
+            )
+    except KeyboardInterrupt:
+        sys.exit(f'{program}: interrupted; the same command begins again')
     print(f'for {size[0]}x{size[1]} pixels ({source}):')
     for file in files:
         print(f'  {file}')

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+SUFFIXES = ('.svg', '.png', '.pdf')
+"""Of the files that the plot can be."""
 POINTS = 16
 """Budgets that are solved for a curve, from the floor to the dense model."""
 

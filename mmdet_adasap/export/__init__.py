@@ -5,8 +5,10 @@ from .comparison import format_table
 from .export import export_pruned
 from .layers_file import describe_layers, half_of
 from .network_time import open_network, time_share, time_share_on, write_network
+from .onnx import check_onnx
 
 __all__ = [
+    'check_onnx',
     'describe_layers',
     'export_pruned',
     'format_table',

@@ -65,7 +65,7 @@ def open_network(
         threads (int): Threads of the backend.
 
     Raises:
-        ImportError: If a package of the backend is not installed.
+        MissingPackageError: If a package of the backend is not installed.
         OnnxMismatchError: If the network cannot be written for the backend.
     """
     model = copy_model(model).cpu().float().eval()
@@ -99,7 +99,7 @@ def _load_torch(network: nn.Module, inputs: Tensor, device: str) -> Run:
 
 def _exported(network: nn.Module, inputs: Tensor, backend: str) -> bytes:
     """Return a network as the content of an ONNX file."""
-    check_onnx(with_runtime=backend == 'onnxruntime')
+    check_onnx(f'a network in {backend}', backend)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / 'network.onnx'
         _write(network, inputs, file)
@@ -123,10 +123,10 @@ def write_network(model: nn.Module, shape: Sequence[int], file: Path) -> bool:
         bool: Whether it is written: a detector of two stages is not one network.
 
     Raises:
-        ImportError: If onnx is not installed.
+        MissingPackageError: If onnx is not installed.
         OnnxMismatchError: If the network cannot be written.
     """
-    check_onnx(with_runtime=False)
+    check_onnx('the ONNX file of a network', runtime='')
     networks = parts(copy_model(model).cpu().float().eval(), shape)
     if len(networks) > 1:
         return False

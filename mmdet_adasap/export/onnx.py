@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..errors import OnnxMismatchError, one_line
+from ..errors import MissingPackageError, OnnxMismatchError, one_line
 from ..integration import is_classifier
 from ..pruning import difference, eval_mode, output_tensors
 
@@ -25,20 +25,21 @@ ROIS = 3
 """Pooled regions in the traced input; their number is free in the file."""
 
 
-def check_onnx(with_runtime: bool = True) -> None:
-    """Raise ImportError if an ONNX file could not be written, or the result not be verified.
+def check_onnx(what: str = '--onnx', runtime: str = 'onnxruntime') -> None:
+    """Refuse what needs an ONNX file, if it could not be written, or not be run.
 
     Args:
-        with_runtime (bool): Whether onnxruntime is needed as well. Defaults to True.
+        what (str): What needs it, for the error. Defaults to '--onnx'.
+        runtime (str): What is to run it; '' if nothing. Defaults to 'onnxruntime'.
 
     Raises:
-        ImportError: Naming the command that installs what is missing.
+        MissingPackageError: Naming the command that installs what is missing.
     """
-    needed = ('onnx', 'onnxruntime') if with_runtime else ('onnx',)
+    needed = [name for name in ('onnx', runtime) if name]
     missing = [name for name in needed if find_spec(name) is None]
     if missing:
-        raise ImportError(
-            f'--onnx needs {" and ".join(missing)}; install with: pip install onnx onnxruntime'
+        raise MissingPackageError(
+            f'{what} needs {" and ".join(missing)}; install with: pip install {" ".join(needed)}'
         )
 
 

@@ -51,6 +51,8 @@ HEAD = (
 
 NETWORKS = {'dense', 'half'}
 """The network as it is, and with half of every group: what runs between layers follows."""
+OTHER_TABLE = 'choose another --out, or --force'
+"""What helps where the table in --out was made in another way."""
 
 TIMING_S = 0.008
 """Seconds that one timing lasts at least; an own choice. On a busy server the sum of 99
@@ -685,7 +687,7 @@ def measure(
         run = Measurement(opened, layers['dtype'], device, threads, rounds)
         if table is None:
             table = run.empty_table(backend)
-        check_heads(table, {'backend': backend, **run.head}, 'choose another --out, or --force')
+        check_heads(table, {'backend': backend, **run.head}, OTHER_TABLE)
         return _fill(run, layers, dict(table), networks or {}, report, save)
     finally:
         opened.close()
@@ -807,10 +809,14 @@ def say(text: str) -> None:
 
 
 class Progress:
-    """Shows how far it is: one line that changes on a terminal, else one every 10 seconds."""
+    """Shows how far it is: one line that changes on a terminal, else one every 10 seconds.
 
-    def __init__(self) -> None:
-        self._start, self._shown_at = time.monotonic(), -math.inf
+    Args:
+        tell (Callable, optional): Prints a line that stays. Defaults to :func:`say`.
+    """
+
+    def __init__(self, tell: Callable[[str], None] = say) -> None:
+        self._tell, self._start, self._shown_at = tell, time.monotonic(), -math.inf
 
     def __call__(self, done: int, total: int, name: str) -> None:
         """Show how many points are done, and which is next."""
@@ -823,7 +829,7 @@ class Progress:
         if sys.stderr.isatty():
             print(f'\r\033[K{line[:79]}', end='', file=sys.stderr, flush=True)
         else:
-            say(line.strip())
+            self._tell(line.strip())
 
 
 def parse_args(arguments: list[str] | None) -> argparse.Namespace:

@@ -98,8 +98,8 @@ class LatencyTable:
             content = json.loads(Path(path).read_text(encoding='utf-8'))
         except OSError as error:
             raise LatencyTableError(
-                f'{path}: cannot be read ({error.strerror}); write the path of a table that '
-                'measure_latency.py made'
+                f'{path}: cannot be read ({error.strerror}); make it with adasap latency CONFIG '
+                f'--out {path}, or write the path of a table that is there'
             ) from error
         except (ValueError, RecursionError) as error:
             raise LatencyTableError(

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
+from _utils.latency_formula import REFERENCE_NS, formula_table, table_content
+from mmdet_adasap.apis import build_dense, build_forward
 from mmdet_adasap.cli.groups_command import prediction
+from mmdet_adasap.pruning import LatencyCost, find_channels, half_counts
 
 pytest.importorskip('mmdet')
 ROOT = Path(__file__).parents[2]
@@ -86,6 +90,26 @@ def test_fractions_refer_to_the_dense_model(list_groups, tmp_path):
         ([DEMO, '--round-to', '0'], "argument --round-to: '0' must be an integer of at least 1"),
         ([DEMO, '--image-size', 'x'], "argument --image-size: 'x' must be an integer"),
         ([DEMO, '--json', 'no/such/folder.json'], 'there is no folder no/such'),
+        ([DEMO, '--plot', 'no/such/plot.svg'], 'there is no folder no/such'),
+        (
+            [DEMO, '--target', 'params=0.5', '--plot', 'plot.gif'],
+            '--plot plot.gif: no picture ends so; write one of .svg, .png, .pdf',
+        ),
+        (
+            [DEMO, '--plot', 'plot.svg'],
+            '--plot plot.svg: is of a target; add --target latency=0.6',
+        ),
+        ([DEMO, '--target', 'latency=0.6'], '--target: latency needs --table FILE, the times of'),
+        ([DEMO, '--table', 'a.json'], '--table a.json: is for a target of latency; add latency=1'),
+        ([DEMO, '--target', 'params=0.5', '--table', 'a.json'], 'add latency=1 to --target'),
+        (
+            [DEMO, '--target', 'latency=0.6', '--table', 'no_such.json'],
+            'target.table: no_such.json: cannot be read',
+        ),
+        (
+            [DEMO, '--target', 'latency=0.6', '--table', 'README.md'],
+            'target.table: README.md: is no JSON',
+        ),
         (['mmpretrain::nope.py'], 'is not a config that can be read: give a file, or PACKAGE::'),
         (['README.md'], 'is not a config that can be read: give a file, or PACKAGE::'),
     ],
@@ -211,9 +235,62 @@ def test_hook_that_names_no_criterion_has_the_default():
 
 
 class TestClassifier:
+    CONFIG = 'configs/demo/dense_resnet18_tiny-imagenet.py'
+
     @pytest.fixture(autouse=True)
     def mmpretrain(self):
         pytest.importorskip('mmpretrain')
+
+    @pytest.fixture
+    def table(self, tmp_path, monkeypatch) -> Path:
+        """For the demo's classifier; what lies between its layers takes two milliseconds."""
+        monkeypatch.chdir(ROOT)
+        model = build_dense(self.CONFIG)
+        channels = find_channels(model, build_forward(model, image_size=32))
+        layers = formula_table(channels, step=16)
+        cost = LatencyCost(channels, layers)
+        half = cost(half_counts(channels.group_sizes)) / REFERENCE_NS
+        networks = (cost(channels.group_sizes) / REFERENCE_NS + 2, half + 2)
+        content = table_content(channels, step=16, shape=(1, 3, 32, 32), networks=networks)
+        (tmp_path / 'table.json').write_text(json.dumps(content))
+        return tmp_path / 'table.json'
+
+    @pytest.mark.parametrize('suffix', ['.svg', '.png'])
+    def test_milliseconds_and_a_plot(self, list_groups, tmp_path, table, suffix):
+        plot, file = tmp_path / f'plot{suffix}', tmp_path / 'groups.json'
+        code, out, err = list_groups(
+            *(self.CONFIG, '--target', 'latency=0.7', '--table', table),
+            *('--plot', plot, '--json', file),
+        )
+        assert not code, err
+        latency = json.loads(file.read_text())['slim']['latency']
+        assert 0 < latency['floor_ms'] < latency['slim_ms'] <= 0.7 * latency['dense_ms']
+        assert len(latency['layers_ms']) == 22
+        before, after = (sum(pair) for pair in zip(*latency['layers_ms'].values(), strict=True))
+        assert latency['dense_ms'] - before == pytest.approx(2, abs=1e-3)
+        assert latency['slim_ms'] - after == pytest.approx(2, abs=1e-3)
+        assert f'slim: {latency["slim_ms"]:.3g} ms of {latency["dense_ms"]:.3g} (0.' in out
+        (rest,) = [line for line in out.splitlines() if line.startswith('between the layers ')]
+        assert rest.split()[-2:] == ['2.000', '2.000']
+        assert 'its latency comes out as here, its parameters, FLOPs and the channels' in out
+        if suffix == '.svg':
+            assert '<svg' in plot.read_text()
+        else:
+            with Image.open(plot) as picture:
+                assert len(picture.convert('RGB').getcolors(1 << 20)) > 10
+
+    def test_a_latency_below_the_floor(self, list_groups, table):
+        code, *_ = list_groups(self.CONFIG, '--target', 'latency=0.01', '--table', table)
+        assert 'target=dict(latency=0.01, table=...) cannot be reached' in code
+        assert 'cutting channels cannot go below' in code
+        assert '\n' not in code
+
+    def test_a_table_of_another_size(self, list_groups, table):
+        code, *_ = list_groups(
+            *(self.CONFIG, '--target', 'latency=0.7', '--table', table, '--image-size', '64')
+        )
+        assert 'the table has not timed conv 3x3 stride 1 on 64x64, batch 1' in code
+        assert '\n' not in code
 
     def test_layers_that_are_alike_share_a_line(self, list_groups, tmp_path):
         """FLOPs are those of the crop of the test pipeline; in JSON each layer is named."""

@@ -6,26 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mmdet_adasap.cli.main import COMMANDS, main
+from mmdet_adasap.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 SHIMS = {'groups': 'list_groups.py', 'export': 'export.py'}
-
-
-@pytest.fixture
-def adasap(monkeypatch, capsys):
-    """Run ``adasap`` in this process; return its exit code and what it printed."""
-
-    def run(*arguments: str, program: str = '/usr/bin/adasap') -> tuple[object, str, str]:
-        monkeypatch.setattr(sys, 'argv', [program, *arguments])
-        try:
-            code = main()
-        except SystemExit as stopped:
-            code = stopped.code
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
 
 
 @pytest.mark.parametrize('option', ['-h', '--help'])

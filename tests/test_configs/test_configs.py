@@ -17,6 +17,7 @@ from _utils.controls import ARMS, control_name, control_text, copy_with_controls
 from mmdet_adasap.apis import build_dense
 from mmdet_adasap.distributions import package_folder
 from mmdet_adasap.env import find_tool
+from mmdet_adasap.errors import LatencyTableError
 from mmdet_adasap.pruning import MagnitudeImportance, TaylorImportance
 from mmdet_adasap.sharpness import AdaptivePerturbation, UniformPerturbation
 
@@ -33,6 +34,7 @@ CLASSIFIERS = [
 ]
 ADASAP = [path for path in CONFIGS if path.name.startswith('adasap_')]
 VARIANTS = [path for path in CONFIGS if path.name.startswith('adasap-')]
+LATENCIES = [path for path in VARIANTS if path.name.startswith('adasap-l_')]
 CONTROLS = [path for path in CONFIGS if path.name.startswith('control')]
 WITH_FILES = ('ssd512_r50_8xb16-800e_voc0712.py', 'resnet50_8xb128-coslr-90e_in1k.py')
 """Models whose controls are files; those of the others are written by who needs them."""
@@ -273,9 +275,14 @@ def test_plain_control_by_options_equals_its_file(path, with_controls, tmp_path,
     assert by_options == by_file
 
 
+def limits(hook: dict) -> dict[str, float]:
+    """What remains of what, without the table of a latency."""
+    return {key: value for key, value in hook['target'].items() if key != 'table'}
+
+
 def test_variants_change_target_or_criterion_alone():
     """The percentage that remains, or the criterion, is in the name of the file."""
-    for path in each(VARIANTS):
+    for path in each([path for path in VARIANTS if path not in LATENCIES]):
         variant = path.name.partition('_')[0].removeprefix('adasap-')
         cfg, adasap = (read(p).to_dict() for p in (path, adasap_of(path)))
         ours, theirs = (c['default_hooks']['adasap'] for c in (cfg, adasap))
@@ -289,6 +296,39 @@ def test_variants_change_target_or_criterion_alone():
         for settings in (ours, theirs):
             settings.pop('importance' if variant == 'taylor' else 'target')
         assert cfg == adasap
+
+
+@pytest.mark.parametrize('path', LATENCIES, ids=names(LATENCIES))
+class TestLatency:
+    def test_the_rest_is_as_for_parameters(self, path):
+        """But for round_to, which is then the step of the device."""
+        cfg, adasap = (read(p).to_dict() for p in (path, adasap_of(path)))
+        ours, theirs = (c['default_hooks']['adasap'] for c in (cfg, adasap))
+        assert limits(ours) == dict(latency=0.6)
+        assert ours['round_to'] is None
+        for settings in (ours, theirs):
+            settings.pop('target')
+            settings.pop('round_to')
+        assert cfg == adasap
+
+    def test_comment_says_how_to_make_the_table(self, path):
+        """Of the dense model, with which the run starts, into the file that the config reads."""
+        comment = re.sub(r'(?m)^# ?', '', path.read_text().partition('_base_')[0])
+        (call,) = re.findall(r'adasap latency (\S+)(?: \\\n| )\s*--out (\S+)', comment)
+        config, table = call
+        assert table == read(path).default_hooks.adasap.target.table
+        assert read(ROOT / config).model == read(path).model
+        assert ROOT / config in DENSE
+
+    def test_without_the_table_one_line_says_what_to_do(self, path, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        hook = read(path).default_hooks.adasap
+        with pytest.raises(LatencyTableError) as refused:
+            HOOKS.build(hook)
+        table = hook.target.table
+        assert f'target.table: {table}: cannot be read' in str(refused.value)
+        assert f'make it with adasap latency CONFIG --out {table}' in str(refused.value)
+        assert '\n' not in str(refused.value)
 
 
 IN1K = [path for path in CLASSIFIERS if path.stem.endswith('_in1k')]
@@ -378,7 +418,10 @@ def test_folder_has_readme_with_all_configs(folder):
             assert results == 'not trained yet'
             assert schedule.split()[0] == str(cfg.train_cfg.max_epochs)
         if hook := cfg.default_hooks.get('adasap'):
-            assert float(share.split(',')[0]) == hook.target.params
+            ((resource, remains),) = limits(hook).items()
+            # Parameters are what the head of the table speaks of.
+            of = '' if resource == 'params' else f' of the {resource}'
+            assert share.split(',')[0] in (f'{remains:g}{of}', f'{remains:.2f}{of}')
             phases = re.search(r'\((\d+), (\d+), (\d+)\)', schedule)
             assert [int(phases[1]), int(phases[2])] == [hook.warmup, hook.prune]
             if hook.get('by_epoch', True):
@@ -403,6 +446,8 @@ def test_metafile_says_what_the_configs_say(path):
         cfg, metadata = read(config), model['Metadata']
         assert metadata['Epochs'] == cfg.train_cfg.max_epochs
         if hook := cfg.default_hooks.get('adasap'):
-            assert metadata['Target'] == f'{hook.target.params:g} of the parameters'
+            ((resource, remains),) = limits(hook).items()
+            of = 'parameters' if resource == 'params' else resource
+            assert metadata['Target'] == f'{remains:g} of the {of}'
         else:
             assert metadata['Parameters'] == sum(p.numel() for p in build_dense(cfg).parameters())

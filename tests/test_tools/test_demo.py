@@ -1,9 +1,11 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """The parts of tools/demo/detection.py; the demo itself trains for minutes."""
 
+import argparse
 import sys
 from pathlib import Path
 
+import detection
 import pytest
 import torch
 from detection import checkpoint
@@ -94,6 +96,38 @@ class TestPlan:
         again = new_plan()
         self.add_trainings(again, tmp_path)
         assert capsys.readouterr().out.count('done before') == 2
+
+    def test_a_training_waits_for_what_another_program_writes(self, new_plan, tmp_path, capsys):
+        """And is trained again where that program has something else to go by."""
+        (tmp_path / 'config.py').touch()
+        given = tmp_path / 'given'
+
+        def run() -> Step:
+            plan = new_plan()
+            table = plan.add_program(
+                'table',
+                tmp_path / 'table',
+                lambda folder: ['-c', f'open({str(folder / "t")!r}, "w").write("ns")'],
+                [given],
+            )
+            training = Training(
+                *('slim', tmp_path / 'slim', tmp_path / 'config.py', []),
+                seed=0,
+                options=[f'load_from={table.folder / "t"}'],
+                needs=[table],
+            )
+            slim = plan.add_training(training)
+            (job,) = [job for step, job in plan._unfinished.items() if step is slim] or [None]
+            assert job is None or [each.name for each in job.after] == ['table']
+            plan.run()
+            assert (table.folder / 't').read_text() == 'ns'
+            return slim
+
+        for text, done_before in (('one', 0), ('one', 2), ('another', 0)):
+            given.write_text(text)
+            slim = run()
+            assert slim.finished
+            assert capsys.readouterr().out.count('done before') == done_before
 
     @pytest.mark.parametrize('torn', [True, False])
     def test_a_checkpoint_that_is_torn_or_gone_is_made_again(
@@ -225,3 +259,29 @@ def test_table():
         '| mPC              |   0.375 |',
         '| rPC              |   0.606 |',
     ]
+
+
+def test_table_with_times_of_all_networks():
+    model = {
+        **{'params': 1, 'flops': 1, 'latency_ms': 1, 'train_seconds': 1, 'mAP': 0.5},
+        **{'corrupted': {}, 'mPC': 0.4, 'rPC': 0.8},
+    }
+    timed = format_detection_table({'dense': {**model, 'network_time': 0.5987}}, [], 3)
+    assert '| network in onnxruntime |  0.599 |' in timed.splitlines()
+    assert 'onnxruntime' not in format_detection_table({'dense': model}, [], 3)
+    some = {'dense': {**model, 'network_time': 1.0}, 'slim': model}
+    assert 'onnxruntime' not in format_detection_table(some, [], 3)
+
+
+def test_demo_without_onnxruntime(tmp_path, monkeypatch):
+    """It goes on without the arm that needs it, and without the time."""
+    arguments = argparse.Namespace(seed=0, out=tmp_path, jobs=1, force=False)
+    monkeypatch.setattr(steps, 'find_tool', lambda name: 'train.py')
+    monkeypatch.setattr(detection, 'find_spec', lambda name: None if name == 'onnx' else name)
+    demo = detection.Demo(arguments)
+    assert [*demo.arms] == ['dense', 'control', 'adasap']
+    demo.add_table()
+    demo.add_times()
+    assert demo.table is demo.times is None
+    monkeypatch.setattr(detection, 'find_spec', lambda name: name)
+    assert [*detection.Demo(arguments).arms] == ['dense', 'control', 'adasap', 'adasap-l']

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -193,6 +194,25 @@ class TestSetupEnv:
         assert changed == {'numpy==1.26.4', 'opencv-python-headless==4.11.0.86'}
         assert default.pinned('torch', 'onedl-mmcv') == ['torch==2.11.0', 'onedl-mmcv==2.3.6']
         assert original.pinned('torch', 'mmcv') == ['torch==2.1.2', 'mmcv==2.1.0']
+
+    def test_the_default_stack_has_onnx_whole(self, setup_env):
+        """pip is told to install no dependencies, so that they have to be named."""
+        named = {
+            setup_env.name_of(line)
+            for line in setup_env.DEFAULT.requirements(*setup_env.DEFAULT.files)
+        }
+        named |= {'typing-extensions'}  # torch brings it
+        for package in ('onnx', 'onnxruntime'):
+            assert package in named
+            try:
+                needed = metadata.requires(package) or []
+            except metadata.PackageNotFoundError:
+                continue  # the other stack, or an environment from before
+            assert {setup_env.name_of(each) for each in needed if 'extra ==' not in each} <= named
+        assert 'onnx' not in {
+            setup_env.name_of(line)
+            for line in setup_env.ORIGINAL.requirements(*setup_env.ORIGINAL.files)
+        }
 
     def test_a_foreign_venv_is_not_removed(self, setup_env, tmp_path):
         foreign = tmp_path / '.venv' / 'mine.txt'

@@ -101,7 +101,7 @@ DEFAULT = Stack(
     openmmlab=('onedl-mmengine', 'onedl-mmdetection', 'onedl-mmpretrain'),
     pythons=((3, 10), (3, 11), (3, 12)),
     overrides='',
-    files=('runtime.txt', 'tests.txt', 'lint.txt'),
+    files=('runtime.txt', 'export.txt', 'tests.txt', 'lint.txt'),
     target='install',
 )
 ORIGINAL = Stack(

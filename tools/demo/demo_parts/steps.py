@@ -104,6 +104,7 @@ class Training:
         start (Step, optional): The training whose weights it starts from. Defaults to None:
             from random ones.
         options (Sequence[str]): For --cfg-options. Defaults to none.
+        needs (Sequence[Step]): Other steps whose files it reads. Defaults to none.
     """
 
     name: str
@@ -113,6 +114,7 @@ class Training:
     seed: int
     start: Step | None = None
     options: Sequence[str] = ()
+    needs: Sequence[Step] = ()
 
 
 class Plan:
@@ -154,7 +156,8 @@ class Plan:
         # Any change of the package may change what is trained, so all of its files are in the key.
         code = sorted((ROOT / 'mmdet_adasap').rglob('*.py'))
         start = run.start.key if run.start else ''
-        parts = (run.seed, list(run.options), self._data_key, start, self.environment)
+        needs = [step.key for step in run.needs]
+        parts = (run.seed, list(run.options), self._data_key, start, needs, self.environment)
         key = fingerprint(*parts, files=[*run.bases, run.config, *code])
         step = Step(run.folder, key, self._force)
         if step.finished and checkpoint(step) is None:
@@ -173,7 +176,34 @@ class Plan:
                 options.append(f'load_from={_last_checkpoint(run.start)}')
             return [*found, '--cfg-options', *options]
 
-        self._add(step, run.name, command, 'train.log', [run.start] if run.start else [])
+        before = [*run.needs, *([run.start] if run.start else [])]
+        self._add(step, run.name, command, 'train.log', before)
+        return step
+
+    def add_program(
+        self,
+        name: str,
+        folder: Path,
+        command: Callable[[Path], list[str]],
+        files: Sequence[Path],
+        after: Sequence[Step] = (),
+    ) -> Step:
+        """Plan a program that writes into a folder, and return its step.
+
+        Args:
+            name (str): Name on the screen.
+            folder (Path): For its files alone.
+            command (Callable[[Path], list[str]]): Gets the folder when the program starts;
+                returns the arguments of Python.
+            files (Sequence[Path]): What its results depend on, beside the package.
+            after (Sequence[Step]): Steps whose files it reads. Defaults to none.
+        """
+        code = sorted((ROOT / 'mmdet_adasap').rglob('*.py'))
+        keys = [step.key for step in after]
+        step = Step(
+            folder, fingerprint(keys, self.environment, files=[*files, *code]), self._force
+        )
+        self._add(step, name, lambda: [sys.executable, *command(folder)], f'{name}.log', after)
         return step
 
     def add_test(

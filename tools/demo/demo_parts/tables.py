@@ -12,6 +12,9 @@ TARGETS = (0.5, 0.25)
 FIGURES = {'clean': 'clean', 'mPC': 'corrupted', 'rPC': 'R_C'}
 HEADERS = {'clean': 'clean top-1, %', 'corrupted': 'mean corrupted top-1, %', 'R_C': 'R_C, %'}
 
+NETWORK_TIME = 'network in onnxruntime'
+"""Row of the network's time as a share of the dense one's, where onnxruntime is installed."""
+
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     """Lay out cells: the first column to the left, the others to the right.
@@ -39,10 +42,12 @@ def format_detection_table(
         corruptions (Sequence[str]): The corruptions, in order.
         severity (int): Their severity.
     """
+    has_times = all('network_time' in model for model in models.values())
     rows = {
         'parameters': lambda m: f'{m["params"]:,}',
         'GFLOPs': lambda m: f'{m["flops"] / 1e9:.4f}',
         'latency, ms': lambda m: f'{m["latency_ms"]:.1f}',
+        **({NETWORK_TIME: lambda m: f'{m["network_time"]:.3f}'} if has_times else {}),
         'training time, s': lambda m: f'{m["train_seconds"]:.0f}',
         'mAP': lambda m: f'{m["mAP"]:.3f}',
         **{

@@ -1,0 +1,17 @@
+# Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+# AdaSAP at 0.6 of the network's latency on one thread of this machine with onnxruntime. Times it
+# first:
+#   mkdir -p work_dirs/latency
+#   adasap latency configs/demo/dense_yolox_tiny-voc.py \
+#       --out work_dirs/latency/dense_yolox_tiny-voc.json
+# All else is as for parameters. Channels are a multiple of the device's step.
+_base_ = './adasap_yolox_tiny-voc.py'
+
+default_hooks = dict(
+    adasap=dict(
+        target=dict(
+            _delete_=True, latency=0.6, table='work_dirs/latency/dense_yolox_tiny-voc.json'
+        ),
+        round_to=None,
+    )
+)
