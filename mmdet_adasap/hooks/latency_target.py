@@ -32,6 +32,8 @@ class LatencyTiming:
         if self._table is None:
             return
         reason = 'this machine is another one. Time the network there when it is exported'
+        if self._table.input_shape is None:
+            reason = 'it has several image sizes; one that was not merged has a single one'
         try:
             self._time_share = time_share_on(self._table)
         except Exception as error:  # each backend has errors of its own, and may be half installed

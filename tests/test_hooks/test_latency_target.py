@@ -4,6 +4,7 @@
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -226,6 +227,17 @@ class TestClock:
         (line,) = (x for x in warnings_in(tmp_path) if 'predicted and not measured' in x)
         assert 'the backend does not start (OSError: libonnxruntime.so: cannot open' in line
 
+    def test_a_table_of_several_sizes(self, tmp_path, table):
+        """No single network is known that could be timed; the layers are, and are enough."""
+        content = json.loads(Path(table).read_text())
+        content['networks']['0' * 16] = {'input': [1, 3, 16, 16]}
+        merged = tmp_path / 'merged.json'
+        merged.write_text(json.dumps(content))
+        train(run_settings(tmp_path / 'run', str(merged)))
+        (line,) = (x for x in warnings_in(tmp_path) if 'predicted and not measured' in x)
+        assert 'it has several image sizes' in line
+        assert structure_of(tmp_path / 'run' / 'epoch_6.pth')['reached']['latency'] <= 0.6
+
 
 class TestResume:
     @pytest.mark.parametrize(
@@ -320,14 +332,10 @@ class TestBeforeTheFirstStep:
     def test_a_table_of_another_size(self, tmp_path, table, monkeypatch):
         """The toy's samples are none of mmpretrain: no noise can stand for its images."""
         other = toy_table(tmp_path / 'other.json', shape=(1, 3, 16, 24))
-        monkeypatch.setattr('mmdet_adasap.hooks.runner_state.synthetic_batch', _without_mmpretrain)
+        monkeypatch.setitem(sys.modules, 'mmpretrain.structures', None)  # as if not installed
         with pytest.raises(ValueError, match=r'^target\.table: it is of images of 16 x 24') as e:
             train(run_settings(tmp_path, str(other)))
         assert 'the first one that is validated has 8 x 8 pixels' in str(e.value)
-
-
-def _without_mmpretrain(*_):
-    raise ImportError("No module named 'mmpretrain'")
 
 
 class TestNoteOnTheStep:
