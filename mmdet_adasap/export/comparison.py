@@ -65,7 +65,8 @@ def compare(
 
     Returns:
         dict: What report.json holds of it: parameters and multiply-accumulates by model, and
-        milliseconds with what they were measured under.
+        milliseconds with what they were measured under. With a target of latency, ``on_device`` is
+        what the table and the clock of the run said of the device.
     """
     models = {'dense': dense, 'slim': slim}
     ready = preprocess_batch(slim, batch)
@@ -85,6 +86,7 @@ def compare(
             'image': list(inputs.shape[2:]),
             'torch': torch.__version__,
         },
+        **({'on_device': dict(structure['latency'])} if 'latency' in structure else {}),
     }
 
 
@@ -115,6 +117,8 @@ def format_table(report: Mapping) -> str:
         f'{latency["torch"]}, median of {latency["rounds"]} runs in turns',
         f'the checkpoint had {size["checkpoint"] / 1e6:.2f} MB',
     ]
+    if 'on_device' in report:
+        lines.append(_device_line(report['on_device']))
     if not report['target']:
         lines.append('the checkpoint is dense: both columns are the same model')
     for name, found in report.get('onnx', {}).items():
@@ -123,6 +127,16 @@ def format_table(report: Mapping) -> str:
             f'output from torch; {found["holds"]}'
         )
     return '\n'.join(lines)
+
+
+def _device_line(found: Mapping) -> str:
+    """Return what the run that pruned has said of the device of its table."""
+    measured = found['measured_ms']
+    clock = 'not measured' if measured is None else f'{measured:.3g} ms measured'
+    return (
+        f'the network on {found["device"]}: {found["predicted_ms"]:.3g} ms by the table, {clock}, '
+        f'of {found["dense_ms"]:.3g} ms dense'
+    )
 
 
 def _pair(values: Mapping) -> tuple:
