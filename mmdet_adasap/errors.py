@@ -153,6 +153,10 @@ class LatencyTableError(AdaSAPError, ValueError):
     """Raised when a table of latencies cannot be used, or lacks a layer; says which."""
 
 
+class LatencyTimingError(AdaSAPError, RuntimeError):
+    """Raised when a backend cannot time a network that was cut."""
+
+
 class NeedsValuesError(AdaSAPError, RuntimeError):
     """Raised where what a model does next depends on numbers that were not computed."""
 

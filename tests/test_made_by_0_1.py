@@ -204,7 +204,8 @@ def figures(folder: str) -> dict:
     results = json.loads(Path(folder, 'results.json').read_text())
     results.pop('times')
     for model in results['models'].values():
-        model['cost'].pop('latency_ms')
+        for key in ('latency_ms', 'latency_low_ms', 'latency_high_ms'):
+            model['cost'].pop(key, None)  # 0.1 did not have quartiles
     return results
 
 

@@ -103,6 +103,21 @@ OF_HOOK = {
         "target={'latency': '12', 'table': 'table.json'}: latency='12' must be a time as '12ms', "
         'with the unit s, ms or us, or a fraction of the dense time, without quotes',
     ),
+    'a fraction and a time': (
+        dict(target=dict(latency='0.5 12ms', table='table.json')),
+        "target={'latency': '0.5 12ms', 'table': 'table.json'}: latency='0.5 12ms' must be a time "
+        "as '12ms', with the unit s, ms or us, or a fraction of the dense time, without quotes",
+    ),
+    'milliseconds as a number': (
+        dict(target=dict(latency=150, table='table.json')),
+        "target={'latency': 150, 'table': 'table.json'}: latency must be a fraction of the dense "
+        "model above 0 and at most 1, for example target=dict(latency=0.4, table='table.json') or "
+        "latency='150ms'",
+    ),
+    'tabel': (
+        dict(target=dict(latency=0.5, tabel='table.json')),
+        f"target={{'latency': 0.5, 'tabel': 'table.json'}} {ONE_RESOURCE}; did you mean 'table'?",
+    ),
     'table for parameters': (
         dict(target=dict(params=0.5, table='table.json')),
         "target={'params': 0.5, 'table': 'table.json'}: table is for a latency, of which there is "

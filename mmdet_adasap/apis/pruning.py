@@ -59,7 +59,7 @@ def prune_model(
     Args:
         model (nn.Module): A detector of mmdet, a classifier of mmpretrain, or any torch module.
         data (Any, optional): A batch as ``model.test_step`` takes it. Defaults to None: an image
-            of noise.
+            of noise, of the size that a table in the target was made for.
         target (Mapping): What is to remain of the dense model, ``dict(params=f)``,
             ``dict(flops=f)`` or ``dict(latency=f, table='table.json')``; of several all hold.
             Defaults to ``dict(params=0.5)``.
@@ -95,7 +95,8 @@ def prune_model(
     target = dict(params=0.5) if target is None else target
     target = check_target(target)
     if forward is None:
-        forward = build_forward(model, data, inputs)
+        size = target.image_size if data is None and inputs is None else None
+        forward = build_forward(model, data, inputs, size)
     else:
         _check_forward(model, forward, data, inputs)
     criterion = _build_importance(importance)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..models import count_parameters, measure_flops, measure_latencies, preprocess_batch
-from ..pruning import Keep, named_tensors
+from ..pruning import Keep, latency_text, named_tensors
 from ..version import __version__
 from .folder import REPORT_MARK
 
@@ -65,13 +65,15 @@ def compare(
 
     Returns:
         dict: What report.json holds of it: parameters and multiply-accumulates by model, and
-        milliseconds with what they were measured under. With a target of latency, ``on_device`` is
-        what the table and the clock of the run said of the device.
+        milliseconds with what they were measured under; 'device_latency' of the device that the
+        model was pruned for, if it was.
     """
     models = {'dense': dense, 'slim': slim}
     ready = preprocess_batch(slim, batch)
     inputs = ready['inputs']
-    return {
+    latency = structure.get('latency')
+    device = {} if latency is None else {'device_latency': dict(latency)}
+    return device | {
         REPORT_MARK: f'mmdet_adasap {__version__}',
         'target': dict(structure['target']),
         'parameters': {name: count_parameters(model) for name, model in models.items()},
@@ -86,7 +88,6 @@ def compare(
             'image': list(inputs.shape[2:]),
             'torch': torch.__version__,
         },
-        **({'on_device': dict(structure['latency'])} if 'latency' in structure else {}),
     }
 
 
@@ -117,8 +118,8 @@ def format_table(report: Mapping) -> str:
         f'{latency["torch"]}, median of {latency["rounds"]} runs in turns',
         f'the checkpoint had {size["checkpoint"] / 1e6:.2f} MB',
     ]
-    if 'on_device' in report:
-        lines.append(_device_line(report['on_device']))
+    if 'device_latency' in report:
+        lines.append(f'pruned for a latency: {latency_text(report["device_latency"])}')
     if not report['target']:
         lines.append('the checkpoint is dense: both columns are the same model')
     for name, found in report.get('onnx', {}).items():
@@ -127,16 +128,6 @@ def format_table(report: Mapping) -> str:
             f'output from torch; {found["holds"]}'
         )
     return '\n'.join(lines)
-
-
-def _device_line(found: Mapping) -> str:
-    """Return what the run that pruned has said of the device of its table."""
-    measured = found['measured_ms']
-    clock = 'not measured' if measured is None else f'{measured:.3g} ms measured'
-    return (
-        f'the network on {found["device"]}: {found["predicted_ms"]:.3g} ms by the table, {clock}, '
-        f'of {found["dense_ms"]:.3g} ms dense'
-    )
 
 
 def _pair(values: Mapping) -> tuple:

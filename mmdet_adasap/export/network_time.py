@@ -7,6 +7,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -202,9 +203,12 @@ def time_share(
         for name, model in (('dense', dense), ('slim', slim))
     }
     found = []
-    for _ in range(pairs):
-        runs = {name: load() for name, load in loaders.items()}
-        found.append(measure_latency.ratio_of(runs, threads, _rounds(runs['dense']))['slim'])
+    # PyTorch computes with the threads of the process, which a training has set for itself.
+    with closing(measure_latency.open_backend(backend, device, threads)):
+        for _ in range(pairs):
+            runs = {name: load() for name, load in loaders.items()}
+            rounds = _rounds(runs['dense'])
+            found.append(measure_latency.ratio_of(runs, threads, rounds)['slim'])
     return statistics.median(found)
 
 

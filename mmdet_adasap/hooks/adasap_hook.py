@@ -16,7 +16,7 @@ from ..integration import (
     unwrapped,
 )
 from ..optim import AdaSAPOptimWrapper, observe_clean_gradients, preserve_rng_state
-from ..pruning import META_KEY, PHASES, Pruner, Target, check_states
+from ..pruning import META_KEY, PHASES, Pruner, check_states
 from ..registry import check_arguments
 from . import preflight, resume, runner_state, saved_state, training_log, training_plan
 from .collapse_watch import CollapseWatch
@@ -144,7 +144,7 @@ class AdaSAPHook(Hook):
         settings, model = self.settings, unwrapped(runner.model)
         with preserve_rng_state(model):
             check_no_copy(model, lambda: runner_state.running_modules(runner))
-            forward = runner_state.sample_forward(runner, _image_size(settings.target))
+            forward = runner_state.sample_forward(runner, settings.target.image_size)
             with runner_state.frozen_as_at_the_start(model, self._loaded_state) as frozen:
                 self._frozen = frozen
                 self.pruner = Pruner(
@@ -165,7 +165,7 @@ class AdaSAPHook(Hook):
             self.pruner.restore(self.structure, optimizers_of(runner))
             state, groups = self._loaded_state, channels.groups
             saved_state.restore_importance(settings.importance, state, groups)
-            self.pruner.limits.correction = saved_state.correction_of(state)
+            saved_state.restore_timing(self.pruner, state)
         training_log.log_channels(runner.logger, channels, model)
         training_plan.log_plan(runner, settings, self.phases, self.pruner)
         # One that reads gradients has seen none, and one of a user's own may fail without them.
@@ -222,10 +222,14 @@ class AdaSAPHook(Hook):
             check_states(optimizers_of(runner))  # now rather than at the cut
             if not self._has_forecast:
                 self._has_forecast = training_plan.log_forecast(runner.logger, self.pruner)
-            is_last = event == self.phases.events
-            kept = self._timing.select(self.pruner, self._targets_after(event), is_last)
-        # Rounding may differ from device to device; the choice must not.
-        kept = broadcast_from_rank_0(kept)
+            kept = self._timing.select(
+                self.pruner, self._targets_after(event), event == 1, event == self.phases.events
+            )
+        # Rounding may differ from device to device, and clocks do; the choice must not.
+        limits = self.pruner.limits
+        kept, self.pruner.measured, limits.correction = broadcast_from_rank_0(
+            (kept, self.pruner.measured, limits.correction)
+        )
         self.pruner.remove(kept, optimizers_of(runner), averaged_models(runner))
         self._collapse.start_event(event, self.pruner)
         self._exclude_masked_channels()
@@ -278,7 +282,9 @@ class AdaSAPHook(Hook):
                 'frozen': self._frozen,
             }
             if self.pruner is not None:
-                checkpoint[saved_state.STATE_KEY]['correction'] = self.pruner.limits.correction
+                checkpoint[saved_state.STATE_KEY].update(
+                    correction=self.pruner.limits.correction, measured=self.pruner.measured
+                )
 
     def after_train(self, runner: Runner) -> None:
         """Say what to run next; warn if training ends before the cut, as early stopping can."""
@@ -293,9 +299,3 @@ class AdaSAPHook(Hook):
                 f'AdaSAP is done: {left} of the dense model are left; '
                 f'{training_plan.next_steps(runner)}'
             )
-
-
-def _image_size(target: Target) -> tuple[int, int] | None:
-    """Return the size that a table was made for; None if none is given."""
-    shape = None if target.table is None else target.table.input_shape
-    return None if shape is None else tuple(shape[-2:])

@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 
 import numpy as np
-from mmengine.dist import is_main_process
+from torch import nn
 
-from ..errors import UnreachableTargetError, listed
+from ..errors import LatencyTimingError, UnreachableTargetError, listed, one_line
 from ..export import time_share_on
-from ..integration import broadcast_from_rank_0
-from ..pruning import Pruner, Target, TimeShare, select_timed
+from ..pruning import Pruner, Target, TimeShare, latency_text, select_timed
 
 
 class LatencyTiming:
@@ -24,63 +24,73 @@ class LatencyTiming:
     Args:
         target (Target): The target of the run; without a latency nothing is timed.
         logger (logging.Logger): The run's.
-
-    Attributes:
-        is_checked (bool): Whether a choice was timed, or cannot be, in this run.
     """
 
     def __init__(self, target: Target, logger: logging.Logger) -> None:
-        self._logger = logger
-        self.is_checked = True
+        self._logger, self._table = logger, target.table
         self._time_share: TimeShare | None = None
-        if target.table is None:
+        if self._table is None:
             return
-        self._time_share = time_share_on(target.table)
+        reason = 'this machine is another one. Time the network there when it is exported'
+        try:
+            self._time_share = time_share_on(self._table)
+        except Exception as error:  # each backend has errors of its own, and may be half installed
+            reason = f'the backend does not start ({one_line(error)})'
         if self._time_share is None:
             logger.warning(
                 f'AdaSAP: latencies are predicted and not measured in this run: the table is of '
-                f'{target.table.describe()}, and this machine is another one. Time the network '
-                f'there when it is exported'
+                f'{self._table.describe()}, and {reason}'
             )
-            return
-        self.is_checked = False
 
     def select(
-        self, pruner: Pruner, fractions: Mapping[str, float], is_last: bool
+        self, pruner: Pruner, fractions: Mapping[str, float], is_first: bool, is_last: bool
     ) -> list[np.ndarray]:
-        """Return the channels that an event keeps, in all processes those of rank 0.
+        """Return the channels that an event keeps.
 
         Args:
-            pruner (Pruner): What chooses.
+            pruner (Pruner): What chooses; its limits are corrected.
             fractions (Mapping[str, float]): What is to remain after the event.
+            is_first (bool): Whether no event came before.
             is_last (bool): Whether no event follows.
 
         Raises:
             UnreachableTargetError: If the choice cannot be made.
         """
-        kept = None
-        if self._time_share is not None and is_main_process():
-            if is_last:
-                choice = select_timed(pruner, fractions, self._time_share)
-                kept, pruner.measured = choice.kept, choice.measured
-                self._logger.info(f'AdaSAP: {latency_line(pruner, choice.predicted)}')
-            elif not self.is_checked:
+        if is_last and self._can_time(pruner):
+            kept = self._timed(pruner, fractions)
+        else:
+            if is_first and self._can_time(pruner):
                 self._correct(pruner)
-        self.is_checked = True
-        if kept is None:
             kept = pruner.select(fractions)
-        if self._time_share is None:
-            return kept
-        kept, pruner.measured, pruner.limits.correction = broadcast_from_rank_0(
-            (kept, pruner.measured, pruner.limits.correction)
-        )
+        if is_last and self._table is not None:
+            self._logger.info(f'AdaSAP: {latency_line(pruner, kept)}')
         return kept
+
+    def _can_time(self, pruner: Pruner) -> bool:
+        # A dense network is within a limit above its own time: noise must not get it pruned.
+        return self._time_share is not None and pruner.targets['latency'] < 1
+
+    def _timed(self, pruner: Pruner, fractions: Mapping[str, float]) -> list[np.ndarray]:
+        """Return a choice that was timed; if the backend fails, one by the table."""
+        correction = pruner.limits.correction
+        try:
+            choice = select_timed(pruner, fractions, self._time)
+        except LatencyTimingError as error:
+            pruner.limits.correction = correction
+            self._warn(error)
+            return pruner.select(fractions)
+        pruner.measured = choice.measured
+        return choice.kept
 
     def _correct(self, pruner: Pruner) -> None:
         """Correct the limit by what the final choice would take if it were made now."""
         try:
-            choice = select_timed(pruner, pruner.targets, self._time_share)
+            choice = select_timed(pruner, pruner.targets, self._time)
         except UnreachableTargetError:
+            return  # layers that are frozen now may be trained at the last event
+        except LatencyTimingError as error:
+            pruner.limits.correction = 1.0
+            self._warn(error)
             return
         self._logger.info(
             f'AdaSAP: with the scores of now, a network that the table gives '
@@ -88,14 +98,37 @@ class LatencyTiming:
             f'multiplied by {choice.correction:.3f}'
         )
 
+    def _time(self, dense: nn.Module, slim: nn.Module) -> float:
+        """Return the share of the dense time that a copy takes.
 
-def latency_line(pruner: Pruner, predicted: float) -> str:
-    """Return what the table and the clock say of a choice, in milliseconds."""
-    table, dense = pruner.target.table, pruner.dense['latency'] / 1e6
-    text = f'latency {predicted * dense:.3g} ms by the table'
-    if pruner.measured is not None:
-        text += f', {pruner.measured * dense:.3g} ms measured'
-    return f'{text}, of {dense:.3g} ms dense ({table.describe()})'
+        Raises:
+            LatencyTimingError: If the backend fails, in whatever way.
+        """
+        # A training of hours must not end because a file could not be written or memory is full.
+        try:
+            share = self._time_share(dense, slim)
+        except Exception as error:
+            raise LatencyTimingError(one_line(error)) from error
+        if not 0 < share < math.inf:
+            raise LatencyTimingError(f'the clock says {share:g} of the dense time')
+        return share
+
+    def _warn(self, error: LatencyTimingError) -> None:
+        self._logger.warning(
+            f'AdaSAP: the network cannot be timed now ({error}): its latency is predicted by the '
+            f'table and not measured; time the network when it is exported'
+        )
+
+
+def latency_line(pruner: Pruner, kept: list[np.ndarray]) -> str:
+    """Return what the table and the clock say of a choice, in milliseconds.
+
+    Args:
+        pruner (Pruner): What chose.
+        kept (list[np.ndarray]): The choice, bool of shape ``[size]`` for each group.
+    """
+    counts = np.array([k.sum() for k in kept])
+    return f'latency {latency_text(pruner.limits.latency_report(counts, pruner.measured))}'
 
 
 COMMON_STEP = 16

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from ..integration import rewrap_model, unwrapped
 from ..models import complete_forward, raw_forward, synthetic_batch
-from ..pruning import ForwardFn, eval_mode, last_cut, preserve_state
+from ..pruning import ForwardFn, eval_mode, last_cut, preserve_state, tensors_in
 
 
 def is_resume_asked_for(runner: Runner) -> bool:
@@ -89,14 +89,14 @@ def sample_forward(runner: Runner, image_size: tuple[int, int] | None = None) ->
 
     Args:
         runner (Runner): The run.
-        image_size (tuple[int, int], optional): Height and width of an image of noise instead.
+        image_size (tuple[int, int], optional): Height and width that the image has to have;
+            noise stands in for one of another size.
     """
     model = unwrapped(runner.model)
-    if image_size is None:
-        batch = _first_batch(model, runner.val_loop or runner.train_loop)
+    batch = _first_batch(model, runner.val_loop or runner.train_loop)
+    if image_size is not None and _image_size(batch) != image_size:
+        batch = _noise(model, image_size, _image_size(batch))
     with eval_mode(model):
-        if image_size is not None:
-            batch = model.data_preprocessor(synthetic_batch(model, image_size), False)
         return complete_forward(
             model,
             batch,
@@ -104,6 +104,27 @@ def sample_forward(runner: Runner, image_size: tuple[int, int] | None = None) ->
             lambda: _first_batch(model, runner.train_loop, images=2),
             lambda line: runner.logger.warning(f'AdaSAP: {line}'),
         )
+
+
+def _image_size(batch: object) -> tuple[int, ...]:
+    return tuple(next(tensors_in(batch)).shape[-2:])
+
+
+def _noise(model: nn.Module, wanted: tuple[int, int], found: tuple[int, ...]) -> dict:
+    """Return a preprocessed image of noise.
+
+    Raises:
+        ValueError: If the model takes other samples than those of mmdet and mmpretrain.
+    """
+    try:
+        with eval_mode(model):
+            return model.data_preprocessor(synthetic_batch(model, wanted), False)
+    except ImportError as error:
+        text = [f'{" x ".join(map(str, size))} pixels' for size in (wanted, found)]
+        raise ValueError(
+            f'target.table: it is of images of {text[0]}, and the first one that is validated has '
+            f'{text[1]}; make one for that size with adasap latency --image-size'
+        ) from error
 
 
 def running_modules(runner: Runner) -> set[str]:

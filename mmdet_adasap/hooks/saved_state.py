@@ -7,13 +7,14 @@ import math
 from collections.abc import Mapping
 
 from ..errors import StructureError
-from ..pruning import ChannelGroup, Importance
+from ..pruning import ChannelGroup, Importance, Pruner
 from .settings import PERTURBATION_KEYS, AdaSAPSettings
 
 STATE_KEY = 'mmdet_adasap'
 """Where a checkpoint has what resuming needs besides the structure: 'settings' of the run,
 'importance' as the criterion's state_dict, 'holds', numbers of what mmengine saved, 'frozen',
-parameters that were not trained at the start, and 'correction', of limits of latency."""
+parameters that were not trained at the start, 'correction', of limits of latency, and 'measured',
+the share of the dense latency of a choice that was timed."""
 START_ANEW = 'start anew with load_from and without --resume'
 """Beside --resume load_from is dropped by mmdet's train.py, as by mmpretrain's where the config's
 file has it. Where --cfg-options has it, mmpretrain's resumes from that file."""
@@ -43,7 +44,9 @@ def compare_settings(
     if structure is not None:
         saved['target'] = structure['target']
     warnings = []
-    for key, value in settings.to_dict().items():
+    # The step of another table is another round_to, too: say first that it is another table.
+    present = sorted(settings.to_dict().items(), key=lambda item: item[0] != 'target')
+    for key, value in present:
         if key == 'max_pruning_ratio' and key not in saved and value < 1:
             warnings.append(
                 f'resume: the run was started by a version without max_pruning_ratio and goes on '
@@ -69,22 +72,25 @@ def compare_settings(
     return warnings
 
 
-def correction_of(state: Mapping) -> float:
-    """Return what limits of latency were multiplied by when a checkpoint was written.
+def restore_timing(pruner: Pruner, state: Mapping) -> None:
+    """Give a pruner back what was known of the clock when the checkpoint was written.
 
     Args:
+        pruner (Pruner): The pruner.
         state (Mapping): What the checkpoint holds under :data:`STATE_KEY`.
 
     Raises:
         StructureError: If it is no positive number.
     """
-    correction = state.get('correction', 1.0)
-    if type(correction) is not float or not 0 < correction < math.inf:
-        raise StructureError(
-            f'resume: {STATE_KEY}.correction of the checkpoint is {correction!r} and must be a '
-            f'number above 0; resume from another one'
-        )
-    return correction
+    correction, measured = state.get('correction', 1.0), state.get('measured')
+    for key, value in (('correction', correction), ('measured', measured)):
+        is_number = type(value) is float and 0 < value < math.inf
+        if not is_number and not (key == 'measured' and value is None):
+            raise StructureError(
+                f'resume: {STATE_KEY}.{key} of the checkpoint is {value!r} and must be a number '
+                f'above 0; resume from another one'
+            )
+    pruner.limits.correction, pruner.measured = correction, measured
 
 
 def _without_table(target: Mapping) -> dict:

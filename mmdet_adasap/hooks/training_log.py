@@ -218,13 +218,17 @@ def cut_table(model: nn.Module, dense: Mapping[str, torch.Size], structure: Mapp
         '  '.join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
     ]
     totals = [
-        f'{resource}: {structure["dense"][resource]:,} -> '
-        f'{round(structure["dense"][resource] * left):,} ({left:.4f})'
+        f'{resource}: {_amount(resource, structure["dense"][resource])} -> '
+        f'{_amount(resource, structure["dense"][resource] * left)} ({left:.4f})'
         for resource, left in structure['reached'].items()
     ]
     return '\n'.join(
         ['AdaSAP cut the model', *lines, f'{unchanged} more layers as before', *totals]
     )
+
+
+def _amount(resource: str, amount: float) -> str:
+    return f'{amount / 1e6:.3g} ms' if resource == 'latency' else f'{round(amount):,}'
 
 
 def _change(before: int, after: int) -> str:

@@ -142,6 +142,17 @@ def log_plan(runner: Runner, settings: AdaSAPSettings, phases: Phases, pruner: P
         f'comes after iteration {phases.prune_end}; {_number(finetune, "iteration")} are left to '
         f'fine-tune'
     )
+    if pruner.is_within_target and not done:
+        runner.logger.warning(
+            f'AdaSAP: the model is within {pruner.target} as it is'
+            f'{_latency_now(pruner)}, so nothing will be removed; set a lower target'
+        )
+    latency = pruner.limits.costs.get('latency')
+    if latency is not None and not latency.has_rest:
+        runner.logger.warning(
+            'AdaSAP: the table has not timed this network as a whole, so its milliseconds are of '
+            'the layers alone: make one of this config with adasap latency to know the rest'
+        )
     if phases.events < FEW_EVENTS:
         runner.logger.warning(
             f'AdaSAP: {_number(phases.events, "pruning event")} in a prune phase of {length} '
@@ -207,6 +218,14 @@ def _limits(pruner: Pruner) -> str:
     """Return where each resource that is limited is, and where it is to be."""
     found = [f'{r} {pruner.remaining(r):g} to {f:g}' for r, f in pruner.targets.items()]
     return ' and '.join(found)
+
+
+def _latency_now(pruner: Pruner) -> str:
+    """Return what the model takes, where a latency is limited, to be written after a word."""
+    if 'latency' not in pruner.targets:
+        return ''
+    taken = pruner.remaining('latency') * pruner.dense['latency'] / 1e6
+    return f', with {taken:.3g} ms by the table'
 
 
 def next_steps(runner: Runner) -> str:

@@ -91,7 +91,8 @@ def readable(key: Mapping) -> str:
     """Return the key of a layer as people write it: 'conv 3x3 stride 1 on 40x40, batch 1'."""
     dtype = '' if key['dtype'] == 'float32' else f', {key["dtype"]}'
     if key['op'] == 'linear':
-        return f'linear, {key["batch"]} rows{dtype}'
+        rows = key['batch']
+        return f'linear, {rows} row{"s" * (rows != 1)}{dtype}'
     same = [(k - 1) * d // 2 for k, d in zip(key['kernel'], key['dilation'])]
     more = f', {key["groups"]} groups' if key['groups'] > 1 else ''
     more += f', dilation {_sides(key["dilation"])}' if max(key['dilation']) > 1 else ''

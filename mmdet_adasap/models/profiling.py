@@ -64,7 +64,7 @@ def measure_flops(model: nn.Module, inputs: Tensor, data_samples: list) -> int:
 
 
 def measure_latencies(models: Mapping[str, nn.Module], batch: dict, rounds: int) -> dict:
-    """Return median milliseconds for one image.
+    """Return the milliseconds of one image: medians over the rounds, and quartiles.
 
     The models take turns, so that other load of the machine slows all of them alike.
 
@@ -74,8 +74,9 @@ def measure_latencies(models: Mapping[str, nn.Module], batch: dict, rounds: int)
         rounds (int): Timed runs of each.
 
     Returns:
-        dict: 'network_ms' (backbone, neck and heads) and 'whole_ms' (preprocessing, network and
-        what makes boxes or a class of its outputs), for each model by its name.
+        dict: Medians 'network_ms' (backbone, neck and heads) and 'whole_ms' (preprocessing,
+        network and what makes boxes or a class of its outputs), for each model by its name; and
+        'network_quartiles_ms' and 'whole_quartiles_ms', the lower and the upper one.
     """
 
     def network(model: nn.Module) -> Callable[[], object]:
@@ -91,11 +92,28 @@ def measure_latencies(models: Mapping[str, nn.Module], batch: dict, rounds: int)
     for model in models.values():
         model.eval()
     with torch.no_grad():
-        return {'network_ms': _medians(networks, rounds), 'whole_ms': _medians(whole, rounds)}
+        found = {'network': _times(networks, rounds), 'whole': _times(whole, rounds)}
+    report = {}
+    for part, times in found.items():
+        report[f'{part}_ms'] = {
+            name: round(statistics.median(each), 2) for name, each in times.items()
+        }
+        report[f'{part}_quartiles_ms'] = {
+            name: [round(end, 2) for end in _quartiles(each)] for name, each in times.items()
+        }
+    return report
 
 
-def _medians(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return the median milliseconds of each function over all rounds."""
+def _quartiles(values: list[float]) -> tuple[float, float]:
+    """Return the lower and the upper quartile."""
+    if len(values) < 2:
+        return values[0], values[0]
+    low, _, high = statistics.quantiles(values, n=4, method='inclusive')
+    return low, high
+
+
+def _times(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Return the milliseconds of each function in all rounds."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(WARMUP + rounds):
         for name, run in runs.items():
@@ -104,8 +122,8 @@ def _medians(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str,
             run()
             _wait_for_gpu()
             if number >= WARMUP:
-                times[name].append(time.perf_counter() - start)
-    return {name: round(1000 * statistics.median(t), 2) for name, t in times.items()}
+                times[name].append(1000 * (time.perf_counter() - start))
+    return times
 
 
 def _wait_for_gpu() -> None:

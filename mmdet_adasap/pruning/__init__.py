@@ -10,6 +10,7 @@ from .joint import check_objective, check_solver, select_jointly
 from .latency_check import TimeShare, select_timed
 from .latency_cost import LatencyCost, network_digest
 from .layer_calls import LayerCall, LayerKey, half_counts, widths
+from .limits import latency_text
 from .masks import ChannelMasks, mask
 from .model_state import (
     ForwardFn,
@@ -100,6 +101,7 @@ __all__ = [
     'indices_from_masks',
     'is_cut',
     'last_cut',
+    'latency_text',
     'mask',
     'masks_from_structure',
     'named_tensors',

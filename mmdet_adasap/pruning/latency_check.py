@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
+from ..errors import UnreachableTargetError
 from .pruner import Pruner
 
 TimeShare = Callable[[nn.Module, nn.Module], float]
@@ -62,7 +63,13 @@ def select_timed(
     """
     wanted, tried = fractions['latency'], []
     for _ in range(MOST_CUTS):
-        choice = _time_choice(pruner, fractions, time_share)
+        try:
+            choice = _time_choice(pruner, fractions, time_share)
+        except UnreachableTargetError:
+            # A limit that was corrected may be below what frozen layers let a choice reach.
+            if not tried:
+                raise
+            break
         tried.append(choice)
         # What limits another resource is faster than it has to be, and may stay so.
         is_loose = choice.predicted < 0.97 * wanted * choice.correction

@@ -110,6 +110,18 @@ class Limits:
         return fractions
 
 
+def latency_text(report: Mapping) -> str:
+    """Return what a table and a clock say of a network, in words.
+
+    Args:
+        report (Mapping): As :meth:`Limits.latency_report` returns it.
+    """
+    text = f'{report["predicted_ms"]:.3g} ms by the table'
+    if report['measured_ms'] is not None:
+        text += f', {report["measured_ms"]:.3g} ms measured'
+    return f'{text}, of {report["dense_ms"]:.3g} ms dense ({report["device"]})'
+
+
 def _dense_before(base: Mapping, present: dict[str, int], target: Target) -> dict[str, int]:
     """Return what the dense model cost of which a pruned one is the rest.
 

@@ -5,7 +5,7 @@ A structure is a dict of str, int, float and list::
 
     version   1
     phase     'warmup', 'prune' or 'finetune'; the model is cut from 'finetune' on
-    target    {'params': 0.4}, or {'flops': 0.5}
+    target    {'params': 0.4}, or {'flops': 0.5}, or {'latency': 0.6, 'table': digest of the table}
     reached   {'params': 0.3994, 'flops': 0.4712}, fractions of the dense model
     dense     {'params': 26285486, 'flops': 30582398400} of the model before any cut; FLOPs are
               multiply-accumulates for the input that the channels were found with
@@ -14,6 +14,8 @@ A structure is a dict of str, int, float and list::
               keep for themselves
     digest    SHA-256 of keep and attrs, so that a damaged or edited one is noticed; a structure
               without it is taken, and checked against the model alone
+    latency   {'table': digest, 'device': text, 'dense_ms', 'predicted_ms', 'measured_ms': float},
+              the last one None where nothing was timed; absent if the target has no latency
     start     the structure of the slim model that is pruned again; absent if a dense one is
 
 What else resuming needs is no part of it: AdaSAPHook writes its settings and what the criterion
@@ -25,6 +27,7 @@ Until the phase 'finetune' tensors have their shape at the start, which is the d
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -244,6 +247,8 @@ def check_structure(structure: object) -> None:
         if not isinstance(structure.get(key), Mapping):
             raise StructureError(f'{META_KEY}.{key} is missing or not a dict')
     _check_numbers(structure)
+    if 'latency' in structure:
+        _check_latency(structure['latency'])
     for name, axes in structure['keep'].items():
         if not isinstance(axes, Mapping):
             raise StructureError(f'{META_KEY}.keep[{name!r}] is not a dict of axes')
@@ -278,6 +283,21 @@ def _check_numbers(structure: Mapping) -> None:
     for resource, count in structure['dense'].items():
         if type(count) is not int or count < 1:
             raise StructureError(f'{META_KEY}.dense.{resource} is {count!r}, no number of them')
+
+
+def _check_latency(latency: object) -> None:
+    """Check what is said of the device that a model was pruned for."""
+    if not isinstance(latency, Mapping):
+        raise StructureError(f'{META_KEY}.latency is not a dict')
+    for key in ('dense_ms', 'predicted_ms', 'measured_ms'):
+        value = latency.get(key)
+        is_time = type(value) in (int, float) and 0 < value < math.inf
+        # Where the device was not at hand nothing was measured.
+        if not is_time and not (key == 'measured_ms' and value is None):
+            raise StructureError(f'{META_KEY}.latency.{key} is {value!r}, no time in milliseconds')
+    for key in ('table', 'device'):
+        if not isinstance(latency.get(key), str):
+            raise StructureError(f'{META_KEY}.latency.{key} is {latency.get(key)!r}, no text')
 
 
 def _check_start(structure: Mapping) -> None:

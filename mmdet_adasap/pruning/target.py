@@ -48,6 +48,12 @@ class Target:
         """What is limited, in the order in which it was written."""
         return (*self.fractions, *(['latency'] if self.milliseconds is not None else []))
 
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """Height and width of the images that the table was made for; None if none are given."""
+        shape = None if self.table is None else self.table.input_shape
+        return None if shape is None else tuple(shape[-2:])
+
     def fraction(self, resource: str, dense: Mapping[str, int]) -> float:
         """Return the fraction of the dense model that is to remain of a resource.
 
@@ -139,12 +145,13 @@ def _not_a_fraction(target: Mapping, resource: str) -> str:
     percent = isinstance(fraction, Real) and 1 < fraction <= 100
     example = f'{fraction / 100:g}' if percent else '0.4'
     quotes = ', without quotes' if isinstance(fraction, str) else ''
-    time = ''
+    table = time = ''
     if resource == 'latency':
-        quotes, time = ", table='table.json'", f" or latency='{fraction}ms'" if percent else ''
+        is_number = isinstance(fraction, Real) and fraction > 1
+        table, time = ", table='table.json'", f" or latency='{fraction}ms'" if is_number else ''
     return (
         f'target={target!r}: {resource} must be a fraction of the dense model above 0 and '
-        f'at most 1, for example target=dict({resource}={example}){quotes}{time}'
+        f'at most 1, for example target=dict({resource}={example}{table}){quotes}{time}'
     )
 
 
@@ -179,7 +186,11 @@ def _hint_for_target(target: object) -> str:
         fraction = target if is_fraction(target) else 0.4
         return f'; write target=dict(params={fraction}) or target=dict(flops={fraction})'
     unknown = [key for key in target if key not in (*RESOURCES, 'table')]
-    return did_you_mean(unknown[0], RESOURCES) if unknown else '; write target=dict(params=0.4)'
+    return (
+        did_you_mean(unknown[0], (*RESOURCES, 'table'))
+        if unknown
+        else '; write target=dict(params=0.4)'
+    )
 
 
 def _shown(value: object) -> str:

@@ -141,8 +141,9 @@ def measure_costs(models: Sequence[EvaluatedModel], test_set: TestSet) -> dict[s
     Returns:
         dict[str, dict]: For each model 'params', 'flops' (multiply-accumulates as mmengine
         counts them; None where it cannot), 'image' (height, width of what the network sees),
-        'latency_ms' (median over 10 runs of preprocessing, network and boxes, batch 1) and
-        'threads'. Empty if no image can be read.
+        'latency_ms' (median over 10 runs of preprocessing, network and boxes, batch 1),
+        'latency_low_ms' and 'latency_high_ms' (quartiles of these runs) and 'threads'. Empty if
+        no image can be read.
 
     Raises:
         LoadingFailedError: If the dataset fails otherwise than on an unreadable image.
@@ -163,7 +164,7 @@ def measure_costs(models: Sequence[EvaluatedModel], test_set: TestSet) -> dict[s
         batch = test_set.collate([views[view]])
         for name, model in networks.items():
             _test_once(name, model, batch, image_name(test_set.images.info(position)))
-        times = measure_latencies(networks, batch, ROUNDS)['whole_ms']
+        times = measure_latencies(networks, batch, ROUNDS)
         for name, model in networks.items():
             # FLOPs are of the network, on what the preprocessor made of the image.
             ready = preprocess_batch(model, batch)
@@ -175,7 +176,9 @@ def measure_costs(models: Sequence[EvaluatedModel], test_set: TestSet) -> dict[s
                 'params': count_parameters(model),
                 'flops': flops,
                 'image': list(ready['inputs'].shape[-2:]),
-                'latency_ms': times[name],
+                'latency_ms': times['whole_ms'][name],
+                'latency_low_ms': times['whole_quartiles_ms'][name][0],
+                'latency_high_ms': times['whole_quartiles_ms'][name][1],
                 'threads': torch.get_num_threads(),
             }
     return {evaluated.name: costs[evaluated.name] for evaluated in models}

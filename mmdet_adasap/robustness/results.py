@@ -42,14 +42,16 @@
                          "difference": null or {"P": {"value", "ci95"}, "R": ...}}},
         "difference": null or {"clean": {"value", "ci95"}, "mPC": ..., "rPC": ...}
                                              this model minus the reference, on the same images
-        "cost": {"params", "flops", "image": [height, width], "latency_ms", "threads"}
-                                             flops are multiply-accumulates of one image
+        "cost": {"params", "flops", "image": [height, width], "latency_ms", "threads",
+                 "latency_low_ms", "latency_high_ms"}
+                                             flops are multiply-accumulates of one image; low and
+                                             high are quartiles, which older files have not
       }},
       "classes": [...],
       "examples": [{"number", "img_id", "img_path",
                     "ground_truth": {"bboxes", "labels"}, or {"label"} for a classifier}],
       "unreadable": [{"image", "error"}],    left out of every figure
-      "times": {...}           seconds; with latency_ms all that differs from run to run
+      "times": {...}           seconds; with latencies all that differs from run to run
     }
 
 Each cell has a file of its own, ``cells/clean.json`` or ``cells/fog-3.json``, and

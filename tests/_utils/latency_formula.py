@@ -63,8 +63,9 @@ def table_content(
         networks (tuple[float, float], optional): Ratios of the dense network and the halved one.
     """
     sizes = channels.group_sizes
+    calls = [call for call in channels.calls if call.is_timed]
     layers: dict = {}
-    for call in channels.calls:
+    for call in calls:
         grids = layers.setdefault(call.key, [{step}, {step}])
         for grid, axis in zip(grids, (call.inputs, call.outputs), strict=True):
             grid.add(int(widths(axis, sizes)))
@@ -93,7 +94,7 @@ def table_content(
         'step': step,
         'spread': 0.0,
         'layers': entries,
-        'networks': {network_digest(channels.calls, sizes): {'input': list(shape), **timed}},
+        'networks': {network_digest(calls, sizes): {'input': list(shape), **timed}},
     }
 
 

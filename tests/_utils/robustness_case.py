@@ -24,5 +24,6 @@ def without_times(out: Path) -> str:
     results = json.loads((out / 'results.json').read_text())
     results.pop('times')
     for model in results['models'].values():
-        model['cost'].pop('latency_ms')
+        for key in ('latency_ms', 'latency_low_ms', 'latency_high_ms'):
+            model['cost'].pop(key, None)
     return json.dumps(results)

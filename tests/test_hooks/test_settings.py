@@ -2,12 +2,15 @@
 """Settings of AdaSAPHook alone: no Runner is built, and none is needed."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import ConfigDict
 
+from _utils.latency_runs import toy_table
+from mmdet_adasap.errors import LatencyTableError
 from mmdet_adasap.hooks import AdaSAPHook
 from mmdet_adasap.hooks.settings import AdaSAPSettings, part_to_dict
 from mmdet_adasap.pruning import TaylorImportance
@@ -106,3 +109,27 @@ def test_state_is_no_setting():
     before = part_to_dict(importance)
     importance._count = 3
     assert part_to_dict(importance) == before
+
+
+LINEAR = 'linear, 1 row, 96 to 16 channels'
+
+
+@pytest.mark.parametrize(
+    ('damage', 'message'),
+    [
+        (0, f'{LINEAR}: 0 is no ratio above 0; measure it again with measure_latency.py'),
+        (-0.5, f'{LINEAR}: -0.5 is no ratio above 0; measure it again with measure_latency.py'),
+        (None, f'{LINEAR}: not measured yet; go on with measure_latency.py and this --out'),
+        ('{', 'is no JSON (Expecting'),
+    ],
+)
+def test_a_damaged_table_is_one_line_that_begins_with_the_key(tmp_path, damage, message):
+    content = json.loads(toy_table(tmp_path / 'table.json').read_text())
+    linear = next(e for e in content['layers'] if e['key']['op'] == 'linear')
+    linear['ratios'][-1][-1] = damage
+    file = tmp_path / 'damaged.json'
+    file.write_text(damage if damage == '{' else json.dumps(content))
+    with pytest.raises(LatencyTableError) as error:
+        AdaSAPSettings(warmup=1, prune=2, target=dict(latency=0.6, table=str(file)))
+    assert str(error.value).startswith(f'target.table: {file}: {message}')
+    assert '\n' not in str(error.value)

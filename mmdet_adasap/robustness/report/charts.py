@@ -231,6 +231,7 @@ def _polylines(axes: Axes, curve: _Curve, pixels: dict[int, float]) -> list[Mark
 class _CostPoint(NamedTuple):
     label: ModelLabel
     cost: float
+    spread: tuple[float, float] | None
     clean: Estimate
     mpc: Estimate
 
@@ -243,7 +244,12 @@ def cost_charts(results: Results) -> ChartFigure | None:
     """
     charts = [
         _cost_chart(results, 'parameters, millions', lambda cost: (cost.params or 0) / 1e6),
-        _cost_chart(results, 'milliseconds an image', lambda cost: cost.latency_ms),
+        _cost_chart(
+            results,
+            'milliseconds an image',
+            lambda cost: cost.latency_ms,
+            lambda cost: cost.latency_spread,
+        ),
     ]
     charts = [chart for chart in charts if chart is not None]
     if not charts:
@@ -252,15 +258,26 @@ def cost_charts(results: Results) -> ChartFigure | None:
     shown = [model.metrics[key] for model in results.models.values() for key in ('clean', 'mPC')]
     if any(estimate.low is not None for estimate in shown):
         caption += ' Whiskers: 95 % intervals.'
+    if any(model.cost.latency_spread is not None for model in results.models.values()):
+        caption += ' Lines across: the middle half of all timed runs.'
     return ChartFigure(charts, caption)
 
 
 def _cost_chart(
-    results: Results, title: str, cost_of: Callable[[Cost], float | None]
+    results: Results,
+    title: str,
+    cost_of: Callable[[Cost], float | None],
+    spread_of: Callable[[Cost], tuple[float, float] | None] = lambda cost: None,
 ) -> Axes | None:
     labels = model_labels(results)
     points = [
-        _CostPoint(labels[model.name], cost, model.metrics['clean'], model.metrics['mPC'])
+        _CostPoint(
+            labels[model.name],
+            cost,
+            spread_of(model.cost),
+            model.metrics['clean'],
+            model.metrics['mPC'],
+        )
         for model in results.models.values()
         if (cost := cost_of(model.cost))
         and None not in (model.metrics['clean'].value, model.metrics['mPC'].value)
@@ -273,7 +290,9 @@ def _cost_chart(
     highest = upper_limit(
         100 * max(_known_ends(one for point in points for one in (point.clean, point.mpc)))
     )
-    widest = upper_limit(max(point.cost for point in points))
+    widest = upper_limit(
+        max(end for point in points for end in (point.cost, *(point.spread or ())))
+    )
     right = WIDTH - 20 - names_width([point.label for point in points])
     axes = Axes(
         title=f'{name} against {title}',
@@ -289,27 +308,36 @@ def _cost_chart(
         axes.x_tick(value, f'{value:g}')
     axes.x_title(title, below=33)
     for point in points:
-        x = axes.x(point.cost)
-        # A stem from clean P to mPC: its length is what corruptions cost the model.
-        ends = axes.y(100 * point.clean.value), axes.y(100 * point.mpc.value)
-        axes.line((x, ends[0]), (x, ends[1]), f'stem {point.label.css_class}')
-        for estimate, what, group in (
-            (point.clean, f'clean {name}', {'class': 'hollow'}),
-            (point.mpc, 'mPC', {}),
-        ):
-            text = (
-                f'{point.label.name}, {what}: {format_estimate(estimate)} at '
-                f'{format_significant(point.cost)} {title}'
-            )
-            axes.whisker(point.label, x, estimate)
-            shape = marker(point.label.css_class, x, axes.y(100 * estimate.value), 4.6, text)
-            axes.marks.append(Mark('g', group, children=(shape,)))
+        _draw_cost_point(axes, point, name, title)
     axes.name_models(
         {point.label: axes.y(100 * point.mpc.value) for point in points},
         offset=8,
         leaders_from={point.label: axes.x(point.cost) for point in points},
     )
     return axes
+
+
+def _draw_cost_point(axes: Axes, point: _CostPoint, name: str, title: str) -> None:
+    """Draw clean P and mPC of a model, with their intervals and the spread of its cost."""
+    x, css_class = axes.x(point.cost), point.label.css_class
+    # A stem from clean P to mPC: its length is what corruptions cost the model.
+    ends = axes.y(100 * point.clean.value), axes.y(100 * point.mpc.value)
+    axes.line((x, ends[0]), (x, ends[1]), f'stem {css_class}')
+    for estimate, what, group in (
+        (point.clean, f'clean {name}', {'class': 'hollow'}),
+        (point.mpc, 'mPC', {}),
+    ):
+        text = (
+            f'{point.label.name}, {what}: {format_estimate(estimate)} at '
+            f'{format_significant(point.cost)} {title}'
+        )
+        y = axes.y(100 * estimate.value)
+        axes.whisker(point.label, x, estimate)
+        if point.spread is not None:
+            low, high = map(axes.x, point.spread)
+            axes.line((low, y), (high, y), f'spread {css_class}')
+        shape = marker(css_class, x, y, 4.6, text)
+        axes.marks.append(Mark('g', group, children=(shape,)))
 
 
 def _known_ends(estimates: Iterable[Estimate]) -> list[float]:

@@ -241,7 +241,12 @@ def _parse_classes(node: JsonNode) -> dict[str, ClassMetrics]:
 
 
 def _parse_cost(node: JsonNode) -> Cost:
+    quartiles = {
+        key: node.get(key).optional(lambda value: value.number(0))
+        for key in ('latency_low_ms', 'latency_high_ms')
+    }
     return Cost(
+        **quartiles,
         params=node['params'].optional(lambda value: value.integer(0)),
         flops=node['flops'].optional(lambda value: value.number(0)),
         latency_ms=node['latency_ms'].optional(lambda value: value.number(0)),

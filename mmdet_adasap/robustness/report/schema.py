@@ -45,9 +45,11 @@ class Cost(NamedTuple):
     Attributes:
         params (int | None): Number of parameters.
         flops (float | None): Multiply-accumulates of one image.
-        latency_ms (float | None): Milliseconds of one image.
+        latency_ms (float | None): Milliseconds of one image, the median.
         image (tuple[int, ...]): Height and width of that image; empty if unknown.
         threads (int | None): Threads that the latency was measured with.
+        latency_low_ms (float | None): Its lower quartile; None in files of older versions.
+        latency_high_ms (float | None): Its upper quartile.
     """
 
     params: int | None = None
@@ -55,6 +57,14 @@ class Cost(NamedTuple):
     latency_ms: float | None = None
     image: tuple[int, ...] = ()
     threads: int | None = None
+    latency_low_ms: float | None = None
+    latency_high_ms: float | None = None
+
+    @property
+    def latency_spread(self) -> tuple[float, float] | None:
+        """Both quartiles of the latency; None if they are not known."""
+        ends = self.latency_low_ms, self.latency_high_ms
+        return None if None in (*ends, self.latency_ms) else ends
 
 
 class ClassMetrics(NamedTuple):

@@ -11,7 +11,7 @@ from ..shifted_sets import FIGURES as SHIFTED_METRICS
 from .axes import ModelLabel, model_labels
 from .cells import CellFiles
 from .colours import RAMP_STEPS, diverging_class, sequential_class
-from .schema import UNKNOWN, Estimate, ModelResults, Results
+from .schema import UNKNOWN, Cost, Estimate, ModelResults, Results
 from .text import (
     DASH,
     count_of,
@@ -101,8 +101,16 @@ def mce_and_costs(results: Results, model: ModelResults) -> list[str]:
         *texts,
         format_params(cost.params),
         format_significant(gflops),
-        format_significant(cost.latency_ms),
+        _milliseconds(cost),
     ]
+
+
+def _milliseconds(cost: Cost) -> str:
+    """Return the median time and its quartiles, '12.5 (12.1 to 13.0)'."""
+    text = format_significant(cost.latency_ms)
+    if cost.latency_spread is None:
+        return text
+    return f'{text} ({" to ".join(map(format_significant, cost.latency_spread))})'
 
 
 def shifted_set_columns(results: Results) -> list[str]:

@@ -217,7 +217,8 @@ def cost_note(results: Results) -> str | None:
     if any(cost.flops is not None for cost in costs.values()):
         figures.append('GFLOPs are 10⁹ multiply-accumulates')
     if any(cost.latency_ms is not None for cost in costs.values()):
-        figures.append('ms are the median time')
+        spread = any(cost.latency_spread is not None for cost in costs.values())
+        figures.append(f'ms are the median time{" (and its quartiles)" if spread else ""}')
     if not figures:
         return None
     threads = sorted({cost.threads for cost in costs.values()} - {None})

@@ -34,7 +34,7 @@ UNITS = {
     **dict.fromkeys(('CE', 'relative CE', 'mCE', 'relative mCE'), 'percent'),
     'params': 'parameters',
     'flops': 'multiply-accumulates',
-    'latency_ms': 'ms',
+    **dict.fromkeys(('latency_ms', 'latency_low_ms', 'latency_high_ms'), 'ms'),
 }
 """Units of quantities that are no fractions."""
 FORMULA_STARTS = ('=', '+', '-', '@')
@@ -172,6 +172,10 @@ def _rows(results: Results, model: ModelResults, files: CellFiles) -> Iterator[d
             yield row(quantity, Estimate(value), **where, **{'class': name})
     for key in ('params', 'flops', 'latency_ms'):
         yield row(key, Estimate(getattr(model.cost, key)))
+    # No interval of the median, which the columns low and high would make them.
+    if model.cost.latency_spread is not None:
+        for key in ('latency_low_ms', 'latency_high_ms'):
+            yield row(key, Estimate(getattr(model.cost, key)))
 
 
 def _csv_value(value: object) -> str:

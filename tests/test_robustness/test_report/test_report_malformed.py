@@ -51,6 +51,11 @@ class TestMalformedResults:
             (['models', 'slim', 'ci95', 'clean'], [2, 1], 'models.slim.ci95.clean must be the'),
             (['models', 'slim', 'difference', 'mPC'], {}, 'models.slim.difference.mPC.value is'),
             (['models', 'slim', 'cost', 'params'], -1, 'models.slim.cost.params is -1'),
+            (
+                ['models', 'slim', 'cost', 'latency_low_ms'],
+                'x',
+                'models.slim.cost.latency_low_ms must be a number',
+            ),
             (['models', 'slim', 'checkpoint'], None, 'models.slim.checkpoint must be text'),
             (['examples', 0, 'img_id'], [1], 'examples[0].img_id must be text or a whole number'),
             (

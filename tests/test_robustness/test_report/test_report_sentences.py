@@ -1,6 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """What a report says in words is true whatever was tested."""
 
+import csv
 import re
 
 import pytest
@@ -203,6 +204,35 @@ class TestCosts:
         write_results(tmp_path, results)
         for text in render(tmp_path)[1:]:
             assert '400 by 300 pixels: dense; 512 by 512 pixels: slim' in text
+
+    def test_the_spread_of_times(self, tmp_path):
+        """In the table a range, in the chart a line through both points; CSV has it, too."""
+        results = write_case(tmp_path)
+        page, words, markdown = render(tmp_path)
+        for text in (words, markdown):
+            assert 'quartiles' not in text
+        before = len(section(page, 'cost').all('line', 'spread'))
+        results['models']['slim']['cost'].update(
+            latency_ms=8.5, latency_low_ms=8.25, latency_high_ms=14.0
+        )
+        write_results(tmp_path, results)
+        page, words, markdown = render(tmp_path)
+        for text in (words, markdown):
+            assert '8.50 (8.25 to 14.0)' in text
+            assert 'ms are the median time (and its quartiles) of one image' in text
+        assert 'Lines across: the middle half of all timed runs.' in words
+        lines = [line.attributes for line in section(page, 'cost').all('line', 'spread')]
+        assert (before, len(lines)) == (0, 2)
+        for line in lines:
+            assert line['y1'] == line['y2']
+            left, right = float(line['x1']), float(line['x2'])
+            # 14 ms are more than the median of any model: the axis reaches as far.
+            assert 34 < left < right < 380
+        with (tmp_path / 'report.csv').open() as file:
+            found = {row['quantity']: row for row in csv.DictReader(file) if row['unit'] == 'ms'}
+        assert found['latency_low_ms']['value'] == '8.25'
+        assert found['latency_high_ms']['value'] == '14.0'
+        assert found['latency_ms']['low'] == ''
 
     def test_without_times_no_time_is_explained(self, tmp_path):
         results = write_case(tmp_path)
