@@ -2,6 +2,7 @@
 """The parts of tools/demo/detection.py; the demo itself trains for minutes."""
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from demo_parts import steps
 from demo_parts.jobs import Job, run_jobs
 from demo_parts.steps import Plan, Step, Training, fingerprint
 from demo_parts.tables import format_detection_table
+from mmdet_adasap.apis import build_dense, prune_model
 
 
 class TestStep:
@@ -285,3 +287,24 @@ def test_demo_without_onnxruntime(tmp_path, monkeypatch):
     assert demo.table is demo.times is None
     monkeypatch.setattr(detection, 'find_spec', lambda name: name)
     assert [*detection.Demo(arguments).arms] == ['dense', 'control', 'adasap', 'adasap-l']
+
+
+@pytest.mark.long
+def test_times_of_networks(run_tool, tmp_path):
+    pytest.importorskip('onnxruntime')
+    config = 'configs/demo/dense_yolox_tiny-voc.py'
+    model = build_dense(config)
+    torch.save({'state_dict': model.state_dict(), 'meta': {}}, tmp_path / 'dense.pth')
+    structure = prune_model(model, target=dict(flops=0.3), round_to=16)
+    slim = {'state_dict': model.state_dict(), 'meta': {'mmdet_adasap': structure}}
+    torch.save(slim, tmp_path / 'slim.pth')
+    code, out, err = run_tool(
+        *('demo/time_networks.py', config),
+        *(f'dense={tmp_path / "dense.pth"}', f'slim={tmp_path / "slim.pth"}'),
+        *('--image-size', 128, '--out', tmp_path / 'times.json'),
+    )
+    assert not code, err
+    times = json.loads((tmp_path / 'times.json').read_text())
+    assert times['dense'] == 1.0
+    assert 0.1 < times['slim'] < 0.8
+    assert f'slim: {times["slim"]:.3f} of the dense network' in out
