@@ -125,8 +125,8 @@ OF_HOOK = {
     ),
     'no such table': (
         dict(target=dict(latency=0.5, table='no_such.json')),
-        'target.table: no_such.json: cannot be read (No such file or directory); write the path '
-        'of a table that measure_latency.py made',
+        'target.table: no_such.json: cannot be read (No such file or directory); make it with '
+        'adasap latency CONFIG --out no_such.json, or write the path of a table that is there',
     ),
     'empty target': (
         dict(target={}),
