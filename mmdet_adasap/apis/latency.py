@@ -79,7 +79,7 @@ def measure_table(
     model: nn.Module,
     image_size: int | tuple[int, int],
     out: Path,
-    backend: str = 'torch',
+    backend: str = 'onnxruntime',
     device: str = 'cpu',
     threads: int = 1,
     rounds: int = 5,
@@ -94,7 +94,7 @@ def measure_table(
         model (nn.Module): The dense model.
         image_size (int | tuple[int, int]): Side of a square image in pixels, or height and width.
         out (Path): The table; what is in it is not timed again.
-        backend (str): 'torch', 'onnxruntime' or 'openvino'. Defaults to 'torch'.
+        backend (str): 'torch', 'onnxruntime' or 'openvino'. Defaults to 'onnxruntime'.
         device (str): 'cpu' or 'cuda'. Defaults to 'cpu'.
         threads (int): Threads of the backend. Defaults to 1.
         rounds (int): Timings of each entry, of which the median counts. Defaults to 5.

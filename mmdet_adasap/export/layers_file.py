@@ -17,7 +17,6 @@ from ..pruning import (
     attribute_counts,
     copy_model,
     cut,
-    half_counts,
     indices_from_masks,
     network_digest,
     widths,
@@ -54,7 +53,7 @@ def describe_layers(channels: PrunableChannels, shape: Sequence[int], config: st
         'config': config,
         'input': [int(length) for length in shape],
         'dtype': calls[0].key.dtype if calls else 'float32',
-        'network': network_digest(calls, sizes),
+        'network': network_digest(channels),
         'layers': layers,
         'networks': {},
     }
@@ -94,8 +93,8 @@ def half_of(model: nn.Module, channels: PrunableChannels) -> nn.Module:
         model (nn.Module): The dense model; left as it is.
         channels (PrunableChannels): Its channels.
     """
-    sizes = channels.group_sizes
-    kept = [np.arange(n) < half for n, half in zip(sizes, half_counts(sizes), strict=True)]
+    halves = channels.half_counts
+    kept = [np.arange(n) < half for n, half in zip(channels.group_sizes, halves, strict=True)]
     half = copy_model(model)
     keep = indices_from_masks(half, channels.groups, kept)
     cut(half, keep, attribute_counts(half, channels, keep, kept))

@@ -208,7 +208,7 @@ def time_share(
         for _ in range(pairs):
             runs = {name: load() for name, load in loaders.items()}
             rounds = _rounds(runs['dense'])
-            found.append(measure_latency.ratio_of(runs, threads, rounds)['slim'])
+            found.append(measure_latency.ratio_of(runs, threads, rounds, device)['slim'])
     return statistics.median(found)
 
 

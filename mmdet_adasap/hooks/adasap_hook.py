@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -218,13 +219,17 @@ class AdaSAPHook(Hook):
         self._untrained = training_log.log_untrained(
             runner.logger, self.pruner.untrained_layers(), self._untrained
         )
+        leads, kept = is_main_process(), None
         with raise_on_all_ranks():
             check_states(optimizers_of(runner))  # now rather than at the cut
             if not self._has_forecast:
                 self._has_forecast = training_plan.log_forecast(runner.logger, self.pruner)
-            kept = self._timing.select(
-                self.pruner, self._targets_after(event), event == 1, event == self.phases.events
-            )
+            # The others would write files and disturb the timing, for nothing.
+            if leads:
+                is_last = event == self.phases.events
+                kept = self._timing.select(
+                    self.pruner, self._targets_after(event), event == 1, is_last
+                )
         # Rounding may differ from device to device, and clocks do; the choice must not.
         limits = self.pruner.limits
         kept, self.pruner.measured, limits.correction = broadcast_from_rank_0(

@@ -12,7 +12,11 @@ from torch import nn
 
 from ..errors import LatencyTimingError, UnreachableTargetError, listed, one_line
 from ..export import time_share_on
-from ..pruning import Pruner, Target, TimeShare, latency_text, select_timed
+from ..pruning import Pruner, Target, TimedChoice, TimeShare, latency_text, select_timed
+
+OFF = 0.1, 0.03
+"""How much faster and slower than wanted a network may be without a warning, as shares of the
+wanted time: what is slower breaks a promise, and what is faster has lost channels for nothing."""
 
 
 class LatencyTiming:
@@ -82,7 +86,21 @@ class LatencyTiming:
             self._warn(error)
             return pruner.select(fractions)
         pruner.measured = choice.measured
+        self._warn_if_off(choice, fractions['latency'])
         return choice.kept
+
+    def _warn_if_off(self, choice: TimedChoice, wanted: float) -> None:
+        """Warn of a network that takes another time than was asked for."""
+        if choice.measured > wanted * (1 + OFF[1]):
+            text = 'no choice was faster: what is left of the network takes longer than the table'
+        elif choice.measured < wanted * (1 - OFF[0]) and choice.predicted > wanted * (1 - OFF[0]):
+            text = 'no choice was closer: the table is far off here'
+        else:
+            return
+        self._logger.warning(
+            f'AdaSAP: latency {wanted:.3f} of the dense model was asked for, and the network that '
+            f'is cut takes {choice.measured:.3f}; {text}, so measure it again with adasap latency'
+        )
 
     def _correct(self, pruner: Pruner) -> None:
         """Correct the limit by what the final choice would take if it were made now."""
@@ -97,8 +115,9 @@ class LatencyTiming:
         self._logger.info(
             f'AdaSAP: with the scores of now, a network that the table gives '
             f'{choice.predicted:.3f} of the dense latency takes {choice.measured:.3f}; limits are '
-            f'multiplied by {choice.correction:.3f}'
+            f'corrected by that'
         )
+        pruner.limits.correction = choice.own_correction
 
     def _time(self, dense: nn.Module, slim: nn.Module) -> float:
         """Return the share of the dense time that a copy takes.

@@ -30,6 +30,9 @@ ours; AdaSAP's paper fine-tunes for most of the training."""
 FEW_EVENTS = 4
 """Pruning events below which a warning is due, a choice of ours: each one then takes a fifth and
 more of the model at once, which few iterations make up for."""
+MISFIT = 0.1
+"""How far the formula of a latency may be from a network that was timed, without a warning: 95 of
+100 predictions are to be that good."""
 MAX_STEPS = 200_000
 """Iterations of the schedulers that are looked at: some seconds. Longer runs go without."""
 
@@ -152,6 +155,11 @@ def log_plan(runner: Runner, settings: AdaSAPSettings, phases: Phases, pruner: P
         runner.logger.warning(
             'AdaSAP: the table has not timed this network as a whole, so its milliseconds are of '
             'the layers alone: make one of this config with adasap latency to know the rest'
+        )
+    if latency is not None and abs(latency.misfit) > MISFIT:
+        runner.logger.warning(
+            f'AdaSAP: by the table the network with half of all channels takes '
+            f'{1 + latency.misfit:.2f} times what it took, so predictions will be off as far'
         )
     if phases.events < FEW_EVENTS:
         runner.logger.warning(

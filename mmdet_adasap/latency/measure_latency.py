@@ -441,19 +441,22 @@ class Stopwatch:
         return found
 
 
-def ratio_of(runs: Mapping[str, Callable], threads: int = 1, rounds: int = 7) -> dict[str, float]:
+def ratio_of(
+    runs: Mapping[str, Callable], threads: int = 1, rounds: int = 7, device: str = 'cpu'
+) -> dict[str, float]:
     """Compare functions with the first, which runs before and after each run of another.
 
     Args:
         runs (Mapping[str, Callable]): The functions; those of a GPU have to wait for it.
         threads (int): Threads that they use. Defaults to 1.
         rounds (int): Runs of each, or more where one is short. Defaults to 7.
+        device (str): 'cpu' or 'cuda', which has a clock of its own. Defaults to 'cpu'.
 
     Returns:
         dict[str, float]: The time of each over that of the first, the median over the rounds.
     """
     first, *others = runs
-    watch = Stopwatch(runs[first], threads)
+    watch = Stopwatch(runs[first], threads, device)
     timed = {name: watch.prepare([(run, 1.0)]) for name, run in runs.items()}
     found = {name: watch.ratios(timed[first], timed[name], rounds) for name in others}
     return {first: 1.0, **{name: statistics.median(ratios) for name, ratios in found.items()}}
@@ -535,7 +538,10 @@ def merge(one: Mapping, other: Mapping) -> dict:
         'step': min(one['step'], other['step']),
         'spread': max(one['spread'], other['spread']),
         'layers': entries_of(gather(one['layers'], other['layers'])),
-        'networks': {**other['networks'], **one['networks']},
+        'networks': {
+            digest: {**other['networks'].get(digest, {}), **one['networks'].get(digest, {})}
+            for digest in {**other['networks'], **one['networks']}
+        },
     }
 
 

@@ -7,9 +7,9 @@ from .equivalence import difference, raw_outputs, verify_cut
 from .groups import NOT_TRAINED, ChannelGroup, Member, PrunableChannels
 from .importance import Importance, MagnitudeImportance, TaylorImportance, per_channel
 from .joint import check_objective, check_solver, select_jointly
-from .latency_check import TimeShare, select_timed
+from .latency_check import TimedChoice, TimeShare, select_timed
 from .latency_cost import LatencyCost, network_digest
-from .layer_calls import LayerCall, LayerKey, half_counts, widths
+from .layer_calls import LayerCall, LayerKey, widths
 from .limits import latency_text
 from .masks import ChannelMasks, mask
 from .model_state import (
@@ -78,6 +78,7 @@ __all__ = [
     'Target',
     'TaylorImportance',
     'TimeShare',
+    'TimedChoice',
     'UniformWidth',
     'attribute_counts',
     'channel_counts',
@@ -97,7 +98,6 @@ __all__ = [
     'digest',
     'eval_mode',
     'find_channels',
-    'half_counts',
     'indices_from_masks',
     'is_cut',
     'last_cut',

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,8 @@ on the device of the table."""
 
 MOST_CUTS = 3
 """Copies that are cut and timed for one choice: the first correction brings most."""
+LEAST_CORRECTION = 1e-3
+"""A limit that is corrected stays below the dense time, so that something is cut."""
 CLOSE = 0.02
 """How far a measured share may be from the wanted one, of it, before the limit is corrected. Of
 an own choice: two timings of the same network differ by about as much."""
@@ -31,13 +33,20 @@ class TimedChoice:
         kept (list[np.ndarray]): bool of shape ``[size]`` for each group.
         predicted (float): Share of the dense latency by the table.
         measured (float): The same, timed.
-        correction (float): What the limit was multiplied by.
+        correction (float): ``Limits.correction`` with which it was made.
     """
 
     kept: list[np.ndarray]
     predicted: float
     measured: float
     correction: float
+
+    @property
+    def own_correction(self) -> float:
+        """The correction with which table and clock agree on this choice."""
+        if not (self.predicted < 1 and self.measured < 1):
+            return self.correction
+        return (1 - self.predicted) / (1 - self.measured)
 
 
 def select_timed(
@@ -61,7 +70,7 @@ def select_timed(
     Raises:
         UnreachableTargetError: If the first choice cannot be made.
     """
-    wanted, tried = fractions['latency'], []
+    wanted, tried, limits = fractions['latency'], [], pruner.limits
     for _ in range(MOST_CUTS):
         try:
             choice = _time_choice(pruner, fractions, time_share)
@@ -72,17 +81,21 @@ def select_timed(
             break
         tried.append(choice)
         # What limits another resource is faster than it has to be, and may stay so.
-        is_loose = choice.predicted < 0.97 * wanted * choice.correction
+        is_loose = choice.predicted < 0.97 * limits.predicted_at(wanted)
         if abs(choice.measured / wanted - 1) <= CLOSE or (is_loose and choice.measured <= wanted):
             break
-        # The smallest groups have to meet the limit.
-        predicted = max(_prediction_that_measures(wanted, tried), pruner.floor('latency'))
-        pruner.limits.correction = min(predicted, 1.0) / wanted
-        if pruner.limits.correction == choice.correction:
+        if wanted >= 1:
             break
+        # The smallest groups have to meet the limit.
+        least = limits.predicted_at(pruner.floor('latency'))
+        predicted = min(max(_prediction_for(wanted, tried), least), 1.0)
+        correction = max((1 - predicted) / (1 - wanted), LEAST_CORRECTION)
+        if correction == limits.correction:
+            break
+        limits.correction = correction
     fast_enough = [c for c in tried if c.measured <= wanted * (1 + CLOSE)]
     best = max(fast_enough, key=_measured, default=min(tried, key=_measured))
-    pruner.limits.correction = best.correction
+    limits.correction = best.correction
     return best
 
 
@@ -90,19 +103,21 @@ def _measured(choice: TimedChoice) -> float:
     return choice.measured
 
 
-def _prediction_that_measures(wanted: float, tried: list[TimedChoice]) -> float:
+def _prediction_for(wanted: float, tried: Sequence[TimedChoice]) -> float:
     """Return the predicted share of a choice that is likely to take the wanted one.
 
-    After one timing the table is taken to be off by a factor, after two by a line through both:
-    a part of the network that no cut changes is no factor.
+    On the line through the nearest timed choices above and below it; the dense network, which is
+    1 by both, counts as one. Without one below, through the two nearest above.
     """
-    last = tried[-1]
-    if len(tried) > 1:
-        before = tried[-2]
-        rise, run = last.measured - before.measured, last.predicted - before.predicted
-        if rise * run > 0:
-            return last.predicted + (wanted - last.measured) * run / rise
-    return last.predicted * wanted / last.measured
+    points = sorted([(c.measured, c.predicted) for c in tried] + [(1.0, 1.0)])
+    below = [point for point in points if point[0] <= wanted]
+    above = [point for point in points if point[0] > wanted]
+    first, second = (below[-1], above[0]) if below else above[:2]
+    rise, run = second[0] - first[0], second[1] - first[1]
+    if rise > 0 and run > 0:
+        return first[1] + (wanted - first[0]) * run / rise
+    # More channels were no slower: noise, of which no line says anything.
+    return first[1] * wanted / first[0]
 
 
 def _time_choice(
@@ -112,5 +127,5 @@ def _time_choice(
     kept = pruner.select(fractions)
     measured = time_share(pruner.model, pruner.cut_copy(kept))
     counts = np.array([k.sum() for k in kept])
-    predicted = pruner.limits.left('latency', counts)
+    predicted = pruner.limits.predicted(counts)
     return TimedChoice(kept, predicted, measured, pruner.limits.correction)

@@ -13,7 +13,7 @@ from ..errors import LatencyTableError, listed
 from ..latency import LatencyTable
 from .cost import Cost, CostTables
 from .groups import PrunableChannels
-from .layer_calls import LayerCall, LayerKey, Size, activations, half_counts, widths
+from .layer_calls import LayerCall, LayerKey, Size, activations, widths
 
 MOST_OPTIONS = 100_000
 """Combinations of widths of a layer that are looked up, counted in steps of the device. A layer
@@ -21,18 +21,32 @@ that reads many groups (DenseNet) has more, and takes the fit to its entries: so
 enough for the others."""
 
 
-def network_digest(calls: Sequence[LayerCall], sizes: np.ndarray) -> str:
-    """Return 16 hexadecimal digits that tell one network from another, by its layer calls.
+def network_digest(channels: PrunableChannels) -> str:
+    """Return 16 hexadecimal digits that tell one network from another.
+
+    By its layer calls, and their widths in the dense network and in that with half of every group.
 
     Args:
-        calls (Sequence[LayerCall]): The calls, in the order of the run.
-        sizes (np.ndarray): Channels of each group, int of shape ``[groups]``.
+        channels (PrunableChannels): The channels of the dense model.
     """
+    both = channels.group_sizes, channels.half_counts
     plain = [
-        (call.key, *(round(float(widths(axis, sizes))) for axis in (call.inputs, call.outputs)))
-        for call in calls
+        (
+            call.key,
+            *(
+                round(float(widths(axis, counts)))
+                for axis in (call.inputs, call.outputs)
+                for counts in both
+            ),
+        )
+        for call in channels.calls
+        if call.is_timed
     ]
     return hashlib.sha256(repr(plain).encode()).hexdigest()[:16]
+
+
+NEARLY = 1e-9
+"""Determinant of two terms below which they say the same."""
 
 
 class LatencyCost:
@@ -41,7 +55,7 @@ class LatencyCost:
     :math:`T_\ell` is a layer's entry in the table of a device, :math:`A` the number of values
     that all layers put out. The last two terms are what runs between the layers. ``a`` and ``b``
     come from two networks that were timed as a whole, the dense one and one with half of every
-    group; ``s`` is below 1 where the layers alone were slower than the network. A table without
+    group; ``s`` is not 1 where no rest of 0 or more fits both. A table without
     those two has ``s = 1`` and no rest: shares of the dense time then take the rest to shrink as
     the layers do.
 
@@ -54,6 +68,8 @@ class LatencyCost:
 
     Attributes:
         has_rest (bool): Whether the table has timed the network as a whole.
+        misfit (float): How much longer than timed the network with half of every group takes by
+            this formula, as a share; 0 but where no terms of 0 or more meet both networks.
     """
 
     def __init__(self, channels: PrunableChannels, table: LatencyTable) -> None:
@@ -65,10 +81,10 @@ class LatencyCost:
         self._layers = _Layers(self.calls, table, sizes)
         self._activations = activations(channels.calls, self.num_groups)
         self._scale, self._fixed, self._per_value = 1.0, 0.0, 0.0
-        timed = table.network(network_digest(self.calls, sizes))
-        self.has_rest = timed is not None
+        timed = table.network(network_digest(channels))
+        self.has_rest, self.misfit = timed is not None, 0.0
         if timed is not None:
-            self._calibrate(sizes, half_counts(sizes), *timed)
+            self._calibrate(sizes, channels.half_counts, np.array(timed))
 
     def _check_complete(self) -> None:
         missing = self.table.missing([call.key.to_dict() for call in self.calls])
@@ -78,17 +94,33 @@ class LatencyCost:
                 f'image size, batch or dtype; make one of this config with adasap latency'
             )
 
-    def _calibrate(self, dense: np.ndarray, half: np.ndarray, whole: float, cut: float) -> None:
-        """Set what runs between the layers, from two networks that were timed as a whole."""
+    def _calibrate(self, dense: np.ndarray, half: np.ndarray, times: np.ndarray) -> None:
+        """Set what runs between the layers, from two networks that were timed as a whole.
+
+        Args:
+            dense (np.ndarray): Channels of each group of the dense network.
+            half (np.ndarray): Those of the other one.
+            times (np.ndarray): Nanoseconds of both, float64 of shape ``[2]``.
+        """
         layers = np.array([self._layers(dense), self._layers(half)])
-        times = np.array([whole, cut])
-        self._scale = min(1.0, *(times / layers))
-        rest = times - self._scale * layers
         values = np.array([self._activations(dense), self._activations(half)], dtype=np.float64)
-        slope = (rest[0] - rest[1]) / max(values[0] - values[1], 1.0)
-        # Neither part of the rest may be below 0: a network would get faster by more channels.
-        self._per_value = float(np.clip(slope, 0.0, rest[0] / max(values[0], 1.0)))
-        self._fixed = float(rest[0] - self._per_value * values[0])
+        terms = {'scale': layers, 'fixed': np.ones(2), 'per_value': values}
+        # Layers as they were timed, and a rest; else without its fixed part, or without the other.
+        for free in (('fixed', 'per_value'), ('scale', 'per_value'), ('scale', 'fixed')):
+            found = {'scale': 1.0, 'fixed': 0.0, 'per_value': 0.0}
+            rest = times - (0.0 if 'scale' in free else layers)
+            columns = np.stack([terms[name] for name in free], axis=1)
+            if abs(np.linalg.det(columns / np.abs(columns).max(0))) > NEARLY:
+                found |= dict(zip(free, np.linalg.solve(columns, rest).tolist(), strict=True))
+                # No part may be below 0: a network would get faster by more channels.
+                if min(found.values()) >= 0:
+                    break
+        else:
+            found = {'scale': times[0] / layers[0], 'fixed': 0.0, 'per_value': 0.0}
+            if values[1] / values[0] < layers[1] / layers[0]:
+                found = {'scale': 0.0, 'fixed': 0.0, 'per_value': times[0] / values[0]}
+        self._scale, self._fixed, self._per_value = found.values()
+        self.misfit = self(half) / times[1] - 1
 
     def _rest(self, values: float) -> float:
         return self._fixed + self._per_value * values

@@ -11,6 +11,9 @@ import numpy as np
 
 from .cost import Cost
 
+HALF_STEP = 16
+"""Channels that layers of the network with half of every group are a multiple of, as kernels of
+most devices want it: between two multiples a table has only stairs."""
 WINDOW = 0.15
 """Values that a place of a pooling's window counts as. In PyTorch on one thread of a CPU the three
 poolings of YOLOX-s take 0.8 ns a place, and what follows its convolutions 5.5 ns a value."""
@@ -138,12 +141,12 @@ def activations(calls: Iterable[LayerCall], num_groups: int) -> Cost:
     return cost
 
 
-def half_counts(sizes: np.ndarray, steps: int | np.ndarray = 1) -> np.ndarray:
+def half_counts(sizes: np.ndarray, steps: int | np.ndarray) -> np.ndarray:
     """Return half of the channels of every group, rounded up to a step.
 
     Args:
         sizes (np.ndarray): Channels of each group, int of shape ``[groups]``.
-        steps (int | np.ndarray): The step, for all or for each group. Defaults to 1.
+        steps (int | np.ndarray): The step, for all or for each group.
 
     Returns:
         np.ndarray: int of shape ``[groups]``.

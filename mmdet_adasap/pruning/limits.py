@@ -13,6 +13,9 @@ from .groups import PrunableChannels
 from .latency_cost import LatencyCost
 from .target import Target, is_fraction
 
+LEAST_SHARE = 1e-3
+"""Share of the dense latency that any network is taken to need, where a correction says less."""
+
 
 class Limits:
     """The costs of a model, those of the dense one, and the limits that a target sets.
@@ -31,8 +34,9 @@ class Limits:
         costs (dict[str, Cost | LatencyCost]): Of parameters, FLOPs and, with a table, latency.
         dense (dict[str, int]): The same of the dense model, latency in nanoseconds.
         fractions (dict[str, float]): Resource to the fraction that the target leaves of it.
-        correction (float): What limits of latency are multiplied by; a network that was timed
-            sets it, since a table does not know all of one.
+        correction (float): What the table says a cut saves of the dense time, over what it saves;
+            a network that was timed sets it, since a table does not know all of one. The line goes
+            through the dense network, of which table and clock say the same.
     """
 
     def __init__(
@@ -55,16 +59,31 @@ class Limits:
         """Return what a fraction of the dense model is, in its unit."""
         # 0.55 * 100 is 55.00000000000001, and 0.29 * 100 is 28.999999999999996, below a model of
         # 29 parameters. 1e-14 is some 50 roundings of float64.
+        if resource == 'latency':
+            fraction = self.predicted_at(fraction)
         limit = fraction * self.dense[resource]
-        limit = round(limit) if math.isclose(limit, round(limit), rel_tol=1e-14) else limit
-        return limit * self.correction if resource == 'latency' else limit
+        return round(limit) if math.isclose(limit, round(limit), rel_tol=1e-14) else limit
+
+    def predicted_at(self, fraction: float) -> float:
+        """Return the share of the dense latency that the table gives a network of a true share."""
+        return 1 - (1 - fraction) * self.correction
+
+    def predicted(self, counts: np.ndarray) -> float:
+        """Return the share of the dense latency that the table gives kept channels."""
+        return self.costs['latency'](counts) / self.dense['latency']
 
     def budget(self, fractions: Mapping[str, float]) -> Budget:
         """Return the limits that hold when these fractions of the dense model remain."""
         return Budget([(self.costs[r], self.limit(r, f), r) for r, f in fractions.items()])
 
     def left(self, resource: str, counts: np.ndarray) -> float:
-        """Return the fraction of the dense model that kept channels leave of a resource."""
+        """Return the fraction of the dense model that kept channels leave of a resource.
+
+        Of latency, what the clock would say as far as it has corrected the table.
+        """
+        if resource == 'latency':
+            share = 1 - (1 - self.predicted(counts)) / self.correction
+            return max(share, LEAST_SHARE)
         return self.costs[resource](counts) / self.dense[resource]
 
     def latency_report(self, counts: np.ndarray, measured: float | None) -> dict:

@@ -94,7 +94,7 @@ def table_content(
         'step': step,
         'spread': 0.0,
         'layers': entries,
-        'networks': {network_digest(calls, sizes): {'input': list(shape), **timed}},
+        'networks': {network_digest(channels): {'input': list(shape), **timed}},
     }
 
 

@@ -30,6 +30,11 @@ def toy_table(file: Path, **settings) -> Path:
     return file
 
 
+def saving(part: float) -> Callable[[float], float]:
+    """Return a clock by which a cut saves a part of what the table says that it saves."""
+    return lambda share: 1 - part * (1 - share)
+
+
 class Clock:
     """Stands for ``time_share_on``: this machine takes what the formula says, distorted.
 

@@ -11,7 +11,7 @@ from mmdet_adasap.export import describe_layers, half_of
 from mmdet_adasap.export.layers_file import WIDTHS
 from mmdet_adasap.latency import LatencyTable
 from mmdet_adasap.latency.measure_latency import TABLE_FORMAT, check_layers
-from mmdet_adasap.pruning import LatencyCost, find_channels, half_counts
+from mmdet_adasap.pruning import LatencyCost, find_channels
 
 
 @pytest.fixture(scope='module')
@@ -78,5 +78,5 @@ def test_calls_of_one_kind_are_counted(channels, layers):
 def test_half_of_every_group(channels):
     model = net()
     half = find_channels(half_of(model, channels), runs(X))
-    assert half.group_sizes.tolist() == half_counts(channels.group_sizes).tolist()
+    assert half.group_sizes.tolist() == channels.half_counts.tolist()
     assert torch.isfinite(model(X)).all()

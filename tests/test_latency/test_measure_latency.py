@@ -469,7 +469,7 @@ class TestCommand:
 
 def test_networks_of_onnxruntime(tmp_path, capsys):
     pytest.importorskip('onnxruntime')
-    for name, width in {'dense': 64, 'half': 16}.items():
+    for name, width in {'dense': 512, 'half': 16}.items():
         key = layer_key(map=[16, 16])
         (tmp_path / f'{name}.onnx').write_bytes(onnx_model(key, 16, width, 2))
     files = {'dense': 'dense.onnx', 'half': 'half.onnx'}

@@ -18,7 +18,6 @@ from mmdet_adasap.pruning import (
     MagnitudeImportance,
     Pruner,
     find_channels,
-    half_counts,
 )
 from mmdet_adasap.pruning import latency_cost as module
 
@@ -63,7 +62,7 @@ def test_tables_say_what_the_call_says(channels, most, monkeypatch):
 
 def test_the_rest_is_that_of_the_two_networks(channels):
     sizes = channels.group_sizes
-    half = half_counts(sizes)
+    half = channels.half_counts
     layers = nanoseconds(channels.calls, sizes), nanoseconds(channels.calls, half)
     times = [layers[0] + 9e6, layers[1] + 5e6]
     table = formula_table(channels, networks=tuple(t / REFERENCE_NS for t in times))
@@ -71,15 +70,15 @@ def test_the_rest_is_that_of_the_two_networks(channels):
     assert cost.has_rest
     assert [cost(sizes), cost(half)] == pytest.approx(times, rel=1e-6)
     # Between and beyond it goes with the values that layers put out, and never down.
-    quarter = cost(half_counts(half)) - nanoseconds(channels.calls, half_counts(half))
-    assert 1e6 < quarter < 5e6
+    quarter = -(-half // 2)
+    assert 1e6 < cost(quarter) - nanoseconds(channels.calls, quarter) < 5e6
 
 
 @pytest.mark.parametrize('shares', [(0.8, 0.9), (1.0, 1.3), (0.9, 0.5)])
 def test_networks_that_are_faster_than_their_layers(channels, shares):
     """A backend that joins layers: no rest is below 0, and fewer channels are never slower."""
     sizes = channels.group_sizes
-    layers = [nanoseconds(channels.calls, counts) for counts in (sizes, half_counts(sizes))]
+    layers = [nanoseconds(channels.calls, counts) for counts in (sizes, channels.half_counts)]
     table = formula_table(
         channels,
         networks=tuple(s * t / REFERENCE_NS for s, t in zip(shares, layers, strict=True)),
@@ -89,7 +88,7 @@ def test_networks_that_are_faster_than_their_layers(channels, shares):
     times = []
     while sizes.max() > 1:
         times.append(cost(sizes))
-        sizes = half_counts(sizes)
+        sizes = -(-sizes // 2)
     assert times == sorted(times, reverse=True)
     assert min(times) > 0
 

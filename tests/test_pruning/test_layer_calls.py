@@ -11,13 +11,12 @@ from mmdet_adasap.pruning import (
     attribute_counts,
     copy_model,
     cut,
-    half_counts,
     indices_from_masks,
     repeated,
     trace_channels,
     widths,
 )
-from mmdet_adasap.pruning.layer_calls import activations
+from mmdet_adasap.pruning.layer_calls import activations, half_counts
 
 X = torch.rand(2, 3, 16, 16)
 
