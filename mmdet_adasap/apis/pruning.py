@@ -162,6 +162,8 @@ def _warn_of_what_stays(pruner: Pruner) -> None:
             f'channels that are cut',
             stacklevel=3,
         )
+    for line in pruner.limits.notices():
+        warnings.warn(line, stacklevel=3)
     if pruner.is_within_target:
         left = ' and '.join(f'{r} {pruner.remaining(r):.4f}' for r in pruner.targets)
         warnings.warn(

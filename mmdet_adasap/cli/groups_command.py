@@ -333,6 +333,7 @@ def latency_lines(pruner, kept: np.ndarray) -> list[str]:
     device, floor = pruner.target.table.describe(), found['floor_ms']
     return [
         *lines,
+        *pruner.limits.notices(),
         f'slim: {slim:.3g} ms of {dense:.3g} ({slim / dense:.4f}), predicted for {device}',
         f'with these settings cutting channels cannot go below {floor:.3g} ms '
         f'({floor / dense:.4f}); decoding and NMS are not counted',

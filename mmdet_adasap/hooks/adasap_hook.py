@@ -299,7 +299,8 @@ class AdaSAPHook(Hook):
                 f'the model is not cut, which would be due after {self.phases.prune_end}'
             )
         elif self.structure is not None:
-            left = training_plan.amounts_left(self.structure['reached'])
+            structure = self.structure
+            left = training_plan.amounts_left(structure['reached'], structure.get('latency'))
             runner.logger.info(
                 f'AdaSAP is done: {left} of the dense model are left; '
                 f'{training_plan.next_steps(runner)}'

@@ -30,9 +30,6 @@ ours; AdaSAP's paper fine-tunes for most of the training."""
 FEW_EVENTS = 4
 """Pruning events below which a warning is due, a choice of ours: each one then takes a fifth and
 more of the model at once, which few iterations make up for."""
-MISFIT = 0.1
-"""How far the formula of a latency may be from a network that was timed, without a warning: 95 of
-100 predictions are to be that good."""
 MAX_STEPS = 200_000
 """Iterations of the schedulers that are looked at: some seconds. Longer runs go without."""
 
@@ -150,17 +147,9 @@ def log_plan(runner: Runner, settings: AdaSAPSettings, phases: Phases, pruner: P
             f'AdaSAP: the model is within {pruner.target} as it is'
             f'{_latency_now(pruner)}, so nothing will be removed; set a lower target'
         )
-    latency = pruner.limits.costs.get('latency')
-    if latency is not None and not latency.has_rest:
-        runner.logger.warning(
-            'AdaSAP: the table has not timed this network as a whole, so its milliseconds are of '
-            'the layers alone: make one of this config with adasap latency to know the rest'
-        )
-    if latency is not None and abs(latency.misfit) > MISFIT:
-        runner.logger.warning(
-            f'AdaSAP: by the table the network with half of all channels takes '
-            f'{1 + latency.misfit:.2f} times what it took, so predictions will be off as far'
-        )
+    for line in pruner.limits.notices():
+        runner.logger.warning(f'AdaSAP: {line}')
+    _warn_of_settings(runner, settings)
     if phases.events < FEW_EVENTS:
         runner.logger.warning(
             f'AdaSAP: {_number(phases.events, "pruning event")} in a prune phase of {length} '
@@ -190,6 +179,21 @@ def log_plan(runner: Runner, settings: AdaSAPSettings, phases: Phases, pruner: P
     runner.logger.log(level, text)
 
 
+def _warn_of_settings(runner: Runner, settings: AdaSAPSettings) -> None:
+    """Warn of settings that are likely to come from a base config, beside those of the user."""
+    target = settings.target
+    if len(target.resources) > 1:
+        runner.logger.warning(
+            f'AdaSAP: {target} has {len(target.resources)} limits, and all of them will hold; if '
+            f'one is of a base config, write target=dict(_delete_=True, ...)'
+        )
+    if target.table is not None and settings.round_to % target.table.step:
+        runner.logger.warning(
+            f'AdaSAP: round_to={settings.round_to} is no multiple of the step of the device, '
+            f'{target.table.step}; write round_to=None for widths that waste no time'
+        )
+
+
 def log_forecast(logger: logging.Logger, pruner: Pruner) -> bool:
     """Say how many parameters and MACs will be left if the scores stay as they are.
 
@@ -210,13 +214,19 @@ def log_forecast(logger: logging.Logger, pruner: Pruner) -> bool:
     return True
 
 
-def amounts_left(left: Mapping[str, float]) -> str:
+def amounts_left(left: Mapping[str, float], latency: Mapping | None = None) -> str:
     """Return fractions of the dense model in words.
 
     Args:
         left (Mapping[str, float]): By resource: 'params', 'flops' and perhaps 'latency'.
+        latency (Mapping, optional): The milliseconds of a structure, see
+            :meth:`Limits.latency_report`.
     """
     text = f'{left["params"]:.3f} of the parameters and {left["flops"]:.3f} of the MACs'
+    if latency is not None and latency['measured_ms'] is not None:
+        return (
+            f'{text} (measured: {latency["measured_ms"] / latency["dense_ms"]:.3f} of the latency)'
+        )
     if 'latency' in left:
         text += f' (predicted: {left["latency"]:.3f} of the latency)'
     return text

@@ -13,6 +13,9 @@ from .groups import PrunableChannels
 from .latency_cost import LatencyCost
 from .target import Target, is_fraction
 
+MISFIT = 0.1
+"""How far the formula of a latency may be from a network that was timed, without a word: 95 of 100
+predictions are to be that good."""
 LEAST_SHARE = 1e-3
 """Share of the dense latency that any network is taken to need, where a correction says less."""
 
@@ -26,7 +29,8 @@ class Limits:
         base (Mapping, optional): The structure that the model was cut to before.
 
     Raises:
-        ValueError: If a model that was cut before has a target of latency.
+        ValueError: If a model that was cut before has a target of latency, or a target in
+            milliseconds a table that has not timed the network as a whole.
         StructureError: If ``base`` does not say what the dense model was.
         LatencyTableError: If the table lacks a layer.
 
@@ -49,11 +53,21 @@ class Limits:
         }
         if target.table is not None:
             self.costs['latency'] = LatencyCost(channels, target.table)
+            self._check_unit()
         self.dense = {r: cost(channels.group_sizes) for r, cost in self.costs.items()}
         if base is not None:
             self.dense = _dense_before(base, self.dense, target)
         self.fractions = {r: target.fraction(r, self.dense) for r in target.resources}
         self.correction = 1.0
+
+    def _check_unit(self) -> None:
+        """Raise ValueError if milliseconds are wanted, and those of the network are not known."""
+        if self.target.milliseconds is not None and not self.costs['latency'].has_rest:
+            raise ValueError(
+                f'{self.target}: the table has timed the layers alone, and not this network as a '
+                f'whole, which milliseconds are of; make one with adasap latency, or write a '
+                f'fraction, as latency=0.6'
+            )
 
     def limit(self, resource: str, fraction: float) -> float:
         """Return what a fraction of the dense model is, in its unit."""
@@ -105,6 +119,23 @@ class Limits:
             'predicted_ms': self.costs['latency'](counts) / 1e6,
             'measured_ms': None if measured is None else measured * dense,
         }
+
+    def notices(self) -> list[str]:
+        """Return what a user has to know of predicted latencies, a line each."""
+        latency = self.costs.get('latency')
+        if latency is None:
+            return []
+        if not latency.has_rest:
+            return [
+                'the table has not timed this network as a whole, so its milliseconds are of the '
+                'layers alone: make one of this config with adasap latency to know the rest'
+            ]
+        if abs(latency.misfit) > MISFIT:
+            return [
+                f'by the table the network with half of all channels takes '
+                f'{1 + latency.misfit:.2f} times what it took: predictions will be off as far'
+            ]
+        return []
 
     def by_resource(self, fractions: float | Mapping[str, float]) -> Mapping[str, float]:
         """Return fractions by resource; a number is of the target's only one.

@@ -66,14 +66,14 @@ def unreachable_message(
         settings += f' and max_pruning_ratio={max_pruning_ratio:g}'
     text = f'with {settings} at least {fraction:.4f} remain; '
     if resource == 'latency':
-        floor = cost(least(1, 1.0)) / 1e6
+        floor = cost(least(round_to, 1.0)) / 1e6
         text += f'cutting channels cannot go below {floor:.3g} ms on that device; '
     remedies = []
     divisors = [step for step in range(round_to - 1, 0, -1) if round_to % step == 0]
     smaller = next((step for step in divisors if cost(least(step)) <= limit), None)
     if unlimited <= limit:
         remedies.append('raise max_pruning_ratio towards 1')
-    elif smaller is not None:
+    elif smaller is not None and resource != 'latency':
         remedies.append(f'lower round_to to {smaller}')
     else:
         cause = _main_cause(model, channels, least(round_to), dense['params'])
