@@ -334,6 +334,7 @@ def latency_lines(pruner, kept: np.ndarray) -> list[str]:
     return [
         *lines,
         *pruner.limits.notices(),
+        *(['the target is met as it is: nothing is removed'] if slim == dense else []),
         f'slim: {slim:.3g} ms of {dense:.3g} ({slim / dense:.4f}), predicted for {device}',
         f'with these settings cutting channels cannot go below {floor:.3g} ms '
         f'({floor / dense:.4f}); decoding and NMS are not counted',

@@ -54,7 +54,8 @@ def main() -> None:
     args = parse_args()
     program = called_as()
     if not args.out.parent.is_dir():
-        sys.exit(f'{program}: --out {args.out}: there is no folder {args.out.parent}')
+        folder = args.out.parent
+        sys.exit(f'{program}: --out {args.out}: there is no folder {folder}; make it first')
     if args.out.is_dir():
         sys.exit(f'{program}: --out {args.out}: is a folder; write {args.out / "layers.json"}')
     try:

@@ -79,6 +79,7 @@ class LatencyTiming:
     def _timed(self, pruner: Pruner, fractions: Mapping[str, float]) -> list[np.ndarray]:
         """Return a choice that was timed; if the backend fails, one by the table."""
         correction = pruner.limits.correction
+        self._say_that_it_times()
         try:
             choice = select_timed(pruner, fractions, self._time)
         except LatencyTimingError as error:
@@ -88,6 +89,12 @@ class LatencyTiming:
         pruner.measured = choice.measured
         self._warn_if_off(choice, fractions['latency'])
         return choice.kept
+
+    def _say_that_it_times(self) -> None:
+        self._logger.info(
+            f'AdaSAP: timing the network that the table chooses beside the dense one '
+            f'({self._table.describe()}); some seconds, or a minute for a large one'
+        )
 
     def _warn_if_off(self, choice: TimedChoice, wanted: float) -> None:
         """Warn of a network that takes another time than was asked for."""
@@ -104,6 +111,7 @@ class LatencyTiming:
 
     def _correct(self, pruner: Pruner) -> None:
         """Correct the limit by what the final choice would take if it were made now."""
+        self._say_that_it_times()
         try:
             choice = select_timed(pruner, pruner.targets, self._time)
         except UnreachableTargetError:

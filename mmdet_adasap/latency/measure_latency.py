@@ -15,6 +15,7 @@ examples:
   python measure_latency.py layers.json --backend torch --device cuda --out table.json
   python measure_latency.py layers.json --backend openvino --threads 4 --rounds 9 --out table.json
   python measure_latency.py --merge a.json b.json --out table.json
+  python measure_latency.py --time dense.onnx slim.onnx --input 1 3 320 320 --backend onnxruntime
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ OTHER_TABLE = 'choose another --out, or --force'
 TIMING_S = 0.008
 """Seconds that one timing lasts at least; an own choice. On a busy server the sum of 99
 points repeated within 0.4 % with 8 ms, and within 2 % with 3 ms. So it was for all backends."""
+MANY_ROUNDS = 21
+"""Rounds in which whole networks are compared: they have no other entries to even out noise."""
 LOADS = 3
 """Times that a whole network is loaded and timed. Where its memory lies changes its time, by up to
 5 % for SSDLite in PyTorch."""
@@ -853,14 +856,29 @@ def parse_args(arguments: list[str] | None) -> argparse.Namespace:
         '--rounds', type=int, default=5, help='how often each layer is timed (default: 5)'
     )
     parser.add_argument('--pin', type=int, metavar='CORE', help='stay on this core')
-    parser.add_argument('--out', required=True, metavar='FILE', help='table.json, the table')
+    parser.add_argument('--out', metavar='FILE', help='table.json, the table')
     parser.add_argument('--force', action='store_true', help='begin anew if --out is there')
     parser.add_argument(
         '--merge', nargs=2, metavar='FILE', help='two tables of one device, to put into --out'
     )
+    parser.add_argument(
+        '--time',
+        nargs='+',
+        metavar='ONNX',
+        help='instead: compare networks, which run in turns; the first is the dense one',
+    )
+    parser.add_argument(
+        '--input', nargs='+', type=int, metavar='N', help='with --time: shape of the input'
+    )
     args = parser.parse_args(arguments)
-    if not args.merge and not (args.layers and args.backend):
-        parser.error('write layers.json and --backend, or --merge and two tables')
+    if args.merge and args.layers:
+        parser.error(
+            f'--merge takes two tables, and {args.layers} is a third; merge again with it'
+        )
+    if args.time and not (args.backend and args.input):
+        parser.error('--time needs --backend and --input, as --input 1 3 320 320')
+    if not args.time and not (args.out and (args.merge or (args.layers and args.backend))):
+        parser.error('write layers.json, --backend and --out; or --merge, two tables and --out')
     return args
 
 
@@ -870,6 +888,27 @@ def pin(core: int) -> None:
         os.sched_setaffinity(0, {core})
     except (AttributeError, OSError, ValueError, OverflowError) as error:
         say(f'--pin: cannot stay on core {core} ({error}); it goes on without')
+
+
+def compare_networks(args: argparse.Namespace) -> str:
+    """Return the milliseconds of the first network, and the shares of the others."""
+    backend = open_backend(args.backend, args.device, args.threads)
+    if args.backend == 'torch':
+        raise RefusedError('--time: torch runs no ONNX; write onnxruntime or openvino')
+    found: dict[str, list[float]] = {file: [] for file in args.time}
+    with refusing('--time'):
+        x = noise(args.input, 'float32')
+        for _ in range(LOADS):
+            runs = {file: backend.load(file, x) for file in found}
+            for file, ratio in ratio_of(runs, args.threads, MANY_ROUNDS, args.device).items():
+                found[file].append(ratio)
+        first = args.time[0]
+        watch = Stopwatch(runs[first], args.threads, args.device, backend.synchronize)
+        seconds = watch.prepare([(runs[first], 1.0)])
+        dense = statistics.median(seconds() for _ in range(MANY_ROUNDS))
+    shares = {file: statistics.median(ratios) for file, ratios in found.items()}
+    lines = [f'{share:6.3f} {1e3 * dense * share:9.3f} ms  {f}' for f, share in shares.items()]
+    return '\n'.join([f' share {"time":>9}     ({watch.clock})', *lines])
 
 
 def run_command(args: argparse.Namespace) -> dict:
@@ -907,6 +946,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit status."""
     args = parse_args(arguments)
     try:
+        if args.time:
+            print(compare_networks(args))
+            return 0
         table = run_command(args)
     except RefusedError as error:
         say(str(error))
@@ -922,6 +964,12 @@ def main(arguments: list[str] | None = None) -> int:
         f'half of the rounds within {100 * table["spread"]:.0f} %'
         + (f'; {missing} points are missing: measure with this --out' if missing else '')
     )
+    for network in table['networks'].values():
+        if 'dense' in network and 'half' in network:
+            ms = [network[name] * table['reference_ns'] / 1e6 for name in ('dense', 'half')]
+            say(f'dense network {ms[0]:.3g} ms, with half of all channels {ms[1]:.3g} ms')
+    if not missing:
+        say(f"on the host: target=dict(latency=0.6, table='{os.path.basename(args.out)}')")
     return 0
 
 

@@ -90,8 +90,9 @@ class LatencyCost:
         missing = self.table.missing([call.key.to_dict() for call in self.calls])
         if missing:
             raise LatencyTableError(
-                f'the table has not timed {listed(missing, 2)}: it was made for another model, '
-                f'image size, batch or dtype; make one of this config with adasap latency'
+                f'the table has not timed {listed(missing, 2)}: it is of another model, image '
+                f'size, batch or dtype{_size_of(self.table)}; make one of this config with adasap '
+                f'latency'
             )
 
     def _calibrate(self, dense: np.ndarray, half: np.ndarray, times: np.ndarray) -> None:
@@ -143,6 +144,12 @@ class LatencyCost:
             tables[groups] = tables.get(groups, 0.0) + self._per_value * table
         constant = self._scale * layers.constant + self._rest(values.constant)
         return CostTables(constant, list(tables.items()))
+
+
+def _size_of(table: LatencyTable) -> str:
+    """Return the input that a table was made for, for a message; '' if it has several."""
+    shape = table.input_shape
+    return '' if shape is None else f' (its input is {" x ".join(map(str, shape))})'
 
 
 class _Layers:

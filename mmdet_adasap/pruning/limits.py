@@ -52,11 +52,16 @@ class Limits:
             'flops': channels.flops,
         }
         if target.table is not None:
+            if base is not None:
+                raise ValueError(
+                    f'{target}: a table times the layers of a dense model, and this one was cut '
+                    f'before; limit flops instead, or start from the dense checkpoint'
+                )
             self.costs['latency'] = LatencyCost(channels, target.table)
             self._check_unit()
         self.dense = {r: cost(channels.group_sizes) for r, cost in self.costs.items()}
         if base is not None:
-            self.dense = _dense_before(base, self.dense, target)
+            self.dense = _dense_before(base, self.dense)
         self.fractions = {r: target.fraction(r, self.dense) for r in target.resources}
         self.correction = 1.0
 
@@ -172,23 +177,17 @@ def latency_text(report: Mapping) -> str:
     return f'{text}, of {report["dense_ms"]:.3g} ms dense ({report["device"]})'
 
 
-def _dense_before(base: Mapping, present: dict[str, int], target: Target) -> dict[str, int]:
+def _dense_before(base: Mapping, present: dict[str, int]) -> dict[str, int]:
     """Return what the dense model cost of which a pruned one is the rest.
 
     Args:
         base (Mapping): The structure that the model was cut to.
         present (dict[str, int]): What it costs as it is.
-        target (Target): What is to remain of the dense one.
     """
     if not {'params', 'flops'} <= base['reached'].keys() or 'params' not in base['dense']:
         raise StructureError(
             'the structure that the model was cut to does not say what it reached, so '
             'it cannot be pruned again relative to the dense model'
-        )
-    if 'latency' in present:
-        raise ValueError(
-            f'{target}: a table times the layers of a dense model, and this one was cut before; '
-            f'limit flops instead, or start from the dense checkpoint'
         )
     # FLOPs depend on the input, which may be another one than that of the first cut.
     flops = round(present['flops'] / base['reached']['flops'])

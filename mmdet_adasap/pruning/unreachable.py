@@ -66,8 +66,11 @@ def unreachable_message(
         settings += f' and max_pruning_ratio={max_pruning_ratio:g}'
     text = f'with {settings} at least {fraction:.4f} remain; '
     if resource == 'latency':
-        floor = cost(least(round_to, 1.0)) / 1e6
-        text += f'cutting channels cannot go below {floor:.3g} ms on that device; '
+        here, floor = cost(least(round_to)) / 1e6, unlimited / 1e6
+        text = (
+            f'with {settings} at least {fraction:.4f} remain, {here:.3g} ms by the table, and '
+            f'cutting channels cannot go below {floor:.3g} ms on that device; '
+        )
     remedies = []
     divisors = [step for step in range(round_to - 1, 0, -1) if round_to % step == 0]
     smaller = next((step for step in divisors if cost(least(step)) <= limit), None)

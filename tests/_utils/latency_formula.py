@@ -51,7 +51,7 @@ def table_content(
     step: int = 1,
     time: Callable[[np.ndarray, np.ndarray], np.ndarray] = ratio,
     shape: Sequence[int] = (1, 3, 8, 8),
-    networks: tuple[float, float] | None = None,
+    networks: tuple[float, float] | bool = True,
 ) -> dict:
     """Content of table.json for a model, with the times of a formula.
 
@@ -60,7 +60,8 @@ def table_content(
         step (int): Of the device.
         time (Callable): Takes inputs and outputs (0 of depthwise layers), gives ratios.
         shape (Sequence[int]): Of the input.
-        networks (tuple[float, float], optional): Ratios of the dense network and the halved one.
+        networks (tuple[float, float] | bool): Ratios of the dense network and the halved one;
+            True for those of their layers, False for a table that has not timed them.
     """
     sizes = channels.group_sizes
     calls = [call for call in channels.calls if call.is_timed]
@@ -79,7 +80,10 @@ def table_content(
         else:
             entry['ratios'] = time(np.array(inputs), 0).tolist()
         entries.append(entry)
-    timed = {} if networks is None else dict(zip(('dense', 'half'), networks, strict=True))
+    if networks is True:
+        both = sizes, channels.half_counts
+        networks = [nanoseconds(channels.calls, counts, step) / REFERENCE_NS for counts in both]
+    timed = dict(zip(('dense', 'half'), networks, strict=True)) if networks else {}
     return {
         'format': TABLE_FORMAT,
         'backend': 'torch',

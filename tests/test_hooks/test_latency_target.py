@@ -110,10 +110,12 @@ class TestPrediction:
     def test_milliseconds_of_layers_alone_are_said_to_be(self, run, tmp_path):
         """And those of a table that has timed the network, too, are not."""
         words = 'has not timed this network as a whole'
-        assert words in log_of(run[0])
+        layers = toy_table(tmp_path / 'layers.json', networks=False)
+        train(run_settings(tmp_path / 'layers', str(layers)))
+        assert words in log_of(tmp_path / 'layers')
         whole = toy_table(tmp_path / 'whole.json', networks=(0.3, 0.12))
         train(run_settings(tmp_path / 'run', str(whole)))
-        assert words not in log_of(tmp_path)
+        assert words not in log_of(tmp_path / 'run')
         found = structure_of(tmp_path / 'run' / 'epoch_6.pth')['latency']
         assert found['dense_ms'] == pytest.approx(0.3, rel=1e-5)
         assert 0.15 < found['predicted_ms'] <= 0.18

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from _utils.latency_case import depthwise_key, layer_key, layers_json
+from _utils.latency_case import depthwise_key, layer_key, layers_json, table_json
 from mmdet_adasap.latency import LatencyTable, measure_latency
 from mmdet_adasap.latency.measure_latency import (
     RefusedError,
@@ -302,9 +302,10 @@ def test_alone_on_a_device(alone):
     arguments = ('layers.json', '--backend', 'torch', '--rounds', '1', '--out', 'table.json')
     done = alone.run(*arguments, '--pin', '1000')
     assert done.returncode == 0, done.stderr
-    first, *_, last = done.stderr.splitlines()
+    first, *_, summary, last = done.stderr.splitlines()
     assert first.startswith('measure_latency: --pin: cannot stay on core 1000 (')
-    assert last.startswith('measure_latency: table.json: 1 kinds of layers, step ')
+    assert summary.startswith('measure_latency: table.json: 1 kinds of layers, step ')
+    assert last.endswith("target=dict(latency=0.6, table='table.json')")
     assert LatencyTable.read(alone.folder / 'table.json').backend == 'torch'
     left = {SOURCE.name, 'layers.json', 'table.json'}
     assert {file.name for file in alone.folder.iterdir()} == left
@@ -351,7 +352,7 @@ class TestCommand:
             command.write('layers.json', layers_json(layer))
             command('layers.json', '--backend', 'fake', '--out', f'{name}.json')
         status, said = command('--merge', 'a.json', 'c.json', '--out', 'd.json')
-        assert (status, said.count('\n')) == (0, 1)
+        assert (status, said.count('\n')) == (0, 2)
         assert len(json.loads((command.folder / 'd.json').read_text())['layers']) == 2
         command.write('layers.json', layers_json({**CONV, 'outputs': [96]}))
         command('layers.json', '--backend', 'fake', '--out', 'e.json')
@@ -495,3 +496,39 @@ def test_help(capsys):
         measure_latency.main(['--help'])
     said = capsys.readouterr().out
     assert 'python measure_latency.py --merge a.json b.json --out table.json' in said
+
+
+def test_networks_are_compared(tmp_path, capsys):
+    pytest.importorskip('onnxruntime')
+    for name, width in {'dense': 512, 'slim': 32}.items():
+        key = layer_key(map=[16, 16])
+        (tmp_path / f'{name}.onnx').write_bytes(onnx_model(key, 16, width, 2))
+    files = [str(tmp_path / f'{name}.onnx') for name in ('dense', 'slim')]
+    options = ['--input', '1', '16', '16', '16', '--backend', 'onnxruntime']
+    assert measure_latency.main(['--time', *files, *options]) == 0
+    _, dense, slim = capsys.readouterr().out.splitlines()
+    assert dense.split()[0] == '1.000'
+    assert 0 < float(slim.split()[0]) < 0.5
+    assert measure_latency.main(['--time', str(tmp_path / 'no.onnx'), *options]) == 2
+    assert 'measure_latency: --time: the backend cannot run it (' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'said'),
+    [
+        (['a.json', '--merge', 'b.json', 'c.json', '--out', 'd.json'], 'a.json is a third'),
+        (['--time', 'a.onnx'], '--time needs --backend and --input'),
+        (['layers.json', '--backend', 'torch'], 'write layers.json, --backend and --out'),
+    ],
+)
+def test_options_that_do_not_go_together(arguments, said, capsys):
+    with pytest.raises(SystemExit):
+        measure_latency.main(arguments)
+    assert said in capsys.readouterr().err
+
+
+def test_a_merge_keeps_networks_that_one_of_them_has():
+    first, second = table_json(), table_json(networks={'ab': {'dense': 9.0, 'half': 4.0}})
+    first['networks'] = {'ab': {'input': [1, 3, 8, 8]}}
+    for merged in (measure_latency.merge(first, second), measure_latency.merge(second, first)):
+        assert merged['networks']['ab'] == {'input': [1, 3, 8, 8], 'dense': 9.0, 'half': 4.0}
