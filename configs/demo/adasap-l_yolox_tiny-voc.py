@@ -4,7 +4,8 @@
 #   mkdir -p work_dirs/latency
 #   adasap latency configs/demo/dense_yolox_tiny-voc.py \
 #       --out work_dirs/latency/dense_yolox_tiny-voc.json
-# All else is as for parameters. Channels are a multiple of the device's step.
+# Widths are a multiple of the device's step, and each layer loses the same share of its channels,
+# the best choice at equal time (docs/criteria.md). All else is as for parameters.
 _base_ = './adasap_yolox_tiny-voc.py'
 
 default_hooks = dict(
@@ -13,5 +14,6 @@ default_hooks = dict(
             _delete_=True, latency=0.6, table='work_dirs/latency/dense_yolox_tiny-voc.json'
         ),
         round_to=None,
+        importance=dict(_delete_=True, type='UniformWidth'),
     )
 )

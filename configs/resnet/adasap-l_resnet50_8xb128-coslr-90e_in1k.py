@@ -3,7 +3,8 @@
 #   mkdir -p work_dirs/latency
 #   adasap latency configs/resnet/resnet50_8xb128-coslr-90e_in1k.py \
 #       --out work_dirs/latency/resnet50_8xb128-coslr-90e_in1k.json
-# All else is as for parameters. Channels are a multiple of the device's step.
+# Widths are a multiple of the device's step, and each layer loses the same share of its channels,
+# the best choice at equal time (docs/criteria.md). All else is as for parameters.
 _base_ = './adasap_resnet50_8xb128-coslr-90e_in1k.py'
 
 default_hooks = dict(
@@ -14,5 +15,6 @@ default_hooks = dict(
             table='work_dirs/latency/resnet50_8xb128-coslr-90e_in1k.json',
         ),
         round_to=None,
+        importance=dict(_delete_=True, type='UniformWidth'),
     )
 )

@@ -3,7 +3,8 @@
 #   mkdir -p work_dirs/latency
 #   adasap latency configs/ssd512/ssd512_r50_8xb16-800e_voc0712.py \
 #       --out work_dirs/latency/ssd512_r50_8xb16-800e_voc0712.json
-# All else is as for parameters. Channels are a multiple of the device's step.
+# Widths are a multiple of the device's step, and each layer loses the same share of its channels,
+# the best choice at equal time (docs/criteria.md). All else is as for parameters.
 _base_ = './adasap_ssd512_r50_8xb16-800e_voc0712.py'
 
 default_hooks = dict(
@@ -14,5 +15,6 @@ default_hooks = dict(
             table='work_dirs/latency/ssd512_r50_8xb16-800e_voc0712.json',
         ),
         round_to=None,
+        importance=dict(_delete_=True, type='UniformWidth'),
     )
 )

@@ -343,7 +343,7 @@ def latency_lines(pruner, kept: np.ndarray) -> list[str]:
 
 def prediction(found: dict, limited: dict, hook: dict) -> list[str]:
     """Return lines on the slim model, and on what they hold for."""
-    from ..hooks import DEFAULT_IMPORTANCE
+    from ..hooks import DEFAULT_IMPORTANCE, LATENCY_IMPORTANCE
 
     slim, dense = found['slim'], found['dense']
     weights = 'these weights' if slim['checkpoint'] else 'random weights'
@@ -355,7 +355,8 @@ def prediction(found: dict, limited: dict, hook: dict) -> list[str]:
         ratio = f'{left / dense[resource]:.4f} of the dense model'
         holds = '' if resource in limited else f'; for {of} alone'
         lines.append(f'slim: {amount} ({ratio}{holds})')
-    criterion = (hook.get('importance') or {}).get('type', DEFAULT_IMPORTANCE) if hook else None
+    by_target = LATENCY_IMPORTANCE if 'latency' in limited else DEFAULT_IMPORTANCE
+    criterion = (hook.get('importance') or {}).get('type', by_target) if hook else None
     if criterion and slim['importance'].lower() not in str(criterion).lower():
         lines.append(
             f'the hook of the config chooses by {criterion}, and this is {slim["importance"]}: '

@@ -4,6 +4,12 @@
 from .adasap_hook import AdaSAPHook
 from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .robustness_hook import RobustnessHook
-from .settings import DEFAULT_IMPORTANCE
+from .settings import DEFAULT_IMPORTANCE, LATENCY_IMPORTANCE
 
-__all__ = ['DEFAULT_IMPORTANCE', 'AdaSAPHook', 'AtomicCheckpointHook', 'RobustnessHook']
+__all__ = [
+    'DEFAULT_IMPORTANCE',
+    'LATENCY_IMPORTANCE',
+    'AdaSAPHook',
+    'AtomicCheckpointHook',
+    'RobustnessHook',
+]

@@ -25,6 +25,10 @@ depends on them."""
 
 DEFAULT_IMPORTANCE = 'TaylorImportance'
 """Criterion of a run that names none: the safest of those compared in docs/criteria.md."""
+LATENCY_IMPORTANCE = 'UniformWidth'
+"""The same where a latency is limited: the best at equal measured time, see there."""
+BY_TARGET = 'by target'
+"""Stands for the criterion that the target decides."""
 
 NEEDED = {
     'warmup': 'write the epochs before pruning begins, as warmup=2',
@@ -46,8 +50,13 @@ def _uniform() -> dict:
     )
 
 
-def _taylor() -> dict:
-    return dict(type=DEFAULT_IMPORTANCE)
+def default_importance(target: Target) -> str:
+    """Return the criterion of a run that names none.
+
+    Args:
+        target (Target): What is to remain.
+    """
+    return LATENCY_IMPORTANCE if 'latency' in target.resources else DEFAULT_IMPORTANCE
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,8 @@ class AdaSAPSettings:
             pass. Defaults to ``dict(type='UniformPerturbation', rho=0.1, scope='layer',
             asam=True, parameters='weights')``.
         importance (dict | Importance): Criterion of removal. Defaults to
-            ``dict(type='TaylorImportance')``.
+            ``dict(type='TaylorImportance')``, and to ``dict(type='UniformWidth')`` with a latency
+            in the target.
         interval (int): Iterations from one pruning event to the next. Defaults to 30.
         schedule (str): How the target is approached, 'exponential' or 'linear'. Defaults to
             'exponential'.
@@ -92,7 +102,7 @@ class AdaSAPSettings:
     target: Target
     perturbation: Perturbation | None = field(default_factory=_adaptive)
     finetune: Perturbation | None = field(default_factory=_uniform)
-    importance: Importance = field(default_factory=_taylor)
+    importance: Importance = BY_TARGET
     interval: int = 30
     schedule: str = 'exponential'
     round_to: int | None = None
@@ -118,12 +128,15 @@ class AdaSAPSettings:
         check_solver(self.solver)
         check_objective(self.objective, self.solver)
         target = check_target(self.target)
+        importance = self.importance
+        if isinstance(importance, str) and importance == BY_TARGET:
+            importance = dict(type=default_importance(target))
         built = {
             'target': target,
             'round_to': self.round_to or default_step(target.table),
             'perturbation': build(PERTURBATIONS, self.perturbation, 'perturbation'),
             'finetune': build(PERTURBATIONS, self.finetune, 'finetune'),
-            'importance': build(IMPORTANCES, self.importance, 'importance'),
+            'importance': build(IMPORTANCES, importance, 'importance'),
         }
         if built['importance'] is None:
             raise ValueError(f'importance=None; name one of {names(IMPORTANCES)}')

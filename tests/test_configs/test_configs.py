@@ -18,6 +18,7 @@ from mmdet_adasap.apis import build_dense
 from mmdet_adasap.distributions import package_folder
 from mmdet_adasap.env import find_tool
 from mmdet_adasap.errors import LatencyTableError
+from mmdet_adasap.hooks import LATENCY_IMPORTANCE
 from mmdet_adasap.pruning import MagnitudeImportance, TaylorImportance
 from mmdet_adasap.sharpness import AdaptivePerturbation, UniformPerturbation
 
@@ -301,14 +302,15 @@ def test_variants_change_target_or_criterion_alone():
 @pytest.mark.parametrize('path', LATENCIES, ids=names(LATENCIES))
 class TestLatency:
     def test_the_rest_is_as_for_parameters(self, path):
-        """But for round_to, which is then the step of the device."""
+        """But for round_to, which is then the step of the device, and the criterion."""
         cfg, adasap = (read(p).to_dict() for p in (path, adasap_of(path)))
         ours, theirs = (c['default_hooks']['adasap'] for c in (cfg, adasap))
         assert limits(ours) == dict(latency=0.6)
         assert ours['round_to'] is None
+        assert ours['importance'] == dict(type=LATENCY_IMPORTANCE)
         for settings in (ours, theirs):
-            settings.pop('target')
-            settings.pop('round_to')
+            for key in ('target', 'round_to', 'importance'):
+                settings.pop(key)
         assert cfg == adasap
 
     def test_comment_says_how_to_make_the_table(self, path):

@@ -13,7 +13,7 @@ from _utils.latency_runs import toy_table
 from mmdet_adasap.errors import LatencyTableError
 from mmdet_adasap.hooks import AdaSAPHook
 from mmdet_adasap.hooks.settings import AdaSAPSettings, part_to_dict
-from mmdet_adasap.pruning import TaylorImportance
+from mmdet_adasap.pruning import TaylorImportance, UniformWidth
 from mmdet_adasap.sharpness import AdaptivePerturbation, UniformPerturbation
 
 MADE_BY_0_1 = Path(__file__).parents[1] / 'data' / 'made_by_0_1'
@@ -70,6 +70,7 @@ def test_defaults_and_what_they_are_built_to():
     settings = AdaSAPSettings(**GIVEN)
     assert settings.target.fractions == {'params': 0.4}
     assert settings.round_to == 8
+    assert type(settings.importance) is TaylorImportance
     assert type(settings.perturbation) is AdaptivePerturbation
     assert type(settings.finetune) is UniformPerturbation
     assert settings.perturbation_of('warmup') == settings.perturbation_of('prune')
@@ -133,3 +134,16 @@ def test_a_damaged_table_is_one_line_that_begins_with_the_key(tmp_path, damage, 
         AdaSAPSettings(warmup=1, prune=2, target=dict(latency=0.6, table=str(file)))
     assert str(error.value).startswith(f'target.table: {file}: {message}')
     assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('target', 'criterion'),
+    [(dict(params=0.5), TaylorImportance), (dict(latency=0.5, params=0.5), UniformWidth)],
+)
+def test_the_criterion_of_a_run_that_names_none_goes_by_the_target(target, criterion, tmp_path):
+    if 'latency' in target:
+        target['table'] = str(toy_table(tmp_path / 'table.json'))
+    settings = AdaSAPSettings(**GIVEN | dict(target=target))
+    assert isinstance(settings.importance, criterion)
+    named = AdaSAPSettings(**GIVEN | dict(target=target, importance=dict(type='TaylorImportance')))
+    assert type(named.importance) is TaylorImportance
