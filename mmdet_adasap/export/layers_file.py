@@ -11,6 +11,7 @@ from torch import nn
 
 from ..latency.measure_latency import LAYERS_FORMAT
 from ..pruning import (
+    COMMON_STEP,
     LayerCall,
     LayerKey,
     PrunableChannels,
@@ -25,8 +26,6 @@ from ..pruning import (
 WIDTHS = 6
 """Widths of an axis that are timed, at most. On nets of mmdet, bilinear tables of five were within
 1 to 11 % of all widths in the median."""
-STEP = 16
-"""What the widths are multiples of: kernels of CPUs with AVX-512 have this step, others a part."""
 
 
 def describe_layers(channels: PrunableChannels, shape: Sequence[int], config: str) -> dict:
@@ -62,7 +61,7 @@ def describe_layers(channels: PrunableChannels, shape: Sequence[int], config: st
 def _grid(key: LayerKey, calls: Iterable[LayerCall], axis: str, sizes: np.ndarray) -> list[int]:
     """Return the widths of an axis that are timed, ascending."""
     unit = key.groups or key.group_width[0]
-    step = math.lcm(STEP, unit)
+    step = math.lcm(COMMON_STEP, unit)
     fixed, found = set(), set()
     for call in calls:
         size = getattr(call, axis)

@@ -12,7 +12,15 @@ from torch import nn
 
 from ..errors import LatencyTimingError, UnreachableTargetError, listed, one_line
 from ..export import time_share_on
-from ..pruning import Pruner, Target, TimedChoice, TimeShare, latency_text, select_timed
+from ..pruning import (
+    COMMON_STEP,
+    Pruner,
+    Target,
+    TimedChoice,
+    TimeShare,
+    latency_text,
+    select_timed,
+)
 
 OFF = 0.1, 0.03
 """How much faster and slower than wanted a network may be without a warning, as shares of the
@@ -158,11 +166,6 @@ def latency_line(pruner: Pruner, kept: list[np.ndarray]) -> str:
     """
     counts = np.array([k.sum() for k in kept])
     return f'latency {latency_text(pruner.limits.latency_report(counts, pruner.measured))}'
-
-
-COMMON_STEP = 16
-"""Step of a device that nobody has told of: CPUs with AVX-512 have it in both of their backends,
-and matrix units of GPUs in fp16 at least 8."""
 
 
 def log_off_step(logger: logging.Logger, pruner: Pruner) -> None:

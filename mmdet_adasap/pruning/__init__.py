@@ -9,7 +9,7 @@ from .importance import Importance, MagnitudeImportance, TaylorImportance, per_c
 from .joint import check_objective, check_solver, select_jointly
 from .latency_check import TimedChoice, TimeShare, select_timed
 from .latency_cost import LatencyCost, network_digest
-from .layer_calls import LayerCall, LayerKey, widths
+from .layer_calls import COMMON_STEP, LayerCall, LayerKey, widths
 from .limits import latency_text
 from .masks import ChannelMasks, mask
 from .model_state import (
@@ -55,6 +55,7 @@ from .training_pass import unused_weights
 from .uniform_width import UniformWidth
 
 __all__ = [
+    'COMMON_STEP',
     'MAX_PRUNING_RATIO',
     'META_KEY',
     'NOT_TRAINED',

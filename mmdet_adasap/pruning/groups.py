@@ -10,7 +10,7 @@ from torch import nn
 
 from .channel_ids import FROZEN, ChannelUnionFind, TensorDim
 from .cost import Cost
-from .layer_calls import HALF_STEP, LayerCall, Size, half_counts, hold_size
+from .layer_calls import COMMON_STEP, LayerCall, Size, half_counts, hold_size
 
 NOT_TRAINED = 'weight that is not trained'
 """Reason for which frozen stages keep their channels, a key of :attr:`PrunableChannels.frozen`."""
@@ -128,7 +128,7 @@ class PrunableChannels:
 
         The second network that a table of latencies has timed as a whole.
         """
-        return half_counts(self.group_sizes, self.group_steps(HALF_STEP))
+        return half_counts(self.group_sizes, self.group_steps(COMMON_STEP))
 
     def cost(self, resource: str) -> Cost:
         """Return the cost of a resource, ``'params'`` or ``'flops'``."""

@@ -68,14 +68,12 @@ class Case:
     """
 
     def __init__(self, name: str, seed: int) -> None:
-        from mmdet_adasap.apis import build_dense, build_forward
+        from mmdet_adasap.apis import build_forward
+        from mmdet_adasap.cli.dense_model import build_model
 
         torch.manual_seed(0)
         config, self.size = MODELS[name]
-        self.model = build_dense(config).eval()
-        with torch.no_grad():
-            for parameter in self.model.parameters():
-                parameter.nan_to_num_(1.0, 1.0, 1.0).clamp_(-1e6, 1e6)
+        self.model = build_model(config)[1].eval()
         self.forward = build_forward(self.model, image_size=self.size)
         self.seed = seed
 
