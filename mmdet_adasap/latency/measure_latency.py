@@ -28,6 +28,7 @@ import math
 import os
 import platform
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -503,6 +504,8 @@ def gather(*lists: Iterable[Mapping]) -> dict[str, tuple[Mapping, dict]]:
             for j, other in enumerate(entry.get('outputs', [0])):
                 row = rows[i] if rows else None
                 ratio = row[j] if isinstance(row, list) else row
+                if not isinstance(ratio, (int, float)) or not 0 < ratio < math.inf:
+                    ratio = None  # damaged, or not there yet: to be measured
                 if points.get((width, other)) is None:
                     points[width, other] = ratio
     for _, points in found.values():
@@ -542,7 +545,12 @@ def merge(one: Mapping, other: Mapping) -> dict:
         'spread': max(one['spread'], other['spread']),
         'layers': entries_of(gather(one['layers'], other['layers'])),
         'networks': {
-            digest: {**other['networks'].get(digest, {}), **one['networks'].get(digest, {})}
+            digest: {
+                name: value
+                for table in (other, one)
+                for name, value in table['networks'].get(digest, {}).items()
+                if value is not None
+            }
             for digest in {**other['networks'], **one['networks']}
         },
     }
@@ -713,14 +721,16 @@ def _fill(
     """Measure the points and the networks that a table lacks, see :func:`measure`."""
     gathered = gather(table['layers'], layers['layers'])
     known = table['networks'] = dict(table['networks'])
+    before = {'input': layers['input'], **known.get(layers['network'], {})}
+    timed = {name: load for name, load in networks.items() if before.get(name) is None}
+    # A table that ends here says that they are not timed yet.
+    known[layers['network']] = {**before, **dict.fromkeys(timed)}
     todo = [
         (key, points, pair)
         for key, points in gathered.values()
         for pair in sorted(points)
         if points[pair] is None
     ]
-    before = known.get(layers['network'], {})
-    timed = {name: run for name, run in networks.items() if name not in before}
     total, saved_at = len(todo) + LOADS * len(timed), time.monotonic()
     done = sum(len(points) for _, points in gathered.values()) - len(todo)
     try:
@@ -732,14 +742,13 @@ def _fill(
             if save and time.monotonic() - saved_at > SAVE_S:
                 save({**table, 'layers': entries_of(gathered)})
                 saved_at = time.monotonic()
-        shares = {name: before[name] for name in ('dense', 'half') if name in before}
         found: dict[str, list[float]] = {name: [] for name in timed}
         for number, name in enumerate([*timed] * LOADS, len(todo)):
             if report:
                 report(number, total, f'the network, {name}')
             found[name].append(run.network(name, timed[name]))
-        shares.update({name: statistics.median(ratios) for name, ratios in found.items()})
-        known[layers['network']] = {'input': layers['input'], **shares}
+        shares = {name: statistics.median(ratios) for name, ratios in found.items()}
+        known[layers['network']] = {**before, **shares}
     finally:
         table['layers'] = entries_of(gathered)
         if save:
@@ -753,7 +762,7 @@ def _fill(
 def read_json(path: str) -> object:
     """Return the content of a JSON file."""
     try:
-        with open(path, encoding='utf-8') as file:
+        with open(path, encoding='utf-8-sig') as file:
             return json.load(file)
     except OSError as error:
         raise RefusedError(f'{path}: cannot be read ({error.strerror}); see the path') from error
@@ -767,9 +776,10 @@ def read_table(path: str) -> dict:
     try:
         if table['format'] != TABLE_FORMAT:
             raise RefusedError(f'{path}: format: not "{TABLE_FORMAT}"; write another --out')
-        table['reference_ns'] + table['step'] + table['spread'] + len({**table['networks']})
+        table['reference_ns'] + table['step'] + table['spread'] + 0.0
+        [{**network} for network in table['networks'].values()]
         entries_of(gather(table['layers']))
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
         raise RefusedError(
             f'{path}: is no whole table; write another --out, or --force'
         ) from error
@@ -945,6 +955,7 @@ def run_command(args: argparse.Namespace) -> dict:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit status."""
     args = parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
     try:
         if args.time:
             print(compare_networks(args))
@@ -959,13 +970,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     gathered = gather(table['layers']).values()
     missing = sum(ratio is None for _, points in gathered for ratio in points.values())
+    missing += sum(None in network.values() for network in table['networks'].values())
     say(
         f'{args.out}: {len(table["layers"])} kinds of layers, step {table["step"]}, '
         f'half of the rounds within {100 * table["spread"]:.0f} %'
         + (f'; {missing} points are missing: measure with this --out' if missing else '')
     )
     for network in table['networks'].values():
-        if 'dense' in network and 'half' in network:
+        if network.get('dense') and network.get('half'):
             ms = [network[name] * table['reference_ns'] / 1e6 for name in ('dense', 'half')]
             say(f'dense network {ms[0]:.3g} ms, with half of all channels {ms[1]:.3g} ms')
     if not missing:

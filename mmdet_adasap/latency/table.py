@@ -37,6 +37,9 @@ MATTERS = ('backend', 'backend_version', 'device', 'device_name', 'threads', 'dt
 LARGEST = 1e15
 """No ratio, width or time is larger; an own choice: 1e15 ns are 11 days. Infinity is, too."""
 
+MOST_STEP = 256
+"""No device has a larger step; an own choice: those that were measured have 16 and 32."""
+
 AGAIN = 'measure it again with measure_latency.py'
 
 
@@ -95,7 +98,7 @@ class LatencyTable:
             LatencyTableError: If it cannot be read, is malformed, or lacks points.
         """
         try:
-            content = json.loads(Path(path).read_text(encoding='utf-8'))
+            content = json.loads(Path(path).read_text(encoding='utf-8-sig'))
         except OSError as error:
             raise LatencyTableError(
                 f'{path}: cannot be read ({error.strerror}); make it with adasap latency CONFIG '
@@ -127,13 +130,15 @@ class LatencyTable:
             fits = kind is float or isinstance(value, kind)
             if not fits or (kind in (int, float) and not _is_number(value, name == 'spread')):
                 raise self._error(f'{name}: {value!r:.40} is no {_WORDS[kind]}')
+        if content['step'] > MOST_STEP:
+            raise self._error(f'step: {content["step"]} channels are no step of a device')
 
     def _add(self, number: int, entry: Mapping) -> None:
         """Check an entry and keep it."""
         try:
             key, layer, identity = entry['key'], readable(entry['key']), key_id(entry['key'])
             inputs, rows, is_grouped = entry['inputs'], entry['ratios'], bool(key['group_width'])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             what = f'layer {number}: malformed ({type(error).__name__}: {error})'
             raise self._error(what) from error
         if identity in self._entries:
@@ -156,12 +161,16 @@ class LatencyTable:
 
     def _network_shape(self, digest: str, network: object) -> tuple[int, ...]:
         shape = network.get('input') if isinstance(network, Mapping) else None
-        if not isinstance(shape, list) or not all(type(n) is int and n > 0 for n in shape):
-            raise self._error(f'networks: {digest}: input is no shape')
+        whole = isinstance(shape, list) and all(type(n) is int and 0 < n < LARGEST for n in shape)
+        if not whole or len(shape) != 4:
+            raise self._error(f'networks: {digest}: input is no shape of four')
         return tuple(shape)
 
     def _network_times(self, digest: str, network: Mapping) -> tuple[float, float]:
         found = [network.get(name) for name in ('dense', 'half')]
+        if None in found:
+            remedy = 'go on with adasap latency, or measure_latency.py, and this --out'
+            raise self._error('the network as a whole: not measured yet', remedy)
         if not all(map(_is_number, found)):
             raise self._error(f'networks: {digest}: dense or half is no ratio above 0')
         return found[0] * self.reference_ns, found[1] * self.reference_ns

@@ -15,10 +15,10 @@ from .cost import Cost, CostTables
 from .groups import PrunableChannels
 from .layer_calls import LayerCall, LayerKey, Size, activations, widths
 
-MOST_OPTIONS = 100_000
-"""Combinations of widths of a layer that are looked up, counted in steps of the device. A layer
-that reads many groups (DenseNet) has more, and takes the fit to its entries: some megabytes are
-enough for the others."""
+MOST_OPTIONS, MOST_GROUPS, MOST_PLACES = 300_000, 6, 4_000_000
+"""Combinations of widths of a layer that a choice may come to, groups that they are of, and
+multiples of the device's step that its table has, at most. A layer with more of them (DenseNet,
+which reads many groups) takes the fit to its entries: some megabytes are enough for the others."""
 
 
 def network_digest(channels: PrunableChannels) -> str:
@@ -45,6 +45,8 @@ def network_digest(channels: PrunableChannels) -> str:
     return hashlib.sha256(repr(plain).encode()).hexdigest()[:16]
 
 
+ODD = 0.1, 1000
+"""Time of a network over that of its layers beyond which the two are not of one measurement."""
 NEARLY = 1e-9
 """Determinant of two terms below which they say the same."""
 
@@ -62,9 +64,11 @@ class LatencyCost:
     Args:
         channels (PrunableChannels): The channels of the dense model.
         table (LatencyTable): The table of the device.
+        steps (np.ndarray, optional): In which groups shrink, int of shape ``[groups]``. Defaults
+            to one by one.
 
     Raises:
-        LatencyTableError: If the table lacks a layer.
+        LatencyTableError: If the table lacks a layer, or its networks do not fit its layers.
 
     Attributes:
         has_rest (bool): Whether the table has timed the network as a whole.
@@ -72,13 +76,19 @@ class LatencyCost:
             this formula, as a share; 0 but where no terms of 0 or more meet both networks.
     """
 
-    def __init__(self, channels: PrunableChannels, table: LatencyTable) -> None:
+    def __init__(
+        self,
+        channels: PrunableChannels,
+        table: LatencyTable,
+        steps: np.ndarray | None = None,
+    ) -> None:
         self.num_groups = len(channels.groups)
         self.calls = [call for call in channels.calls if call.is_timed]
         self.table = table
         self._check_complete()
         sizes = channels.group_sizes
-        self._layers = _Layers(self.calls, table, sizes)
+        steps = np.ones_like(sizes) if steps is None else steps
+        self._layers = _Layers(self.calls, table, sizes, steps)
         self._activations = activations(channels.calls, self.num_groups)
         self._scale, self._fixed, self._per_value = 1.0, 0.0, 0.0
         timed = table.network(network_digest(channels))
@@ -104,6 +114,13 @@ class LatencyCost:
             times (np.ndarray): Nanoseconds of both, float64 of shape ``[2]``.
         """
         layers = np.array([self._layers(dense), self._layers(half)])
+        if times[1] > 1.1 * times[0] or not ODD[0] < times[0] / layers[0] < ODD[1]:
+            whole, cut, alone = (*times / 1e6, layers[0] / 1e6)
+            raise LatencyTableError(
+                f'the networks of the table do not fit its layers: the dense one takes '
+                f'{whole:.3g} ms, with half of all channels {cut:.3g}, and its layers '
+                f'{alone:.3g}; make the table anew with adasap latency --force'
+            )
         values = np.array([self._activations(dense), self._activations(half)], dtype=np.float64)
         terms = {'scale': layers, 'fixed': np.ones(2), 'per_value': values}
         # Layers as they were timed, and a rest; else without its fixed part, or without the other.
@@ -159,15 +176,24 @@ class _Layers:
         calls (Sequence[LayerCall]): The calls.
         table (LatencyTable): Has an entry for each of their keys.
         sizes (np.ndarray): Channels of each group of the dense model.
+        steps (np.ndarray): In which groups shrink.
     """
 
-    def __init__(self, calls: Sequence[LayerCall], table: LatencyTable, sizes: np.ndarray) -> None:
+    def __init__(
+        self,
+        calls: Sequence[LayerCall],
+        table: LatencyTable,
+        sizes: np.ndarray,
+        steps: np.ndarray,
+    ) -> None:
         self._step, self._calls = table.step, calls
         self._inputs, self._outputs = (
             _matrix([getattr(call, axis) for call in calls], len(sizes))
             for axis in ('inputs', 'outputs')
         )
-        self._is_fitted = np.array([self._has_many_options(c, sizes) for c in calls], dtype=bool)
+        self._is_fitted = np.array(
+            [self._has_many_options(call, sizes, steps) for call in calls], dtype=bool
+        )
         self._fits = np.zeros((len(calls), 4))
         for number in np.flatnonzero(self._is_fitted):
             self._fits[number] = table.bilinear_fit(calls[number].key.to_dict())
@@ -175,9 +201,12 @@ class _Layers:
         self._row = np.ones(len(calls), dtype=np.int64)
         self._times = self._look_up_all(table, sizes)
 
-    def _has_many_options(self, call: LayerCall, sizes: np.ndarray) -> bool:
+    def _has_many_options(self, call: LayerCall, sizes: np.ndarray, steps: np.ndarray) -> bool:
         groups = [*{*call.inputs[1], *call.outputs[1]}]
-        return math.prod((-(-sizes[groups] // self._step)).tolist()) > MOST_OPTIONS
+        options = math.prod((-(-sizes[groups] // steps[groups])).tolist())
+        dense = [widths(axis, sizes) for axis in (call.inputs, call.outputs)]
+        places = math.prod(float(self._place(width)) + 1 for width in dense)
+        return len(groups) > MOST_GROUPS or options > MOST_OPTIONS or places > MOST_PLACES
 
     def _look_up_all(self, table: LatencyTable, sizes: np.ndarray) -> np.ndarray:
         """Return the times of each key at all multiples of the step, one key after another."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..errors import StructureError
+from ..errors import LatencyTableError, StructureError
 from .budget import Budget
 from .cost import Cost
 from .groups import PrunableChannels
@@ -27,6 +27,7 @@ class Limits:
         channels (PrunableChannels): The channels of the model as it is.
         target (Target): What is to remain of the dense model.
         base (Mapping, optional): The structure that the model was cut to before.
+        steps (np.ndarray, optional): In which groups shrink, int of shape ``[groups]``.
 
     Raises:
         ValueError: If a model that was cut before has a target of latency, or a target in
@@ -44,7 +45,11 @@ class Limits:
     """
 
     def __init__(
-        self, channels: PrunableChannels, target: Target, base: Mapping | None = None
+        self,
+        channels: PrunableChannels,
+        target: Target,
+        base: Mapping | None = None,
+        steps: np.ndarray | None = None,
     ) -> None:
         self.target = target
         self.costs: dict[str, Cost | LatencyCost] = {
@@ -57,9 +62,13 @@ class Limits:
                     f'{target}: a table times the layers of a dense model, and this one was cut '
                     f'before; limit flops instead, or start from the dense checkpoint'
                 )
-            self.costs['latency'] = LatencyCost(channels, target.table)
+            self.costs['latency'] = LatencyCost(channels, target.table, steps)
             self._check_unit()
         self.dense = {r: cost(channels.group_sizes) for r, cost in self.costs.items()}
+        if self.dense.get('latency', 1) < 1:
+            raise LatencyTableError(
+                'target.table: by it the dense network takes no time; measure it again'
+            )
         if base is not None:
             self.dense = _dense_before(base, self.dense)
         self.fractions = {r: target.fraction(r, self.dense) for r in target.resources}

@@ -113,9 +113,9 @@ class Pruner:
         self._start = base = tagged_structure(model)
         self._is_cut = self._is_selected = False
         self._base = base or {'keep': {}, 'attrs': {}}
-        self.limits = Limits(self.channels, self.target, base)
-        self.dense, self.targets = self.limits.dense, self.limits.fractions
         self._steps = self.channels.group_steps(round_to)
+        self.limits = Limits(self.channels, self.target, base, self._steps)
+        self.dense, self.targets = self.limits.dense, self.limits.fractions
         sizes = self.channels.group_sizes
         self.measured: float | None = None
         self._least = minimum_counts(sizes, self._steps, max_pruning_ratio)

@@ -72,7 +72,8 @@ def unreachable_message(
             f'cutting channels cannot go below {floor:.3g} ms on that device; '
         )
     remedies = []
-    divisors = [step for step in range(round_to - 1, 0, -1) if round_to % step == 0]
+    most = min(round_to - 1, int(channels.group_sizes.max(initial=1)))
+    divisors = [step for step in range(most, 0, -1) if round_to % step == 0]
     smaller = next((step for step in divisors if cost(least(step)) <= limit), None)
     if unlimited <= limit:
         remedies.append('raise max_pruning_ratio towards 1')

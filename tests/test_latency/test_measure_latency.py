@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from _utils.latency_case import depthwise_key, layer_key, layers_json, table_json
+from mmdet_adasap.errors import LatencyTableError
 from mmdet_adasap.latency import LatencyTable, measure_latency
 from mmdet_adasap.latency.measure_latency import (
     RefusedError,
@@ -153,7 +154,8 @@ class TestMeasure:
         saved, runs = [], {'dense': lambda: fail, 'half': lambda: fail}
         with pytest.raises(RefusedError, match=r'the network, dense: .* \(Got: 3 Expected: 1\); '):
             measure(ONLY_LAYERS, 'fake', networks=runs, save=saved.append)
-        LatencyTable(saved[-1])
+        with pytest.raises(LatencyTableError, match='the network as a whole: not measured yet'):
+            LatencyTable(saved[-1])
         with pytest.raises(RefusedError, match='networks: dense; give dense and half'):
             measure(ONLY_LAYERS, 'fake', networks={'dense': fail})
 

@@ -212,8 +212,21 @@ CONV = r'conv 3x3 stride 1 on 8x8, batch 1'
         (broken(step=0), 'step: 0 is no whole number above 0'),
         (broken(reference_ns=math.nan), 'reference_ns: nan is no number'),
         (broken(layers={}), 'layers: {} is no list'),
-        (broken(networks={'ab': {'input': [1], 'dense': 1}}), 'networks: ab: dense or half is no'),
+        (
+            broken(networks={'ab': {'input': [1, 3, 8, 8], 'dense': 1, 'half': 0}}),
+            'networks: ab: dense or half is no',
+        ),
         (broken(networks={'ab': 1}), 'networks: ab: input is no shape'),
+        (broken(networks={'ab': {'input': [1, 3, 7]}}), 'networks: ab: input is no shape of four'),
+        (
+            broken(networks={'ab': {'input': [1, 3, 8, 8], 'dense': None, 'half': None}}),
+            'the network as a whole: not measured yet; go on with adasap latency',
+        ),
+        (broken(step=10**9), 'step: 1000000000 channels are no step of a device'),
+        (
+            broken(layers=[{**DEPTHWISE, 'key': {**depthwise_key(), 'group_width': [1]}}]),
+            'layer 0',
+        ),
         (broken(layers=[3]), 'layer 0: malformed'),
         (broken(layers=[layer([[1, 2], [3, 4]])] * 2), f'{CONV}: occurs twice; leave one'),
         (broken_layer(key={'op': 'conv'}), "layer 0: malformed \\(KeyError: 'dtype'\\)"),

@@ -159,3 +159,25 @@ def test_a_model_that_was_cut_is_not_pruned_for_a_latency(channels):
     table = formula_table(find_channels(model, runs(X)))
     with pytest.raises(ValueError, match='times the layers of a dense model'):
         Pruner(model, runs(X), dict(latency=0.5, table=table), MagnitudeImportance())
+
+
+def test_a_fine_choice_does_not_take_much_memory(channels):
+    """Steps of one channel on a device with a large step: layers of many options are fitted."""
+    sizes = channels.group_sizes
+    table = formula_table(channels, step=16)
+    fine, coarse = (
+        LatencyCost(channels, table, np.full_like(sizes, step))._layers._is_fitted
+        for step in (1, 8)
+    )
+    assert not coarse.any()
+    _, tables = LatencyCost(channels, table, np.ones_like(sizes)).tables(
+        [np.arange(1, size + 1) for size in sizes]
+    )
+    assert max(t.size for _, t in tables) <= module.MOST_OPTIONS
+    assert fine.sum() <= len(fine)
+
+
+@pytest.mark.parametrize('networks', [(10.0, 60.0), (1e-6, 5e-7), (1e12, 5e11)])
+def test_networks_that_are_not_of_its_layers(channels, networks):
+    with pytest.raises(LatencyTableError, match='the networks of the table do not fit its layers'):
+        LatencyCost(channels, formula_table(channels, networks=networks))
