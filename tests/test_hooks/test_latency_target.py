@@ -223,6 +223,14 @@ class TestClock:
         assert saving(0.75)(share) <= 0.7 * (1 + CLOSE)
         assert structure_of(tmp_path / 'epoch_6.pth')['latency']['measured_ms'] is None
 
+    def test_what_the_clock_never_reaches_is_cut_as_far_as_it_goes(self, tmp_path, table, clock):
+        clock(lambda share: 0.8 + 0.2 * share)
+        runner = train(run_settings(tmp_path, table))
+        assert toy_milliseconds(runner.model) < 0.6 * DENSE_MS
+        (line,) = (x for x in warnings_in(tmp_path) if 'was asked for' in x)
+        assert 'latency 0.600 of the dense model' in line
+        assert 'no choice was faster' in line
+
     def test_a_backend_that_does_not_start(self, tmp_path, table, monkeypatch):
         def broken(table):
             raise OSError('libonnxruntime.so: cannot open shared object file')
