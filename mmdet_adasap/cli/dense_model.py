@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import sys
@@ -11,7 +12,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import message_for_user
-from .arguments import called_as
+from .arguments import at_least_1, called_as
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that names a config."""
+    parser.add_argument(
+        'config', help='a file, or a name in a package, as mmdet::ssd/ssd300_coco.py'
+    )
+
+
+def add_size_of_table(parser: argparse.ArgumentParser) -> None:
+    """Add the option for the image size that a table of latencies is made for."""
+    parser.add_argument(
+        '--image-size',
+        type=at_least_1,
+        metavar='PIXELS',
+        help='side of a square image, which is that of the table and of all that is pruned by it '
+        '(default: what the test pipeline makes)',
+    )
 
 
 @contextlib.contextmanager

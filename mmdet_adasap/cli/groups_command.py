@@ -33,7 +33,7 @@ import torch
 from ..errors import listed
 from ..fileio import quiet_on_closed_pipe, write_atomically
 from .arguments import at_least_1, called_as, make_parser
-from .dense_model import build_model, choose_image, quiet_or_exit
+from .dense_model import add_config, build_model, choose_image, quiet_or_exit
 from .pareto_plot import SUFFIXES, draw_pareto, importance_kept, pareto_points
 
 LAYERS_SHOWN = 20
@@ -44,9 +44,7 @@ SOLVERS = ('joint', 'ranked')
 
 def parse_args() -> argparse.Namespace:
     parser = make_parser('list_groups.py', __doc__)
-    parser.add_argument(
-        'config', help='a file, or a name in a package, as mmdet::ssd/ssd300_coco.py'
-    )
+    add_config(parser)
     parser.add_argument(
         '--target',
         type=target,
@@ -343,7 +341,7 @@ def latency_lines(pruner, kept: np.ndarray) -> list[str]:
 
 def prediction(found: dict, limited: dict, hook: dict) -> list[str]:
     """Return lines on the slim model, and on what they hold for."""
-    from ..hooks import DEFAULT_IMPORTANCE, LATENCY_IMPORTANCE
+    from ..hooks import default_importance
 
     slim, dense = found['slim'], found['dense']
     weights = 'these weights' if slim['checkpoint'] else 'random weights'
@@ -355,7 +353,7 @@ def prediction(found: dict, limited: dict, hook: dict) -> list[str]:
         ratio = f'{left / dense[resource]:.4f} of the dense model'
         holds = '' if resource in limited else f'; for {of} alone'
         lines.append(f'slim: {amount} ({ratio}{holds})')
-    by_target = LATENCY_IMPORTANCE if 'latency' in limited else DEFAULT_IMPORTANCE
+    by_target = default_importance(limited)
     criterion = (hook.get('importance') or {}).get('type', by_target) if hook else None
     if criterion and slim['importance'].lower() not in str(criterion).lower():
         lines.append(

@@ -24,15 +24,19 @@ from pathlib import Path
 
 from ..fileio import quiet_on_closed_pipe
 from .arguments import at_least_1, called_as, make_parser
-from .dense_model import build_model, choose_image, quiet_or_exit
+from .dense_model import (
+    add_config,
+    add_size_of_table,
+    build_model,
+    choose_image,
+    quiet_or_exit,
+)
 from .machine import treat_sigterm_as_interrupt
 
 
 def parse_args() -> argparse.Namespace:
     parser = make_parser('latency.py', __doc__)
-    parser.add_argument(
-        'config', help='a file, or a name in a package, as mmdet::ssd/ssd300_coco.py'
-    )
+    add_config(parser)
     parser.add_argument(
         '--out',
         type=Path,
@@ -60,13 +64,7 @@ def parse_args() -> argparse.Namespace:
         metavar='N',
         help='timings of each entry, of which the median counts (default: 5)',
     )
-    parser.add_argument(
-        '--image-size',
-        type=at_least_1,
-        metavar='PIXELS',
-        help='side of a square image, which is that of the table and of all that is pruned by it '
-        '(default: what the test pipeline makes)',
-    )
+    add_size_of_table(parser)
     return parser.parse_args()
 
 

@@ -4,12 +4,12 @@
 from .adasap_hook import AdaSAPHook
 from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .robustness_hook import RobustnessHook
-from .settings import DEFAULT_IMPORTANCE, LATENCY_IMPORTANCE
+from .settings import LATENCY_IMPORTANCE, default_importance
 
 __all__ = [
-    'DEFAULT_IMPORTANCE',
     'LATENCY_IMPORTANCE',
     'AdaSAPHook',
     'AtomicCheckpointHook',
     'RobustnessHook',
+    'default_importance',
 ]

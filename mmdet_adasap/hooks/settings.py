@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from ..pruning import (
@@ -50,13 +51,13 @@ def _uniform() -> dict:
     )
 
 
-def default_importance(target: Target) -> str:
+def default_importance(resources: Collection[str]) -> str:
     """Return the criterion of a run that names none.
 
     Args:
-        target (Target): What is to remain.
+        resources (Collection[str]): What the target limits.
     """
-    return LATENCY_IMPORTANCE if 'latency' in target.resources else DEFAULT_IMPORTANCE
+    return LATENCY_IMPORTANCE if 'latency' in resources else DEFAULT_IMPORTANCE
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class AdaSAPSettings:
         target = check_target(self.target)
         importance = self.importance
         if isinstance(importance, str) and importance == BY_TARGET:
-            importance = dict(type=default_importance(target))
+            importance = dict(type=default_importance(target.resources))
         built = {
             'target': target,
             'round_to': self.round_to or default_step(target.table),
