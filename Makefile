@@ -9,7 +9,9 @@ OMP_NUM_THREADS ?= 1
 TEST_JOBS ?= $(if $(ARGS),0,2)
 
 THREADS = OMP_NUM_THREADS=$(OMP_NUM_THREADS) MKL_NUM_THREADS=$(OMP_NUM_THREADS)
-PYTEST = $(THREADS) .venv/bin/python -m pytest -n $(TEST_JOBS) --dist loadfile
+# After a test that hung or crashed, one new process goes on, which would run it again and again.
+SHARED = -n $(TEST_JOBS) --dist loadfile --max-worker-restart 1
+PYTEST = $(THREADS) .venv/bin/python -m pytest $(SHARED)
 
 # For tools/dev/find_python.sh.
 export PYTHON
@@ -59,8 +61,8 @@ test-quick: install  ## Run the tests that are quick, of every part: under 2 min
 # All but the tests of tools/, which set up environments, draw sets and time things; and a chain of
 # all programs, which the others leave out as slow.
 test-original: install-original  ## Run the tests with those packages, and a chain of all programs
-	$(THREADS) .venv-original$(TORCH:%=-torch%)/bin/python -m pytest -n $(TEST_JOBS) \
-		--dist loadfile -m 'not slow or chain' --ignore=tests/test_tools $(ARGS)
+	$(THREADS) .venv-original$(TORCH:%=-torch%)/bin/python -m pytest $(SHARED) \
+		-m 'not slow or chain' --ignore=tests/test_tools $(ARGS)
 
 # All four are run, also where one fails; `ruff format .` and `ruff check --fix .` mend most.
 lint: install  ## Check format, style, imports and the layout of the package

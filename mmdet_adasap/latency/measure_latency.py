@@ -962,15 +962,25 @@ def run_command(args: argparse.Namespace) -> dict:
     )
 
 
+@contextlib.contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """End by SIGTERM as by Ctrl-C; afterwards the process treats it as before."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit status."""
     args = parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
     try:
-        if args.time:
-            print(compare_networks(args))
-            return 0
-        table = run_command(args)
+        with sigterm_as_interrupt():
+            if args.time:
+                print(compare_networks(args))
+                return 0
+            table = run_command(args)
     except RefusedError as error:
         say(str(error))
         return 2

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -341,6 +342,14 @@ class TestCommand:
         assert status == 0
         assert command.device.made[1:] == [('conv', 16, 48), ('conv', 32, 16), ('conv', 32, 48)]
         LatencyTable.read(command.folder / 'table.json')
+
+    def test_sigterm_ends_it_as_ctrl_c_does_and_nothing_after_it(self, command):
+        command.write('layers.json', layers_json(CONV))
+        command.device.synchronize = lambda: signal.raise_signal(signal.SIGTERM)
+        before = signal.getsignal(signal.SIGTERM)
+        status, said = command(*self.MEASURE)
+        assert (status, said[-45:]) == (130, 'stopped; too early, the same command goes on\n')
+        assert signal.getsignal(signal.SIGTERM) is before
 
     def test_other_device_and_force(self, command):
         assert command(*self.MEASURE)[0] == 0
