@@ -286,7 +286,7 @@ def test_demo_without_onnxruntime(tmp_path, monkeypatch):
     demo.add_times()
     assert demo.table is demo.times is None
     monkeypatch.setattr(detection, 'find_spec', lambda name: name)
-    assert [*detection.Demo(arguments).arms] == ['dense', 'control', 'adasap', 'adasap-l']
+    assert [*detection.Demo(arguments).arms] == [*detection.ARMS]
 
 
 @pytest.mark.long

@@ -4,8 +4,9 @@
 Builds the small VOC, trains a dense detector, prunes it to half of its parameters with AdaSAP
 and, as a control, in the same way without perturbations, and tests all clean and under the
 corruptions of the benchmark. AdaSAP-L is AdaSAP at 0.6 of the network's time in onnxruntime on
-this machine, which is measured first; without onnx and onnxruntime it is left out. Everything goes
-through mmdet's train.py, adasap latency, tools/robustness.py and configs/demo.
+this machine, which is measured first, and AdaSAP-L-Taylor is the same with channels chosen as in
+AdaSAP; without onnx and onnxruntime both are left out. Everything goes through mmdet's train.py,
+adasap latency, tools/robustness.py and configs/demo.
 
 A second call goes on where the first one stopped.
 """
@@ -15,6 +16,7 @@ import io
 import json
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 from demo_parts.program import ROOT, make_parser, quietly, run_program, say, seed_option
 from demo_parts.steps import Plan, Step, Training, checkpoint
@@ -22,14 +24,36 @@ from demo_parts.tables import format_detection_table
 
 CONFIGS = ROOT / 'configs' / 'demo'
 DATA = ROOT / 'data' / 'tiny_voc'
-LATENCY = 'adasap-l'
-ARMS = {'dense': 'dense', 'control': 'control', 'adasap': 'AdaSAP', LATENCY: 'AdaSAP-L'}
-# Each config builds on those before it in its row.
-BASES = {
-    'dense': (),
-    'adasap': ('dense',),
-    'control': ('dense', 'adasap'),
-    LATENCY: ('dense', 'adasap'),
+
+
+class Arm(NamedTuple):
+    """A column of the table.
+
+    Attributes:
+        name (str): Its heading.
+        config (str): What the name of its config begins with.
+        bases (tuple[str, ...]): The configs that this one builds on.
+        options (tuple[str, ...]): For --cfg-options.
+        needs_times (bool): Whether it prunes for a time.
+    """
+
+    name: str
+    config: str
+    bases: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    needs_times: bool = False
+
+
+TAYLOR = 'default_hooks.adasap.importance.type=TaylorImportance'
+# By the folder of its training.
+ARMS = {
+    'dense': Arm('dense', 'dense'),
+    'control': Arm('control', 'control', ('dense', 'adasap')),
+    'adasap': Arm('AdaSAP', 'adasap', ('dense',)),
+    'adasap-l': Arm('AdaSAP-L', 'adasap-l', ('dense', 'adasap'), needs_times=True),
+    'adasap-l-taylor': Arm(
+        'AdaSAP-L-Taylor', 'adasap-l', ('dense', 'adasap'), (TAYLOR,), needs_times=True
+    ),
 }
 # What the network is written and timed with.
 TIMING = ('onnx', 'onnxruntime')
@@ -51,8 +75,8 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def config(arm: str) -> Path:
-    return CONFIGS / f'{arm}_yolox_tiny-voc.py'
+def config(name: str) -> Path:
+    return CONFIGS / f'{name}_yolox_tiny-voc.py'
 
 
 class Demo:
@@ -64,7 +88,9 @@ class Demo:
         packages = ('onedl-mmdetection', 'mmdet', 'onnxruntime')
         self.plan = Plan('train', packages, args.jobs, args.force)
         self.missing = [name for name in TIMING if find_spec(name) is None]
-        self.arms = {arm: name for arm, name in ARMS.items() if arm != LATENCY or not self.missing}
+        self.arms = {
+            key: arm for key, arm in ARMS.items() if not (arm.needs_times and self.missing)
+        }
         self.trained: dict[str, Step] = {}
         self.table = self.times = None
 
@@ -82,7 +108,7 @@ class Demo:
         self.add_table()
         self.plan.run()
         say('[3/5] prune it with AdaSAP, and without perturbations as the control')
-        for arm in ('adasap', LATENCY, 'control'):  # the longest first
+        for arm in ('adasap', 'adasap-l', 'adasap-l-taylor', 'control'):  # the longest first
             if arm in self.arms:
                 self.add_training(arm)
         self.plan.run()
@@ -110,21 +136,22 @@ class Demo:
             [config('dense')],
         )
 
-    def add_training(self, arm: str) -> None:
-        options = []
-        if arm == LATENCY:
+    def add_training(self, key: str) -> None:
+        arm = self.arms[key]
+        options = [*arm.options]
+        if arm.needs_times:
             table = self.table.folder / 'table.json'
             options.append(f'default_hooks.adasap.target.table={table}')
-        self.trained[arm] = self.plan.add_training(
+        self.trained[key] = self.plan.add_training(
             Training(
-                name=ARMS[arm],
-                folder=self.out / arm,
-                config=config(arm),
-                bases=[config(base) for base in BASES[arm]],
+                name=arm.name,
+                folder=self.out / key,
+                config=config(arm.config),
+                bases=[config(base) for base in arm.bases],
                 seed=self.seed,
-                start=None if arm == 'dense' else self.trained['dense'],
+                start=None if key == 'dense' else self.trained['dense'],
                 options=options,
-                needs=[self.table] if arm == LATENCY else [],
+                needs=[self.table] if arm.needs_times else [],
             )
         )
 
@@ -135,7 +162,9 @@ class Demo:
         program = ROOT / 'tools' / 'demo' / 'time_networks.py'
 
         def command(folder: Path) -> list[str]:
-            models = [f'{name}={checkpoint(self.trained[arm])}' for arm, name in self.arms.items()]
+            models = [
+                f'{arm.name}={checkpoint(self.trained[key])}' for key, arm in self.arms.items()
+            ]
             options = ['--image-size', str(IMAGE_SIZE), '--out', str(folder / 'times.json')]
             return [str(program), str(config('dense')), *models, *options]
 
@@ -145,7 +174,7 @@ class Demo:
         )
 
     def add_test(self) -> None:
-        models = {name: self.trained[arm] for arm, name in self.arms.items()}
+        models = {arm.name: self.trained[key] for key, arm in self.arms.items()}
         # The test itself is one process, so that with --jobs 1 it loads the images, too.
         workers = self.plan.jobs - 1
         self.tested = self.plan.add_test(
@@ -157,12 +186,12 @@ class Demo:
         found = json.loads((self.tested.folder / 'results.json').read_text())
         times = json.loads((self.times.folder / 'times.json').read_text()) if self.times else {}
         models = {}
-        for arm, name in self.arms.items():
-            model = found['models'][name]
-            models[name] = {
+        for key, arm in self.arms.items():
+            model = found['models'][arm.name]
+            models[arm.name] = {
                 **model['cost'],
-                **({'network_time': times[name]} if times else {}),
-                'train_seconds': self.trained[arm].seconds,
+                **({'network_time': times[arm.name]} if times else {}),
+                'train_seconds': self.trained[key].seconds,
                 'mAP': model['clean'],
                 'corrupted': {
                     corruption: {SEVERITY: row[str(SEVERITY)]}
@@ -171,8 +200,9 @@ class Demo:
                 'mPC': model['mPC'],
                 'rPC': model['rPC'],
                 'ci95': model['ci95'],
-                'config': str(config(arm).relative_to(ROOT)),
-                'checkpoint': str(checkpoint(self.trained[arm]).relative_to(self.out)),
+                'config': str(config(arm.config).relative_to(ROOT)),
+                'options': list(arm.options),
+                'checkpoint': str(checkpoint(self.trained[key]).relative_to(self.out)),
             }
         return {
             'seed': self.seed,
