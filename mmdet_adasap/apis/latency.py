@@ -10,16 +10,14 @@ from pathlib import Path
 
 from torch import nn
 
-from ..export import check_onnx, describe_layers, half_of, open_network, write_network
+from ..export import check_onnx, cut_to_first, describe_layers, open_network, write_network
 from ..fileio import write_atomically
 from ..latency import LatencyTable, measure_latency
 from ..models import preprocess_batch, synthetic_batch
-from ..pruning import PrunableChannels, find_channels
+from ..pruning import PrunableChannels, find_channels, timed_networks
 from .pruning import build_forward
 
 Report = Callable[[str], None]
-PARTS = ('dense', 'half')
-"""The network as it is, and with half of every group."""
 
 
 def list_layers(
@@ -30,15 +28,15 @@ def list_layers(
     networks: bool = True,
     report: Report | None = None,
 ) -> list[Path]:
-    """Write what a device has to time: layers.json, two networks, and the program that does it.
+    """Write what a device has to time: layers.json, three networks, and the program that does it.
 
     Args:
         model (nn.Module): The dense model.
         image_size (int | tuple[int, int]): Side of a square image in pixels, or height and width.
-        out (Path): The JSON file; the networks ``*_dense.onnx`` and ``*_half.onnx`` and
-            ``measure_latency.py`` come beside it.
+        out (Path): The JSON file; beside it come ``measure_latency.py`` and the networks of
+            :func:`~mmdet_adasap.pruning.timed_networks`, as ``*_dense.onnx``.
         config (str): Its config, for people who read the file. Defaults to ''.
-        networks (bool): Whether to write the two networks, which needs onnx. Defaults to True.
+        networks (bool): Whether to write the networks, which needs onnx. Defaults to True.
         report (Callable, optional): Called with lines on what is going on.
 
     Returns:
@@ -53,10 +51,11 @@ def list_layers(
     layers, channels = _layers_of(model, image_size, config, report)
     written = []
     if networks:
-        for name, each in zip(PARTS, (model, half_of(model, channels)), strict=True):
+        for name, counts in timed_networks(channels).items():
             file = out.with_name(f'{out.stem}_{name}.onnx')
             _say(report, f'writing {file.name}')
-            if not write_network(each, layers['input'], file):
+            network = cut_to_first(model, channels, counts)
+            if not write_network(network, layers['input'], file):
                 _say(
                     report,
                     'two stages are no single network: no ONNX files, the layers alone are timed',
@@ -88,7 +87,7 @@ def measure_table(
     progress: Callable[[int, int, str], None] | None = None,
     report: Report | None = None,
 ) -> LatencyTable:
-    """Time the layers of a model on this machine, and two whole networks; go on where it stopped.
+    """Time the layers of a model on this machine, and whole networks; go on where it stopped.
 
     Args:
         model (nn.Module): The dense model.
@@ -113,10 +112,12 @@ def measure_table(
     """
     before = _table_before(out, backend, device, threads, rounds, force)
     layers, channels = _layers_of(model, image_size, config, report)
-    _say(report, f'loading the network, dense and with half of all channels, with {backend}')
+    _say(report, f'loading the network, dense and with fewer channels, with {backend}')
     networks = {
-        name: open_network(each, layers['input'], backend, device, threads)
-        for name, each in zip(PARTS, (model, half_of(model, channels)), strict=True)
+        name: open_network(
+            cut_to_first(model, channels, counts), layers['input'], backend, device, threads
+        )
+        for name, counts in timed_networks(channels).items()
     }
     kinds = len(layers['layers'])
     _say(report, f'timing {kinds} kinds of layers into {out}, saved every few seconds')

@@ -2,7 +2,7 @@
 r"""Time the layers of a model on this machine, so that it can be pruned for a latency here.
 
 Makes a table of how long each convolution and linear layer takes in the widths that pruning may
-leave, and times two whole networks, the dense one and one with half of all channels. It takes a
+leave, and times three whole networks, the dense one and two with fewer channels. It takes a
 minute or some. Ctrl-C keeps what was measured, and the same command goes on. Then write into the
 config
 
@@ -119,7 +119,7 @@ def main() -> None:
     say('done')
     print(f'{table.describe()}, for {size[0]}x{size[1]} pixels')
     print(f'step of the device: {table.step} channels')
-    for dense, half in table.networks.values():
+    for dense, half, *_ in table.networks.values():
         print(f'dense network: {dense / 1e6:.3g} ms; half of all channels: {half / 1e6:.3g} ms')
     print('in the config of AdaSAPHook, to prune to 0.6 of the time:')
     print(f"  target=dict(latency=0.6, table='{args.out}')")

@@ -2,8 +2,8 @@
 r"""List what a device has to time of a model, so that it can be pruned for a latency there.
 
 Writes a folder's worth of files that need neither mmdet nor this package on the device: the layers
-in the widths that pruning may leave, the network as it is and one with half of all channels (ONNX,
-needs onnx here), and the program that times them. No data and no weights are needed. Copy them to
+in the widths that pruning may leave, the network as it is and two with fewer channels (ONNX, needs
+onnx here), and the program that times them. No data and no weights are needed. Copy them to
 the device, time there, and give the table to AdaSAPHook:
 
   target=dict(latency=0.6, table='table.json')

@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""What a device has to time of a model: its layers in several widths, and two whole networks."""
+"""What a device has to time of a model: its layers in several widths, and whole networks."""
 
 from __future__ import annotations
 
@@ -85,16 +85,16 @@ def _thinned(found: list[int]) -> list[int]:
     return sorted(chosen | {found[0], found[-1]})
 
 
-def half_of(model: nn.Module, channels: PrunableChannels) -> nn.Module:
-    """Return a copy with half of every group cut, with which a table calibrates the rest.
+def cut_to_first(model: nn.Module, channels: PrunableChannels, counts: np.ndarray) -> nn.Module:
+    """Return a copy whose groups keep their first channels, for the time that it takes.
 
     Args:
         model (nn.Module): The dense model; left as it is.
         channels (PrunableChannels): Its channels.
+        counts (np.ndarray): How many each group keeps, int of shape ``[groups]``.
     """
-    halves = channels.half_counts
-    kept = [np.arange(n) < half for n, half in zip(channels.group_sizes, halves, strict=True)]
-    half = copy_model(model)
-    keep = indices_from_masks(half, channels.groups, kept)
-    cut(half, keep, attribute_counts(half, channels, keep, kept))
-    return half
+    kept = [np.arange(n) < count for n, count in zip(channels.group_sizes, counts, strict=True)]
+    copy = copy_model(model)
+    keep = indices_from_masks(copy, channels.groups, kept)
+    cut(copy, keep, attribute_counts(copy, channels, keep, kept))
+    return copy

@@ -51,8 +51,9 @@ HEAD = (
 )
 """What two tables must agree in: ratios of other devices, or other settings, do not mix."""
 
-NETWORKS = {'dense', 'half'}
-"""The network as it is, and with half of every group: what runs between layers follows."""
+NETWORKS = ('dense', 'half', 'early')
+"""The network as it is, with half of every group, and with half of those in large maps. What runs
+between layers follows from them, and what weights take that are not in a cache."""
 OTHER_TABLE = 'choose another --out, or --force'
 """What helps where the table in --out was made in another way."""
 
@@ -575,8 +576,8 @@ def check_layers(layers: object) -> None:
         if not isinstance(layers.get(name), kind):
             raise RefusedError(f'{name}: is no {kind.__name__}, or missing; {again}')
     networks = layers.get('networks', {})
-    if not isinstance(networks, dict) or set(networks) not in (set(), NETWORKS):
-        raise RefusedError(f'networks: are not the files of dense and half; {again}')
+    if not isinstance(networks, dict) or set(networks) not in (set(), set(NETWORKS)):
+        raise RefusedError(f'networks: are not the files of {", ".join(NETWORKS)}; {again}')
     for number, entry in enumerate(layers['layers']):
         try:
             name, fault = readable(entry['key']), _fault(entry['key'], entry)
@@ -689,8 +690,8 @@ def measure(
         device (str): 'cpu' or 'cuda'. Defaults to 'cpu'.
         threads (int): Threads of the backend on a CPU. Defaults to 1.
         rounds (int): How often each layer is timed. Defaults to 5.
-        networks (Mapping[str, Callable], optional): 'dense' and 'half' to functions that load the
-            network, and the one with half of every group, and return what runs it once.
+        networks (Mapping[str, Callable], optional): The names of :data:`NETWORKS` to functions
+            that load a network and return what runs it once.
         table (Mapping, optional): What was measured before, on this device and with this backend.
         report (Callable, optional): Called with the points that are done, all of them, and the
             name of the next.
@@ -707,8 +708,8 @@ def measure(
     for name, number in (('threads', threads), ('rounds', rounds)):
         if number < 1:
             raise RefusedError(f'--{name}: {number} is too few; write 1 or more')
-    if networks and set(networks) != NETWORKS:
-        raise RefusedError(f'networks: {", ".join(networks)}; give dense and half')
+    if networks and set(networks) != set(NETWORKS):
+        raise RefusedError(f'networks: {", ".join(networks)}; give {", ".join(NETWORKS)}')
     opened = open_backend(backend, device, threads)
     try:
         run = Measurement(opened, layers['dtype'], device, threads, rounds)

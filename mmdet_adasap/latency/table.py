@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import LatencyTableError
-from .measure_latency import TABLE_FORMAT, key_id, readable
+from .measure_latency import NETWORKS, TABLE_FORMAT, key_id, readable
 
 HEAD = {
     'backend': str,
@@ -63,8 +63,8 @@ class LatencyTable:
         step (int): Within multiples of it, fewer channels are no faster; 1 if there are no steps.
         reference_ns (float): Time of the reference convolution, in nanoseconds.
         digest (str): 16 hexadecimal digits, the same for tables that say the same.
-        networks (dict[str, tuple[float, float]]): Digest of a network to nanoseconds of it as a
-            whole, and with half of every group.
+        networks (dict[str, tuple[float, ...]]): Digest of a network to nanoseconds of those that
+            are timed as a whole, in the order of ``NETWORKS``.
         input_shape (tuple[int, ...] | None): Of the networks, ``[N, C, H, W]``; None if the table
             is of several.
     """
@@ -82,7 +82,7 @@ class LatencyTable:
         shapes, self.networks = set(), {}
         for digest, network in content['networks'].items():
             shapes.add(self._network_shape(digest, network))
-            if 'dense' in network or 'half' in network:
+            if any(name in network for name in NETWORKS):
                 self.networks[digest] = self._network_times(digest, network)
         self.input_shape = shapes.pop() if len(shapes) == 1 else None
         self.digest = self._digest(content)
@@ -166,14 +166,15 @@ class LatencyTable:
             raise self._error(f'networks: {digest}: input is no shape of four')
         return tuple(shape)
 
-    def _network_times(self, digest: str, network: Mapping) -> tuple[float, float]:
-        found = [network.get(name) for name in ('dense', 'half')]
+    def _network_times(self, digest: str, network: Mapping) -> tuple[float, ...]:
+        found = [network.get(name) for name in NETWORKS]
         if None in found:
             remedy = 'go on with adasap latency, or measure_latency.py, and this --out'
             raise self._error('the network as a whole: not measured yet', remedy)
         if not all(map(_is_number, found)):
-            raise self._error(f'networks: {digest}: dense or half is no ratio above 0')
-        return found[0] * self.reference_ns, found[1] * self.reference_ns
+            names = ', '.join(NETWORKS)
+            raise self._error(f'networks: {digest}: one of {names} is no ratio above 0')
+        return tuple(ratio * self.reference_ns for ratio in found)
 
     def _digest(self, content: Mapping) -> str:
         layers = sorted(
@@ -249,14 +250,14 @@ class LatencyTable:
         lacks = {key_id(key): readable(key) for key in keys if key_id(key) not in self._entries}
         return list(lacks.values())
 
-    def network(self, digest: str) -> tuple[float, float] | None:
-        """Return what a whole network took, and it with half of every group.
+    def network(self, digest: str) -> tuple[float, ...] | None:
+        """Return what a network took as a whole, and copies of it with fewer channels.
 
         Args:
             digest (str): The network, 16 hexadecimal digits.
 
         Returns:
-            tuple[float, float] | None: Nanoseconds; None if it was not measured.
+            tuple[float, ...] | None: Nanoseconds of ``NETWORKS``; None if it was not measured.
         """
         return self.networks.get(digest)
 
@@ -324,20 +325,12 @@ class _Entry:
 
     def bilinear_fit(self) -> tuple[float, float, float, float]:
         """Return the four terms, see :meth:`LatencyTable.bilinear_fit`."""
+        from scipy.optimize import nnls
+
         inputs, outputs = self.inputs / self.inputs[-1], self.outputs / self.outputs[-1]
         ones = np.ones_like(self.times)
         terms = [ones, inputs[:, None] * ones, outputs * ones, np.outer(inputs, outputs)]
         columns = np.stack([(term / self.times).ravel() for term in terms], axis=1)
-        best, least = np.zeros(4), np.inf
-        # The best fit without negative terms is the best one of those terms that it has: with
-        # four, all 15 choices are tried. The fewest come first and win a tie.
-        for size in (1, 2, 3, 4):
-            for chosen in map(list, itertools.combinations(range(4), size)):
-                found = np.linalg.lstsq(columns[:, chosen], np.ones(len(columns)), rcond=None)[0]
-                error = float(np.sum((columns[:, chosen] @ found - 1) ** 2))
-                if found.min() >= 0 and error < least - NEARLY**2:
-                    best, least = np.zeros(4), error
-                    best[chosen] = found
-        a, b, c, d = best.tolist()
+        (a, b, c, d), _ = nnls(columns, np.ones(len(columns)))
         inputs, outputs = self.inputs[-1].item(), self.outputs[-1].item()
         return a, b / inputs, c / outputs, d / (inputs * outputs)

@@ -8,7 +8,7 @@ from .groups import NOT_TRAINED, ChannelGroup, Member, PrunableChannels
 from .importance import Importance, MagnitudeImportance, TaylorImportance, per_channel
 from .joint import check_objective, check_solver, select_jointly
 from .latency_check import TimedChoice, TimeShare, select_timed
-from .latency_cost import LatencyCost, network_digest
+from .latency_cost import LatencyCost
 from .layer_calls import COMMON_STEP, LayerCall, LayerKey, widths
 from .limits import latency_text
 from .masks import ChannelMasks, mask
@@ -50,6 +50,7 @@ from .target import (
     check_target,
     default_step,
 )
+from .timed_networks import network_digest, timed_networks
 from .tracing import trace_channels
 from .training_pass import unused_weights
 from .uniform_width import UniformWidth
@@ -120,6 +121,7 @@ __all__ = [
     'tag_model',
     'tagged_structure',
     'tensors_in',
+    'timed_networks',
     'trace_channels',
     'uncuttable_state',
     'unused_weights',

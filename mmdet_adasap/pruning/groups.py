@@ -10,7 +10,7 @@ from torch import nn
 
 from .channel_ids import FROZEN, ChannelUnionFind, TensorDim
 from .cost import Cost
-from .layer_calls import COMMON_STEP, LayerCall, Size, half_counts, hold_size
+from .layer_calls import LayerCall, Size, hold_size
 
 NOT_TRAINED = 'weight that is not trained'
 """Reason for which frozen stages keep their channels, a key of :attr:`PrunableChannels.frozen`."""
@@ -121,14 +121,6 @@ class PrunableChannels:
         """
         # A group whose channel stands for 8 outputs keeps them a multiple of 8 by itself.
         return round_to // np.gcd(round_to, self.channels_per_unit)
-
-    @property
-    def half_counts(self) -> np.ndarray:
-        """Half of the channels of each group, in steps of 16 outputs, int of shape ``[groups]``.
-
-        The second network that a table of latencies has timed as a whole.
-        """
-        return half_counts(self.group_sizes, self.group_steps(COMMON_STEP))
 
     def cost(self, resource: str) -> Cost:
         """Return the cost of a resource, ``'params'`` or ``'flops'``."""

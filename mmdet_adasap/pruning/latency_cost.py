@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 
@@ -14,52 +13,32 @@ from ..latency import LatencyTable
 from .cost import Cost, CostTables
 from .groups import PrunableChannels
 from .layer_calls import LayerCall, LayerKey, Size, activations, widths
+from .timed_networks import network_digest, timed_networks
 
 MOST_OPTIONS, MOST_GROUPS, MOST_PLACES = 300_000, 6, 4_000_000
 """Combinations of widths of a layer that a choice may come to, groups that they are of, and
 multiples of the device's step that its table has, at most. A layer with more of them (DenseNet,
 which reads many groups) takes the fit to its entries: some megabytes are enough for the others."""
 
-
-def network_digest(channels: PrunableChannels) -> str:
-    """Return 16 hexadecimal digits that tell one network from another.
-
-    By its layer calls, and their widths in the dense network and in that with half of every group.
-
-    Args:
-        channels (PrunableChannels): The channels of the dense model.
-    """
-    both = channels.group_sizes, channels.half_counts
-    plain = [
-        (
-            call.key,
-            *(
-                round(float(widths(axis, counts)))
-                for axis in (call.inputs, call.outputs)
-                for counts in both
-            ),
-        )
-        for call in channels.calls
-        if call.is_timed
-    ]
-    return hashlib.sha256(repr(plain).encode()).hexdigest()[:16]
-
-
 ODD = 0.1, 1000
 """Time of a network over that of its layers beyond which the two are not of one measurement."""
-NEARLY = 1e-9
-"""Determinant of two terms below which they say the same."""
+MEETS = 0.02
+"""Share that a network may be off with layers as they were timed, before layers are scaled, too;
+an own choice: the same network, loaded anew, is up to 5 % faster or slower."""
+EXACT = 1e3
+"""Weight of the dense network among those that are fitted: it is what shares refer to."""
 
 
 class LatencyCost:
-    r"""Nanoseconds of a network: :math:`s \sum_\ell T_\ell(c_{in}, c_{out}) + a + b A`.
+    r"""Nanoseconds of a network: :math:`s \sum_\ell T_\ell(c_{in}, c_{out}) + a + b A + w P`.
 
     :math:`T_\ell` is a layer's entry in the table of a device, :math:`A` the number of values
-    that all layers put out. The last two terms are what runs between the layers. ``a`` and ``b``
-    come from two networks that were timed as a whole, the dense one and one with half of every
-    group; ``s`` is not 1 where no rest of 0 or more fits both. A table without
-    those two has ``s = 1`` and no rest: shares of the dense time then take the rest to shrink as
-    the layers do.
+    that all layers put out, :math:`P` that of the parameters. The last three terms are what runs
+    between the layers, and weights that come from memory. They are fitted to the
+    :func:`networks that were timed as a whole <timed_networks>`, none below 0: a network would
+    get faster by more channels. ``s`` is 1, or fitted, too, where that does not meet them. A table
+    without those networks has ``s = 1`` and no rest: shares of the dense time then take the rest
+    to shrink as the layers do.
 
     Args:
         channels (PrunableChannels): The channels of the dense model.
@@ -73,7 +52,7 @@ class LatencyCost:
     Attributes:
         has_rest (bool): Whether the table has timed the network as a whole.
         misfit (float): How much longer than timed the network with half of every group takes by
-            this formula, as a share; 0 but where no terms of 0 or more meet both networks.
+            this formula, as a share.
     """
 
     def __init__(
@@ -90,11 +69,12 @@ class LatencyCost:
         steps = np.ones_like(sizes) if steps is None else steps
         self._layers = _Layers(self.calls, table, sizes, steps)
         self._activations = activations(channels.calls, self.num_groups)
-        self._scale, self._fixed, self._per_value = 1.0, 0.0, 0.0
+        self._params = channels.params
+        self._scale, self._fixed, self._per_value, self._per_param = 1.0, 0.0, 0.0, 0.0
         timed = table.network(network_digest(channels))
         self.has_rest, self.misfit = timed is not None, 0.0
         if timed is not None:
-            self._calibrate(sizes, channels.half_counts, np.array(timed))
+            self._calibrate([*timed_networks(channels).values()], np.array(timed))
 
     def _check_complete(self) -> None:
         missing = self.table.missing([call.key.to_dict() for call in self.calls])
@@ -105,49 +85,38 @@ class LatencyCost:
                 f'latency'
             )
 
-    def _calibrate(self, dense: np.ndarray, half: np.ndarray, times: np.ndarray) -> None:
-        """Set what runs between the layers, from two networks that were timed as a whole.
+    def _calibrate(self, networks: Sequence[np.ndarray], times: np.ndarray) -> None:
+        """Fit what layers alone do not tell to networks that were timed as a whole.
 
         Args:
-            dense (np.ndarray): Channels of each group of the dense network.
-            half (np.ndarray): Those of the other one.
-            times (np.ndarray): Nanoseconds of both, float64 of shape ``[2]``.
+            networks (Sequence[np.ndarray]): Channels of each group of them, the dense one first.
+            times (np.ndarray): Nanoseconds, float64 of shape ``[networks]``.
         """
-        layers = np.array([self._layers(dense), self._layers(half)])
+        layers = np.array([self._layers(counts) for counts in networks])
         if times[1] > 1.1 * times[0] or not ODD[0] < times[0] / layers[0] < ODD[1]:
-            whole, cut, alone = (*times / 1e6, layers[0] / 1e6)
+            whole, cut, alone = (*times[:2] / 1e6, layers[0] / 1e6)
             raise LatencyTableError(
                 f'the networks of the table do not fit its layers: the dense one takes '
                 f'{whole:.3g} ms, with half of all channels {cut:.3g}, and its layers '
                 f'{alone:.3g}; make the table anew with adasap latency --force'
             )
-        values = np.array([self._activations(dense), self._activations(half)], dtype=np.float64)
-        terms = {'scale': layers, 'fixed': np.ones(2), 'per_value': values}
-        # Layers as they were timed, and a rest; else without its fixed part, or without the other.
-        for free in (('fixed', 'per_value'), ('scale', 'per_value'), ('scale', 'fixed')):
-            found = {'scale': 1.0, 'fixed': 0.0, 'per_value': 0.0}
-            rest = times - (0.0 if 'scale' in free else layers)
-            columns = np.stack([terms[name] for name in free], axis=1)
-            if abs(np.linalg.det(columns / np.abs(columns).max(0))) > NEARLY:
-                found |= dict(zip(free, np.linalg.solve(columns, rest).tolist(), strict=True))
-                # No part may be below 0: a network would get faster by more channels.
-                if min(found.values()) >= 0:
-                    break
-        else:
-            found = {'scale': times[0] / layers[0], 'fixed': 0.0, 'per_value': 0.0}
-            if values[1] / values[0] < layers[1] / layers[0]:
-                found = {'scale': 0.0, 'fixed': 0.0, 'per_value': times[0] / values[0]}
-        self._scale, self._fixed, self._per_value = found.values()
-        self.misfit = self(half) / times[1] - 1
+        rest = np.array([(1, self._activations(n), self._params(n)) for n in networks], np.float64)
+        weights = np.array([EXACT, *np.ones(len(times) - 1)]) / times
+        found, off = _fit(rest, times - layers, weights)
+        scale = 1.0
+        if off > MEETS:
+            (scale, *found), _ = _fit(np.column_stack([layers, rest]), times, weights)
+        self._scale, (self._fixed, self._per_value, self._per_param) = scale, found
+        self.misfit = self(networks[1]) / times[1] - 1
 
-    def _rest(self, values: float) -> float:
-        return self._fixed + self._per_value * values
+    def _rest(self, counts: np.ndarray) -> float:
+        values, params = self._activations(counts), self._params(counts)
+        return self._fixed + self._per_value * values + self._per_param * params
 
     def __call__(self, counts: np.ndarray) -> int:
         """Return nanoseconds when each group keeps ``counts`` channels (int, ``[groups]``)."""
         counts = np.asarray(counts)
-        layers = self._scale * self._layers(counts)
-        return round(layers + self._rest(self._activations(counts)))
+        return round(self._scale * self._layers(counts) + self._rest(counts))
 
     def per_call(self, counts: np.ndarray) -> np.ndarray:
         """Return nanoseconds of each layer call, float64 of shape ``[calls]``."""
@@ -155,12 +124,33 @@ class LatencyCost:
 
     def tables(self, options: Sequence[np.ndarray]) -> CostTables:
         """Return the time as tables over the groups' kept channels, see :meth:`Cost.tables`."""
-        layers, values = self._layers.tables(options), self._activations.tables(options)
-        tables = {groups: self._scale * table for groups, table in layers.tables}
-        for groups, table in values.tables:
-            tables[groups] = tables.get(groups, 0.0) + self._per_value * table
-        constant = self._scale * layers.constant + self._rest(values.constant)
+        parts = [
+            (self._scale, self._layers.tables(options)),
+            (self._per_value, self._activations.tables(options)),
+            (self._per_param, self._params.tables(options)),
+        ]
+        tables: dict[tuple[int, ...], np.ndarray] = {}
+        for factor, part in parts:
+            for groups, table in part.tables if factor else ():
+                tables[groups] = tables.get(groups, 0.0) + factor * table
+        constant = self._fixed + sum(factor * part.constant for factor, part in parts)
         return CostTables(constant, list(tables.items()))
+
+
+def _fit(terms: np.ndarray, times: np.ndarray, weights: np.ndarray) -> tuple[list[float], float]:
+    """Return what each term is multiplied by, 0 or more, and how far off the worst network is.
+
+    Args:
+        terms (np.ndarray): Of each network, float64 of shape ``[networks, terms]``.
+        times (np.ndarray): What their sum shall be, float64 of shape ``[networks]``.
+        weights (np.ndarray): Of the networks, likewise.
+    """
+    from scipy.optimize import nnls
+
+    sizes = np.maximum(np.abs(terms).max(0), 1e-300)
+    columns = weights[:, None] * terms / sizes
+    found, _ = nnls(columns, weights * times)
+    return (found / sizes).tolist(), float(np.abs(columns @ found - weights * times)[1:].max())
 
 
 def _size_of(table: LatencyTable) -> str:

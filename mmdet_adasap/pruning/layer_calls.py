@@ -139,16 +139,3 @@ def activations(calls: Iterable[LayerCall], num_groups: int) -> Cost:
         weight = 1.0 if call.is_timed else WINDOW * math.prod(call.key.kernel)
         cost.add(weight * call.places, call.outputs)
     return cost
-
-
-def half_counts(sizes: np.ndarray, steps: int | np.ndarray) -> np.ndarray:
-    """Return half of the channels of every group, rounded up to a step.
-
-    Args:
-        sizes (np.ndarray): Channels of each group, int of shape ``[groups]``.
-        steps (int | np.ndarray): The step, for all or for each group.
-
-    Returns:
-        np.ndarray: int of shape ``[groups]``.
-    """
-    return np.minimum(sizes, -(-sizes // (2 * steps)) * steps)

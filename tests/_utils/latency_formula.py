@@ -10,8 +10,15 @@ from torch.nn import functional as F
 
 from _utils.nets import Net, randomise
 from mmdet_adasap.latency import LatencyTable
-from mmdet_adasap.latency.measure_latency import TABLE_FORMAT
-from mmdet_adasap.pruning import LayerCall, PrunableChannels, network_digest, widths
+from mmdet_adasap.latency.measure_latency import NETWORKS, TABLE_FORMAT
+from mmdet_adasap.pruning import (
+    LayerCall,
+    PrunableChannels,
+    network_digest,
+    timed_networks,
+    widths,
+)
+from mmdet_adasap.pruning.layer_calls import activations
 
 REFERENCE_NS = 1e6
 X = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -51,7 +58,7 @@ def table_content(
     step: int = 1,
     time: Callable[[np.ndarray, np.ndarray], np.ndarray] = ratio,
     shape: Sequence[int] = (1, 3, 8, 8),
-    networks: tuple[float, float] | bool = True,
+    networks: tuple[float, ...] | bool = True,
 ) -> dict:
     """Content of table.json for a model, with the times of a formula.
 
@@ -60,8 +67,9 @@ def table_content(
         step (int): Of the device.
         time (Callable): Takes inputs and outputs (0 of depthwise layers), gives ratios.
         shape (Sequence[int]): Of the input.
-        networks (tuple[float, float] | bool): Ratios of the dense network and the halved one;
-            True for those of their layers, False for a table that has not timed them.
+        networks (tuple[float, ...] | bool): Ratios of the dense network and the halved one, and
+            of that with half in large maps, which else follows from the values that layers put
+            out; True for those of their layers, False for a table that has not timed them.
     """
     sizes = channels.group_sizes
     calls = [call for call in channels.calls if call.is_timed]
@@ -81,9 +89,16 @@ def table_content(
             entry['ratios'] = time(np.array(inputs), 0).tolist()
         entries.append(entry)
     if networks is True:
-        both = sizes, channels.half_counts
-        networks = [nanoseconds(channels.calls, counts, step) / REFERENCE_NS for counts in both]
-    timed = dict(zip(('dense', 'half'), networks, strict=True)) if networks else {}
+        networks = [
+            nanoseconds(channels.calls, counts, step) / REFERENCE_NS
+            for counts in timed_networks(channels).values()
+        ]
+    elif networks and len(networks) == 2:
+        values = activations(channels.calls, len(channels.groups))
+        dense, half, early = map(values, timed_networks(channels).values())
+        share = (dense - early) / max(dense - half, 1)
+        networks = (*networks, networks[0] + share * (networks[1] - networks[0]))
+    timed = dict(zip(NETWORKS, networks, strict=True)) if networks else {}
     return {
         'format': TABLE_FORMAT,
         'backend': 'torch',

@@ -13,7 +13,7 @@ from PIL import Image
 from _utils.latency_formula import REFERENCE_NS, formula_table, table_content
 from mmdet_adasap.apis import build_dense, build_forward
 from mmdet_adasap.cli.groups_command import prediction
-from mmdet_adasap.pruning import LatencyCost, find_channels
+from mmdet_adasap.pruning import LatencyCost, find_channels, timed_networks
 
 pytest.importorskip('mmdet')
 ROOT = Path(__file__).parents[2]
@@ -249,8 +249,7 @@ class TestClassifier:
         channels = find_channels(model, build_forward(model, image_size=32))
         layers = formula_table(channels, step=16)
         cost = LatencyCost(channels, layers)
-        half = cost(channels.half_counts) / REFERENCE_NS
-        networks = (cost(channels.group_sizes) / REFERENCE_NS + 2, half + 2)
+        networks = [cost(n) / REFERENCE_NS + 2 for n in timed_networks(channels).values()]
         content = table_content(channels, step=16, shape=(1, 3, 32, 32), networks=networks)
         (tmp_path / 'table.json').write_text(json.dumps(content))
         return tmp_path / 'table.json'

@@ -45,7 +45,7 @@ def test_a_table_that_prunes_the_config(adasap, tmp_path):
     code, out, err = adasap('latency', CONFIG, *QUICK, '--out', file)
     assert not code, err
     table = LatencyTable.read(file)
-    ((dense, half),) = table.networks.values()
+    ((dense, half, _),) = table.networks.values()
     assert out.splitlines()[-1] == str(file)
     assert f'  target=dict(latency=0.6, table={str(file)!r})' in out
     assert f'dense network: {dense / 1e6:.3g} ms; half of all channels: {half / 1e6:.3g}' in out

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmdet_adasap.latency import LatencyTable
+from mmdet_adasap.latency.measure_latency import NETWORKS
 
 pytest.importorskip('mmpretrain')
 ROOT = Path(__file__).parents[2]
@@ -49,12 +50,12 @@ def test_networks_are_written_beside(adasap, tmp_path):
     code, out, err = adasap('layers', CONFIG, *SMALL, '--out', tmp_path / 'layers.json')
     assert not code, err
     networks = json.loads((tmp_path / 'layers.json').read_text())['networks']
-    assert networks == {'dense': 'layers_dense.onnx', 'half': 'layers_half.onnx'}
-    dense, half = (tmp_path / name for name in networks.values())
+    assert networks == {name: f'layers_{name}.onnx' for name in NETWORKS}
+    dense, half, _ = (tmp_path / name for name in networks.values())
     assert half.stat().st_size < 0.3 * dense.stat().st_size
     for file in (dense, half, tmp_path / 'measure_latency.py'):
         assert f'  {file}' in out.splitlines()
-    for step in ('tracing the model', 'writing layers_dense.onnx', 'writing layers_half.onnx'):
+    for step in ('tracing the model', 'writing layers_dense.onnx', 'writing layers_early.onnx'):
         assert step in err
 
 

@@ -7,11 +7,11 @@ import torch
 
 from _utils.latency_formula import X, net, ratio
 from _utils.nets import runs
-from mmdet_adasap.export import describe_layers, half_of
+from mmdet_adasap.export import cut_to_first, describe_layers
 from mmdet_adasap.export.layers_file import WIDTHS
 from mmdet_adasap.latency import LatencyTable
-from mmdet_adasap.latency.measure_latency import TABLE_FORMAT, check_layers
-from mmdet_adasap.pruning import LatencyCost, find_channels
+from mmdet_adasap.latency.measure_latency import NETWORKS, TABLE_FORMAT, check_layers
+from mmdet_adasap.pruning import LatencyCost, find_channels, timed_networks
 
 
 @pytest.fixture(scope='module')
@@ -45,7 +45,9 @@ def measured(layers: dict, step: int) -> LatencyTable:
             'step': step,
             'spread': 0.0,
             'layers': entries,
-            'networks': {layers['network']: {'input': layers['input'], 'dense': 90, 'half': 40}},
+            'networks': {
+                layers['network']: {'input': layers['input'], 'dense': 90, 'half': 40, 'early': 70}
+            },
         }
     )
 
@@ -75,8 +77,9 @@ def test_calls_of_one_kind_are_counted(channels, layers):
     assert len({json.dumps(layer['key']) for layer in layers['layers']}) == len(layers['layers'])
 
 
-def test_half_of_every_group(channels):
-    model = net()
-    half = find_channels(half_of(model, channels), runs(X))
-    assert half.group_sizes.tolist() == channels.half_counts.tolist()
+@pytest.mark.parametrize('name', NETWORKS)
+def test_networks_have_their_channels(channels, name):
+    model, counts = net(), timed_networks(channels)[name]
+    cut = find_channels(cut_to_first(model, channels, counts), runs(X))
+    assert cut.group_sizes.tolist() == counts.tolist()
     assert torch.isfinite(model(X)).all()

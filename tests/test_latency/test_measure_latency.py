@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from _utils.latency_case import depthwise_key, layer_key, layers_json, table_jso
 from mmdet_adasap.errors import LatencyTableError
 from mmdet_adasap.latency import LatencyTable, measure_latency
 from mmdet_adasap.latency.measure_latency import (
+    NETWORKS,
     RefusedError,
     find_step,
     measure,
@@ -137,24 +139,27 @@ class TestMeasure:
 
     def test_networks(self, device):
         device.drift = 1.0
-        networks = {'dense': lambda: device.run(0.02), 'half': lambda: device.run(0.005)}
+        networks = {
+            name: partial(device.run, seconds)
+            for name, seconds in zip(NETWORKS, (0.02, 0.005, 0.01), strict=True)
+        }
         table = measure(ONLY_LAYERS, 'fake', networks=networks)
         found = table['networks']['0123456789abcdef']
         assert found['input'] == [1, 3, 8, 8]
-        assert [found['dense'], found['half']] == pytest.approx([20, 5], rel=0.05)
-        again = measure(ONLY_LAYERS, 'fake', networks={'dense': None, 'half': None}, table=table)
+        assert [found[name] for name in NETWORKS] == pytest.approx([20, 5, 10], rel=0.05)
+        again = measure(ONLY_LAYERS, 'fake', networks=dict.fromkeys(NETWORKS), table=table)
         assert again['networks'] == table['networks']
 
     def test_network_that_fails(self, device):
         def fail():
             raise RuntimeError('Got: 3 Expected: 1\nmore')
 
-        saved, runs = [], {'dense': lambda: fail, 'half': lambda: fail}
+        saved, runs = [], dict.fromkeys(NETWORKS, lambda: fail)
         with pytest.raises(RefusedError, match=r'the network, dense: .* \(Got: 3 Expected: 1\); '):
             measure(ONLY_LAYERS, 'fake', networks=runs, save=saved.append)
         with pytest.raises(LatencyTableError, match='the network as a whole: not measured yet'):
             LatencyTable(saved[-1])
-        with pytest.raises(RefusedError, match='networks: dense; give dense and half'):
+        with pytest.raises(RefusedError, match='networks: dense; give dense, half, early'):
             measure(ONLY_LAYERS, 'fake', networks={'dense': fail})
 
     def test_other_device(self, device):
@@ -456,7 +461,7 @@ class TestCommand:
             assert said.startswith('measure_latency: table.json: is no whole table; ')
 
     def test_network_file_is_missing(self, command):
-        networks = {'dense': 'dense.onnx', 'half': 'half.onnx'}
+        networks = {name: f'{name}.onnx' for name in NETWORKS}
         command.write('layers.json', {**ONLY_LAYERS, 'networks': networks})
         status, said = command(*self.MEASURE)
         assert status == 2
@@ -482,10 +487,10 @@ class TestCommand:
 
 def test_networks_of_onnxruntime(tmp_path, capsys):
     pytest.importorskip('onnxruntime')
-    for name, width in {'dense': 512, 'half': 16}.items():
+    for name, width in {'dense': 512, 'half': 16, 'early': 64}.items():
         key = layer_key(map=[16, 16])
         (tmp_path / f'{name}.onnx').write_bytes(onnx_model(key, 16, width, 2))
-    files = {'dense': 'dense.onnx', 'half': 'half.onnx'}
+    files = {name: f'{name}.onnx' for name in NETWORKS}
     layers = {**layers_json(LINEAR), 'networks': files, 'input': [1, 16, 16, 16]}
     paths = [str(tmp_path / name) for name in ('layers.json', 'table.json')]
     arguments = [paths[0], '--backend', 'onnxruntime', '--rounds', '3', '--out', paths[1]]
@@ -494,8 +499,8 @@ def test_networks_of_onnxruntime(tmp_path, capsys):
     assert 'the network, dense: the backend cannot run it (' in capsys.readouterr().err
     (tmp_path / 'layers.json').write_text(json.dumps(layers))
     assert measure_latency.main(arguments) == 0
-    dense, half = LatencyTable.read(paths[1]).network('0123456789abcdef')
-    assert half < dense
+    dense, half, early = LatencyTable.read(paths[1]).network('0123456789abcdef')
+    assert half < early < dense
 
 
 def test_runs_where_python_is_old():

@@ -154,9 +154,9 @@ class TestDigest:
 
 
 def test_networks_missing_and_describe():
-    times = {'input': [1, 3, 8, 8], 'dense': 12.5, 'half': 6}
+    times = {'input': [1, 3, 8, 8], 'dense': 12.5, 'half': 6, 'early': 9}
     table = LatencyTable(table_json(DEPTHWISE, networks={'0123456789abcdef': times}))
-    assert table.network('0123456789abcdef') == (12.5 * REFERENCE_NS, 6 * REFERENCE_NS)
+    assert table.network('0123456789abcdef') == tuple(n * REFERENCE_NS for n in (12.5, 6, 9))
     assert table.network('f' * 16) is None
     linear = layer_key('linear', batch=1000)
     assert table.missing([depthwise_key(), linear, linear]) == ['linear, 1000 rows']
@@ -213,8 +213,8 @@ CONV = r'conv 3x3 stride 1 on 8x8, batch 1'
         (broken(reference_ns=math.nan), 'reference_ns: nan is no number'),
         (broken(layers={}), 'layers: {} is no list'),
         (
-            broken(networks={'ab': {'input': [1, 3, 8, 8], 'dense': 1, 'half': 0}}),
-            'networks: ab: dense or half is no',
+            broken(networks={'ab': {'input': [1, 3, 8, 8], 'dense': 1, 'half': 0, 'early': 1}}),
+            'networks: ab: one of dense, half, early is no',
         ),
         (broken(networks={'ab': 1}), 'networks: ab: input is no shape'),
         (broken(networks={'ab': {'input': [1, 3, 7]}}), 'networks: ab: input is no shape of four'),

@@ -18,8 +18,10 @@ from mmdet_adasap.pruning import (
     MagnitudeImportance,
     Pruner,
     find_channels,
+    timed_networks,
 )
 from mmdet_adasap.pruning import latency_cost as module
+from mmdet_adasap.pruning.layer_calls import activations
 
 
 @pytest.fixture(scope='module')
@@ -60,31 +62,50 @@ def test_tables_say_what_the_call_says(channels, most, monkeypatch):
         assert total == pytest.approx(cost(counts), abs=1)
 
 
-def test_the_rest_is_that_of_the_two_networks(channels):
-    sizes = channels.group_sizes
-    half = channels.half_counts
-    layers = nanoseconds(channels.calls, sizes), nanoseconds(channels.calls, half)
-    times = [layers[0] + 9e6, layers[1] + 5e6]
-    table = formula_table(channels, networks=tuple(t / REFERENCE_NS for t in times))
-    cost = LatencyCost(channels, table)
+@pytest.mark.parametrize('terms', [(1e6, 700.0, 50.0), (0, 700.0, 0), (1e6, 0, 50.0)])
+def test_the_rest_is_fitted_to_the_networks(channels, terms):
+    """What runs between layers goes with their values, weights with the parameters."""
+    fixed, per_value, per_param = terms
+    values = activations(channels.calls, len(channels.groups))
+
+    def time(counts):
+        rest = fixed + per_value * values(counts) + per_param * channels.params(counts)
+        return nanoseconds(channels.calls, counts) + rest
+
+    networks = [*timed_networks(channels).values()]
+    times = tuple(time(counts) / REFERENCE_NS for counts in networks)
+    cost = LatencyCost(channels, formula_table(channels, networks=times))
     assert cost.has_rest
-    assert [cost(sizes), cost(half)] == pytest.approx(times, rel=1e-6)
-    # Between and beyond it goes with the values that layers put out, and never down.
-    quarter = -(-half // 2)
-    assert 1e6 < cost(quarter) - nanoseconds(channels.calls, quarter) < 5e6
+    rng = np.random.default_rng(0)
+    for counts in [*networks, *(rng.integers(1, channels.group_sizes + 1) for _ in range(5))]:
+        assert cost(counts) == pytest.approx(time(counts), rel=1e-5)
+
+
+def test_the_dense_network_is_met_where_the_others_are_not(channels):
+    """All shares refer to it. Noise asks for a term below 0 here, which there is not."""
+    dense, half, early = timed_networks(channels).values()
+    layers = [
+        nanoseconds(channels.calls, counts) / REFERENCE_NS for counts in (dense, half, early)
+    ]
+    times = (layers[0] + 9, layers[1] + 9.3, layers[2] + 8)
+    cost = LatencyCost(channels, formula_table(channels, networks=times))
+    assert cost(dense) == pytest.approx(times[0] * REFERENCE_NS, rel=1e-5)
+    assert cost.misfit == pytest.approx(cost(half) / (times[1] * REFERENCE_NS) - 1, abs=1e-6)
+    assert 0 < abs(cost.misfit) < 0.1
 
 
 @pytest.mark.parametrize('shares', [(0.8, 0.9), (1.0, 1.3), (0.9, 0.5)])
 def test_networks_that_are_faster_than_their_layers(channels, shares):
     """A backend that joins layers: no rest is below 0, and fewer channels are never slower."""
     sizes = channels.group_sizes
-    layers = [nanoseconds(channels.calls, counts) for counts in (sizes, channels.half_counts)]
+    dense, half, _ = timed_networks(channels).values()
+    layers = [nanoseconds(channels.calls, counts) for counts in (dense, half)]
     table = formula_table(
         channels,
         networks=tuple(s * t / REFERENCE_NS for s, t in zip(shares, layers, strict=True)),
     )
     cost = LatencyCost(channels, table)
-    assert cost(sizes) == pytest.approx(shares[0] * layers[0], rel=1e-6)
+    assert cost(sizes) == pytest.approx(shares[0] * layers[0], rel=1e-5)
     times = []
     while sizes.max() > 1:
         times.append(cost(sizes))
@@ -105,7 +126,7 @@ def test_a_table_of_another_model(channels):
     'limits', [dict(latency=0.5), dict(latency=0.6, params=0.3), dict(flops=0.5, latency=0.9)]
 )
 def test_all_limits_hold(channels, solver, limits):
-    table = formula_table(channels, step=8, networks=(100.0, 40.0))
+    table = formula_table(channels, step=8, networks=(100.0, 70.0))
     pruner = Pruner(
         net(), runs(X), dict(limits, table=table), MagnitudeImportance(), 8, solver=solver
     )

@@ -2,7 +2,6 @@
 import math
 
 import numpy as np
-import pytest
 import torch
 from torch import nn
 
@@ -16,7 +15,7 @@ from mmdet_adasap.pruning import (
     trace_channels,
     widths,
 )
-from mmdet_adasap.pruning.layer_calls import activations, half_counts
+from mmdet_adasap.pruning.layer_calls import activations
 
 X = torch.rand(2, 3, 16, 16)
 
@@ -110,11 +109,6 @@ def test_a_second_stage_has_the_rows_that_it_will_have():
     with repeated(model, 7, 1000):
         _, found = calls_of(model, torch.rand(7, 6))
     assert [key.batch for _, key, *_ in found] == [1000, 1000]
-
-
-@pytest.mark.parametrize(('step', 'half'), [(1, [4, 3, 1]), (4, [4, 4, 1])])
-def test_half_of_every_group(step, half):
-    assert half_counts(np.array([8, 6, 1]), step).tolist() == half
 
 
 def test_a_group_left_whole_is_a_fixed_width():
