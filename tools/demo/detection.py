@@ -1,5 +1,5 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
-"""Train, prune and test a small detector on corrupted images, on a CPU, in some 18 minutes.
+"""Train, prune and test a small detector on corrupted images, on a CPU, in some 25 minutes.
 
 Builds the small VOC, trains a dense detector, prunes it to half of its parameters with AdaSAP
 and, as a control, in the same way without perturbations, and tests all clean and under the
