@@ -22,9 +22,12 @@ which reads many groups) takes the fit to its entries: some megabytes are enough
 
 ODD = 0.1, 1000
 """Time of a network over that of its layers beyond which the two are not of one measurement."""
-MEETS = 0.02
-"""Share that a network may be off with layers as they were timed, before layers are scaled, too;
-an own choice: the same network, loaded anew, is up to 5 % faster or slower."""
+MEETS = 0.05
+"""Share that a network may be off with layers as they were timed, before layers are scaled, too:
+the same network, loaded anew, is up to 5 % faster or slower."""
+LEAST_SCALE = 0.5
+"""What layers are scaled by, at least, where the networks allow it; an own choice. Else noise may
+put all of the time into the rest, which has no steps: SSDLite in PyTorch has more rest than layers."""
 EXACT = 1e3
 """Weight of the dense network among those that are fitted: it is what shares refer to."""
 
@@ -105,7 +108,10 @@ class LatencyCost:
         found, off = _fit(rest, times - layers, weights)
         scale = 1.0
         if off > MEETS:
-            (scale, *found), _ = _fit(np.column_stack([layers, rest]), times, weights)
+            least = min(LEAST_SCALE, *(times / layers))
+            terms = np.column_stack([layers, rest])
+            (more, *found), _ = _fit(terms, times - least * layers, weights)
+            scale = least + more
         self._scale, (self._fixed, self._per_value, self._per_param) = scale, found
         self.misfit = self(networks[1]) / times[1] - 1
 

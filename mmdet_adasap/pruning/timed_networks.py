@@ -35,7 +35,9 @@ def timed_networks(channels: PrunableChannels) -> dict[str, np.ndarray]:
 
 
 def _early(channels: PrunableChannels, sizes: np.ndarray, half: np.ndarray) -> np.ndarray:
-    values, params = activations(channels.calls, len(sizes)), channels.params
+    # Without poolings, whose windows are counted by an estimate, which may change.
+    timed = [call for call in channels.calls if call.is_timed]
+    values, params = activations(timed, len(sizes)), channels.params
     alone = [np.where(np.arange(len(sizes)) == g, half, sizes) for g in range(len(sizes))]
     fewer_values = np.array([values(sizes) - values(counts) for counts in alone], dtype=float)
     fewer_params = np.array([params(sizes) - params(counts) for counts in alone], dtype=float)

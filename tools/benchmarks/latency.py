@@ -87,16 +87,24 @@ class Case:
 def measure_tables(case: Case, backend: str, folder: Path) -> tuple:
     """Measure two tables, or read them; return both and the difference of the networks' sums."""
     from mmdet_adasap.apis import measure_table
-    from mmdet_adasap.pruning import LatencyCost, find_channels
+    from mmdet_adasap.pruning import find_channels, widths
 
     tables = [
         measure_table(case.model, case.size, folder / f'{number}.json', backend)
         for number in (1, 2)
     ]
     channels = find_channels(case.model, case.forward)
-    sums = [LatencyCost(channels, t).per_call(channels.group_sizes).sum() for t in tables]
+    calls = [call for call in channels.calls if call.is_timed]
+    lengths = [
+        [round(float(widths(axis, channels.group_sizes))) for axis in (call.inputs, call.outputs)]
+        for call in calls
+    ]
     # In units of the reference convolution, which is what is stored.
-    ratios = [s / t.reference_ns for s, t in zip(sums, tables, strict=True)]
+    ratios = [
+        sum(float(t.time(c.key.to_dict(), *n)) for c, n in zip(calls, lengths, strict=True))
+        / t.reference_ns
+        for t in tables
+    ]
     return tables, abs(ratios[1] / ratios[0] - 1)
 
 
