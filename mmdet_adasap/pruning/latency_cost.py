@@ -27,7 +27,7 @@ MEETS = 0.05
 the same network, loaded anew, is up to 5 % faster or slower."""
 LEAST_SCALE = 0.5
 """What layers are scaled by, at least, where the networks allow it; an own choice. Else noise may
-put all of the time into the rest, which has no steps: SSDLite in PyTorch has more rest than layers."""
+put all of the time into the rest, which has no steps: SSDLite in PyTorch is mostly rest."""
 EXACT = 1e3
 """Weight of the dense network among those that are fitted: it is what shares refer to."""
 
