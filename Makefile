@@ -9,7 +9,7 @@ OMP_NUM_THREADS ?= 1
 TEST_JOBS ?= $(if $(ARGS),0,2)
 
 THREADS = OMP_NUM_THREADS=$(OMP_NUM_THREADS) MKL_NUM_THREADS=$(OMP_NUM_THREADS)
-# After a test that hung or crashed, one new process goes on, which would run it again and again.
+# A new process would run a test that hung or crashed again, and so would the next: one is enough.
 SHARED = -n $(TEST_JOBS) --dist loadfile --max-worker-restart 1
 PYTEST = $(THREADS) .venv/bin/python -m pytest $(SHARED)
 

@@ -27,7 +27,7 @@ setup(
     # mmpretrain): asking for one here would overwrite the other. Nor is either an extra: pip
     # builds mmcv where it sees no torch, so that it comes without operators, or not at all.
     # docs/versions.md has the commands.
-    install_requires=['jinja2', 'numpy', 'torch>=2.1'],
+    install_requires=['jinja2', 'numpy', 'scipy', 'torch>=2.1'],
     extras_require={
         'export': ['onnx', 'onnxruntime'],
         'demo': ['scikit-learn', 'scikit-image', 'matplotlib'],

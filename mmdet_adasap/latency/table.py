@@ -82,7 +82,8 @@ class LatencyTable:
         shapes, self.networks = set(), {}
         for digest, network in content['networks'].items():
             shapes.add(self._network_shape(digest, network))
-            if any(name in network for name in NETWORKS):
+            # One that lacks a name was timed by an older version: its layers are of use.
+            if set(NETWORKS) <= set(network):
                 self.networks[digest] = self._network_times(digest, network)
         self.input_shape = shapes.pop() if len(shapes) == 1 else None
         self.digest = self._digest(content)

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import LatencyTableError, listed
 from ..latency import LatencyTable
+from ..latency.measure_latency import NETWORKS
 from .cost import Cost, CostTables
 from .groups import PrunableChannels
 from .layer_calls import LayerCall, LayerKey, Size, activations, widths
@@ -22,14 +23,14 @@ which reads many groups) takes the fit to its entries: some megabytes are enough
 
 ODD = 0.1, 1000
 """Time of a network over that of its layers beyond which the two are not of one measurement."""
-MEETS = 0.05
-"""Share that a network may be off with layers as they were timed, before layers are scaled, too:
-the same network, loaded anew, is up to 5 % faster or slower."""
-LEAST_SCALE = 0.5
-"""What layers are scaled by, at least, where the networks allow it; an own choice. Else noise may
-put all of the time into the rest, which has no steps: SSDLite in PyTorch is mostly rest."""
 EXACT = 1e3
 """Weight of the dense network among those that are fitted: it is what shares refer to."""
+NOISE, SCALES = 0.03, 0.1
+"""How far a network's time may be off by chance, and how far layers inside a network may be from
+what they take alone, as shares: what the fit weighs against each other. The same network, loaded
+anew, is up to 5 % faster or slower; ONNX Runtime runs SSDLite in 1.13 times its layers."""
+TIE = 1e-3
+"""Weight that decides where the networks do not: time goes to values, then to the fixed part."""
 
 
 class LatencyCost:
@@ -37,9 +38,9 @@ class LatencyCost:
 
     :math:`T_\ell` is a layer's entry in the table of a device, :math:`A` the number of values
     that all layers put out, :math:`P` that of the parameters. The last three terms are what runs
-    between the layers, and weights that come from memory. They are fitted to the
-    :func:`networks that were timed as a whole <timed_networks>`, none below 0: a network would
-    get faster by more channels. ``s`` is 1, or fitted, too, where that does not meet them. A table
+    between the layers, and weights that come from memory. All are fitted to the
+    :func:`networks that were timed as a whole <timed_networks>`, none below 0, since a network
+    would get faster by more channels; the dense one is met, and ``s`` is drawn to 1. A table
     without those networks has ``s = 1`` and no rest: shares of the dense time then take the rest
     to shrink as the layers do.
 
@@ -54,8 +55,8 @@ class LatencyCost:
 
     Attributes:
         has_rest (bool): Whether the table has timed the network as a whole.
-        misfit (float): How much longer than timed the network with half of every group takes by
-            this formula, as a share.
+        misfit (float): How much longer than timed a network takes by this formula, as a share; of
+            the networks that were timed the one that is furthest off.
     """
 
     def __init__(
@@ -96,24 +97,21 @@ class LatencyCost:
             times (np.ndarray): Nanoseconds, float64 of shape ``[networks]``.
         """
         layers = np.array([self._layers(counts) for counts in networks])
-        if times[1] > 1.1 * times[0] or not ODD[0] < times[0] / layers[0] < ODD[1]:
-            whole, cut, alone = (*times[:2] / 1e6, layers[0] / 1e6)
+        if max(times) > 1.1 * times[0] or not ODD[0] < times[0] / layers[0] < ODD[1]:
+            named = zip(NETWORKS, times / 1e6, strict=True)
+            said = ', '.join(f'{name} {ms:.3g}' for name, ms in named)
             raise LatencyTableError(
-                f'the networks of the table do not fit its layers: the dense one takes '
-                f'{whole:.3g} ms, with half of all channels {cut:.3g}, and its layers '
-                f'{alone:.3g}; make the table anew with adasap latency --force'
+                f'the networks of the table do not fit its layers: {said} ms, and the layers of '
+                f'the dense one {layers[0] / 1e6:.3g}; make the table anew with adasap latency '
+                f'--force'
             )
-        rest = np.array([(1, self._activations(n), self._params(n)) for n in networks], np.float64)
-        weights = np.array([EXACT, *np.ones(len(times) - 1)]) / times
-        found, off = _fit(rest, times - layers, weights)
-        scale = 1.0
-        if off > MEETS:
-            least = min(LEAST_SCALE, *(times / layers))
-            terms = np.column_stack([layers, rest])
-            (more, *found), _ = _fit(terms, times - least * layers, weights)
-            scale = least + more
-        self._scale, (self._fixed, self._per_value, self._per_param) = scale, found
-        self.misfit = self(networks[1]) / times[1] - 1
+        values, params = (
+            [cost(n) for n in networks] for cost in (self._activations, self._params)
+        )
+        terms = np.stack([layers, np.ones_like(layers), values, params], axis=1)
+        self._scale, self._fixed, self._per_value, self._per_param = _fit(terms, times)
+        off = np.array([self(counts) for counts in networks]) / times - 1
+        self.misfit = float(off[np.abs(off).argmax()])
 
     def _rest(self, counts: np.ndarray) -> float:
         values, params = self._activations(counts), self._params(counts)
@@ -143,20 +141,26 @@ class LatencyCost:
         return CostTables(constant, list(tables.items()))
 
 
-def _fit(terms: np.ndarray, times: np.ndarray, weights: np.ndarray) -> tuple[list[float], float]:
-    """Return what each term is multiplied by, 0 or more, and how far off the worst network is.
+def _fit(terms: np.ndarray, times: np.ndarray) -> list[float]:
+    """Return what each term is multiplied by, 0 or more, to be near the times of networks.
 
     Args:
-        terms (np.ndarray): Of each network, float64 of shape ``[networks, terms]``.
-        times (np.ndarray): What their sum shall be, float64 of shape ``[networks]``.
-        weights (np.ndarray): Of the networks, likewise.
+        terms (np.ndarray): Layers, 1, values and parameters of each network, the dense one first,
+            float64 of shape ``[networks, 4]``.
+        times (np.ndarray): Nanoseconds, float64 of shape ``[networks]``.
     """
     from scipy.optimize import nnls
 
-    sizes = np.maximum(np.abs(terms).max(0), 1e-300)
-    columns = weights[:, None] * terms / sizes
-    found, _ = nnls(columns, weights * times)
-    return (found / sizes).tolist(), float(np.abs(columns @ found - weights * times)[1:].max())
+    # The unknowns are what each term has of the dense time, in shares.
+    dense = np.where(terms[0] > 0, terms[0], 1) / times[0]
+    weights = np.array([EXACT, *np.ones(len(times) - 1)]) / NOISE
+    rows = [
+        (weights / times)[:, None] * terms / dense,
+        np.array([[1 / dense[0], 0, 0, 0]]) / SCALES,
+        TIE * np.array([[0, 1, 0, 0], [0, 0, 0, 2]]),
+    ]
+    found, _ = nnls(np.concatenate(rows), np.array([*weights, 1 / SCALES, 0, 0]))
+    return (found / dense).tolist()
 
 
 def _size_of(table: LatencyTable) -> str:

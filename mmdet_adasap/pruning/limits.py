@@ -146,7 +146,7 @@ class Limits:
             ]
         if abs(latency.misfit) > MISFIT:
             return [
-                f'by the table the network with half of all channels takes '
+                f'by the table a network that it has timed as a whole takes '
                 f'{1 + latency.misfit:.2f} times what it took: predictions will be off as far'
             ]
         return []

@@ -163,6 +163,14 @@ def test_networks_missing_and_describe():
     assert table.describe() == 'onnxruntime 1.2 on Some CPU, 1 thread, float32'
 
 
+def test_networks_of_an_older_version_are_left_out():
+    """Its layers are of use, and the same --out can go on."""
+    old = {'input': [1, 3, 8, 8], 'dense': 12.5, 'half': 6}
+    table = LatencyTable(table_json(DEPTHWISE, networks={'0123456789abcdef': old}))
+    assert table.network('0123456789abcdef') is None
+    assert table.input_shape == (1, 3, 8, 8)
+
+
 @pytest.mark.parametrize(
     ('key', 'text'),
     [
@@ -219,7 +227,11 @@ CONV = r'conv 3x3 stride 1 on 8x8, batch 1'
         (broken(networks={'ab': 1}), 'networks: ab: input is no shape'),
         (broken(networks={'ab': {'input': [1, 3, 7]}}), 'networks: ab: input is no shape of four'),
         (
-            broken(networks={'ab': {'input': [1, 3, 8, 8], 'dense': None, 'half': None}}),
+            broken(
+                networks={
+                    'ab': {'input': [1, 3, 8, 8], 'dense': None, 'half': None, 'early': None}
+                }
+            ),
             'the network as a whole: not measured yet; go on with adasap latency',
         ),
         (broken(step=10**9), 'step: 1000000000 channels are no step of a device'),

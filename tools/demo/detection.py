@@ -98,8 +98,8 @@ class Demo:
         say(f'results and logs go to {self.out}')
         if self.missing:
             say(
-                f'without {" and ".join(self.missing)} there is no AdaSAP-L, and no time in '
-                'onnxruntime: pip install -r requirements/export.txt'
+                f'without {" and ".join(self.missing)} there is no AdaSAP-L, nor '
+                'its control, and no time in onnxruntime: pip install -r requirements/export.txt'
             )
         say('[1/5] the small VOC')
         self.make_data()
