@@ -50,7 +50,12 @@ class TestSetup:
         return {re.match(r'[\w.-]+', text)[0].lower() for text in requirements}
 
     def test_install_overwrites_no_openmmlab(self, arguments):
-        assert self.names(arguments['install_requires']) == {'jinja2', 'numpy', 'torch'}
+        assert self.names(arguments['install_requires']) == {
+            'jinja2',
+            'numpy',
+            'scipy',
+            'torch',
+        }
 
     def test_no_extra_asks_for_what_pip_alone_cannot_install(self, arguments):
         """Built apart from torch, mmcv has no operators, and its mmdet finds that out later."""

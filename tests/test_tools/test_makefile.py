@@ -74,7 +74,8 @@ def test_tests_share_two_processes_file_by_file(target, markers):
     assert command[command.index('-n') :][:4] == ['-n', '2', '--dist', 'loadfile']
     assert ('-m' in command[4:]) == (markers is not None)
     if markers:
-        assert command[command.index('loadfile') + 1 :] == ['-m', markers]
+        assert command[-2:] == ['-m', markers]
+    assert command[command.index('--max-worker-restart') + 1] == '1'
 
 
 def test_readme_shows_the_targets():
