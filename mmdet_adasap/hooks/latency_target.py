@@ -19,11 +19,10 @@ from ..pruning import (
     TimedChoice,
     TimeShare,
     latency_text,
+    most_correction,
     select_timed,
 )
 
-ROUNDING = 1e-6
-"""A nanosecond of a millisecond, by which a limit may round below what it is to allow."""
 OFF = 0.1, 0.03
 """How much faster and slower than wanted a network may be without a warning, as shares of the
 wanted time: what is slower breaks a promise, and what is faster has lost channels for nothing."""
@@ -135,10 +134,9 @@ class LatencyTiming:
             f'{choice.predicted:.3f} of the dense latency takes {choice.measured:.3f}; limits are '
             f'corrected by that'
         )
-        # The smallest groups have to meet the corrected limits: a run is not to end half-way.
-        pruner.limits.correction = 1.0
-        most = (1 - pruner.floor('latency')) / (1 - pruner.targets['latency'])
-        pruner.limits.correction = min(choice.own_correction, most * (1 - ROUNDING))
+        # A run is not to end half-way.
+        most = most_correction(pruner, pruner.targets['latency'])
+        pruner.limits.correction = min(choice.own_correction, most)
 
     def _time(self, dense: nn.Module, slim: nn.Module) -> float:
         """Return the share of the dense time that a copy takes.

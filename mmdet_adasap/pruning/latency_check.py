@@ -20,9 +20,12 @@ MOST_CUTS = 3
 """Copies that are cut and timed for one choice: the first correction brings most."""
 LEAST_CORRECTION = 1e-3
 """A limit that is corrected stays below the dense time, so that something is cut."""
-CLOSE = 0.02
-"""How far a measured share may be from the wanted one, of it, before the limit is corrected. Of
-an own choice: two timings of the same network differ by about as much."""
+FASTER, SLOWER = 0.02, 0.01
+"""How much faster and slower than wanted a network may be, as shares of the wanted time, before
+the limit is corrected. Two timings of the same network differ by up to 0.02, and the promise is
+0.03: slower than wanted by 0.02 now is slower by 0.03 in the next timing."""
+ROUNDING = 1e-6
+"""A nanosecond of a millisecond, by which a limit may round below what it is to allow."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def select_timed(
         time_share (Callable): Times a copy, see :data:`TimeShare`.
 
     Returns:
-        TimedChoice: The slowest that is within the limit (and :data:`CLOSE`); if none is, the
+        TimedChoice: The slowest that is within the limit (and :data:`SLOWER`); if none is, the
         fastest.
 
     Raises:
@@ -82,21 +85,31 @@ def select_timed(
         tried.append(choice)
         # What limits another resource is faster than it has to be, and may stay so.
         is_loose = choice.predicted < 0.97 * limits.predicted_at(wanted)
-        if abs(choice.measured / wanted - 1) <= CLOSE or (is_loose and choice.measured <= wanted):
+        is_close = 1 - FASTER <= choice.measured / wanted <= 1 + SLOWER
+        if is_close or (is_loose and choice.measured <= wanted):
             break
         if wanted >= 1:
             break
-        # The smallest groups have to meet the limit.
-        least = limits.predicted_at(pruner.floor('latency'))
-        predicted = min(max(_prediction_for(wanted, tried), least), 1.0)
-        correction = max((1 - predicted) / (1 - wanted), LEAST_CORRECTION)
+        correction = (1 - _prediction_for(wanted, tried)) / (1 - wanted)
+        correction = max(min(correction, most_correction(pruner, wanted)), LEAST_CORRECTION)
         if correction == limits.correction:
             break
         limits.correction = correction
-    fast_enough = [c for c in tried if c.measured <= wanted * (1 + CLOSE)]
+    fast_enough = [c for c in tried if c.measured <= wanted * (1 + SLOWER)]
     best = max(fast_enough, key=_measured, default=min(tried, key=_measured))
     limits.correction = best.correction
     return best
+
+
+def most_correction(pruner: Pruner, wanted: float) -> float:
+    """Return the largest ``Limits.correction`` with which the smallest groups meet a limit.
+
+    Args:
+        pruner (Pruner): With a target of latency.
+        wanted (float): Share of the dense latency that is to remain, below 1.
+    """
+    least = pruner.limits.predicted_at(pruner.floor('latency'))
+    return (1 - least) / (1 - wanted) * (1 - ROUNDING)
 
 
 def _measured(choice: TimedChoice) -> float:
