@@ -10,7 +10,7 @@ weights that change, and by the criterion of its AdaSAPHook. What the target lim
 as here; how many channels each group keeps, and the other costs, do not.
 
 With a target of latency and --table, which adasap latency makes, milliseconds are listed, too: of
-each layer, before and after, of what runs between the layers, and the least that cutting channels
+each layer, before and after, of the rest of the network, and the least that cutting channels
 can reach. --plot draws how much importance is kept for how much of the cost.
 
 examples:
@@ -327,7 +327,7 @@ def latency_lines(pruner, kept: np.ndarray) -> list[str]:
         before, after = (sum(column) for column in zip(*shown, strict=True))
         lines.append(f'{f"{len(shown)} others".ljust(width)}  {before:8.3f} {after:8.3f}')
     before, after = (sum(column) for column in zip(*layers.values(), strict=True))
-    lines.append(f'{"between the layers".ljust(width)}  {dense - before:8.3f} {slim - after:8.3f}')
+    lines.append(f'{"the rest".ljust(width)}  {dense - before:8.3f} {slim - after:8.3f}')
     device, floor = pruner.target.table.describe(), found['floor_ms']
     return [
         *lines,

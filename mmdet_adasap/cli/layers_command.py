@@ -41,7 +41,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--no-networks',
         action='store_true',
-        help='leave the two ONNX files out: what runs between the layers is then not measured, '
+        help='leave the three ONNX files out: what runs between the layers is then not measured, '
         'and taken to shrink as the layers do',
     )
     return parser.parse_args()

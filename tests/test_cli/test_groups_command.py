@@ -269,7 +269,7 @@ class TestClassifier:
         assert latency['dense_ms'] - before == pytest.approx(2, abs=1e-3)
         assert latency['slim_ms'] - after == pytest.approx(2, abs=1e-3)
         assert f'slim: {latency["slim_ms"]:.3g} ms of {latency["dense_ms"]:.3g} (0.' in out
-        (rest,) = [line for line in out.splitlines() if line.startswith('between the layers ')]
+        (rest,) = [line for line in out.splitlines() if line.startswith('the rest ')]
         assert rest.split()[-2:] == ['2.000', '2.000']
         assert 'its latency comes out as here, its parameters, FLOPs and the channels' in out
         if suffix == '.svg':
