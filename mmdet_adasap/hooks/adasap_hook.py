@@ -135,6 +135,7 @@ class AdaSAPHook(Hook):
             if not runner_state.is_resumed(runner):
                 # A model that is pruned again remembers itself what it was cut to.
                 self.structure, self._loaded_state = None, {}
+            saved_state.restore_radii(self.settings, self._loaded_state)
             if self.phases.phase(runner.iter) != 'finetune':
                 self._find_channels(runner)
         if self.pruner is not None:
@@ -285,6 +286,7 @@ class AdaSAPHook(Hook):
                 'importance': self.settings.importance.state_dict() if self.pruner else {},
                 'holds': resume.count_states(checkpoint),
                 'frozen': self._frozen,
+                'radii': saved_state.radii_of(self.settings),
             }
             if self.pruner is not None:
                 checkpoint[saved_state.STATE_KEY].update(

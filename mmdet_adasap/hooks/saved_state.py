@@ -8,13 +8,14 @@ from collections.abc import Mapping
 
 from ..errors import StructureError
 from ..pruning import ChannelGroup, Importance, Pruner
+from ..sharpness import LossRatioController
 from .settings import PERTURBATION_KEYS, AdaSAPSettings
 
 STATE_KEY = 'mmdet_adasap'
 """Where a checkpoint has what resuming needs besides the structure: 'settings' of the run,
 'importance' as the criterion's state_dict, 'holds', numbers of what mmengine saved, 'frozen',
-parameters that were not trained at the start, 'correction', of limits of latency, and 'measured',
-the share of the dense latency of a choice that was timed."""
+parameters that were not trained at the start, 'radii', what scales them, 'correction', of limits
+of latency, and 'measured', the share of the dense latency of a choice that was timed."""
 START_ANEW = 'start anew with load_from and without --resume'
 """Beside --resume load_from is dropped by mmdet's train.py, as by mmpretrain's where the config's
 file has it. Where --cfg-options has it, mmpretrain's resumes from that file."""
@@ -91,6 +92,42 @@ def restore_timing(pruner: Pruner, state: Mapping) -> None:
                 f'above 0; resume from another one'
             )
     pruner.limits.correction, pruner.measured = correction, measured
+
+
+def radii_of(settings: AdaSAPSettings) -> dict[str, dict]:
+    """Return what scales the radii of a run, by the setting that has them; {} if nothing does."""
+    return {key: controller.state_dict() for key, controller in _controllers(settings).items()}
+
+
+def restore_radii(settings: AdaSAPSettings, state: Mapping) -> None:
+    """Let radii be scaled as when the checkpoint was written.
+
+    Args:
+        settings (AdaSAPSettings): The settings.
+        state (Mapping): What the checkpoint holds under :data:`STATE_KEY`.
+
+    Raises:
+        StructureError: If that is no scale.
+    """
+    saved = state.get('radii', {})
+    for key, controller in _controllers(settings).items():
+        try:
+            if key in saved:  # radii may have been fixed before
+                controller.load_state_dict(saved[key])
+        except (AttributeError, TypeError, ValueError) as error:
+            raise StructureError(
+                f'resume: {STATE_KEY}.radii.{key} of the checkpoint is not what scales radii '
+                f'({error}); resume from another one'
+            ) from error
+
+
+def _controllers(settings: AdaSAPSettings) -> dict[str, LossRatioController]:
+    found = {key: getattr(settings, key) for key in PERTURBATION_KEYS}
+    return {
+        key: perturbation.controller
+        for key, perturbation in found.items()
+        if perturbation is not None and perturbation.controller is not None
+    }
 
 
 def _without_table(target: Mapping) -> dict:

@@ -182,4 +182,6 @@ def part_to_dict(part: Importance | Perturbation | None) -> dict | None:
         # Sums of gradients and modules that were found are state, not settings.
         if not key.startswith('_') and isinstance(value, bool | int | float | str | None)
     }
+    if arguments.get('loss_ratio', 0) is None:  # the first checkpoints do not have it
+        del arguments['loss_ratio']
     return {'type': type(part).__name__, **arguments}

@@ -23,6 +23,9 @@ and wrong radii are to be known of long before a phase is over."""
 TOO_LOW, TOO_HIGH = 1.02, 2.0
 """L(w+ε)/L(w) up to which the second pass says as good as nothing new, and from which on it is
 about another network. Both are rules of thumb of ours, for warnings alone; the paper has none."""
+SETTLING, OFF = 60, 0.3
+"""Iterations that a wanted ratio is given to be reached, and how far the mean may be off then, as
+a share of what is wanted above 1."""
 
 
 def log_channels(logger: logging.Logger, channels: PrunableChannels, model: nn.Module) -> None:
@@ -81,7 +84,8 @@ class LossRatioWatch:
         key (str): What AdaSAPHook calls the perturbation, 'perturbation' or 'finetune'.
         perturbation (Perturbation): The perturbation.
         done (int): Iterations of the training that are over.
-        end (int): How many are over when the phase ends. Of more than 100 to come it takes 100.
+        end (int): How many are over when the phase ends. Of more than 100 to come it takes 100,
+            and where radii follow a wanted ratio it lets the first 60 pass, or half of them.
     """
 
     def __init__(
@@ -90,8 +94,11 @@ class LossRatioWatch:
         self.phase, self.key = phase, key
         names = ('rho_max', 'rho_min', 'rho')
         self.radii = [f'{key}.{name}' for name in names if hasattr(perturbation, name)]
-        self.first = done + 1
-        self.steps = min(end - done, STEPS)
+        controller = perturbation.controller
+        self.wanted = controller and controller.wanted
+        self._skipped = 0 if controller is None else min(SETTLING, (end - done) // 2)
+        self.first = done + 1 + self._skipped
+        self.steps = min(end - done - self._skipped, STEPS)
         self._seen = 0
         self._sum = self._finite = torch.zeros(())
 
@@ -104,6 +111,9 @@ class LossRatioWatch:
         Returns:
             tuple[int, str] | None: A level of logging and a message, after the last of the steps.
         """
+        if self._skipped:
+            self._skipped -= 1
+            return None
         if self._seen >= self.steps:
             return None
         # Sums on the device: to read a number every step would make the GPU wait for the host.
@@ -124,6 +134,13 @@ class LossRatioWatch:
             text += f'{self.steps - finite} losses were not finite; elsewhere '
         mean = float(self._sum) / finite
         text += f'loss_ratio, L(w+ε)/L(w), was {mean:.3f} on average'
+        if self.wanted is not None:
+            if abs(mean - self.wanted) <= OFF * (self.wanted - 1):
+                return logging.INFO, f'{text}, as {self.key}.loss_ratio={self.wanted:g} wants it'
+            return logging.WARNING, (
+                f'{text}, and {self.key}.loss_ratio={self.wanted:g} was asked for: the radii have '
+                f'not followed; the phase may be too short, or the loss not depend on the weights'
+            )
         radii = ' and '.join(self.radii) or f'the radii of {self.key}'
         if mean <= TOO_LOW:
             return logging.WARNING, (

@@ -15,11 +15,18 @@ from torch import Tensor, nn
 from ..integration import unwrapped
 from ..registry import PERTURBATIONS, build, check_arguments
 from ..sharpness import Perturbation, PerturbationStats
-from .gradients import GradientObserverMixin, finite_everywhere, isolated_gradients
+from .gradients import (
+    GradientObserverMixin,
+    averaged,
+    finite_everywhere,
+    isolated_gradients,
+)
 from .replay import BufferSnapshot, CapturedForward, RandomState
 
 OF_CONSTRUCTOR = ['paramwise_cfg', 'constructor']
 """Keys of ``optim_wrapper`` that mmengine takes out before it builds the wrapper."""
+RADII_KEY = 'radii'
+"""Where ``state_dict`` has what scales radii."""
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -196,6 +203,8 @@ class AdaSAPOptimWrapper(GradientObserverMixin, OptimWrapper):
             self._perturbation.restore()
             random_after.restore()
         loss, perturbed_loss = loss.detach(), perturbed_loss.detach()
+        if self._perturbation.controller is not None:
+            self._perturbation.update(*averaged(loss, perturbed_loss))
         self.last_stats = {
             'mean_rho': stats.mean_rho,
             'eps_ratio': stats.ratio,
@@ -203,6 +212,28 @@ class AdaSAPOptimWrapper(GradientObserverMixin, OptimWrapper):
             'perturbed_loss': perturbed_loss,
             'loss_ratio': perturbed_loss / loss,
         }
+
+    def state_dict(self) -> dict:
+        """Return the optimizer's state, and what scales radii, if anything, under 'radii'."""
+        state = super().state_dict()
+        if self._perturbation is not None and self._perturbation.controller is not None:
+            state[RADII_KEY] = self._perturbation.controller.state_dict()
+        return state
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Take up a state of any OptimWrapper.
+
+        Args:
+            state_dict (dict): What :meth:`state_dict` of this or another wrapper gave.
+
+        Raises:
+            ValueError: If what it has of radii is not valid.
+        """
+        state = dict(state_dict)
+        radii = state.pop(RADII_KEY, None)
+        if radii and self._perturbation is not None and self._perturbation.controller is not None:
+            self._perturbation.controller.load_state_dict(radii)
+        super().load_state_dict(state)
 
     def _perturb(
         self, loss: Tensor, params: list[nn.Parameter]

@@ -231,3 +231,18 @@ def finite_everywhere(loss: Tensor) -> Tensor:
     finite = finite.float()
     all_reduce(finite, op='min')
     return finite > 0
+
+
+def averaged(*values: Tensor) -> Tensor:
+    """Return numbers of this process averaged over all, without waiting for the device.
+
+    Args:
+        *values (Tensor): 0-dim, on one device.
+
+    Returns:
+        Tensor: float32 of shape ``[values]``.
+    """
+    found = torch.stack([value.detach().float() for value in values])
+    if get_world_size() > 1:
+        all_reduce(found, op='mean')
+    return found

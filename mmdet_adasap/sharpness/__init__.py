@@ -2,6 +2,7 @@
 """The perturbation of sharpness-aware training: the formulas of the paper, in plain PyTorch."""
 
 from .blocks import find_blocks
+from .loss_ratio import LossRatioController
 from .perturbation import (
     AdaptivePerturbation,
     Perturbation,
@@ -13,6 +14,7 @@ from .radius import SCORES, adaptive_radii, magnitude
 __all__ = [
     'SCORES',
     'AdaptivePerturbation',
+    'LossRatioController',
     'Perturbation',
     'PerturbationStats',
     'UniformPerturbation',

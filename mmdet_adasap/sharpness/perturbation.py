@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .blocks import Block, find_blocks, kept_neurons, neuron_norms, pad_to_rows
+from .loss_ratio import LossRatioController, check_scalable
 from .radius import SCORES, adaptive_radii
 
 SCOPES = ('global', 'layer', 'neuron')
@@ -59,6 +60,9 @@ class Perturbation(ABC):
         scope (str): Over what ‖T_w g‖ is taken: 'global', 'layer' (one tensor) or 'neuron'.
         asam (bool): Whether to scale by the weights' own size, as ASAM does.
         eta (float): Added to |w| in T_w, so that weights at zero can move, too.
+        loss_ratio (float, optional): Wanted mean of L(w+ε)/L(w): all radii are multiplied by what
+            brings it there, see :class:`LossRatioController`, and :meth:`update` has to be called
+            after each step. Defaults to None: the radii are as given.
 
     Attributes:
         keep (Mapping[str, Tensor]): Bool masks over the neuron axis of parameters by name, True
@@ -73,15 +77,25 @@ class Perturbation(ABC):
         >>> optimizer.step()
     """
 
-    def __init__(self, scope: str, asam: bool, eta: float) -> None:
+    def __init__(
+        self, scope: str, asam: bool, eta: float, loss_ratio: float | None = None
+    ) -> None:
         self.scope = _one_of('scope', scope, SCOPES)
         if not isinstance(asam, bool):
             raise ValueError(f'asam={asam!r} must be True or False')
         self.asam = asam
         self.eta = _non_negative('eta', eta)
+        self.loss_ratio = loss_ratio
+        self._controller = None if loss_ratio is None else LossRatioController(loss_ratio)
         self.keep: Mapping[str, Tensor] = {}
         self._blocks: list[Block] | None = None
         self._backups: list[tuple[nn.Parameter, Tensor]] = []
+        self._last: tuple[Tensor, Tensor | bool] | None = None
+
+    @property
+    def controller(self) -> LossRatioController | None:
+        """What scales the radii, if anything does."""
+        return self._controller
 
     def attach(self, model: nn.Module) -> None:
         """Collect the parameters to move; which of them are frozen is read in each step.
@@ -144,6 +158,8 @@ class Perturbation(ABC):
         directions = [param.grad.to(dtype) for param in params]
         keep = kept_neurons(blocks, self.keep)
         radii = self._radii(weights, blocks, keep)
+        if self._controller is not None:
+            radii = radii * self._controller.scale.to(radii)
         sizes = torch.where(keep, neuron_norms(weights, blocks), 0.0)
 
         # The _foreach functions, which torch.optim uses, launch one kernel for many tensors.
@@ -173,6 +189,7 @@ class Perturbation(ABC):
             eps_norm=torch.linalg.vector_norm(torch.stack(torch._foreach_norm(directions))),
             weight_norm=torch.linalg.vector_norm(sizes),
         )
+        self._last = stats.ratio, True if enabled is None else enabled
         self._move(params, weights, directions, scratch)  # last: nothing may fail after it
         return stats
 
@@ -215,6 +232,17 @@ class Perturbation(ABC):
             params, backups = zip(*self._backups, strict=True)
             torch._foreach_copy_(params, backups)
             self._backups = []
+
+    def update(self, loss: Tensor, perturbed_loss: Tensor) -> None:
+        """Tell what the last :meth:`perturb` did to the loss, for ``loss_ratio`` to hold.
+
+        Args:
+            loss (Tensor): L(w), 0-dim, the same in all processes.
+            perturbed_loss (Tensor): L(w+ε), the same.
+        """
+        if self._controller is not None and self._last is not None:
+            self._controller.update(loss, perturbed_loss, *self._last)
+            self._last = None
 
     @contextmanager
     def applied(self) -> Iterator[PerturbationStats]:
@@ -261,6 +289,8 @@ class AdaptivePerturbation(Perturbation):
         asam (bool): Whether T_w is |w| + eta instead of 1. Defaults to True.
         eta (float): See ``asam``. Defaults to 0.01.
         score (str): Score ψ(w_i) of a neuron. Defaults to 'magnitude'.
+        loss_ratio (float, optional): Wanted mean of L(w+ε)/L(w), above 1, as 1.3: both radii are
+            scaled until it is so, in some tens of steps. Defaults to None: they stay.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -275,8 +305,9 @@ class AdaptivePerturbation(Perturbation):
         asam: bool = True,
         eta: float = 0.01,
         score: str = 'magnitude',
+        loss_ratio: float | None = None,
     ) -> None:
-        super().__init__(scope, asam, eta)
+        super().__init__(scope, asam, eta, loss_ratio)
         self.rho_min = _non_negative('rho_min', rho_min)
         self.rho_max = _non_negative('rho_max', rho_max)
         if rho_min > rho_max:
@@ -284,6 +315,7 @@ class AdaptivePerturbation(Perturbation):
                 f'rho_min={rho_min} is larger than rho_max={rho_max}; rho_max is the radius of '
                 'the least important neurons, so give rho_min <= rho_max'
             )
+        check_scalable('rho_max', rho_max, loss_ratio)
         self.score = _one_of('score', score, tuple(SCORES))
 
     def _radii(self, weights: list[Tensor], blocks: list[Block], keep: Tensor) -> Tensor:
@@ -306,6 +338,8 @@ class UniformPerturbation(Perturbation):
         eta (float): See ``asam``. Defaults to 0.01.
         parameters (str): 'all' moves every trainable parameter, 'weights' only those that
             :class:`AdaptivePerturbation` moves. Defaults to 'all'.
+        loss_ratio (float, optional): Wanted mean of L(w+ε)/L(w), above 1, as 1.3: the radius is
+            scaled until it is so, in some tens of steps. Defaults to None: it stays.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -319,9 +353,11 @@ class UniformPerturbation(Perturbation):
         asam: bool = False,
         eta: float = 0.01,
         parameters: str = 'all',
+        loss_ratio: float | None = None,
     ) -> None:
-        super().__init__(scope, asam, eta)
+        super().__init__(scope, asam, eta, loss_ratio)
         self.rho = _non_negative('rho', rho)
+        check_scalable('rho', rho, loss_ratio)
         self.parameters = _one_of('parameters', parameters, PARAMETERS)
 
     def _moves(self, block: Block) -> bool:

@@ -26,6 +26,10 @@ from mmdet_adasap.pruning.structure import named_tensors
 PHASE_ENDS = (6, 18, 36)
 TAYLOR = dict(importance=dict(type='TaylorImportance'))
 ONE_PASS = dict(perturbation=None, finetune=None)
+LOSS_RATIO = dict(
+    perturbation=dict(type='AdaptivePerturbation', loss_ratio=1.3),
+    finetune=dict(type='UniformPerturbation', loss_ratio=1.2, scope='layer', asam=True),
+)
 EMA = dict(type='EMAHook', momentum=0.1)
 
 
@@ -83,6 +87,9 @@ CASES = {
     'taylor': lambda d, b: settings(d, TAYLOR, b),
     'magnitude, accumulated': lambda d, b: accumulating(settings(d, batch=b), 2),
     'taylor, accumulated': lambda d, b: accumulating(settings(d, TAYLOR, b)),
+    'taylor, accumulated, loss ratio': lambda d, b: accumulating(
+        settings(d, TAYLOR | LOSS_RATIO, b), 2
+    ),
     'taylor, accumulated, one pass': lambda d, b: accumulating(settings(d, TAYLOR | ONE_PASS, b)),
     'taylor, accumulated, plain wrapper': lambda d, b: accumulating(
         settings(d, TAYLOR | ONE_PASS, b), type='OptimWrapper'

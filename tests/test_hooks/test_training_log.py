@@ -64,6 +64,23 @@ def test_is_said_once_about_a_hundred_iterations():
     assert 'in iterations 21 to 120, ' in said[99][1]
 
 
+@pytest.mark.parametrize(
+    ('ratio', 'level', 'words'),
+    [
+        (1.32, logging.INFO, 'was 1.320 on average, as perturbation.loss_ratio=1.3 wants it$'),
+        (1.1, logging.WARNING, 'was 1.100 .* loss_ratio=1.3 was asked for: the radii have not'),
+    ],
+)
+def test_a_wanted_ratio_is_given_time(ratio, level, words):
+    perturbation = AdaptivePerturbation(loss_ratio=1.3)
+    watch = LossRatioWatch('prune', 'perturbation', perturbation, 20, 220)
+    said = [watch.add(1.0 if step < 60 else ratio) for step in range(200)]
+    assert [step for step, each in enumerate(said) if each] == [159]
+    assert said[159][0] == level
+    assert 'in iterations 81 to 180, ' in said[159][1]
+    assert re.search(words, said[159][1])
+
+
 def test_of_a_phase_without_steps_nothing_is_said():
     watch = LossRatioWatch('finetune', 'finetune', UniformPerturbation(), 5, 5)
     assert watch.add(1.0) is None
