@@ -68,7 +68,7 @@ def test_is_said_once_about_a_hundred_iterations():
     ('ratio', 'level', 'words'),
     [
         (1.32, logging.INFO, 'was 1.320 on average, as perturbation.loss_ratio=1.3 wants it$'),
-        (1.1, logging.WARNING, 'was 1.100 .* loss_ratio=1.3 was asked for: the radii have not'),
+        (1.1, logging.WARNING, 'was 1.100 .*loss_ratio=1.3 was asked for: the radii have not'),
     ],
 )
 def test_a_wanted_ratio_is_given_time(ratio, level, words):

@@ -85,18 +85,18 @@ class TestArguments:
     @pytest.mark.parametrize('kind', [AdaptivePerturbation, UniformPerturbation])
     @pytest.mark.parametrize('ratio', [1, 0.5, math.inf, math.nan])
     def test_ratio_has_to_be_above_1(self, kind, ratio):
-        with pytest.raises(ValueError, match='loss_ratio=.* must be above 1'):
+        with pytest.raises(ValueError, match=r'loss_ratio=.* must be above 1'):
             kind(loss_ratio=ratio)
 
     @pytest.mark.parametrize('ratio', ['1.3', True, [1.3]])
     def test_ratio_has_to_be_a_number(self, ratio):
-        with pytest.raises(TypeError, match='loss_ratio=.* is not a number'):
+        with pytest.raises(TypeError, match=r'loss_ratio=.* is not a number'):
             UniformPerturbation(loss_ratio=ratio)
 
     def test_radius_of_0(self):
-        with pytest.raises(ValueError, match='rho_max=0 and loss_ratio=1.3'):
+        with pytest.raises(ValueError, match=r'rho_max=0 and loss_ratio=1\.3'):
             AdaptivePerturbation(0, 0, loss_ratio=1.3)
-        with pytest.raises(ValueError, match='rho=0 and loss_ratio=1.3'):
+        with pytest.raises(ValueError, match=r'rho=0 and loss_ratio=1\.3'):
             UniformPerturbation(0, loss_ratio=1.3)
         AdaptivePerturbation(0, 0.1, loss_ratio=1.3)
 
