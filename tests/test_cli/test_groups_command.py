@@ -278,6 +278,14 @@ class TestClassifier:
             with Image.open(plot) as picture:
                 assert len(picture.convert('RGB').getcolors(1 << 20)) > 10
 
+    def test_a_table_of_layers_alone(self, list_groups, table):
+        content = json.loads(table.read_text())
+        table.write_text(json.dumps(content | {'networks': {}}))
+        code, out, _ = list_groups(self.CONFIG, '--target', 'latency=0.7', '--table', table)
+        assert not code
+        assert 'the table has not timed this network as a whole' in out
+        assert 'the rest ' not in out
+
     def test_a_latency_below_the_floor(self, list_groups, table):
         code, *_ = list_groups(self.CONFIG, '--target', 'latency=0.01', '--table', table)
         assert 'target=dict(latency=0.01, table=...) cannot be reached' in code
