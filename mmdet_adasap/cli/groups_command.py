@@ -327,8 +327,10 @@ def latency_lines(pruner, kept: np.ndarray) -> list[str]:
         before, after = (sum(column) for column in zip(*shown, strict=True))
         lines.append(f'{f"{len(shown)} others".ljust(width)}  {before:8.3f} {after:8.3f}')
     if pruner.limits.costs['latency'].has_rest:
-        before, after = (sum(column) for column in zip(*layers.values(), strict=True))
-        lines.append(f'{"the rest".ljust(width)}  {dense - before:8.3f} {slim - after:8.3f}')
+        of_layers = (sum(column) for column in zip(*layers.values(), strict=True))
+        # Rounding may leave -0.000 of a rest that is 0.
+        before, after = (max(a - b, 0.0) for a, b in zip((dense, slim), of_layers, strict=True))
+        lines.append(f'{"the rest".ljust(width)}  {before:8.3f} {after:8.3f}')
     device, floor = pruner.target.table.describe(), found['floor_ms']
     return [
         *lines,

@@ -539,6 +539,11 @@ def entries_of(gathered: Mapping[str, tuple[Mapping, dict]]) -> list[dict]:
     return entries
 
 
+def point_id(key: Mapping, pair: tuple[int, int]) -> str:
+    """Return a layer of certain widths as text, under which its first rounds are kept."""
+    return f'{key_id(key)} {pair[0]} {pair[1]}'
+
+
 def check_heads(one: Mapping, other: Mapping, remedy: str) -> None:
     """Refuse two tables of which one is of another device, or was made in another way."""
     for name in HEAD:
@@ -550,7 +555,7 @@ def merge(one: Mapping, other: Mapping) -> dict:
     """Return the table of all that two tables of one device hold; the first is kept in doubt."""
     check_heads(one, other, 'only tables that were made alike can be merged')
     return {
-        **one,
+        **{name: value for name, value in one.items() if name != 'begun'},
         'reference_ns': (one['reference_ns'] + other['reference_ns']) / 2,
         'step': min(one['step'], other['step']),
         'spread': max(one['spread'], other['spread']),
@@ -620,7 +625,7 @@ class Measurement:
     def __init__(
         self, backend: OnnxRuntimeBackend, dtype: str, device: str, threads: int, rounds: int
     ) -> None:
-        self._backend, self._rounds, self._dtype = backend, rounds, dtype
+        self._backend, self.rounds, self._dtype = backend, rounds, dtype
         with refusing(f'the reference convolution, {dtype}'):
             parts = backend.layer(reference_key(dtype), 128, 128)
             self._watch = Stopwatch(parts[0][0], threads, device, backend.synchronize)
@@ -637,38 +642,39 @@ class Measurement:
 
     def empty_table(self, backend: str) -> dict:
         """Return a table without layers: the head, the time of the reference, and the step."""
-        reference = statistics.median(self._reference() for _ in range(max(self._rounds, 7)))
+        reference = statistics.median(self._reference() for _ in range(max(self.rounds, 7)))
         key = reference_key(self._dtype)
-        step = find_step({width: self.layer(key, 64, width)[0] for width in STAIR})
+        stair = {width: self.layer(key, 64, width, self.rounds) for width in STAIR}
+        step = find_step({width: middle_of(ratios) for width, ratios in stair.items()})
         figures = {'reference_ns': reference * 1e9, 'step': step, 'spread': 0.0}
         head = {'format': TABLE_FORMAT, 'backend': backend, **self.head, **figures}
         return {**head, 'layers': [], 'networks': {}}
 
-    def ratio(self, parts: list[tuple[Callable, float]]) -> tuple[float, float]:
-        """Return a time over that of the reference, and how far its rounds lie apart.
-
-        Both are shares; the second is that between the quartiles, over the median.
-        """
-        timed = self._watch.prepare(parts)
-        found = sorted(self._watch.ratios(self._reference, timed, self._rounds))
-        middle = max(statistics.median(found), LEAST_RATIO)
-        quarter = len(found) // 4
-        return float(f'{middle:.5g}'), (found[-1 - quarter] - found[quarter]) / middle
-
-    def layer(self, key: Mapping, inputs: int, outputs: int) -> tuple[float, float]:
-        """Return the ratio and the spread of a layer."""
+    def layer(self, key: Mapping, inputs: int, outputs: int, rounds: int) -> list[float]:
+        """Return the ratios of a layer that is loaded anew."""
         what = f'{readable(key)}, {inputs} to {outputs or "as many"} channels'
-        return self._time(what, lambda: self._backend.layer(key, inputs, outputs))
+        return self._time(what, lambda: self._backend.layer(key, inputs, outputs), rounds)
 
     def network(self, name: str, load: Callable[[], Callable]) -> float:
         """Return the ratio of a network that is loaded anew."""
-        return self._time(f'the network, {name}', lambda: [(load(), 1.0)])[0]
+        return middle_of(self._time(f'the network, {name}', lambda: [(load(), 1.0)], self.rounds))
 
     def _time(
-        self, what: str, parts: Callable[[], list[tuple[Callable, float]]]
-    ) -> tuple[float, float]:
+        self, what: str, parts: Callable[[], list[tuple[Callable, float]]], rounds: int
+    ) -> list[float]:
         with refusing(what):
-            return self.ratio(parts())
+            return self._watch.ratios(self._reference, self._watch.prepare(parts()), rounds)
+
+
+def middle_of(ratios: list[float]) -> float:
+    """Return the median of ratios to five digits; what is below noise counts as that much."""
+    return float(f'{max(statistics.median(ratios), LEAST_RATIO):.5g}')
+
+
+def spread_of(ratios: list[float]) -> float:
+    """Return how far ratios lie apart: between the quartiles, over the median."""
+    found, quarter = sorted(ratios), len(ratios) // 4
+    return (found[-1 - quarter] - found[quarter]) / middle_of(ratios)
 
 
 def measure(
@@ -696,7 +702,8 @@ def measure(
         report (Callable, optional): Called with the points that are done, all of them, and the
             name of the next.
         save (Callable, optional): Called with the table every few seconds and at the end, also
-            when an error or Ctrl-C ends it. Points that are not measured yet are None in it.
+            when an error or Ctrl-C ends it. Points that lack rounds are None in it, and the
+            rounds that they have are in 'begun'.
 
     Returns:
         dict: The content of table.json.
@@ -730,7 +737,7 @@ def _fill(
     save: Callable | None,
 ) -> dict:
     """Measure the points and the networks that a table lacks, see :func:`measure`."""
-    gathered = gather(table['layers'], layers['layers'])
+    gathered, begun = gather(table['layers'], layers['layers']), table.pop('begun', {})
     known = table['networks'] = dict(table['networks'])
     before = {'input': layers['input'], **known.get(layers['network'], {})}
     timed = {name: load for name, load in networks.items() if before.get(name) is None}
@@ -742,26 +749,40 @@ def _fill(
         for pair in sorted(points)
         if points[pair] is None
     ]
-    total, saved_at = len(todo) + LOADS * len(timed), time.monotonic()
-    done = sum(len(points) for _, points in gathered.values()) - len(todo)
+    ratios = [begun.setdefault(point_id(key, pair), []) for key, _, pair in todo]
+    steps = [
+        (number, key, pair)
+        for turn in range(run.rounds)
+        for number, (key, _, pair) in enumerate(todo)
+        if len(ratios[number]) <= turn
+    ]
+    total, saved_at = len(steps) + LOADS * len(timed), time.monotonic()
+    before_todo = sum(len(points) for _, points in gathered.values()) - len(todo)
     try:
-        for number, (key, points, pair) in enumerate(todo):
+        # Round after round through all layers: what else the machine does changes in seconds, and
+        # the rounds of one layer are not to share it, nor where the layer lies in memory.
+        for done, (number, key, pair) in enumerate(steps):
             if report:
-                report(number, total, readable(key))
-            points[pair], spread = run.layer(key, *pair)
-            table['spread'] += (spread - table['spread']) / (done + number + 1)
+                report(done, total, readable(key))
+            ratios[number] += run.layer(key, *pair, rounds=1)
             if save and time.monotonic() - saved_at > SAVE_S:
-                save({**table, 'layers': entries_of(gathered)})
+                save({**table, 'layers': entries_of(gathered), 'begun': begun})
                 saved_at = time.monotonic()
+        for number, (_, points, pair) in enumerate(todo):
+            points[pair], spread = middle_of(ratios[number]), spread_of(ratios[number])
+            table['spread'] += (spread - table['spread']) / (before_todo + number + 1)
+        begun.clear()
         found: dict[str, list[float]] = {name: [] for name in timed}
-        for number, name in enumerate([*timed] * LOADS, len(todo)):
+        for number, name in enumerate([*timed] * LOADS, len(steps)):
             if report:
                 report(number, total, f'the network, {name}')
             found[name].append(run.network(name, timed[name]))
         shares = {name: statistics.median(ratios) for name, ratios in found.items()}
         known[layers['network']] = {**before, **shares}
     finally:
-        table['layers'] = entries_of(gathered)
+        table = {**table, 'layers': entries_of(gathered)}
+        if begun:
+            table['begun'] = begun
         if save:
             save(table)
     return table
@@ -790,6 +811,9 @@ def read_table(path: str) -> dict:
         table['reference_ns'] + table['step'] + table['spread'] + 0.0
         [{**network} for network in table['networks'].values()]
         entries_of(gather(table['layers']))
+        for ratios in table.get('begun', {}).values():  # rounds of layers that lack some
+            if not all(isinstance(ratio, float) and math.isfinite(ratio) for ratio in ratios):
+                raise TypeError
     except (KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
         raise RefusedError(
             f'{path}: is no whole table; write another --out, or --force'

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -106,15 +107,17 @@ class TestMeasure:
         device.fail_at = 1 + len(measure_latency.STAIR) + 3
         with pytest.raises(KeyboardInterrupt):
             measure(ONLY_LAYERS, 'fake', save=saved.append)
-        rows = saved[-1]['layers'][0]['ratios']
-        assert [ratio is None for row in rows for ratio in row] == [False, False, False, True]
+        assert saved[-1]['layers'][0]['ratios'] == [[None, None]] * 2
+        assert [len(ratios) for ratios in saved[-1]['begun'].values()] == [1, 1, 1, 0, 0, 0]
         device.fail_at, device.made = None, []
         table = measure(ONLY_LAYERS, 'fake', table=json.loads(json.dumps(saved[-1])))
         reference, *made = device.made
         assert reference == ('conv', 128, 128)
-        assert made == [('conv', 32, 48), ('conv', 16, 0), ('conv', 32, 0)]
-        # What was measured before is kept, and it is as if nothing had happened.
-        assert table['layers'][0]['ratios'][0] == rows[0]
+        # The first round goes on, and four follow, through all layers each.
+        layers = [*product(('conv',), (16, 32), (16, 48)), ('conv', 16, 0), ('conv', 32, 0)]
+        assert made == layers[3:] + 4 * layers
+        # It is as if nothing had happened.
+        assert 'begun' not in table
         whole = measure(ONLY_LAYERS, 'fake')
         for entry, other in zip(table['layers'], whole['layers'], strict=True):
             assert {**entry, 'ratios': 0} == {**other, 'ratios': 0}
@@ -125,15 +128,15 @@ class TestMeasure:
         device.made = []
         more = layers_json({**CONV, 'inputs': [32, 64], 'outputs': [48]})
         table = measure(more, 'fake', table=table)
-        assert device.made[1:] == [('conv', 64, 16), ('conv', 64, 48)]
+        assert device.made[1:] == 5 * [('conv', 64, 16), ('conv', 64, 48)]
         assert [len(entry['inputs']) for entry in table['layers']] == [3, 2]
         LatencyTable(table)
 
     def test_report_and_save(self, device):
         told, saved = [], []
         measure(ONLY_LAYERS, 'fake', report=lambda *args: told.append(args), save=saved.append)
-        assert [number for number, _, _ in told] == list(range(6))
-        assert {total for _, total, _ in told} == {6}
+        assert [number for number, _, _ in told] == list(range(30))
+        assert {total for _, total, _ in told} == {30}
         assert told[-1][2] == 'depthwise conv 3x3 stride 1 on 8x8, batch 1'
         LatencyTable(saved[-1])
 
@@ -218,6 +221,16 @@ class TestMerge:
         first = one['layers'][0]['ratios']
         assert conv['ratios'] == [[*a, b[1]] for a, b in zip(first, other['layers'][0]['ratios'])]  # noqa: B905
         assert depthwise == other['layers'][1]
+        LatencyTable(table)
+
+    def test_rounds_of_layers_that_lack_some_are_not_merged(self, device):
+        device.fail_at = 1 + len(measure_latency.STAIR) + 3
+        saved = []
+        with pytest.raises(KeyboardInterrupt):
+            measure(ONLY_LAYERS, 'fake', save=saved.append)
+        device.fail_at = None
+        table = merge(saved[-1], measure(ONLY_LAYERS, 'fake'))
+        assert 'begun' not in table
         LatencyTable(table)
 
     def test_of_another_backend(self, device):
@@ -346,7 +359,8 @@ class TestCommand:
         command.device.fail_at, command.device.made = None, []
         status, said = command(*self.MEASURE)
         assert status == 0
-        assert command.device.made[1:] == [('conv', 16, 48), ('conv', 32, 16), ('conv', 32, 48)]
+        layers = [*product(('conv',), (16, 32), (16, 48))]
+        assert command.device.made[1:] == layers[1:] + 4 * layers
         LatencyTable.read(command.folder / 'table.json')
 
     def test_sigterm_ends_it_as_ctrl_c_does_and_nothing_after_it(self, command):
@@ -454,6 +468,8 @@ class TestCommand:
         for broken in (
             {**table, 'layers': [{}]},
             {**table, 'step': None},
+            {**table, 'begun': 3},
+            {**table, 'begun': {'conv 16 16': ['0.1']}},
             {'format': table['format']},
         ):
             command.write('table.json', broken)
