@@ -2,7 +2,7 @@
 """What the log of a run says of AdaSAP: channels, radii, each iteration, and the cut."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from mmengine.logging import HistoryBuffer
@@ -16,6 +16,8 @@ from ..sharpness import Perturbation
 
 ONE_PASS = dict(mean_rho=0.0, eps_ratio=0.0, loss_ratio=1.0)
 """What is logged of a step of one pass: it is one with a radius of 0."""
+NOT_MOVED = dict(mean_rho=0.0, eps_ratio=0.0)
+"""The same in a phase whose steps do not know the loss of a clean pass."""
 
 STEPS = 100
 """Iterations over which L(w+ε)/L(w) is averaged, a choice of ours: it differs from batch to batch,
@@ -86,6 +88,9 @@ class LossRatioWatch:
         done (int): Iterations of the training that are over.
         end (int): How many are over when the phase ends. Of more than 100 to come it takes 100,
             and where radii follow a wanted ratio it lets the first 60 pass, or half of them.
+
+    Attributes:
+        stats (Mapping | None): ``last_stats`` of the last step that moved the weights.
     """
 
     def __init__(
@@ -99,6 +104,7 @@ class LossRatioWatch:
         self._skipped = 0 if controller is None else min(SETTLING, (end - done) // 2)
         self.first = done + 1 + self._skipped
         self.steps = min(end - done - self._skipped, STEPS)
+        self.stats: Mapping[str, Tensor] | None = None
         self._seen = 0
         self._sum = self._finite = torch.zeros(())
 
@@ -167,21 +173,23 @@ def log_iteration(
         remaining (Mapping[str, float]): Fractions of the dense model by what they are called.
     """
     stats = getattr(runner.optim_wrapper, 'last_stats', None)
-    message = watch.add(stats['loss_ratio']) if stats and watch else None
+    ratio = None if stats is None else stats.get('loss_ratio')
+    message = watch.add(ratio) if watch is not None and ratio is not None else None
     if message is not None:
         runner.logger.log(*message)
-    stats = stats or ONE_PASS
-    _forget_other_phase(runner, phase)
-    scalars = {
-        'phase': PHASES.index(phase),
-        **{key: stats[key] for key in ONE_PASS},
-        **remaining,
-    }
+    if watch is not None:
+        # A plain step between two that move the weights says nothing of them.
+        stats = watch.stats = watch.stats if stats is None else stats
+        if stats is None and runner.optim_wrapper.direction != 'gradient':
+            stats = NOT_MOVED
+    stats = ONE_PASS if stats is None else {key: stats[key] for key in ONE_PASS if key in stats}
+    _forget_other_phase(runner, phase, stats)
+    scalars = {'phase': PHASES.index(phase), **stats, **remaining}
     for key, value in scalars.items():
         runner.message_hub.update_scalar(f'train/{key}', value)
 
 
-def _forget_other_phase(runner: Runner, phase: str) -> None:
+def _forget_other_phase(runner: Runner, phase: str, keys: Collection[str]) -> None:
     """Begin anew what the log averages over past iterations, if the last one had another phase.
 
     mmengine's LogProcessor takes the mean of a window that knows nothing of phases.
@@ -191,8 +199,11 @@ def _forget_other_phase(runner: Runner, phase: str) -> None:
     if last is None or last.current() == PHASES.index(phase):
         return
     for key in ONE_PASS:
-        # In its place: the log has the keys in this order.
-        history[f'train/{key}'] = HistoryBuffer()
+        if key in keys:
+            # In its place: the log has the keys in this order.
+            history[f'train/{key}'] = HistoryBuffer()
+        else:
+            history.pop(f'train/{key}', None)  # mmengine cannot log an empty one
 
 
 def layer_shapes(model: nn.Module) -> dict[str, torch.Size]:

@@ -13,8 +13,9 @@ from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
 
 from ..integration import unwrapped
-from ..registry import PERTURBATIONS, build, check_arguments
+from ..registry import PERTURBATIONS, build, check_arguments, check_integer
 from ..sharpness import Perturbation, PerturbationStats
+from .directions import check_direction, check_known_ratio, keep_gradients, remember_as_gradients
 from .gradients import (
     GradientObserverMixin,
     averaged,
@@ -45,6 +46,9 @@ class AdaSAPOptimWrapper(GradientObserverMixin, OptimWrapper):
     the weights by the same ε, that of their batches taken together. Second passes are averaged
     when mmengine says so.
 
+    Cheaper than two passes in every step are ``every`` and ``direction``; what they keep of the
+    gain has not been measured here yet.
+
     Without a perturbation this is mmengine's OptimWrapper. With one of its own it is SAM for
     any model that trains through mmengine; AdaSAPHook sets another one in each phase.
 
@@ -52,25 +56,45 @@ class AdaSAPOptimWrapper(GradientObserverMixin, OptimWrapper):
         *args: Those of :class:`mmengine.optim.OptimWrapper`.
         perturbation (dict | Perturbation, optional): How to move the weights, for example
             ``dict(type='UniformPerturbation', rho=0.05)``. Defaults to None: one pass.
+        every (int): The weights are moved in every ``every``-th step, and the others are plain
+            ones. Defaults to 1: in all.
+        direction (str): What ε is computed from: 'gradient', that of a clean pass; 'momentum',
+            the optimizer's buffer, downhill, as in MSAM (arXiv:2401.12033); or 'previous', the
+            gradient of the step before, uphill, as in S²-SAM (NeurIPS 2024). The last two need
+            one pass a step, at w + ε; running statistics and what observers see are of that one,
+            and ``loss_ratio`` is not known. Defaults to 'gradient'.
         **kwargs: Those of :class:`mmengine.optim.OptimWrapper`.
 
     Attributes:
-        last_stats (dict[str, Tensor] | None): After a two-pass step, as 0-dim tensors that
-            nothing has waited for: 'mean_rho', 'eps_ratio' (‖ε‖/‖w‖), 'loss',
-            'perturbed_loss' and their quotient 'loss_ratio', L(w+ε)/L(w). None otherwise.
+        last_stats (dict[str, Tensor] | None): After a step whose weights were moved, as 0-dim
+            tensors that nothing has waited for: 'mean_rho' and 'eps_ratio' (‖ε‖/‖w‖); of two
+            passes also 'loss', 'perturbed_loss' and their quotient 'loss_ratio', L(w+ε)/L(w).
+            None otherwise.
 
     Raises:
         SettingError: If an argument is unexpected.
-        ValueError: If ``perturbation`` is not valid.
+        ValueError: If ``perturbation``, ``every`` or ``direction`` is not valid, or does not suit
+            the optimizer.
 
     Note:
         What a model keeps outside of parameters and buffers, such as a Python counter that
         its forward pass increments, moves twice a step.
     """
 
-    def __init__(self, *args, perturbation: dict | Perturbation | None = None, **kwargs) -> None:
+    def __init__(
+        self,
+        *args,
+        perturbation: dict | Perturbation | None = None,
+        every: int = 1,
+        direction: str = 'gradient',
+        **kwargs,
+    ) -> None:
         check_arguments(type(self).__name__, OptimWrapper, args, kwargs, also=self._other_keys())
         super().__init__(*args, **kwargs)
+        check_integer('optim_wrapper.every', every, 1)
+        self.every = every
+        self.direction = check_direction(direction, self.optimizer)
+        self._past_stats: PerturbationStats | None = None
         self.last_stats: dict[str, Tensor] | None = None
         self._forward: CapturedForward | None = None
         self._in_second_pass = False
@@ -92,9 +116,9 @@ class AdaSAPOptimWrapper(GradientObserverMixin, OptimWrapper):
 
     @perturbation.setter
     def perturbation(self, perturbation: dict | Perturbation | None) -> None:
-        self._perturbation: Perturbation | None = build(
-            PERTURBATIONS, perturbation, 'optim_wrapper.perturbation'
-        )
+        built = build(PERTURBATIONS, perturbation, 'optim_wrapper.perturbation')
+        check_known_ratio(built, self.direction)
+        self._perturbation: Perturbation | None = built
         self._attached_to: nn.Module | None = None
         self._warns_of_one_pass = False
 
@@ -103,7 +127,7 @@ class AdaSAPOptimWrapper(GradientObserverMixin, OptimWrapper):
 
         That of a clean pass always is: all processes have to move their weights by the same ε.
         """
-        gives_eps = self._perturbation is not None and not self._in_second_pass
+        gives_eps = self._moves and self.direction == 'gradient' and not self._in_second_pass
         return gives_eps or super().should_sync()
 
     def _is_observed(self) -> bool:
@@ -117,7 +141,7 @@ class AdaSAPOptimWrapper(GradientObserverMixin, OptimWrapper):
             model (nn.Module): The model, with its distributed wrapper if it has one.
         """
         self._forward = None
-        if self._perturbation is None:
+        if not self._moves:
             with self._pass_context(model):
                 yield
             return
@@ -125,6 +149,10 @@ class AdaSAPOptimWrapper(GradientObserverMixin, OptimWrapper):
         if self._attached_to is not bare:
             self._perturbation.attach(bare)
             self._attached_to = bare
+        if self.direction != 'gradient':
+            with self._moved_by_the_past(bare), self._pass_context(model):
+                yield
+            return
         forward = CapturedForward(model)
         try:
             with self._pass_context(model):
@@ -132,6 +160,25 @@ class AdaSAPOptimWrapper(GradientObserverMixin, OptimWrapper):
         finally:
             forward.stop()
         self._forward = forward
+
+    @property
+    def _moves(self) -> bool:
+        """Whether the step that the next micro-batch is of is one that moves the weights."""
+        step = self._inner_count // self._accumulative_counts
+        return self._perturbation is not None and step % self.every == 0
+
+    @contextmanager
+    def _moved_by_the_past(self, model: nn.Module) -> Iterator[None]:
+        """Move the weights by what the optimizer remembers; they go back if the block raises."""
+        self._perturbation.restore()  # of a pass that was given up
+        with isolated_gradients(model.parameters(), add=False):
+            remember_as_gradients(self.optimizer, self.direction)
+            self._past_stats = self._perturbation.perturb()
+        try:
+            yield
+        except BaseException:
+            self._perturbation.restore()
+            raise
 
     def _pass_context(self, model: nn.Module) -> AbstractContextManager[None]:
         """Return the context of one forward pass, clean or perturbed."""
@@ -161,17 +208,35 @@ class AdaSAPOptimWrapper(GradientObserverMixin, OptimWrapper):
                 'current',
                 logging.WARNING,
             )
-        if self._perturbation is None:
+        if not self._moves:
             self._backward_once(loss)
-        else:
+        elif self.direction == 'gradient':
             self._backward_twice(loss)
+        else:
+            self._backward_moved(loss)
         if self.should_update():
             self.step(**(step_kwargs or {}))
+            if self._perturbation is not None and self.direction == 'previous':
+                keep_gradients(self.optimizer)
             self.zero_grad(**(zero_kwargs or {}))
 
     def _backward_once(self, loss: Tensor) -> None:
         """Add the gradient at w to what is accumulated."""
         self.backward(self.scale_loss(loss))
+
+    def _backward_moved(self, loss: Tensor) -> None:
+        """Add the gradient at w + ε, where the weights are, to what is accumulated; restore w."""
+        stats, self._past_stats = self._past_stats, None
+        if stats is None:
+            raise RuntimeError(
+                f'AdaSAPOptimWrapper moves the weights before the forward pass with '
+                f'direction={self.direction!r}; call the model inside optim_context(model)'
+            )
+        try:
+            self.backward(self.scale_loss(loss))
+        finally:
+            self._perturbation.restore()
+        self.last_stats = {'mean_rho': stats.mean_rho, 'eps_ratio': stats.ratio}
 
     def _backward_twice(self, loss: Tensor) -> None:
         """Take the two passes of a step: find ε at w, add the gradient at w + ε, restore w."""

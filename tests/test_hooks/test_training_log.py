@@ -90,7 +90,7 @@ def logged(folder: Path) -> list[dict]:
     """What the log has of iterations, those of resumed runs last."""
     files = sorted(folder.glob('*/vis_data/scalars.json'), key=lambda file: file.stat().st_mtime)
     rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
-    return [row for row in rows if 'loss_ratio' in row]
+    return [row for row in rows if 'phase' in row]
 
 
 MEANS = dict(type='LogProcessor', window_size=10, mean_pattern='loss|eps_ratio|mean_rho')
@@ -132,3 +132,18 @@ def test_means_of_a_resumed_run(tmp_path, killed_at):
     for step, row in whole.items():
         for key in ONE_PASS:
             assert parts[step][key] == pytest.approx(row[key], rel=1e-6), (step, key)
+
+
+@pytest.mark.parametrize(
+    ('cheap', 'has_ratio'),
+    [(dict(every=4), True), (dict(direction='previous', every=4), False)],
+    ids=str,
+)
+def test_steps_between_say_what_the_last_one_did(tmp_path, cheap, has_ratio):
+    """Also where a phase begins between two, of which nothing is known then."""
+    wrapper = settings('')['optim_wrapper'] | cheap
+    train(settings(tmp_path, optim_wrapper=wrapper))
+    rows = logged(tmp_path)
+    assert [row['step'] for row in rows] == list(range(2, 37, 2))
+    assert all(('loss_ratio' in row) == has_ratio for row in rows)
+    assert all(row['mean_rho'] > 0 for row in rows if row['step'] in (6, 14, 16, 18, 26, 36))

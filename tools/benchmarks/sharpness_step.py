@@ -10,6 +10,7 @@ examples:
   python tools/benchmarks/sharpness_step.py                                  # SSD300, batch 4
   python tools/benchmarks/sharpness_step.py --device cuda --steps 50 --json cost.json
   python tools/benchmarks/sharpness_step.py --config mmdet::yolox/yolox_s_8xb8-300e_coco.py
+  python tools/benchmarks/sharpness_step.py --direction momentum             # one pass
   python tools/benchmarks/sharpness_step.py --config torchvision::ssd300_vgg16   # no mmcv needed
 """
 
@@ -229,13 +230,12 @@ def measure(args: argparse.Namespace) -> dict:
     model.to(device).train()
 
     plain = build_optim_wrapper(model, {'type': 'OptimWrapper', 'optimizer': dict(OPTIMIZER)})
+    sharp = dict(perturbation=AdaptivePerturbation(), direction=args.direction)
     if args.amp:
         plain = AdaSAPAmpOptimWrapper(plain.optimizer, dtype=args.amp)
-        adasap = AdaSAPAmpOptimWrapper(
-            plain.optimizer, dtype=args.amp, perturbation=AdaptivePerturbation()
-        )
+        adasap = AdaSAPAmpOptimWrapper(plain.optimizer, dtype=args.amp, **sharp)
     else:
-        adasap = AdaSAPOptimWrapper(plain.optimizer, perturbation=AdaptivePerturbation())
+        adasap = AdaSAPOptimWrapper(plain.optimizer, **sharp)
 
     def step_of(wrapper: OptimWrapper) -> Callable[[], None]:
         batch = copy.deepcopy(data)  # a model may change its samples
@@ -331,6 +331,13 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--steps', type=int, default=10, help='steps of each kind (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--direction',
+        choices=('gradient', 'momentum', 'previous'),
+        default='gradient',
+        help='that of AdaSAPOptimWrapper (default: gradient); with every=k a step costs 1 more k-th '
+        'of what is beyond a plain one',
     )
     parser.add_argument('--threads', type=int, help="torch's CPU threads (default: torch's)")
     parser.add_argument('--json', type=Path, help='file to write the figures to')
