@@ -336,8 +336,7 @@ def parse_args() -> argparse.Namespace:
         '--direction',
         choices=('gradient', 'momentum', 'previous'),
         default='gradient',
-        help='that of AdaSAPOptimWrapper (default: gradient); with every=k a step costs 1 more k-th '
-        'of what is beyond a plain one',
+        help='that of AdaSAPOptimWrapper (default: gradient)',
     )
     parser.add_argument('--threads', type=int, help="torch's CPU threads (default: torch's)")
     parser.add_argument('--json', type=Path, help='file to write the figures to')
