@@ -125,16 +125,27 @@ class Plan:
         packages (Sequence[str]): Distributions that the results depend on, beside torch's.
         jobs (int): Programs to run at once.
         force (bool): Whether to redo what is finished.
+        follow_code (bool): Whether to redo also what another version of the package has made.
+            Defaults to True.
 
     Attributes:
         environment (dict[str, str]): Versions that the results may depend on.
         jobs (int): As given.
     """
 
-    def __init__(self, train: str, packages: Sequence[str], jobs: int, force: bool) -> None:
+    def __init__(
+        self,
+        train: str,
+        packages: Sequence[str],
+        jobs: int,
+        force: bool,
+        follow_code: bool = True,
+    ) -> None:
         self.environment = installed_versions(packages)
         self.jobs, self._force = jobs, force
         self._train_tool = find_tool(train)
+        # Any change of the package may change what is trained, so all of its files are in the key.
+        self._code = sorted((ROOT / 'mmdet_adasap').rglob('*.py')) if follow_code else []
         self._data_key = ''
         self._unfinished: dict[Step, Job] = {}
 
@@ -151,14 +162,16 @@ class Plan:
         self._data_key = fingerprint(files=sorted(p for p in folder.rglob('*') if p.is_file()))
         return self._data_key
 
+    def use_set(self, key: str) -> None:
+        """Go by a key for a set that is not made here."""
+        self._data_key = key
+
     def add_training(self, run: Training) -> Step:
         """Plan a training and return its step."""
-        # Any change of the package may change what is trained, so all of its files are in the key.
-        code = sorted((ROOT / 'mmdet_adasap').rglob('*.py'))
         start = run.start.key if run.start else ''
         needs = [step.key for step in run.needs]
         parts = (run.seed, list(run.options), self._data_key, start, needs, self.environment)
-        key = fingerprint(*parts, files=[*run.bases, run.config, *code])
+        key = fingerprint(*parts, files=[*run.bases, run.config, *self._code])
         step = Step(run.folder, key, self._force)
         if step.finished and checkpoint(step) is None:
             say(f'    {run.name}: its checkpoint is gone or torn, so it is trained again')
@@ -198,11 +211,9 @@ class Plan:
             files (Sequence[Path]): What its results depend on, beside the package.
             after (Sequence[Step]): Steps whose files it reads. Defaults to none.
         """
-        code = sorted((ROOT / 'mmdet_adasap').rglob('*.py'))
         keys = [step.key for step in after]
-        step = Step(
-            folder, fingerprint(keys, self.environment, files=[*files, *code]), self._force
-        )
+        key = fingerprint(keys, self.environment, files=[*files, *self._code])
+        step = Step(folder, key, self._force)
         self._add(step, name, lambda: [sys.executable, *command(folder)], f'{name}.log', after)
         return step
 
