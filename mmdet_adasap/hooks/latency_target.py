@@ -102,7 +102,7 @@ class LatencyTiming:
     def _say_that_it_times(self) -> None:
         self._logger.info(
             f'AdaSAP: timing the network that the table chooses beside the dense one '
-            f'({self._table.describe()}); some seconds, or a minute for a large one'
+            f'({self._table.describe()}); some seconds, or some minutes for a large one'
         )
 
     def _warn_if_off(self, choice: TimedChoice, wanted: float) -> None:

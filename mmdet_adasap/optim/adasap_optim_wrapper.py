@@ -46,8 +46,7 @@ class AdaSAPOptimWrapper(GradientObserverMixin, OptimWrapper):
     the weights by the same ε, that of their batches taken together. Second passes are averaged
     when mmengine says so.
 
-    Cheaper than two passes in every step are ``every`` and ``direction``; what they keep of the
-    gain has not been measured here yet.
+    Cheaper than two passes in every step are ``every`` and ``direction``, see docs/sharpness.md.
 
     Without a perturbation this is mmengine's OptimWrapper. With one of its own it is SAM for
     any model that trains through mmengine; AdaSAPHook sets another one in each phase.

@@ -30,7 +30,7 @@ class Layout(NamedTuple):
     bottom: int
 
 
-GRID = Layout(side=240, gap=6, left=108, top=30, bottom=30)
+GRID = Layout(side=240, gap=6, left=140, top=30, bottom=30)
 TRUTH, RIGHT, WRONG = '#ffd400', '#2fe04a', '#ff4d4d'
 # VOC's rule for a right box.
 MIN_IOU = 0.5
