@@ -24,8 +24,11 @@ PAIRS = 5
 """Times that both networks are loaded anew to compare them. Where their memory lies changes their
 times: of 24 such pairs of a YOLOX the shares were 0.554 to 0.582, and medians of five are within
 1 %."""
-SECONDS, ROUNDS = 1.5, (7, 21)
+SECONDS, ROUNDS = 1.5, (3, 21)
 """Time of the dense network in all rounds of a pair, and the fewest and most rounds."""
+BUDGET = 30.0
+"""Seconds of the dense network in all pairs. A network that takes seconds is loaded less often:
+its time varies less."""
 Run = Callable[[], object]
 """Runs a network once."""
 
@@ -193,7 +196,8 @@ def time_share(
         backend (str): 'torch', 'onnxruntime' or 'openvino'.
         device (str): 'cpu' or 'cuda'. Defaults to 'cpu'.
         threads (int): Threads of the backend. Defaults to 1.
-        pairs (int): Times that both are loaded anew, of which the median is taken.
+        pairs (int): Times that both are loaded anew, of which the median is taken; fewer where
+            the dense one would take more than half a minute in all.
 
     Raises:
         OnnxMismatchError: If a network cannot be written for the backend.
@@ -205,16 +209,19 @@ def time_share(
     found = []
     # PyTorch computes with the threads of the process, which a training has set for itself.
     with closing(measure_latency.open_backend(backend, device, threads)):
-        for _ in range(pairs):
+        while len(found) < pairs:
             runs = {name: load() for name, load in loaders.items()}
-            rounds = _rounds(runs['dense'])
+            seconds = _seconds(runs['dense'])
+            rounds = int(np.clip(SECONDS / seconds, *ROUNDS))
             found.append(measure_latency.ratio_of(runs, threads, rounds, device)['slim'])
+            # A reference is timed before each round and after the last.
+            pairs = min(pairs, max(1, int(BUDGET / ((rounds + 1) * seconds))))
     return statistics.median(found)
 
 
-def _rounds(run: Run) -> int:
-    """Return how often to time a network: a short one more often, since it costs little."""
-    run()  # the first run allocates memory
+def _seconds(run: Run) -> float:
+    """Return the time of a run that is not the first, which allocates memory."""
+    run()
     start = time.perf_counter()
     run()
-    return int(np.clip(SECONDS / max(time.perf_counter() - start, 1e-6), *ROUNDS))
+    return max(time.perf_counter() - start, 1e-6)

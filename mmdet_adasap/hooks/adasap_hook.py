@@ -220,7 +220,7 @@ class AdaSAPHook(Hook):
         self._untrained = training_log.log_untrained(
             runner.logger, self.pruner.untrained_layers(), self._untrained
         )
-        leads, kept = is_main_process(), None
+        leads, kept, measured = is_main_process(), None, None
         with raise_on_all_ranks():
             check_states(optimizers_of(runner))  # now rather than at the cut
             if not self._has_forecast:
@@ -228,15 +228,15 @@ class AdaSAPHook(Hook):
             # The others would write files and disturb the timing, for nothing.
             if leads:
                 is_last = event == self.phases.events
-                kept = self._timing.select(
+                kept, measured = self._timing.select(
                     self.pruner, self._targets_after(event), event == 1, is_last
                 )
         # Rounding may differ from device to device, and clocks do; the choice must not.
         limits = self.pruner.limits
-        kept, self.pruner.measured, limits.correction = broadcast_from_rank_0(
-            (kept, self.pruner.measured, limits.correction)
+        kept, measured, limits.correction = broadcast_from_rank_0(
+            (kept, measured, limits.correction)
         )
-        self.pruner.remove(kept, optimizers_of(runner), averaged_models(runner))
+        self.pruner.remove(kept, optimizers_of(runner), averaged_models(runner), measured)
         self._collapse.start_event(event, self.pruner)
         self._exclude_masked_channels()
 

@@ -20,6 +20,7 @@ from ..pruning import (
     TimeShare,
     latency_text,
     most_correction,
+    select_corrected,
     select_timed,
 )
 
@@ -59,8 +60,8 @@ class LatencyTiming:
 
     def select(
         self, pruner: Pruner, fractions: Mapping[str, float], is_first: bool, is_last: bool
-    ) -> list[np.ndarray]:
-        """Return the channels that an event keeps.
+    ) -> tuple[list[np.ndarray], float | None]:
+        """Return the channels that an event keeps, and the share of the dense time if timed.
 
         Args:
             pruner (Pruner): What chooses; its limits are corrected.
@@ -71,21 +72,39 @@ class LatencyTiming:
         Raises:
             UnreachableTargetError: If the choice cannot be made.
         """
+        measured = None
         if is_last and self._can_time(pruner):
-            kept = self._timed(pruner, fractions)
+            kept, measured = self._timed(pruner, fractions)
         else:
             if is_first and self._can_time(pruner):
                 self._correct(pruner)
-            kept = pruner.select(fractions)
+            kept = self._predicted(pruner, fractions)
         if is_last and self._table is not None:
-            self._logger.info(f'AdaSAP: {latency_line(pruner, kept)}')
+            self._logger.info(f'AdaSAP: {latency_line(pruner, kept, measured)}')
+        return kept, measured
+
+    def _predicted(self, pruner: Pruner, fractions: Mapping[str, float]) -> list[np.ndarray]:
+        """Return a choice by the table, as far as it was corrected."""
+        before = pruner.limits.correction
+        kept = select_corrected(pruner, fractions)
+        self._warn_if_lowered(pruner, before)
         return kept
+
+    def _warn_if_lowered(self, pruner: Pruner, before: float) -> None:
+        """Warn if not all of a correction can be made."""
+        if self._table is not None and pruner.limits.correction < before > 1:
+            self._logger.warning(
+                'AdaSAP: what was timed asks for fewer channels than may go now, so the network '
+                'will be slower than the target; layers that are not trained have to stay'
+            )
 
     def _can_time(self, pruner: Pruner) -> bool:
         # A dense network is within a limit above its own time: noise must not get it pruned.
         return self._time_share is not None and pruner.targets['latency'] < 1
 
-    def _timed(self, pruner: Pruner, fractions: Mapping[str, float]) -> list[np.ndarray]:
+    def _timed(
+        self, pruner: Pruner, fractions: Mapping[str, float]
+    ) -> tuple[list[np.ndarray], float | None]:
         """Return a choice that was timed; if the backend fails, one by the table."""
         correction = pruner.limits.correction
         self._say_that_it_times()
@@ -94,22 +113,21 @@ class LatencyTiming:
         except LatencyTimingError as error:
             pruner.limits.correction = correction
             self._warn(error)
-            return pruner.select(fractions)
-        pruner.measured = choice.measured
+            return self._predicted(pruner, fractions), None
         self._warn_if_off(choice, fractions['latency'])
-        return choice.kept
+        return choice.kept, choice.measured
 
     def _say_that_it_times(self) -> None:
         self._logger.info(
             f'AdaSAP: timing the network that the table chooses beside the dense one '
-            f'({self._table.describe()}); some seconds, or some minutes for a large one'
+            f'({self._table.describe()}); a minute or less, or some where it runs for seconds'
         )
 
     def _warn_if_off(self, choice: TimedChoice, wanted: float) -> None:
         """Warn of a network that takes another time than was asked for."""
         if choice.measured > wanted * (1 + OFF[1]):
             text = 'no choice was faster: what is left of the network takes longer than the table'
-        elif choice.measured < wanted * (1 - OFF[0]) and choice.predicted > wanted * (1 - OFF[0]):
+        elif choice.measured < wanted * (1 - OFF[0]) and not choice.is_loose(wanted, 1 - OFF[0]):
             text = 'no choice was closer: the table is far off here'
         else:
             return
@@ -160,15 +178,16 @@ class LatencyTiming:
         )
 
 
-def latency_line(pruner: Pruner, kept: list[np.ndarray]) -> str:
+def latency_line(pruner: Pruner, kept: list[np.ndarray], measured: float | None) -> str:
     """Return what the table and the clock say of a choice, in milliseconds.
 
     Args:
         pruner (Pruner): What chose.
         kept (list[np.ndarray]): The choice, bool of shape ``[size]`` for each group.
+        measured (float, optional): Share of the dense time, timed.
     """
     counts = np.array([k.sum() for k in kept])
-    return f'latency {latency_text(pruner.limits.latency_report(counts, pruner.measured))}'
+    return f'latency {latency_text(pruner.limits.latency_report(counts, measured))}'
 
 
 def log_off_step(logger: logging.Logger, pruner: Pruner) -> None:

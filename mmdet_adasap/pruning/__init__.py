@@ -7,7 +7,7 @@ from .equivalence import difference, raw_outputs, verify_cut
 from .groups import NOT_TRAINED, ChannelGroup, Member, PrunableChannels
 from .importance import Importance, MagnitudeImportance, TaylorImportance, per_channel
 from .joint import check_objective, check_solver, select_jointly
-from .latency_check import TimedChoice, TimeShare, most_correction, select_timed
+from .latency_check import TimedChoice, TimeShare, most_correction, select_corrected, select_timed
 from .latency_cost import LatencyCost
 from .layer_calls import COMMON_STEP, LayerCall, LayerKey, widths
 from .limits import latency_text
@@ -117,6 +117,7 @@ __all__ = [
     'raw_outputs',
     'repeated',
     'select_channels',
+    'select_corrected',
     'select_jointly',
     'select_timed',
     'tag_model',

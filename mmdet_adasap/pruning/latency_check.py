@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from ..errors import UnreachableTargetError
+from ..errors import LatencyTimingError, UnreachableTargetError, one_line
 from .pruner import Pruner
 
 TimeShare = Callable[[nn.Module, nn.Module], float]
@@ -24,6 +24,9 @@ FASTER, SLOWER = 0.02, 0.01
 """How much faster and slower than wanted a network may be, as shares of the wanted time, before
 the limit is corrected. Two timings of the same network differ by up to 0.02, and the promise is
 0.03: slower than wanted by 0.02 now is slower by 0.03 in the next timing."""
+FULL = 0.97
+"""Share of a limit from which on a choice is taken to be made for it: steps of channels leave a
+few percent."""
 ROUNDING = 1e-6
 """A nanosecond of a millisecond, by which a limit may round below what it is to allow."""
 
@@ -51,6 +54,13 @@ class TimedChoice:
             return self.correction
         return (1 - self.predicted) / (1 - self.measured)
 
+    def is_loose(self, wanted: float, share: float) -> bool:
+        """Whether the table gives it less time than this share of the limit.
+
+        Another resource is then what limits it, and it may stay faster than it has to be.
+        """
+        return self.predicted < share * (1 - (1 - wanted) * self.correction)
+
 
 def select_timed(
     pruner: Pruner, fractions: Mapping[str, float], time_share: TimeShare
@@ -72,19 +82,19 @@ def select_timed(
 
     Raises:
         UnreachableTargetError: If the first choice cannot be made.
+        LatencyTimingError: If the first one cannot be timed.
     """
     wanted, tried, limits = fractions['latency'], [], pruner.limits
     for _ in range(MOST_CUTS):
         try:
             choice = _time_choice(pruner, fractions, time_share)
-        except UnreachableTargetError:
-            # A limit that was corrected may be below what frozen layers let a choice reach.
+        except (UnreachableTargetError, LatencyTimingError):
+            # What was timed before counts.
             if not tried:
                 raise
             break
         tried.append(choice)
-        # What limits another resource is faster than it has to be, and may stay so.
-        is_loose = choice.predicted < 0.97 * limits.predicted_at(wanted)
+        is_loose = choice.is_loose(wanted, FULL)
         is_close = 1 - FASTER <= choice.measured / wanted <= 1 + SLOWER
         if is_close or (is_loose and choice.measured <= wanted):
             break
@@ -108,8 +118,38 @@ def most_correction(pruner: Pruner, wanted: float) -> float:
         pruner (Pruner): With a target of latency.
         wanted (float): Share of the dense latency that is to remain, below 1.
     """
-    least = pruner.limits.predicted_at(pruner.floor('latency'))
+    least = pruner.limits.predicted(pruner.least_counts)
     return (1 - least) / (1 - wanted) * (1 - ROUNDING)
+
+
+def select_corrected(pruner: Pruner, fractions: Mapping[str, float]) -> list[np.ndarray]:
+    """Choose channels; if only the correction is in the way, with the largest that is not.
+
+    A table that is far off must not end a training that could go on without it. Layers that are
+    not trained now can be in the way, of which :func:`most_correction` knows nothing.
+
+    Args:
+        pruner (Pruner): With a target of latency; its ``limits.correction`` may be lowered.
+        fractions (Mapping[str, float]): What is to remain, by resource.
+
+    Returns:
+        list[np.ndarray]: The choice, bool of shape ``[size]`` for each group.
+
+    Raises:
+        UnreachableTargetError: If the choice cannot be made without a correction either.
+    """
+    try:
+        return pruner.select(fractions)
+    except UnreachableTargetError as error:
+        limits = pruner.limits
+        if error.resource != 'latency' or limits.correction <= 1:
+            raise
+        least = error.remaining / limits.dense['latency']
+        reachable = (1 - least) / (1 - fractions['latency']) * (1 - ROUNDING)
+        if reachable < 1:
+            raise
+        limits.correction = min(reachable, limits.correction)
+        return pruner.select(fractions)
 
 
 def _measured(choice: TimedChoice) -> float:
@@ -130,15 +170,19 @@ def _prediction_for(wanted: float, tried: Sequence[TimedChoice]) -> float:
     if rise > 0 and run > 0:
         return first[1] + (wanted - first[0]) * run / rise
     # More channels were no slower: noise, of which no line says anything.
-    return first[1] * wanted / first[0]
+    return tried[-1].predicted * wanted / tried[-1].measured
 
 
 def _time_choice(
     pruner: Pruner, fractions: Mapping[str, float], time_share: TimeShare
 ) -> TimedChoice:
     """Choose, cut a copy, and time it."""
-    kept = pruner.select(fractions)
-    measured = time_share(pruner.model, pruner.cut_copy(kept))
+    kept = select_corrected(pruner, fractions)
+    try:
+        slim = pruner.cut_copy(kept)
+    except (RuntimeError, ValueError, MemoryError) as error:  # no memory for it, as a rule
+        raise LatencyTimingError(one_line(error)) from error
+    measured = time_share(pruner.model, slim)
     counts = np.array([k.sum() for k in kept])
     predicted = pruner.limits.predicted(counts)
     return TimedChoice(kept, predicted, measured, pruner.limits.correction)

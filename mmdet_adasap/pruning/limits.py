@@ -109,10 +109,19 @@ class Limits:
 
         Of latency, what the clock would say as far as it has corrected the table.
         """
-        if resource == 'latency':
-            share = 1 - (1 - self.predicted(counts)) / self.correction
-            return max(share, LEAST_SHARE)
-        return self.costs[resource](counts) / self.dense[resource]
+        return self.share_of(resource, self.costs[resource](counts))
+
+    def share_of(self, resource: str, amount: float) -> float:
+        """Return what an amount is of the dense model, as :meth:`left` does for kept channels.
+
+        Args:
+            resource (str): 'params', 'flops' or 'latency'.
+            amount (float): In its unit; of latency nanoseconds by the table.
+        """
+        share = amount / self.dense[resource]
+        if resource != 'latency':
+            return share
+        return max(1 - (1 - share) / self.correction, LEAST_SHARE)
 
     def latency_report(self, counts: np.ndarray, measured: float | None) -> dict:
         """Return what a choice takes on the device of the table, as plain data.

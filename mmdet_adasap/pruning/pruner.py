@@ -158,7 +158,12 @@ class Pruner:
         Args:
             resource (str): As for :meth:`remaining`.
         """
-        return self.limits.left(resource, np.minimum(self._least, self.masks.counts))
+        return self.limits.left(resource, self.least_counts)
+
+    @property
+    def least_counts(self) -> np.ndarray:
+        """Channels that each group keeps at the least, int of shape ``[groups]``."""
+        return np.minimum(self._least, self.masks.counts)
 
     @property
     def is_within_target(self) -> bool:
@@ -197,6 +202,7 @@ class Pruner:
         kept: list[np.ndarray],
         optimizers: Iterable[Optimizer] = (),
         copies: Iterable[nn.Module] = (),
+        measured: float | None = None,
     ) -> None:
         """Mask all channels that are not kept.
 
@@ -204,13 +210,14 @@ class Pruner:
             kept (list[np.ndarray]): What :meth:`select` returned, bool of shape ``[size]`` each.
             optimizers (Iterable[Optimizer]): Whose state is masked likewise.
             copies (Iterable[nn.Module]): Moving averages of the model, masked likewise.
+            measured (float, optional): Share of the dense latency that was timed of this choice.
 
         Raises:
             RuntimeError: If the model was cut already.
         """
         self._check_not_cut()
         self.masks.remove(kept, optimizers, copies)
-        self._is_selected = True
+        self._is_selected, self.measured = True, measured
         self.importance.start_interval()
 
     def select(self, fractions: float | Mapping[str, float]) -> list[np.ndarray]:
@@ -230,14 +237,14 @@ class Pruner:
         try:
             return self._select(scores, self.masks.kept, budget, self._steps, self._least)
         except UnreachableTargetError as error:
-            left = error.remaining / self.dense[error.resource]
+            left = self.limits.share_of(error.resource, error.remaining)
             criterion = type(self.importance).__name__
             whole = {
                 'not trained now': self.untrained_layers(),
                 f'without a score of {criterion}, as without a gradient': unseen,
             }
             message = event_message(error.resource, fractions[error.resource], left, whole)
-            raise UnreachableTargetError(message) from error
+            raise UnreachableTargetError(message, error.remaining, error.resource) from error
 
     def scores(self) -> tuple[list[np.ndarray], list[str]]:
         """Return the importance of all channels, and the groups of which nothing is known.

@@ -109,7 +109,8 @@ def event_message(
     remedies = ['train these layers up to the last event'] if reasons else []
     if left <= 0.9995 or not reasons:  # rounded up to three digits that would be 1.000
         target = min(math.ceil(left * 1000) / 1000, 1.0)
-        remedies.append(f'set target=dict({resource}={target:.3f}) or more')
+        table = ', table=...' if resource == 'latency' else ''
+        remedies.append(f'set target=dict({resource}={target:.3f}{table}) or more')
     return (
         f'{resource} {wanted:.4g} of the dense model cannot be reached now: at least '
         f'{left:.4f} remain{stay}; {", or ".join(remedies)}'

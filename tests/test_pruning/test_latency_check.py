@@ -1,11 +1,21 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
+import re
+
 import numpy as np
 import pytest
 import torch
 
 from _utils.latency_formula import X, formula_table, net
 from _utils.nets import runs
-from mmdet_adasap.pruning import MagnitudeImportance, Pruner, find_channels, select_timed
+from mmdet_adasap.errors import LatencyTimingError, UnreachableTargetError
+from mmdet_adasap.pruning import (
+    MagnitudeImportance,
+    Pruner,
+    TimedChoice,
+    find_channels,
+    select_corrected,
+    select_timed,
+)
 from mmdet_adasap.pruning.latency_check import MOST_CUTS, SLOWER
 
 
@@ -90,6 +100,88 @@ def test_another_limit_may_leave_the_network_faster(table):
     assert choice.measured < 0.8
     counts = np.array([k.sum() for k in choice.kept])
     assert pruner.limits.left('params', counts) <= 0.1
+
+
+def freeze(model) -> None:
+    for layer in (model.conv3, model.dw, model.fc):
+        layer.requires_grad_(False)
+
+
+def test_a_correction_that_frozen_layers_do_not_allow_is_lowered(table):
+    """By the table alone the target can be reached, and a table that is off must not end a run."""
+    pruner = pruner_for(table, latency=0.6)
+    freeze(pruner.model)
+    kept = pruner.select(pruner.targets)
+    pruner.limits.correction = 1.2
+    with pytest.raises(UnreachableTargetError):
+        pruner.select(pruner.targets)
+    lowered = select_corrected(pruner, pruner.targets)
+    assert 1 <= pruner.limits.correction < 1.2
+    counts = [np.array([k.sum() for k in each]) for each in (kept, lowered)]
+    assert (counts[1] <= counts[0]).all()
+    pruner.limits.correction = 1.2
+    choice = select_timed(pruner, pruner.targets, Clock(pruner, lambda share: 0.2 + 0.8 * share))
+    assert choice.measured < 0.75
+
+
+def test_what_even_the_table_does_not_allow_is_refused(table):
+    pruner = pruner_for(table, latency=0.6)
+    freeze(pruner.model)
+    pruner.limits.correction = 1.2
+    with pytest.raises(UnreachableTargetError):
+        select_corrected(pruner, dict(latency=0.2))
+    assert pruner.limits.correction == 1.2
+
+
+def test_the_message_counts_as_the_clock_does(table):
+    """What it says to ask for can be reached."""
+    pruner = pruner_for(table, latency=0.6)
+    freeze(pruner.model)
+    pruner.limits.correction = 1.2
+    with pytest.raises(UnreachableTargetError) as error:
+        pruner.select(dict(latency=0.3))
+    wanted = re.search(
+        r'set target=dict\(latency=(0\.\d+), table=\.\.\.\) or more', str(error.value)
+    )
+    assert float(wanted[1]) > 0.3
+    pruner.select(dict(latency=float(wanted[1])))
+
+
+def test_no_memory_for_a_copy_is_no_time(table, monkeypatch):
+    pruner = pruner_for(table, latency=0.6)
+
+    def cut_copy(kept):
+        raise torch.OutOfMemoryError('CUDA out of memory')
+
+    monkeypatch.setattr(pruner, 'cut_copy', cut_copy)
+    with pytest.raises(LatencyTimingError, match='out of memory'):
+        select_timed(pruner, pruner.targets, lambda dense, slim: 0.6)
+
+
+def test_what_was_timed_before_a_failure_counts(table):
+    pruner, shares = pruner_for(table, latency=0.6), [0.7]
+
+    def time_share(dense, slim):
+        if not shares:
+            raise LatencyTimingError('the disk is full')
+        return shares.pop()
+
+    assert select_timed(pruner, pruner.targets, time_share).measured == 0.7
+
+
+def test_a_cut_that_is_slower_than_the_dense_network_is_not_the_last(table):
+    pruner = pruner_for(table, latency=0.6)
+    clock = Clock(pruner, lambda share: 2 * share)
+    choice = select_timed(pruner, pruner.targets, clock)
+    assert clock.shares[0] > 1
+    assert choice.measured < 0.75
+
+
+@pytest.mark.parametrize('correction', [0.8, 1.0, 1.2])
+def test_a_choice_for_its_limit_is_not_loose(correction):
+    limit = 1 - 0.4 * correction
+    assert not TimedChoice([], limit, 0.5, correction).is_loose(0.6, 0.97)
+    assert TimedChoice([], 0.9 * limit, 0.5, correction).is_loose(0.6, 0.97)
 
 
 def test_the_model_stays(table):
