@@ -83,10 +83,10 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--importance',
-        default='magnitude',
         help=(
-            'criterion of --target; one that needs no training, as magnitude (the default here; '
-            'that of AdaSAPHook is Taylor, which leaves other channels and often more FLOPs)'
+            'criterion of --target; one that needs no training, as magnitude (the default here, '
+            'with a latency within layers of the same share; that of AdaSAPHook is Taylor, which '
+            'leaves other channels and often more FLOPs)'
         ),
     )
     parser.add_argument(
@@ -252,7 +252,8 @@ def examine(args: argparse.Namespace) -> tuple[dict, list[str]]:
             for key in ('round_to', 'max_pruning_ratio', 'solver', 'objective')
             if getattr(args, key, None) is not None or key in hook
         }
-        pruner, kept = predict_slim_channels(model, forward, asked, args.importance, **options)
+        criterion, named = criterion_of(args)
+        pruner, kept = predict_slim_channels(model, forward, asked, criterion, **options)
         channels = pruner.channels
     found = {'image_size': size, 'image_size_from': source, **describe(model, channels)}
     lines = []
@@ -268,7 +269,7 @@ def examine(args: argparse.Namespace) -> tuple[dict, list[str]]:
         'params': channels.params(kept),
         'flops': channels.flops(kept),
         **latency_of(pruner, kept),
-        'importance': args.importance,
+        'importance': named,
         'checkpoint': args.checkpoint,
     }
     slim = found['slim']['channels']
@@ -276,6 +277,16 @@ def examine(args: argparse.Namespace) -> tuple[dict, list[str]]:
         draw(args.plot, args.config, pruner, kept)
     lines = [table(found, slim), *lines, *prediction(found, args.target, hook)]
     return found, [*lines, *latency_lines(pruner, kept)]
+
+
+def criterion_of(args: argparse.Namespace) -> tuple:
+    """Return the criterion of --target, and its name: that of a run, as far as it needs none."""
+    from ..pruning import MagnitudeImportance, UniformWidth
+
+    if args.importance is None and 'latency' in args.target:
+        return UniformWidth(MagnitudeImportance()), UniformWidth.__name__
+    named = args.importance or 'magnitude'
+    return named, named
 
 
 def draw(file: Path, config: str, pruner, kept: np.ndarray) -> None:

@@ -17,7 +17,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import Tensor, nn
 
 from ..errors import NoGradientsError, UnreachableTargetError
-from ..pruning import Pruner
+from ..pruning import Pruner, UniformWidth
 from .schedule import Phases
 from .settings import AdaSAPSettings
 
@@ -191,6 +191,12 @@ def _warn_of_settings(runner: Runner, settings: AdaSAPSettings) -> None:
         runner.logger.warning(
             f'AdaSAP: round_to={settings.round_to} is no multiple of the step of the device, '
             f'{target.table.step}; write round_to=None for widths that waste no time'
+        )
+    if target.table is not None and not isinstance(settings.importance, UniformWidth):
+        runner.logger.info(
+            f'AdaSAP: {type(settings.importance).__name__} chooses how much of each layer goes; '
+            f"without importance, or with dict(_delete_=True, type='UniformWidth'), it is the same "
+            f'share of each, which was the best at equal time (docs/criteria.md)'
         )
 
 

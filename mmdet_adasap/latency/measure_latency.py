@@ -561,15 +561,18 @@ def merge(one: Mapping, other: Mapping) -> dict:
         'spread': max(one['spread'], other['spread']),
         'layers': entries_of(gather(one['layers'], other['layers'])),
         'networks': {
-            digest: {
-                name: value
-                for table in (other, one)
-                for name, value in table['networks'].get(digest, {}).items()
-                if value is not None
-            }
+            digest: _first_known(
+                one['networks'].get(digest, {}), other['networks'].get(digest, {})
+            )
             for digest in {**other['networks'], **one['networks']}
         },
     }
+
+
+def _first_known(one: Mapping, other: Mapping) -> dict:
+    """Return the values of two dicts, those of the first where it has one."""
+    names = {**other, **one}
+    return {name: other.get(name) if one.get(name) is None else one[name] for name in names}
 
 
 def check_layers(layers: object) -> None:
@@ -601,6 +604,9 @@ def _fault(key: Mapping, entry: Mapping) -> str:
     if len(set(sides)) > 1 or sides[0] > 3:
         return f'{sides} numbers in kernel, stride, padding, dilation, map; write one a side'
     grouped = key['group_width']
+    for number in grouped or [key['groups']]:
+        if type(number) is not int or number < 1:
+            return f'{grouped or key["groups"]} in group_width or groups; write 1 or more'
     steps = {'inputs': grouped[0] if grouped else key['groups']}
     if not grouped:
         steps['outputs'] = key['groups']
@@ -846,7 +852,10 @@ def load_networks(layers: Mapping, folder: str, args: argparse.Namespace) -> dic
     if files and args.backend == 'torch':
         say('networks: left out, files of ONNX are for the other backends')
         return {}
-    paths = {name: os.path.join(folder, str(file)) for name, file in files.items()}
+    for name, file in files.items():
+        if not isinstance(file, str) or os.path.basename(file) != file:
+            raise RefusedError(f'networks: {name}: {file} is no file beside layers.json')
+    paths = {name: os.path.join(folder, file) for name, file in files.items()}
     for name, path in paths.items():
         if not os.path.isfile(path):
             raise RefusedError(f'networks: {name}: {path} is not there; copy it to layers.json')

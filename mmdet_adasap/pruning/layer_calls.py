@@ -27,7 +27,7 @@ class LayerKey:
     """A kind of layer call: two calls with the same key and the same widths take the same time.
 
     Args:
-        op (str): 'conv', 'conv_transpose' or 'linear'.
+        op (str): 'conv', 'conv_transpose' or 'linear'; or 'max_pool', which is not timed.
         kernel (tuple[int, ...]): Its size, one number for each spatial axis; () if linear.
         stride (tuple[int, ...]): Likewise.
         padding (tuple[int, ...]): Likewise.

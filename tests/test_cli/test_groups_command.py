@@ -268,6 +268,7 @@ class TestClassifier:
         before, after = (sum(pair) for pair in zip(*latency['layers_ms'].values(), strict=True))
         assert latency['dense_ms'] - before == pytest.approx(2, abs=1e-3)
         assert latency['slim_ms'] - after == pytest.approx(2, abs=1e-3)
+        assert json.loads(file.read_text())['slim']['importance'] == 'UniformWidth'
         assert f'slim: {latency["slim_ms"]:.3g} ms of {latency["dense_ms"]:.3g} (0.' in out
         (rest,) = [line for line in out.splitlines() if line.startswith('the rest ')]
         assert rest.split()[-2:] == ['2.000', '2.000']

@@ -233,6 +233,16 @@ class TestMerge:
         assert 'begun' not in table
         LatencyTable(table)
 
+    def test_networks_that_were_not_timed_yet_stay_so(self, device):
+        one = measure(ONLY_LAYERS, 'fake')
+        begun = {'0123456789abcdef': {'input': [1, 3, 8, 8], 'dense': 2.0, 'half': None}}
+        table = merge({**one, 'networks': begun}, {**one, 'networks': {}})
+        assert table['networks'] == begun
+        more = {'0123456789abcdef': {'input': [1, 3, 8, 8], 'dense': 3.0, 'half': 1.0}}
+        table = merge({**one, 'networks': begun}, {**one, 'networks': more})
+        assert table['networks']['0123456789abcdef']['dense'] == 2.0
+        assert table['networks']['0123456789abcdef']['half'] == 1.0
+
     def test_of_another_backend(self, device):
         one = measure(layers_json(CONV), 'fake')
         with pytest.raises(RefusedError, match='backend: fake and torch; only tables'):
@@ -420,6 +430,14 @@ class TestCommand:
                 'layers.json: layer 0: conv 3x3 stride 1 on 8x8, batch 1, 32 groups: inputs [16,',
             ),
             (layers_json({**CONV, 'outputs': ['2']}), 'layers.json: layer 0: malformed'),
+            (
+                layers_json({**CONV, 'key': layer_key(groups=0)}),
+                '0 in group_width or groups; write',
+            ),
+            (
+                {**layers_json(CONV), 'networks': dict.fromkeys(NETWORKS, '../x.onnx')},
+                'networks: dense: ../x.onnx is no file beside layers.json',
+            ),
             (
                 layers_json({'key': layer_key(groups=0, group_width=[4, 4]), 'inputs': [4, 6]}),
                 'layers.json: layer 0: 4-to-4 grouped conv 3x3 stride 1 on 8x8, batch 1: inputs',

@@ -335,6 +335,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--out', type=Path, default=ROOT / 'work_dirs' / 'equal_time')
     parser.add_argument('--data', type=Path, default=ROOT / 'data' / 'equal_time')
     parser.add_argument('--table', action='store_true', help='print the results that are there')
+    parser.add_argument(
+        '--reference',
+        choices=ARMS,
+        default=next(iter(ARMS)),
+        metavar='ARM',
+        help='with --table: what differences are to (default: %(default)s)',
+    )
     return parser
 
 
@@ -353,7 +360,8 @@ def main() -> None:
         args.out.mkdir(parents=True, exist_ok=True)
         make_sets(args.data)
         run_all(args, arms)
-    print(format_table(read(args.out / 'results.jsonl'), list(MODELS), list(ARMS)))
+    lines = read(args.out / 'results.jsonl')
+    print(format_table(lines, list(MODELS), list(ARMS), args.reference))
 
 
 if __name__ == '__main__':

@@ -47,13 +47,16 @@ def is_equal_time(line: dict) -> bool:
     return abs(line['share'] - line['wanted']) <= ALLOWED * line['wanted']
 
 
-def format_table(lines: list[dict], models: Sequence[str], arms: Sequence[str]) -> str:
+def format_table(
+    lines: list[dict], models: Sequence[str], arms: Sequence[str], reference: str | None = None
+) -> str:
     """Lay results out in Markdown: for each model the arms, then what they differ by.
 
     Args:
         lines (list[dict]): Of results.jsonl.
         models (Sequence[str]): In this order.
-        arms (Sequence[str]): In this order; differences are to the first.
+        arms (Sequence[str]): In this order.
+        reference (str, optional): The arm that differences are to. Defaults to the first.
     """
     text = []
     for model in models:
@@ -65,7 +68,7 @@ def format_table(lines: list[dict], models: Sequence[str], arms: Sequence[str]) 
             }
             found = {arm: by_seed for arm, by_seed in found.items() if by_seed}
             text += [f'\n{model}, {wanted:g} of the time in {backend}\n', *_means(found), '']
-            text += _differences(found, arms)
+            text += _differences(found, reference or arms[0], arms)
     return '\n'.join(text)
 
 
@@ -93,8 +96,10 @@ def _means(found: dict[str, dict[int, dict]]) -> list[str]:
     return rows
 
 
-def _differences(found: dict[str, dict[int, dict]], arms: Sequence[str]) -> list[str]:
-    reference, *others = arms
+def _differences(
+    found: dict[str, dict[int, dict]], reference: str, arms: Sequence[str]
+) -> list[str]:
+    others = [arm for arm in arms if arm != reference]
     rows = [
         f'| difference to {reference!r}, paired, 95 % interval | seeds | clean | mPC |',
         '|---|---:|---:|---:|',
