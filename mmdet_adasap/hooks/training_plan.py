@@ -195,8 +195,8 @@ def _warn_of_settings(runner: Runner, settings: AdaSAPSettings) -> None:
     if target.table is not None and not isinstance(settings.importance, UniformWidth):
         runner.logger.info(
             f'AdaSAP: {type(settings.importance).__name__} chooses how much of each layer goes; '
-            f"without importance, or with dict(_delete_=True, type='UniformWidth'), it is the same "
-            f'share of each, which was the best at equal time (docs/criteria.md)'
+            f"with importance=dict(_delete_=True, type='UniformWidth') it is the same share of "
+            f'each, which was the best at equal time (docs/criteria.md)'
         )
 
 

@@ -34,6 +34,7 @@ CONV = {'key': layer_key(), 'inputs': [16, 32], 'outputs': [16, 48]}
 DEPTHWISE = {'key': depthwise_key(), 'inputs': [16, 32]}
 LINEAR = {'key': layer_key('linear', batch=4), 'inputs': [8], 'outputs': [6]}
 ONLY_LAYERS = layers_json(CONV, DEPTHWISE)
+FIRST = 'conv 3x3 stride 1 on 8x8, batch 1'
 
 
 class SlowingDevice:
@@ -432,7 +433,7 @@ class TestCommand:
             (layers_json({**CONV, 'outputs': ['2']}), 'layers.json: layer 0: malformed'),
             (
                 layers_json({**CONV, 'key': layer_key(groups=0)}),
-                '0 in group_width or groups; write',
+                f'layers.json: layer 0: {FIRST}: 0 in group_width or groups; write',
             ),
             (
                 {**layers_json(CONV), 'networks': dict.fromkeys(NETWORKS, '../x.onnx')},
