@@ -2,8 +2,8 @@
 r"""Time the layers of a model on this machine, so that it can be pruned for a latency here.
 
 Makes a table of how long each convolution and linear layer takes in the widths that pruning may
-leave, and times three whole networks, the dense one and two with fewer channels. It takes a
-minute or some. Ctrl-C keeps what was measured, and the same command goes on. Then write into the
+leave, and times three whole networks, the dense one and two with fewer channels. It takes
+some minutes. Ctrl-C keeps what was measured, and the same command goes on. Then write into the
 config
 
   target=dict(latency=0.6, table='table.json')        # or latency='12ms'
