@@ -1,6 +1,7 @@
 # Copyright (c) mmdet_adasap authors. Licensed under Apache-2.0.
 """Export the networks of a detector or classifier to ONNX, and verify them with onnxruntime."""
 
+import inspect
 import warnings
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -220,6 +221,9 @@ def write_onnx(
         axes (Mapping[str, Mapping[int, str]]): 'input' and the name of each output, in order, to
             the axes that are free in the file, with their names.
     """
+    # Before PyTorch 2.5 there was no other exporter, nor this option.
+    has_choice = 'dynamo' in inspect.signature(torch.onnx.export).parameters
+    traced = {'dynamo': False} if has_choice else {}
     with warnings.catch_warnings():
         # A tracer warns of every size that it takes as a constant; heights and widths are,
         # unless they are free, and then the comparison shows whether that did harm.
@@ -228,7 +232,7 @@ def write_onnx(
             network,
             (inputs,),
             str(file),
-            dynamo=False,
+            **traced,
             opset_version=OPSET,
             input_names=['input'],
             output_names=list(axes)[1:],
