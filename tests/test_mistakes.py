@@ -287,7 +287,7 @@ OF_WRAPPER = {
     'rho beside': (
         dict(type='AdaSAPOptimWrapper', rho=0.1),
         "AdaSAPOptimWrapper: unexpected 'rho'; it takes optimizer, accumulative_counts, "
-        'clip_grad, perturbation, paramwise_cfg, constructor',
+        'clip_grad, perturbation, every, direction, paramwise_cfg, constructor',
     ),
     'radius': (
         dict(type='AdaSAPOptimWrapper', perturbation=dict(type='UniformPerturbation', rho='a')),

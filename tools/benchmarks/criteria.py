@@ -35,6 +35,7 @@ from criteria_models import MODELS, ROOT, make_data
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from seed_statistics import spread
 from torch import Tensor
 from tqdm import tqdm
 
@@ -276,12 +277,6 @@ def table(lines: list[dict]) -> str:
                     ]
                     text.append(f'| {label} | {" | ".join(cells)} |')
     return '\n'.join(text)
-
-
-def spread(values: list[float]) -> str:
-    """Return mean ± standard deviation of a sample."""
-    deviation = np.std(values, ddof=1) if len(values) > 1 else 0
-    return f'{np.mean(values):.3f} ± {deviation:.3f}'
 
 
 def parse_args() -> argparse.Namespace:

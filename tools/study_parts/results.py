@@ -46,7 +46,7 @@ def format_tables(lines: Sequence[dict], severity: int) -> str:
         lines (Sequence[dict]): Of :func:`read_results`.
         severity (int): Of the corruptions.
     """
-    from equal_time_table import paired_interval
+    from seed_statistics import paired_interval
 
     arms = list(dict.fromkeys(line['arm'] for line in lines))
     by_arm = {a: {line['seed']: line for line in lines if line['arm'] == a} for a in arms}
